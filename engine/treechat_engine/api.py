@@ -1,0 +1,179 @@
+"""The values of the engine's public API. Imports no torch, so that an app can name them before the model is there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+Priority = Literal["interactive", "fan-out", "warm"]
+PRIORITIES: tuple[Priority, ...] = ("interactive", "fan-out", "warm")
+
+
+class EngineError(Exception):
+    """Base of the engine's errors. `hint` says what would work, or is empty."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(f"{message}. {hint}" if hint else message)
+        self.message = message
+        self.hint = hint
+
+
+class UnsupportedModelError(EngineError):
+    """The engine cannot run this architecture exactly; the message names the reason."""
+
+
+class PromptTooLongError(EngineError):
+    """The request would not fit even into an empty cache, or is longer than the model's context."""
+
+
+class EngineClosedError(EngineError):
+    """The engine was closed, or its thread died."""
+
+
+class RequestFailedError(EngineError):
+    """A step that this request took part in raised; other requests go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How an engine runs.
+
+    device: a torch device string; None chooses cuda, then cpu.
+    dtype: "float32", "bfloat16" or "float16"; None is bfloat16 on CUDA and float32 elsewhere.
+    kv_tokens: slots of the device pool, one token each; None takes a share of the memory that is free.
+    host_tokens: slots of the host pool; 0 means none.
+    max_batch: requests that run in one step.
+    prefill_chunk: most prompt tokens that one step computes.
+    eviction: name of the eviction policy ("lru").
+    num_threads: torch intra-op threads; None leaves torch's choice.
+    max_model_len: longest path in tokens; None takes the model's own limit.
+    """
+
+    device: str | None = None
+    dtype: str | None = None
+    kv_tokens: int | None = None
+    host_tokens: int = 0
+    max_batch: int = 8
+    prefill_chunk: int = 512
+    eviction: str = "lru"
+    num_threads: int | None = None
+    max_model_len: int | None = None
+    self_check: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How one request samples.
+
+    max_tokens: most tokens to generate. temperature 0 is greedy. top_k 0 and top_p 1 cut nothing; min_p is a share of
+    the most likely token's probability. seed None draws one (reported in `Finished.seed`). stop_token_ids end the
+    reply and are part of it; ignore_eos ignores them. top_logprobs: alternatives reported per token, 0 to 20.
+    logit_bias: added to the logits of these ids.
+    """
+
+    max_tokens: int = 512
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    top_logprobs: int = 0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        checks = {
+            "max_tokens must be at least 1": self.max_tokens >= 1,
+            "temperature must be 0 or more and finite": self.temperature >= 0 and math.isfinite(self.temperature),
+            "top_k must be 0 or more": self.top_k >= 0,
+            "top_p must be in (0, 1]": 0 < self.top_p <= 1,
+            "min_p must be in [0, 1]": 0 <= self.min_p <= 1,
+            "repetition_penalty must be greater than 0": self.repetition_penalty > 0,
+            "top_logprobs must be between 0 and 20": 0 <= self.top_logprobs <= 20,
+        }
+        for message, holds in checks.items():
+            if not holds:
+                raise ValueError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a request cost. prompt_tokens = cached + restored + computed; times in seconds from submission."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    restored_tokens: int = 0
+    computed_tokens: int = 0
+    completion_tokens: int = 0
+    queue_s: float = 0.0
+    ttft_s: float = 0.0
+    total_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One sampled token. `top` holds (id, logprob) pairs, most likely first."""
+
+    id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of a stream. `seed` is the seed that was used."""
+
+    reason: FinishReason
+    usage: Usage
+    seed: int
+    token_ids: tuple[int, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The whole of one reply, as `Engine.generate` returns it."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+    usage: Usage
+    seed: int
+    top: tuple[tuple[tuple[int, float], ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """Tokens of a path by where their KV is: device memory, host memory, nowhere."""
+
+    resident: int = 0
+    host: int = 0
+    cold: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.resident + self.host + self.cold
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """A snapshot. Slots are tokens; `prefill_tokens_per_s` is a moving estimate, None before the first prefill."""
+
+    model: str
+    device: str
+    dtype: str
+    slots_total: int
+    slots_free: int
+    slots_cached: int
+    running: int
+    waiting: int
+    evicted_tokens: int
+    prefill_tokens_per_s: float | None = None
+    decode_tokens_per_s: float | None = None

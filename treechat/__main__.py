@@ -1,0 +1,6 @@
+"""`python -m treechat`."""
+
+from treechat.cli import main
+
+if __name__ == "__main__":
+    main()

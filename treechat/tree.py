@@ -1,0 +1,216 @@
+"""The values of the app: Conversation, Node, Turn, Span, and Tree with the walks over it.
+
+Pure values, importing nothing of ours. Every walk is iterative: a chain of 100,000 nodes is an ordinary tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant"]
+Status = Literal["complete", "streaming", "stopped", "interrupted", "failed"]
+
+ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+STATUSES: tuple[Status, ...] = ("complete", "streaming", "stopped", "interrupted", "failed")
+
+PREVIEW_LEN = 120
+"""Characters of a node's text that its row in the tree keeps; the whole text is read when it is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The exact token ids that a node adds to its path, template tokens included.
+
+    tokenizer: fingerprint of the tokenizer and template that the ids belong to.
+    ids: token ids, in order; may be empty.
+    logprobs: one natural-log probability per id for a generated span, None where nothing was sampled.
+    """
+
+    tokenizer: str
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The provenance of one generated node. Counts are tokens, times are seconds; None where not (yet) known."""
+
+    model: str
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    restored_tokens: int | None = None
+    computed_tokens: int | None = None
+    completion_tokens: int | None = None
+    queue_s: float | None = None
+    ttft_s: float | None = None
+    total_s: float | None = None
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Decoded tokens per second after the first one; None where it cannot be known."""
+        if self.total_s is None or self.ttft_s is None or not self.completion_tokens:
+            return None
+        decode_s = self.total_s - self.ttft_s
+        return (self.completion_tokens - 1) / decode_s if decode_s > 0 and self.completion_tokens > 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One message, as the tree keeps it: everything but the text beyond its preview, the span and the turn.
+
+    created_at: seconds since the epoch.
+    preview: the text's first `PREVIEW_LEN` characters on one line.
+    hidden: the node and its subtree are out of sight (deleted, and can be undone).
+    """
+
+    id: str
+    parent_id: str | None
+    role: Role
+    status: Status = "complete"
+    created_at: float = 0.0
+    preview: str = ""
+    label: str | None = None
+    bookmarked: bool = False
+    hidden: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One tree's identity. Times are seconds since the epoch."""
+
+    id: str
+    title: str
+    created_at: float
+    updated_at: float
+    current_id: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+def preview_of(text: str) -> str:
+    """The first `PREVIEW_LEN` characters of `text` with white space folded."""
+    return " ".join(text[: PREVIEW_LEN * 4].split())[:PREVIEW_LEN]
+
+
+class Tree:
+    """The structure of one conversation: nodes by id, children derived from parent ids.
+
+    Children keep the order of insertion. `version` grows with every change of structure (not of a preview or a
+    status), so that a layout can be kept until it grows.
+    """
+
+    def __init__(self, nodes: Iterator[Node] | list[Node] | tuple[Node, ...] = ()) -> None:
+        self.nodes: dict[str, Node] = {}
+        self.version = 0
+        self._children: dict[str | None, list[str]] = {None: []}
+        for node in nodes:
+            self.add(node)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __contains__(self, node_id: object) -> bool:
+        return node_id in self.nodes
+
+    def __getitem__(self, node_id: str) -> Node:
+        return self.nodes[node_id]
+
+    def add(self, node: Node) -> None:
+        """Add a node as the last child of its parent. The parent may come later, but must come."""
+        assert node.id not in self.nodes, f"node {node.id} is in the tree already"
+        self.nodes[node.id] = node
+        self._children.setdefault(node.parent_id, []).append(node.id)
+        self._children.setdefault(node.id, [])
+        self.version += 1
+
+    def update(self, node: Node) -> None:
+        """Replace the node of the same id. A new parent moves it, as the last child."""
+        old = self.nodes[node.id]
+        self.nodes[node.id] = node
+        if old.parent_id != node.parent_id:
+            self._children[old.parent_id].remove(node.id)
+            self._children.setdefault(node.parent_id, []).append(node.id)
+        if old.parent_id != node.parent_id or old.hidden != node.hidden:
+            self.version += 1
+
+    def change(self, node_id: str, **fields: Any) -> Node:
+        """`update` with some fields replaced; returns the new node."""
+        node = replace(self.nodes[node_id], **fields)
+        self.update(node)
+        return node
+
+    def children(self, node_id: str | None, hidden: bool = False) -> list[str]:
+        """Ids of the children, oldest first; of the roots for None. Hidden ones only on request."""
+        ids = self._children.get(node_id, [])
+        return list(ids) if hidden else [i for i in ids if not self.nodes[i].hidden]
+
+    @property
+    def roots(self) -> list[str]:
+        return self.children(None)
+
+    def siblings(self, node_id: str) -> list[str]:
+        """Ids of all visible children of the node's parent, itself among them."""
+        return self.children(self.nodes[node_id].parent_id)
+
+    def is_fork(self, node_id: str | None) -> bool:
+        return len(self.children(node_id)) > 1
+
+    def path(self, node_id: str | None) -> list[str]:
+        """Ids from the root to the node, both included; empty for None."""
+        ids: list[str] = []
+        while node_id is not None:
+            ids.append(node_id)
+            node_id = self.nodes[node_id].parent_id
+        ids.reverse()
+        return ids
+
+    def is_ancestor(self, ancestor_id: str, node_id: str) -> bool:
+        """Whether `ancestor_id` is the node itself or lies above it."""
+        current: str | None = node_id
+        while current is not None:
+            if current == ancestor_id:
+                return True
+            current = self.nodes[current].parent_id
+        return False
+
+    def common_ancestor(self, a_id: str, b_id: str) -> str | None:
+        """The deepest node on both paths, or None where they have different roots."""
+        common = None
+        for a, b in zip(self.path(a_id), self.path(b_id), strict=False):
+            if a != b:
+                break
+            common = a
+        return common
+
+    def subtree(self, node_id: str, hidden: bool = False) -> Iterator[str]:
+        """Ids of the node and all below it, parents before children, siblings in order."""
+        stack = [node_id]
+        while stack:
+            current = stack.pop()
+            yield current
+            stack.extend(reversed(self.children(current, hidden)))
+
+    def walk(self, hidden: bool = False) -> Iterator[str]:
+        """Ids of all nodes, parents before children, roots and siblings in order."""
+        for root_id in self.children(None, hidden):
+            yield from self.subtree(root_id, hidden)
+
+    def leaf(self, node_id: str) -> str:
+        """The leaf reached by taking the newest visible child again and again."""
+        while children := self.children(node_id):
+            node_id = children[-1]
+        return node_id
+
+    def is_hidden(self, node_id: str) -> bool:
+        """Whether the node, or one above it, is hidden."""
+        current: str | None = node_id
+        while current is not None:
+            node = self.nodes[current]
+            if node.hidden:
+                return True
+            current = node.parent_id
+        return False
