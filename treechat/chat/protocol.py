@@ -1,0 +1,49 @@
+"""What the chat layer asks of an engine. The engine in this process is one; a server or another process can be others."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from treechat_engine import EngineStats, Finished, Priority, Residency, SamplingParams, Token
+
+EngineEvent = Token | Finished
+
+
+class Group(Protocol):
+    """N siblings of one prefix, a stream each, in the order of their sampling parameters."""
+
+    @property
+    def streams(self) -> Sequence[AsyncIterator[EngineEvent]]: ...
+
+    def cancel(self, index: int) -> None:
+        """End one sibling; its stream still yields `Finished`."""
+
+
+class WarmHandle(Protocol):
+    """A prefill running ahead of need."""
+
+    def cancel(self) -> None:
+        """Stop at the next chunk border; what was computed stays cached."""
+
+
+class ChatEngine(Protocol):
+    """Token ids in, token ids out. Closing a stream cancels its request; what was computed stays cached."""
+
+    def stream(
+        self, ids: Sequence[int], params: SamplingParams, priority: Priority = "interactive"
+    ) -> AsyncIterator[EngineEvent]: ...
+
+    def fan_out(self, ids: Sequence[int], params: Sequence[SamplingParams]) -> Group: ...
+
+    def residency(self, ids: Sequence[int]) -> Residency:
+        """Where the KV of a path is. Changes nothing, and never waits for a step."""
+
+    def residencies(self, paths: Sequence[Sequence[int]]) -> list[Residency]:
+        """`residency` of several paths in one call."""
+
+    def warm(self, ids: Sequence[int]) -> WarmHandle: ...
+
+    def stats(self) -> EngineStats: ...
+
+    def close(self) -> None: ...
