@@ -1,0 +1,46 @@
+"""Getting a model ready to chat: files, tokenizer, engine. Blocking, so it belongs into a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from treechat.chat.model import ChatModel
+from treechat.chat.template import Template
+from treechat.errors import ModelError, UnsupportedModel
+from treechat.models import Progress, load_tokenizer, resolve
+from treechat_engine import EngineConfig, EngineError, UnsupportedModelError
+
+
+def _ignore(_: Progress) -> None:
+    """No one watches."""
+
+
+def load_chat_model(
+    spec: str | None,
+    *,
+    engine_config: EngineConfig | None = None,
+    progress: Callable[[Progress], None] = _ignore,
+) -> ChatModel:
+    """Fetch, convert and load as far as needed; the first call imports torch.
+
+    spec: None for the default model, a directory, a .gguf file or a hub id.
+    Raises ModelError (Offline, UnsupportedModel) with a hint.
+    """
+    files = resolve(spec, progress)
+    progress(Progress("load", 0, None, f"reading the tokenizer of {files.name}"))
+    template = Template(load_tokenizer(files))
+    progress(Progress("load", 0, None, f"loading {files.name}"))
+    # Imported here and not above: this is what loads torch.
+    from treechat_engine import Engine
+
+    try:
+        engine = Engine.load(
+            str(files.path),
+            engine_config or EngineConfig(),
+            progress=lambda text: progress(Progress("load", 0, None, text)),
+        )
+    except UnsupportedModelError as error:
+        raise UnsupportedModel(error.message, error.hint) from error
+    except EngineError as error:
+        raise ModelError(error.message, error.hint) from error
+    return ChatModel(files.name, engine, template)

@@ -1,0 +1,36 @@
+"""A model as the chat layer uses it: an engine, and the template that turns messages into its tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from treechat.chat.protocol import ChatEngine
+from treechat.chat.template import Template
+
+
+@dataclass(frozen=True)
+class ChatModel:
+    """`name` is what the user sees. Close it to give the engine's memory back."""
+
+    name: str
+    engine: ChatEngine
+    template: Template
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the tokenizer and template that this model's spans belong to."""
+        return self.template.fingerprint
+
+    @property
+    def is_text(self) -> bool:
+        """No chat template: the tree is one of continuations, text going on from text."""
+        return self.template.is_text
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids that end a reply, beside those the engine's model names itself."""
+        return self.template.stop_ids
+
+    def close(self) -> None:
+        """Close the engine; idempotent."""
+        self.engine.close()

@@ -1,0 +1,135 @@
+"""One reply while it is generated: from the engine's tokens to text, events and the store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+
+from treechat.chat.events import ChatEvent, ReplyFinished, TextAdded
+from treechat.chat.protocol import EngineEvent
+from treechat.chat.textstream import TextStream
+from treechat.store import Store
+from treechat.tree import Node, Span, Status, Turn
+from treechat_engine import EngineError, Finished, Token, Usage
+
+FLUSH_S = 0.2
+"""Longest time that a token stays out of the database; a crash loses at most this much."""
+
+_STATUS: dict[str, Status] = {"stop": "complete", "length": "complete", "cancelled": "stopped", "error": "failed"}
+
+
+class Reply:
+    """Runs as a task of its own; its events go to `emit`, its tokens to the store every `FLUSH_S` at most."""
+
+    def __init__(
+        self,
+        store: Store,
+        node: Node,
+        turn: Turn,
+        span: Span,
+        text: str,
+        stream: AsyncIterator[EngineEvent],
+        decode: Callable[[list[int]], str],
+    ) -> None:
+        """`span` and `text` are what the node has already: empty, or what a continued reply goes on from."""
+        self.node = node
+        self.turn = turn
+        self.text = text
+        self._store = store
+        self._tokenizer = span.tokenizer
+        self._ids = list(span.ids)
+        self._logprobs = list(span.logprobs or ())
+        self._stream = stream
+        self._decoder = TextStream(lambda ids: decode(list(ids)), self._ids)
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopping = False
+        self._started_s = time.perf_counter()
+        self._ttft_s: float | None = None
+        self._num_new = 0
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def span(self) -> Span:
+        """The ids so far."""
+        return Span(self._tokenizer, tuple(self._ids), tuple(self._logprobs))
+
+    def start(self, emit: Callable[[ChatEvent], None]) -> None:
+        """Begin to read the engine's stream."""
+        self._task = asyncio.create_task(self._run(emit), name=f"reply {self.node.id}")
+
+    def stop(self) -> None:
+        """End the reply here; what came stays."""
+        self._stopping = True
+        cancel = getattr(self._stream, "cancel", None)
+        if cancel is not None:
+            cancel()
+        elif self._task is not None:
+            self._task.cancel()
+
+    async def wait(self) -> None:
+        """Until everything is stored."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _run(self, emit: Callable[[ChatEvent], None]) -> None:
+        finished: Finished | None = None
+        error: str | None = None
+        try:
+            async for event in self._stream:
+                if isinstance(event, Token):
+                    self._take(event, emit)
+                else:
+                    finished = event
+        except asyncio.CancelledError:
+            # Only `stop` cancels this task, and it wants the reply stored like any other end.
+            pass
+        except EngineError as failure:
+            error = str(failure)
+        finally:
+            emit(self._finish(finished, error, emit))
+
+    def _take(self, token: Token, emit: Callable[[ChatEvent], None]) -> None:
+        if self._ttft_s is None:
+            self._ttft_s = time.perf_counter() - self._started_s
+        self._ids.append(token.id)
+        self._logprobs.append(token.logprob)
+        self._num_new += 1
+        self._show(self._decoder.add(token.id), emit)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
+
+    def _show(self, piece: str, emit: Callable[[ChatEvent], None]) -> None:
+        if piece:
+            self.text += piece
+            emit(TextAdded(self.node.id, piece))
+
+    def _flush(self) -> None:
+        self._timer = None
+        self._store.flush_reply(self.node.id, self.text, self.span)
+
+    def _finish(self, finished: Finished | None, error: str | None, emit: Callable[[ChatEvent], None]) -> ReplyFinished:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._show(self._decoder.finish(), emit)
+        if finished is not None and finished.error:
+            error = finished.error
+        reason = finished.reason if finished else ("error" if error else "cancelled")
+        usage = finished.usage if finished else Usage(completion_tokens=self._num_new, ttft_s=self._ttft_s or 0.0)
+        self.turn = replace(
+            self.turn,
+            finish_reason=reason,
+            prompt_tokens=usage.prompt_tokens,
+            cached_tokens=usage.cached_tokens,
+            restored_tokens=usage.restored_tokens,
+            computed_tokens=usage.computed_tokens,
+            completion_tokens=usage.completion_tokens,
+            queue_s=usage.queue_s,
+            ttft_s=usage.ttft_s,
+            total_s=usage.total_s or time.perf_counter() - self._started_s,
+        )
+        status = _STATUS[reason]
+        self._store.finish_reply(self.node.id, status, self.text, self.span, self.turn)
+        self.node = self._store.node(self.node.id)
+        return ReplyFinished(self.node, self.turn, error)

@@ -1,0 +1,234 @@
+"""One conversation in motion: going about its tree, and the replies that grow in it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+
+from treechat.chat.costs import costs_of
+from treechat.chat.events import ChatEvent, Cost, NodeAdded, ReplyFinished
+from treechat.chat.model import ChatModel
+from treechat.chat.protocol import EngineEvent, WarmHandle
+from treechat.chat.reply import Reply
+from treechat.chat.settings import Settings, sampling_record
+from treechat.chat.spans import SpanBook
+from treechat.chat.structure import Structure
+from treechat.errors import ModelError, UsageError
+from treechat.store import Store
+from treechat.tree import Node, Span, Turn
+from treechat_engine import SamplingParams
+
+_CURRENT = "the current node"
+
+
+class Chat(Structure):
+    """A conversation for one window. Which node is current is this window's own.
+
+    The sending methods are async generators of events: closing one stops its replies, and what came is kept. Errors that
+    come before anything was generated are raised, later ones arrive in `ReplyFinished.error`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        conversation_id: str | None = None,
+        settings: Settings | None = None,
+        model: ChatModel | None = None,
+    ) -> None:
+        super().__init__(store, conversation_id)
+        self.settings = settings or Settings()
+        self._model: ChatModel | None = None
+        self._spans: SpanBook | None = None
+        self.model = model
+
+    @classmethod
+    def new(
+        cls, store: Store, settings: Settings | None = None, model: ChatModel | None = None, title: str = ""
+    ) -> Chat:
+        """A conversation that is written down with its first node; `title` "" takes the first message's words."""
+        chat = cls(store, None, settings, model)
+        chat.title = title
+        return chat
+
+    @classmethod
+    def open(
+        cls, store: Store, conversation_id: str, settings: Settings | None = None, model: ChatModel | None = None
+    ) -> Chat:
+        """A conversation of the store, at the node that was current last."""
+        return cls(store, conversation_id, settings, model)
+
+    @property
+    def model(self) -> ChatModel | None:
+        """None until it is loaded; the tree can be read meanwhile."""
+        return self._model
+
+    @model.setter
+    def model(self, model: ChatModel | None) -> None:
+        self._model = model
+        self._spans = SpanBook(self.store, model) if model else None
+
+    @property
+    def is_text_tree(self) -> bool:
+        """The model has no chat template: text goes on from text."""
+        return self._model is not None and self._model.is_text
+
+    # What a jump would cost
+
+    def cost(self, node_id: str) -> Cost | None:
+        """What resuming at the node takes; None while no model is loaded."""
+        return self.costs([node_id]).get(node_id)
+
+    def costs(self, node_ids: Iterable[str]) -> dict[str, Cost]:
+        """`cost` of several nodes, and of their ancestors, from few lookups. Changes nothing in the cache."""
+        if self._model is None or self._spans is None:
+            return {}
+        return costs_of(self._model, self._spans, self.tree, (i for i in node_ids if i in self.tree))
+
+    def warm(self, node_id: str) -> WarmHandle | None:
+        """Prefill the node's path ahead of need; None while no model is loaded."""
+        if self._model is None or self._spans is None:
+            return None
+        ids = self._spans.ids(self.tree, self.tree.path(node_id))
+        return self._model.engine.warm(ids) if ids else None
+
+    # Sending
+
+    async def send(self, text: str, *, parent_id: str | None = _CURRENT) -> AsyncIterator[ChatEvent]:
+        """Add a message below `parent_id` (None: as a root) and stream its reply, which becomes current."""
+        model = self._ready()
+        if not text.strip() and not (model.is_text and text):
+            raise UsageError("There is nothing to send", "Type a message first.")
+        parent = self.current_id if parent_id is _CURRENT else parent_id
+        if parent in self.replies:
+            raise UsageError("This reply is still being written", "Stop it first (esc), or jump elsewhere.")
+        if parent is None and not self.tree.nodes and self.settings.system_prompt and not model.is_text:
+            system = self.add("system", self.settings.system_prompt, None)
+            yield NodeAdded(system)
+            parent = system.id
+        user = self.add("user", text, parent)
+        yield NodeAdded(user)
+        async for event in self._replies(user.id, 1):
+            yield event
+
+    async def regenerate(self, node_id: str, n: int = 1) -> AsyncIterator[ChatEvent]:
+        """`n` more replies beside a reply, or below a user's message, in one batch; the first becomes current."""
+        model = self._ready()
+        node = self.tree[node_id]
+        parent_id = node.parent_id if node.role == "assistant" else node_id
+        if parent_id is None or (self.tree[parent_id].role != "user" and not model.is_text):
+            raise UsageError("There is no message to reply to here", "Go to a message of yours, or to a reply to one.")
+        async for event in self._replies(parent_id, n):
+            yield event
+
+    async def edit(self, node_id: str, text: str) -> AsyncIterator[ChatEvent]:
+        """A sibling with other text. One's own message is replied to; a reply or system prompt just becomes current."""
+        node = self.tree[node_id]
+        if node.role == "user":
+            async for event in self.send(text, parent_id=node.parent_id):
+                yield event
+            return
+        sibling = self.add(node.role, text, node.parent_id)
+        self.jump(sibling.id)
+        yield NodeAdded(sibling)
+
+    async def resume(self, node_id: str) -> AsyncIterator[ChatEvent]:
+        """Go on from a reply's last token: in place at a leaf, else in a sibling that begins with the same ids."""
+        model = self._ready()
+        assert self._spans is not None
+        node = self.tree[node_id]
+        if node.role != "assistant":
+            raise UsageError("Only a reply can be continued", "Go to a reply that was stopped or cut off.")
+        if node_id in self.replies:
+            raise UsageError("This reply is still being written")
+        path = self.tree.path(node_id)
+        span = self._spans.ensure(self.tree, path)[-1]
+        turn = self.store.turn(node_id)
+        ended = node.status == "complete" and (turn is None or turn.finish_reason == "stop")
+        if ended and not model.is_text:
+            raise UsageError("This reply ended by itself", "Send a message, or regenerate it (r).")
+        ids = self._spans.ids(self.tree, path)
+        text = self.text(node_id)
+        params = self.settings.params(model.stop_ids)
+        new_turn = Turn(model.name, sampling_record(params), params.seed)
+        if self.tree.children(node_id, hidden=True):
+            node = self.start_reply(node.parent_id, new_turn)
+            self.store.flush_reply(node.id, text, span)
+            yield NodeAdded(node)
+        else:
+            self.store.reopen_reply(node_id)
+            node = self.tree.change(node_id, status="streaming")
+        self.jump(node.id)
+        reply = self._reply(model, node, new_turn, span, text, model.engine.stream(ids, params))
+        async for event in self._follow([reply]):
+            yield event
+
+    def stop(self, node_id: str | None = None) -> bool:
+        """Stop one reply, or all; what came is kept. Whether there was any."""
+        chosen = [reply for key, reply in self.replies.items() if node_id in (None, key)]
+        for reply in chosen:
+            reply.stop()
+        return bool(chosen)
+
+    def _ready(self) -> ChatModel:
+        if self._model is None:
+            raise ModelError("No model is loaded yet", "Your text is kept: send it again when the model is ready.")
+        return self._model
+
+    async def _replies(self, parent_id: str, n: int) -> AsyncIterator[ChatEvent]:
+        model = self._ready()
+        assert self._spans is not None
+        ids = self._spans.ids(self.tree, self.tree.path(parent_id))
+        params = [self.settings.params(model.stop_ids, sibling) for sibling in range(n)]
+        streams = self._streams(model, ids, params)
+        replies = []
+        for one, stream in zip(params, streams, strict=True):
+            turn = Turn(model.name, sampling_record(one), one.seed)
+            node = self.start_reply(parent_id, turn)
+            replies.append(self._reply(model, node, turn, Span(model.fingerprint, ()), "", stream))
+        self.jump(replies[0].node.id)
+        for reply in replies:
+            yield NodeAdded(reply.node)
+        async for event in self._follow(replies):
+            yield event
+
+    @staticmethod
+    def _streams(
+        model: ChatModel, ids: Sequence[int], params: Sequence[SamplingParams]
+    ) -> Sequence[AsyncIterator[EngineEvent]]:
+        if len(params) == 1:
+            return [model.engine.stream(ids, params[0])]
+        return model.engine.fan_out(ids, params).streams
+
+    def _reply(
+        self, model: ChatModel, node: Node, turn: Turn, span: Span, text: str, stream: AsyncIterator[EngineEvent]
+    ) -> Reply:
+        reply = Reply(self.store, node, turn, span, text, stream, model.template.decode)
+        self.replies[node.id] = reply
+        return reply
+
+    async def _follow(self, replies: Sequence[Reply]) -> AsyncIterator[ChatEvent]:
+        """The events of replies as they come, until all have ended; if the reader leaves, they are stopped and kept."""
+        events: asyncio.Queue[ChatEvent] = asyncio.Queue()
+        for reply in replies:
+            reply.start(events.put_nowait)
+        num_open = len(replies)
+        try:
+            while num_open:
+                event = await events.get()
+                if isinstance(event, ReplyFinished):
+                    num_open -= 1
+                    self._ended(event)
+                yield event
+        finally:
+            for reply in replies:
+                if reply.node.id in self.replies:
+                    reply.stop()
+                    await reply.wait()
+                    self._ended(ReplyFinished(reply.node, reply.turn))
+
+    def _ended(self, event: ReplyFinished) -> None:
+        self.replies.pop(event.node.id, None)
+        self.tree.update(event.node)
+        self.remember(event.node.id)
+        if self._spans is not None:
+            self._spans.forget(event.node.id)

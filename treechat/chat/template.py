@@ -1,0 +1,167 @@
+"""From messages to spans: what each turn adds to its path, in token ids, made once and never again.
+
+A turn's text is what the chat template adds for it: the rendering with the turn, less the rendering without it. After the
+first exchange the difference is taken on a two-message stand-in for the history, since a span must not depend on how a
+template would rewrite the past, and since rendering 400 turns to find the last one would be waste.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+from jinja2.exceptions import TemplateError
+
+from treechat.tree import Role
+
+_MARK = "treechat-mark"
+
+
+class Tokenizer(Protocol):
+    """The part of a transformers tokenizer that is used here."""
+
+    chat_template: Any
+    all_special_ids: Sequence[int]
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str: ...
+
+    def apply_chat_template(
+        self, conversation: Sequence[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+    ) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message as a template sees it."""
+
+    role: Role
+    text: str
+
+
+class Template:
+    """A tokenizer with its chat template, or without one: then text goes on from text (`is_text`).
+
+    `fingerprint` names the tokenizer and template; spans of different fingerprints are never mixed on a path.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.is_text = not tokenizer.chat_template
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits of a hash over the tokenizer's definition and the template's text."""
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        definition = backend.to_str() if backend is not None else repr(self._tokenizer)
+        digest = hashlib.sha256(definition.encode())
+        digest.update(str(self._tokenizer.chat_template or "").encode())
+        return digest.hexdigest()[:16]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`, special tokens in it recognised, none added."""
+        return self._tokenizer.encode(text, add_special_tokens=False) if text else []
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids` without special tokens."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    @cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The special token that the template puts behind a reply; some models do not name it as their end."""
+        ids = self.encode(self._closing)
+        return (ids[0],) if ids and ids[0] in self._tokenizer.all_special_ids else ()
+
+    def span_ids(self, ancestors: Sequence[Message], message: Message, parent_ids: Sequence[int]) -> list[int]:
+        """Token ids that `message` adds below `ancestors`.
+
+        ancestors: the messages of its path, root first; at most the leading ones and the last are looked at.
+        parent_ids: span of the last ancestor, empty at a root: a reply that was cut off is closed first.
+        """
+        if self.is_text:
+            return self._continuation_ids(ancestors, message)
+        if message.role == "assistant":
+            opening = "" if ancestors and ancestors[-1].role == "user" else self._generation_prompt
+            return [
+                *self.encode(self._close(ancestors, parent_ids) + opening),
+                *self.encode(message.text),
+                *self.stop_ids,
+            ]
+        if all(ancestor.role == "system" for ancestor in ancestors):
+            return self.encode(self._first_turn(ancestors, message))
+        return self.encode(self._close(ancestors, parent_ids) + self._later_turn(message))
+
+    def _continuation_ids(self, ancestors: Sequence[Message], message: Message) -> list[int]:
+        if ancestors or not message.text:
+            return self.encode(message.text)
+        bare = self.encode(message.text)
+        ids = self._tokenizer.encode(message.text, add_special_tokens=True)
+        # A begin token is part of the path; an end token that some tokenizers add too is not, since the text goes on.
+        for start in range(len(ids) - len(bare) + 1):
+            if ids[start : start + len(bare)] == bare:
+                return ids[: start + len(bare)]
+        return bare
+
+    def _render(self, messages: Sequence[Message], prompt: bool = False) -> str:
+        conversation = [{"role": m.role, "content": m.text} for m in messages]
+        return self._tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=prompt)
+
+    def _first_turn(self, ancestors: Sequence[Message], message: Message) -> str:
+        """A system prompt, or the first message below system prompts."""
+        if message.role == "system":
+            return self._system_text([*ancestors, message]) if not ancestors else self._later_turn(message)
+        before = self._system_text(ancestors) if ancestors else ""
+        try:
+            whole = self._render([*ancestors, message], prompt=True)
+        except TemplateError:
+            # The template knows no system role: what it says goes in front of the first message.
+            instructions = "\n\n".join(m.text for m in ancestors)
+            return self._render([Message("user", f"{instructions}\n\n{message.text}")], prompt=True)
+        return whole.removeprefix(before)
+
+    def _system_text(self, systems: Sequence[Message]) -> str:
+        """Text of system prompts alone, or empty where the template shows them only together with a first message."""
+        try:
+            alone = self._render(systems)
+            whole = self._render([*systems, Message("user", _MARK)], prompt=True)
+        except (TemplateError, IndexError):
+            return ""
+        return alone if whole.startswith(alone) else ""
+
+    def _later_turn(self, message: Message) -> str:
+        history = [Message("user", "a"), Message("assistant", "b")]
+        try:
+            before = self._render(history)
+            after = self._render([*history, message], prompt=message.role == "user")
+        except TemplateError:
+            return self._later_turn(Message("user", message.text)) if message.role != "user" else message.text
+        if after.startswith(before):
+            return after[len(before) :]
+        # The template changed its past (it dropped a reply's thoughts, say): cut behind the reply's own text instead.
+        return after.rpartition("b" + self._closing)[2] or after
+
+    @cached_property
+    def _closing(self) -> str:
+        """What the template puts behind a reply's text, its end token included."""
+        if self.is_text:
+            return ""
+        return self._render([Message("user", "a"), Message("assistant", _MARK)]).rpartition(_MARK)[2]
+
+    @cached_property
+    def _generation_prompt(self) -> str:
+        history = [Message("user", "a")]
+        return self._render(history, prompt=True).removeprefix(self._render(history))
+
+    def _close(self, ancestors: Sequence[Message], parent_ids: Sequence[int]) -> str:
+        """The template's closing text that is still owed to the last ancestor."""
+        if not ancestors or ancestors[-1].role == "system":
+            return ""
+        if ancestors[-1].role == "user" and not parent_ids:
+            return ""
+        if parent_ids and parent_ids[-1] in self.stop_ids:
+            return self._closing.removeprefix(self._tokenizer.decode([parent_ids[-1]], skip_special_tokens=False))
+        return self._closing
