@@ -1,0 +1,86 @@
+"""config.toml: defaults, every type, and errors that name the line and what was meant."""
+
+from pathlib import Path
+
+import pytest
+
+from treechat.config import Config, load_config, to_toml
+from treechat.errors import ConfigError
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_no_file_means_all_defaults(tmp_path):
+    assert load_config(tmp_path / "absent.toml") == Config()
+
+
+def test_the_file_is_found_in_the_config_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("TREECHAT_CONFIG_DIR", str(tmp_path))
+    write(tmp_path, 'theme = "nord"')
+    assert load_config().theme == "nord"
+
+
+def test_each_key_is_read_into_its_type(tmp_path):
+    text = 'model = "a/b"\ndb = "~/x.db"\ntemperature = 1\ntop_k = 40\nseed = -3\n[keymap]\n"tree.next" = "n"\n'
+    config = load_config(write(tmp_path, text))
+    assert config.model == "a/b"
+    assert config.db == Path.home() / "x.db"
+    assert (config.temperature, type(config.temperature)) == (1.0, float)
+    assert (config.top_k, config.seed) == (40, -3)
+    assert config.keymap == {"tree.next": "n"}
+
+
+def test_an_unknown_key_is_named_with_its_line_and_nearest_match(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, '# a comment\n\ntheme = "nord"\ntemprature = 0.5\n'))
+    assert "line 4" in caught.value.message
+    assert "'temprature'" in caught.value.message
+    assert "'temperature'" in caught.value.hint
+
+
+def test_an_unknown_table_is_named_with_its_line(tmp_path):
+    with pytest.raises(ConfigError, match="line 2: unknown key 'keys'"):
+        load_config(write(tmp_path, 'seed = 1\n[keys]\na = "b"\n'))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("max_tokens = true", "whole number of at least 1"),
+        ("max_tokens = 0", "whole number of at least 1"),
+        ('temperature = "hot"', "number of 0 or more"),
+        ("temperature = nan", "number of 0 or more"),
+        ("top_p = 0", "above 0"),
+        ("min_p = 1.5", "from 0 to 1"),
+        ('dtype = "int3"', "float32, bfloat16 or float16"),
+        ("theme = 3", "a string"),
+        ('keymap = "x"', "a table"),
+        ("keymap = {a = 1}", "a table"),
+    ],
+)
+def test_a_wrong_type_says_what_was_expected(tmp_path, line, expected):
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, line))
+    assert expected in caught.value.message
+    assert "line 1" in caught.value.message
+
+
+def test_what_is_not_toml_says_where(tmp_path):
+    with pytest.raises(ConfigError, match="line 1"):
+        load_config(write(tmp_path, "theme = nord"))
+
+
+def test_a_file_of_other_bytes_is_a_config_error(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(path)
+
+
+def test_the_effective_configuration_reads_back_the_same(tmp_path):
+    config = Config(system_prompt='Say "hi"\nand é', db=Path("/x/y.db"), seed=3, keymap={"a.b": "ctrl+j"})
+    assert load_config(write(tmp_path, to_toml(config))) == config

@@ -1,0 +1,73 @@
+"""What every importer yields and every exporter takes: a conversation with its messages, and a report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from treechat.tree import Conversation, Node, Span, Tree, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One node with all that belongs to it.
+
+    labels: the node's own label, if any, is among them. spans: at most one per tokenizer. meta: whatever else the
+    source knew, JSON values.
+    """
+
+    node: Node
+    text: str
+    turn: Turn | None = None
+    spans: tuple[Span, ...] = ()
+    labels: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One conversation, parents before children, siblings in order, without cycles or missing parents."""
+
+    conversation: Conversation
+    messages: list[Message]
+
+    @property
+    def tree(self) -> Tree:
+        return Tree([message.node for message in self.messages])
+
+    @property
+    def num_forks(self) -> int:
+        """Nodes with more than one child."""
+        parents = Counter(message.node.parent_id for message in self.messages)
+        return sum(count > 1 for parent_id, count in parents.items() if parent_id is not None)
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """What came in, what was left out and why, what could not be read at all. One sentence per entry.
+
+    conversations, nodes, forks: counts of what was added.
+    """
+
+    conversations: int = 0
+    nodes: int = 0
+    forks: int = 0
+    dropped: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    def drop(self, where: str, why: str) -> None:
+        self.dropped.append(f"{where}: {why}")
+
+    def fail(self, where: str, why: str) -> None:
+        self.failed.append(f"{where}: {why}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "conversations": self.conversations,
+            "nodes": self.nodes,
+            "forks": self.forks,
+            "dropped": self.dropped,
+            "failed": self.failed,
+        }

@@ -1,0 +1,88 @@
+"""treechat's own format, written: JSON Lines, a header line, then a node per line, parents before children.
+
+A file may hold several conversations, one after another. What is absent or empty is left out of a line, keys stand in
+a fixed order, and only what was stored is written: export, import, export gives the same bytes. The JSON schema is
+assets/treechat.schema.json; `native_reader` reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from typing import Any
+
+from treechat.formats.document import Document, Message
+from treechat.tree import Span, Turn
+
+FORMAT = "treechat"
+VERSION = 1
+
+
+def write(documents: Iterable[Document], tokens: bool = False) -> Iterator[str]:
+    """The lines, each with its end. tokens: spans and logprobs too."""
+    for document in documents:
+        yield _line(_header(document, tokens))
+        for message in document.messages:
+            yield _line(_node(message, tokens))
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _header(document: Document, tokens: bool) -> dict[str, Any]:
+    conversation = document.conversation
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "id": conversation.id,
+        "title": conversation.title,
+        "created": conversation.created_at,
+        "current": conversation.current_id,
+        "models": sorted({message.turn.model for message in document.messages if message.turn}),
+    }
+    if tokens:
+        record["tokenizers"] = sorted({span.tokenizer for message in document.messages for span in message.spans})
+    if conversation.meta:
+        record["meta"] = dict(conversation.meta)
+    return record
+
+
+def _node(message: Message, tokens: bool) -> dict[str, Any]:
+    node = message.node
+    record: dict[str, Any] = {
+        "id": node.id,
+        "parent": node.parent_id,
+        "role": node.role,
+        "text": message.text,
+        # What streams now will be cut off wherever the file is read.
+        "status": "interrupted" if node.status == "streaming" else node.status,
+        "created": node.created_at,
+    }
+    if message.turn:
+        record["turn"] = _turn(message.turn)
+    if message.labels:
+        record["labels"] = list(message.labels)
+    if node.bookmarked:
+        record["bookmarked"] = True
+    if message.meta:
+        record["meta"] = dict(message.meta)
+    if tokens and message.spans:
+        record["spans"] = [_span(span) for span in sorted(message.spans, key=lambda span: span.tokenizer)]
+    return record
+
+
+def _turn(turn: Turn) -> dict[str, Any]:
+    values = {item.name: getattr(turn, item.name) for item in fields(turn)}
+    values["sampling"] = dict(sorted(turn.sampling.items()))
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _span(span: Span) -> dict[str, Any]:
+    record: dict[str, Any] = {"tokenizer": span.tokenizer, "ids": list(span.ids)}
+    if span.logprobs is not None:
+        # JSON has no infinity: a token that the model ruled out is null.
+        record["logprobs"] = [value if math.isfinite(value) else None for value in span.logprobs]
+    return record
