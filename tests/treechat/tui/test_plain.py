@@ -1,0 +1,48 @@
+"""Text from outside is shown, never sent; wrapping that goes on."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from treechat.tui.plain import GrowingText, fit, one_line, shown, wrap
+
+
+def test_escapes_and_controls_are_drawn_as_data() -> None:
+    assert shown("\x1b[31mred\x07\x7f\x9b2J") == "␛[31mred␇␡‹9b›2J"
+    assert shown("a\r\nb\tc\rd") == "a\nb\tc␍d"
+    assert shown("\u202eevil\ud800") == "‹202e›evil�"
+
+
+@given(st.text())
+def test_nothing_shown_can_steer_a_terminal(text: str) -> None:
+    assert not any((ord(char) < 32 and char not in "\n\t") or 0x7F <= ord(char) < 0xA0 for char in shown(text))
+    assert "\n" not in one_line(text)
+
+
+@given(st.text(), st.integers(min_value=1, max_value=30))
+def test_fit_is_exact(text: str, width: int) -> None:
+    assert cell_len(fit(one_line(text), width)) == width
+
+
+@given(st.text(alphabet="ab 漢é"), st.integers(min_value=2, max_value=12))
+def test_wrapped_rows_fit_and_lose_only_spaces(line: str, width: int) -> None:
+    rows = wrap(line, width)
+    assert all(cell_len(row.rstrip()) <= width for row in rows)
+    assert "".join(rows).replace(" ", "") == line.replace(" ", "")
+
+
+@given(st.lists(st.text(alphabet="ab \n漢"), max_size=20), st.integers(min_value=2, max_value=12))
+def test_text_that_grew_piece_by_piece_is_wrapped_as_if_it_came_at_once(pieces: list[str], width: int) -> None:
+    growing = GrowingText(width)
+    for piece in pieces:
+        growing.append(piece)
+    whole = GrowingText(width, "".join(pieces))
+    assert [row.rstrip() for row in growing.rows] == [row.rstrip() for row in whole.rows]
+
+
+def test_an_append_touches_only_the_last_row() -> None:
+    growing = GrowingText(20, "word " * 10_000)
+    rows = len(growing.rows)
+    assert growing.append("more") >= rows - 1

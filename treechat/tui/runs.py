@@ -1,0 +1,168 @@
+"""The rows of the tree pane: runs, laid out from a tree. Pure, iterative, draws nothing.
+
+A run is a maximal chain without a fork. At a fork the branch with the current node comes first and is not indented;
+its siblings follow directly below it, one step further in, each with all that hangs on it; then the first one goes on.
+Where the current node is elsewhere, the newest branch comes first.
+
+    ● plan the trip to Italy
+    ● museums in Florence   ← here   2/3
+    ├─◐ cheap trains                 1/3
+    └─○ edit: start in Rome          3/3
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from treechat.tree import Tree
+
+GUIDES_KEPT = 64
+"""Steps of indentation that a row keeps, innermost last; no gutter is wider."""
+
+DEAD_ENDS = 8
+"""From this many side branches of one single node, a fork shows them as one row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: a run, or the folded dead ends of a fork.
+
+    head_id, tip_id: first and last node. num_nodes: length of the run. depth: steps of indentation; guides: what is
+    drawn for the innermost `GUIDES_KEPT` of them, two cells each. index, num_siblings: the head's place among its
+    siblings, from 1. num_below: nodes that are folded away below the tip. dead_ids: heads that this row stands for.
+    """
+
+    head_id: str
+    tip_id: str
+    num_nodes: int
+    depth: int
+    guides: str
+    index: int
+    num_siblings: int
+    num_below: int = 0
+    dead_ids: tuple[str, ...] = ()
+
+
+class _Item(NamedTuple):
+    """What is still to be laid out: the run at `head_id` and all below it, or else all below `fork_id`."""
+
+    fork_id: str | None
+    head_id: str | None
+    depth: int = 0
+    guides: str = ""
+    joint: str = ""
+    index: int = 0
+    total: int = 0
+
+
+class Layout:
+    """All rows of one tree as it was at one version, and which row shows which node."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        current_id: str | None,
+        *,
+        folded: Collection[str] = (),
+        opened: Collection[str | None] = (),
+        hoisted_id: str | None = None,
+    ) -> None:
+        """folded: heads of runs whose rows below are hidden. opened: fork nodes whose dead ends are all shown."""
+        self.rows: list[Row] = []
+        self._row_of: dict[str, int] = {}
+        self._tree = tree
+        self._active = frozenset(tree.path(current_id)) if current_id in tree else frozenset()
+        self._folded = folded
+        self._opened = opened
+        self._lay(hoisted_id if hoisted_id in tree else None)
+
+    def row_of(self, node_id: str | None) -> int | None:
+        """Index of the row that shows the node, or that of the nearest node above which is shown."""
+        while node_id is not None:
+            if (index := self._row_of.get(node_id)) is not None:
+                return index
+            node_id = self._tree[node_id].parent_id if node_id in self._tree else None
+        return None
+
+    def _lay(self, root_id: str | None) -> None:
+        if root_id is None:
+            stack = [_Item(None, None)]
+        else:
+            stack = [_Item(None, root_id, index=self._place(root_id), total=len(self._tree.siblings(root_id)))]
+        while stack:
+            item = stack.pop()
+            fork_id, guides = item.fork_id, item.guides
+            if item.head_id is not None:
+                fork_id, is_open = self._add(item.head_id, item)
+                guides += {"├─": "│ ", "└─": "  ", "": ""}[item.joint]
+                if not is_open:
+                    continue
+            stack.extend(reversed(self._below(fork_id, item.depth, guides[-2 * GUIDES_KEPT :])))
+
+    def _below(self, fork_id: str | None, depth: int, guides: str) -> list[_Item]:
+        """Add the first branch of a fork; returns what comes after it: its siblings, then its own continuation."""
+        children = self._tree.children(fork_id)
+        if not children:
+            return []
+        total = len(children)
+        first = next((i for i, child in enumerate(children) if child in self._active), total - 1)
+        tip_id, is_open = self._add(children[first], _Item(fork_id, None, depth, guides, "", first + 1, total))
+        sides = [i for i in range(total) if i != first]
+        dead = [i for i in sides if not self._tree.children(children[i])]
+        if len(dead) >= DEAD_ENDS and fork_id not in self._opened:
+            gone = set(dead)
+            sides = [i for i in sides if i not in gone]
+            self._add_dead([children[i] for i in dead], depth + 1, guides + ("├─" if sides else "└─"), total)
+        items = [
+            _Item(None, children[i], depth + 1, guides, "└─" if i == sides[-1] else "├─", i + 1, total) for i in sides
+        ]
+        if is_open:
+            items.append(_Item(tip_id, None, depth, guides))
+        return items
+
+    def _add(self, head_id: str, item: _Item) -> tuple[str, bool]:
+        """Add the row of the run at `head_id`; returns its tip, and whether rows below it are shown."""
+        tree = self._tree
+        row_index = len(self.rows)
+        tip_id, num_nodes = head_id, 1
+        self._row_of[head_id] = row_index
+        while len(children := tree.children(tip_id)) == 1:
+            tip_id = children[0]
+            num_nodes += 1
+            self._row_of[tip_id] = row_index
+        is_folded = head_id in self._folded and bool(children)
+        num_below = sum(1 for _ in tree.subtree(tip_id)) - 1 if is_folded else 0
+        guides = (item.guides + item.joint)[-2 * GUIDES_KEPT :]
+        self.rows.append(Row(head_id, tip_id, num_nodes, item.depth, guides, item.index, item.total, num_below))
+        return tip_id, not is_folded
+
+    def _add_dead(self, head_ids: list[str], depth: int, guides: str, total: int) -> None:
+        for head_id in head_ids:
+            self._row_of[head_id] = len(self.rows)
+        row = Row(head_ids[0], head_ids[-1], len(head_ids), depth, guides, 0, total, dead_ids=tuple(head_ids))
+        self.rows.append(row)
+
+    def _place(self, node_id: str) -> int:
+        siblings = self._tree.siblings(node_id)
+        return siblings.index(node_id) + 1 if node_id in siblings else 1
+
+
+def gutter(row: Row, width: int) -> str:
+    """What is drawn before the mark, in at most a third of `width` cells; a leading `…` stands for what is cut."""
+    room = max(width // 3 // 2, 1)
+    if row.depth <= room:
+        return row.guides
+    return "…" + row.guides[-2 * room :][1:]
+
+
+def run_of(tree: Tree, node_id: str) -> list[str]:
+    """Ids of the run that the node is part of, in order."""
+    head_id = node_id
+    while (parent_id := tree[head_id].parent_id) is not None and not tree.is_fork(parent_id):
+        head_id = parent_id
+    ids = [head_id]
+    while len(children := tree.children(ids[-1])) == 1:
+        ids.append(children[0])
+    return ids
