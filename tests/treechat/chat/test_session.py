@@ -1,0 +1,218 @@
+"""Chat over a real store: send, fork, jump, stop, continue; what the engine is given is spans joined."""
+
+import asyncio
+
+import pytest
+
+from treechat.chat.events import NodeAdded, ReplyFinished, TextAdded
+from treechat.chat.session import Chat
+from treechat.chat.settings import Settings
+from treechat.errors import ModelError, UsageError
+from treechat.store import Store
+
+
+@pytest.fixture
+def chat(store, model) -> Chat:
+    return Chat.new(store, Settings(), model)
+
+
+async def run(events) -> list:
+    return [event async for event in events]
+
+
+async def send(chat: Chat, text: str) -> str:
+    await run(chat.send(text))
+    assert chat.current_id is not None
+    return chat.current_id
+
+
+async def test_a_message_is_answered_and_both_are_kept(chat, store):
+    events = await run(chat.send("Hi"))
+    assert [type(e) for e in events[:2]] == [NodeAdded, NodeAdded]
+    assert "".join(e.text for e in events if isinstance(e, TextAdded)) == "Hello."
+    assert isinstance(events[-1], ReplyFinished)
+    assert events[-1].node.status == "complete"
+    again = Chat.open(store, chat.conversation_id)
+    assert [(n.role, again.text(n.id)) for n in again.path()] == [("user", "Hi"), ("assistant", "Hello.")]
+    assert again.current_id == chat.current_id
+    assert again.title == "Hi"
+
+
+async def test_the_rows_exist_before_the_first_token(chat, store):
+    events = chat.send("Hi")
+    await anext(events)
+    added = await anext(events)
+    assert store.node(added.node.id).status == "streaming"
+    await events.aclose()
+
+
+async def test_a_second_turn_sends_the_first_ones_tokens_unchanged_and_computes_only_what_is_new(chat, engine):
+    await send(chat, "Hi")
+    reply = await send(chat, "More")
+    first, second = engine.prompts
+    assert second[: len(first)] == first
+    assert second[len(first) : len(first) + 7] == (*b"Hello.", 257)
+    turn = chat.turn(reply)
+    assert turn.cached_tokens == len(first) + 6
+    assert turn.computed_tokens == len(second) - turn.cached_tokens
+
+
+async def test_going_on_from_an_earlier_node_forks(chat, engine):
+    first = await send(chat, "Hi")
+    a = await send(chat, "A")
+    chat.jump(first)
+    b = await send(chat, "B")
+    assert chat.tree.is_fork(first)
+    assert chat.tree.common_ancestor(a, b) == first
+    assert chat.turn(b).cached_tokens == chat.turn(a).cached_tokens
+
+
+async def test_a_system_prompt_is_the_root(store, model, engine):
+    chat = Chat.new(store, Settings(system_prompt="Be brief"), model)
+    await send(chat, "Hi")
+    assert [n.role for n in chat.path()] == ["system", "user", "assistant"]
+    assert b"Be brief" in bytes(i for i in engine.prompts[0] if i < 256)
+
+
+async def test_siblings_come_from_one_prefix(chat, engine):
+    reply = await send(chat, "Hi")
+    engine.replies = ["one", "two", "three"]
+    events = await run(chat.regenerate(reply, 3))
+    siblings = chat.tree.siblings(reply)
+    assert len(siblings) == 4
+    assert {chat.text(i) for i in siblings} == {"Hello.", "one", "two", "three"}
+    assert sum(isinstance(e, ReplyFinished) for e in events) == 3
+    assert len(set(engine.prompts)) == 1
+
+
+async def test_regenerating_below_a_user_message_adds_a_reply(chat):
+    reply = await send(chat, "Hi")
+    parent = chat.tree[reply].parent_id
+    await run(chat.regenerate(parent))
+    assert len(chat.tree.children(parent)) == 2
+
+
+async def test_an_edit_is_a_sibling_and_is_answered(chat):
+    reply = await send(chat, "Hi")
+    user = chat.tree[reply].parent_id
+    await run(chat.edit(user, "Hey"))
+    assert len(chat.tree.roots) == 2
+    assert [chat.text(n.id) for n in chat.path()] == ["Hey", "Hello."]
+    edited = chat.current_id
+    await run(chat.edit(edited, "Bonjour."))
+    assert chat.text(chat.current_id) == "Bonjour."
+    assert chat.text(edited) == "Hello."
+
+
+async def test_leaving_a_stream_keeps_what_came(chat, engine, store):
+    engine.gate = asyncio.Event()
+    events = chat.send("Hi")
+    async for event in events:
+        if isinstance(event, TextAdded) and chat.text(chat.current_id) == "Hel":
+            break
+    await events.aclose()
+    node = store.node(chat.current_id)
+    assert node.status == "stopped"
+    assert store.text(node.id) == "Hel"
+    assert chat.streaming == set()
+
+
+async def test_stop_ends_the_reply_and_continue_goes_on_from_its_last_token(chat, engine, store):
+    engine.gate = asyncio.Event()
+    async for event in chat.send("Hi"):
+        if isinstance(event, TextAdded) and chat.text(chat.current_id) == "Hel":
+            assert chat.stop()
+    stopped = chat.current_id
+    assert chat.tree[stopped].status == "stopped"
+    engine.gate = None
+    engine.replies = ["lo again."]
+    await run(chat.resume(stopped))
+    assert chat.current_id == stopped
+    assert chat.text(stopped) == "Hello again."
+    assert engine.prompts[-1][-3:] == tuple(b"Hel")
+    assert store.span(stopped, chat.model.fingerprint).ids == (*b"Hello again.", 257)
+
+
+async def test_continuing_a_reply_that_has_children_makes_a_sibling(store, model, engine):
+    chat = Chat.new(store, Settings(max_tokens=3), model)
+    cut = await send(chat, "Hi")
+    assert chat.turn(cut).finish_reason == "length"
+    await send(chat, "And?")
+    engine.replies = ["p!!"]
+    await run(chat.resume(cut))
+    assert chat.text(cut) == "Hel"
+    assert chat.text(chat.current_id) == "Help!!"
+    assert chat.current_id in chat.tree.siblings(cut)
+
+
+async def test_a_reply_that_ended_by_itself_is_not_continued(chat):
+    reply = await send(chat, "Hi")
+    with pytest.raises(UsageError, match="ended by itself"):
+        await run(chat.resume(reply))
+
+
+async def test_a_failure_is_told_and_what_came_is_kept(chat, engine):
+    engine.error = "out of memory"
+    events = await run(chat.send("Hi"))
+    assert events[-1].error == "out of memory"
+    assert events[-1].node.status == "failed"
+    assert chat.text(chat.current_id) == "Hello."
+
+
+async def test_without_a_model_nothing_is_written_and_the_error_says_so(store):
+    chat = Chat.new(store)
+    with pytest.raises(ModelError, match="kept"):
+        await run(chat.send("Hi"))
+    assert chat.conversation_id is None
+    assert chat.costs([]) == {}
+
+
+async def test_costs_tell_warm_from_cold(chat, engine):
+    first = await send(chat, "Hi")
+    assert chat.cost(first).mark == "●"
+    engine.seen.clear()
+    cost = chat.cost(first)
+    assert cost.mark == "○"
+    assert cost.seconds == pytest.approx(cost.computed / 100)
+    chat.warm(first)
+    assert chat.cost(first).mark == "●"
+
+
+async def test_a_conversation_made_elsewhere_gets_its_spans_on_the_first_resume(store, model, engine):
+    conversation = store.create_conversation("imported")
+    user = store.add_node(conversation.id, None, "user", "Hi")
+    reply = store.add_node(conversation.id, user.id, "assistant", "Yo")
+    chat = Chat.open(store, conversation.id, model=model)
+    assert chat.cost(reply.id).computed > 0
+    chat.jump(reply.id)
+    await send(chat, "More")
+    text = model.template._tokenizer.decode(engine.prompts[0], skip_special_tokens=False)
+    assert text.endswith(
+        "user\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n<|im_start|>user\nMore<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+async def test_hiding_moves_the_current_node_up_and_undo_brings_the_subtree_back(chat):
+    first = await send(chat, "Hi")
+    second = await send(chat, "More")
+    chat.hide(chat.tree[second].parent_id)
+    assert chat.current_id == first
+    assert chat.tree.is_hidden(second)
+    assert chat.undo() is not None
+    assert not chat.tree.is_hidden(second)
+    assert chat.redo() is not None
+    assert chat.tree.is_hidden(second)
+
+
+async def test_two_windows_see_each_others_nodes_and_keep_their_own_place(tmp_path, model):
+    path = tmp_path / "t.db"
+    with Store.open(path) as one, Store.open(path) as two:
+        a = Chat.new(one, model=model)
+        first = await send(a, "Hi")
+        b = Chat.open(two, a.conversation_id, model=model)
+        await send(b, "from b")
+        assert a.current_id == first
+        assert a.reload()
+        assert a.current_id == first
+        assert len(a.tree) == 4
+        assert not a.reload()

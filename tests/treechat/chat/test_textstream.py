@@ -1,0 +1,34 @@
+"""TextStream: the pieces joined are the text, whatever the tokens cut."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from treechat.chat.textstream import TextStream
+
+
+def decode(ids) -> str:
+    return bytes(ids).decode("utf-8", errors="replace")
+
+
+@given(st.text(max_size=40), st.integers(0, 20))
+def test_pieces_joined_are_the_text(text: str, cut: int):
+    data = list(text.encode("utf-8", errors="replace"))
+    cut = min(cut, len(text))
+    known = len(text[:cut].encode("utf-8", errors="replace"))
+    stream = TextStream(decode, data[:known])
+    pieces = [stream.add(token_id) for token_id in data[known:]]
+    pieces.append(stream.finish())
+    assert "".join(pieces) == decode(data[known:])
+
+
+def test_a_character_is_shown_when_it_is_whole():
+    stream = TextStream(decode)
+    pieces = [stream.add(byte) for byte in "€!".encode()]
+    assert pieces == ["", "", "€", "!"]
+
+
+def test_bytes_that_never_become_a_character_are_not_held_for_ever():
+    stream = TextStream(decode)
+    pieces = [stream.add(0x80) for _ in range(20)]
+    assert "".join(pieces).count("\ufffd") >= 8
+    assert "".join(pieces) + stream.finish() == "\ufffd" * 20
