@@ -15,8 +15,8 @@ from treechat_engine.api import Residency
 from treechat_engine.radix import POLICIES, Priority, RadixNode, RadixTree, as_ints
 from treechat_engine.slots import SlotPool, runs_of
 
-# Most slots that one eviction takes beyond what is asked for. Evicting a decoded token's worth at a time would hand out
-# a leaf's tail backwards, one run per token; a batch is handed out as one run.
+# Slots that an eviction under pressure takes at least (1/16 of a small pool). Evicting for one decoded token at a time
+# would hand out a leaf's tail backwards, one run per token; a batch is handed out as one run.
 EVICT_BATCH = 256
 
 
@@ -65,7 +65,7 @@ class KVCache:
         self.tree = RadixTree(namespace)
         self.evicted_tokens = 0
         self._priority = POLICIES[policy] if isinstance(policy, str) else policy
-        self._evict_batch = min(EVICT_BATCH, pool.num_slots // 64)
+        self._evict_batch = min(EVICT_BATCH, pool.num_slots // 16)
         self._leases: set[Lease] = set()
 
     @property

@@ -4,8 +4,8 @@ Where slots lie matters: attention on the CPU reads each contiguous run of a pat
 calls. `FreeSlots` therefore places by three rules. A branch goes on right after its last slot while that is free. A new
 run lies in the largest free extent, so that what it asks for is in one piece where that is possible and else in the
 fewest pieces. And it starts a gap behind the slots in front of that extent, so that the branch which ends there and the
-new one can both grow: replies that are written at the same time do not interleave. The gap is at most 1/32 of the pool,
-and at most half of what is left over, so that a large prompt still finds a large extent.
+new one can both grow: replies that are written at the same time do not interleave. The gap is bounded, and at most half
+of what is left over, so that a large prompt still finds a large extent; a gap too small for a reply is not made at all.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ import numpy as np
 import torch
 
 from treechat_engine.api import EngineError
+
+MAX_GAP = 512  # slots, or 1/32 of the pool where that is more: about a turn of chat
+MIN_GAP = 32
 
 LayerShape = tuple[int, int, int]  # num_kv_heads, k_dim, v_dim
 
@@ -52,7 +55,7 @@ class FreeSlots:
     def __init__(self, num_slots: int) -> None:
         self.num_slots = num_slots
         self.num_free = 0
-        self._max_gap = num_slots // 32
+        self._max_gap = max(MAX_GAP, num_slots // 32)
         self._is_free = bytearray(num_slots)
         self._len_at: dict[int, int] = {}
         self._start_before: dict[int, int] = {}
@@ -74,7 +77,9 @@ class FreeSlots:
         while left:
             start, length = self._largest()
             size = min(left, length)
-            gap = 0 if start == 0 else max(0, min(self._max_gap, (length - size - room) // 2))
+            gap = min(self._max_gap, (length - size - room) // 2)
+            if start == 0 or gap < MIN_GAP:
+                gap = 0
             runs.append((start + gap, size))
             self._carve(start, *runs[-1])
             left -= size
