@@ -1,0 +1,173 @@
+"""The attention function registered with transformers, and the contexts that answer it.
+
+The name carries no "flash", "sdpa", "paged|" or slash, which transformers treats specially, and no mask function is
+registered under it, so that no mask is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import AttentionInterface
+
+from treechat_engine.api import UnsupportedModelError
+from treechat_engine.context import AttentionOptions, SequenceSlice, current
+from treechat_engine.slots import SlotPool
+from treechat_kernels.attention import dense_attention, extend_attention
+from treechat_kernels.runs import Pieces, clip_runs, cut_pieces, path_attention, slot_tensor
+
+ATTENTION_NAME = "treechat"
+# Options that would change the result if they were ignored.
+_UNKNOWN_OPTIONS = ("position_bias", "head_mask", "block_table", "indexer", "topk_indices")
+
+
+def treechat_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    is_causal: bool | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """query [1, Hq, T, Dk], key [1, Hkv, T, Dk], value [1, Hkv, T, Dv], packed -> ([1, T, Hq, Dv], None)."""
+    if is_causal is False or not getattr(module, "is_causal", True):
+        raise UnsupportedModelError("the model has attention that is not causal")
+    for name in _UNKNOWN_OPTIONS:
+        if kwargs.get(name) is not None:
+            raise UnsupportedModelError(f"the model's attention uses {name}, which the engine cannot honour")
+    options = AttentionOptions(
+        scaling if scaling is not None else query.shape[-1] ** -0.5, sliding_window, softcap or None, s_aux
+    )
+    layer: int = module.layer_idx  # type: ignore[assignment]  # nn.Module types every attribute as Tensor | Module
+    out = current().attend(layer, query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), options)
+    return out.unsqueeze(0), None
+
+
+def register() -> None:
+    """Makes the attention known to transformers. Idempotent."""
+    AttentionInterface.register(ATTENTION_NAME, treechat_attention)
+
+
+class PagedContext:
+    """A forward over slots: writes the new tokens' KV, then attends over each sequence's path."""
+
+    def __init__(self, pool: SlotPool, sequences: Sequence[SequenceSlice]) -> None:
+        self.pool = pool
+        self.sequences = sequences
+        self._on_cpu = pool.k[0].device.type == "cpu"
+        self._pieces: dict[tuple[int, int | None], Pieces] = {}
+        self._slots: torch.Tensor | None = None
+        self._write_runs: list[tuple[int, int]] = []
+        for sequence in sequences:
+            start = sequence.kv_len - sequence.q_len
+            self._write_runs.extend(clip_runs(sequence.runs, start, sequence.kv_len))
+        self._write_slots: torch.Tensor | None = None
+        if len(self._write_runs) > 2:
+            self._write_slots = slot_tensor(self._write_runs).to(pool.k[0].device)
+
+    def attend(
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: AttentionOptions
+    ) -> torch.Tensor:
+        k_pool, v_pool = self.pool.k[layer], self.pool.v[layer]
+        self._write(k_pool, k)
+        self._write(v_pool, v)
+        if not self._on_cpu or options.softcap is not None or q.shape[2] != v.shape[2]:
+            return self._attend_gathered(q, k_pool, v_pool, self.sequences, options)
+        if len(self.sequences) == 1:
+            return self._attend_sequence(0, q, k, v, k_pool, v_pool, options)
+        out = q.new_empty(q.shape[0], q.shape[1], v.shape[2])
+        for i, sequence in enumerate(self.sequences):
+            rows = slice(sequence.q_start, sequence.q_start + sequence.q_len)
+            out[rows] = self._attend_sequence(i, q[rows], k[rows], v[rows], k_pool, v_pool, options)
+        return out
+
+    def _write(self, pool: torch.Tensor, rows: torch.Tensor) -> None:
+        if self._write_slots is not None:
+            pool.index_copy_(0, self._write_slots, rows)
+            return
+        done = 0
+        for first, length in self._write_runs:
+            pool.narrow(0, first, length).copy_(rows.narrow(0, done, length))
+            done += length
+
+    def _attend_sequence(
+        self,
+        i: int,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        k_pool: torch.Tensor,
+        v_pool: torch.Tensor,
+        options: AttentionOptions,
+    ) -> torch.Tensor:
+        sequence, window = self.sequences[i], options.sliding_window
+        if window is not None and window >= sequence.kv_len:
+            window = None
+        if window is not None and sequence.q_len > 1:
+            return self._attend_gathered(q, k_pool, v_pool, [sequence], options)
+        pieces = self._pieces.get((i, window))
+        if pieces is None:
+            start = 0 if window is None else sequence.kv_len - window
+            # A single new token sees itself through its slot; several see each other through their fresh keys.
+            stop = sequence.kv_len if sequence.q_len == 1 else sequence.kv_len - sequence.q_len
+            pieces = self._pieces[(i, window)] = cut_pieces(sequence.runs, start, stop)
+        own = None if sequence.q_len == 1 else (k, v)
+        return path_attention(q, k_pool, v_pool, pieces, own, scaling=options.scaling, sinks=options.sinks)
+
+    def _attend_gathered(
+        self,
+        q: torch.Tensor,
+        k_pool: torch.Tensor,
+        v_pool: torch.Tensor,
+        sequences: Sequence[SequenceSlice],
+        options: AttentionOptions,
+    ) -> torch.Tensor:
+        if sequences is self.sequences:
+            slots = self._slots = self._slots if self._slots is not None else self._path_slots(sequences)
+        else:
+            slots = self._path_slots(sequences)
+        return extend_attention(
+            q,
+            k_pool,
+            v_pool,
+            slots,
+            [s.kv_len for s in sequences],
+            [s.q_len for s in sequences],
+            scaling=options.scaling,
+            sliding_window=options.sliding_window,
+            softcap=options.softcap,
+            sinks=options.sinks,
+        )
+
+    def _path_slots(self, sequences: Sequence[SequenceSlice]) -> torch.Tensor:
+        runs = [run for s in sequences for run in clip_runs(s.runs, 0, s.kv_len)]
+        return slot_tensor(runs).to(self.pool.k[0].device)
+
+
+class ProbeContext:
+    """A forward without slots that records how each layer calls attention. `calls` has one entry per call, in order."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, tuple[int, int, int], AttentionOptions]] = []
+
+    def attend(
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: AttentionOptions
+    ) -> torch.Tensor:
+        self.calls.append((layer, (k.shape[1], k.shape[2], v.shape[2]), options))
+        return dense_attention(
+            q,
+            k,
+            v,
+            scaling=options.scaling,
+            sliding_window=options.sliding_window,
+            softcap=options.softcap,
+            sinks=options.sinks,
+        )

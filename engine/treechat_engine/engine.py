@@ -1,0 +1,290 @@
+"""The public Engine: checks what comes in, hands it to the engine's thread, brings events back to the caller's loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from treechat_engine.api import (
+    Completion,
+    EngineClosedError,
+    EngineConfig,
+    EngineError,
+    EngineStats,
+    Finished,
+    Priority,
+    PromptTooLongError,
+    Residency,
+    SamplingParams,
+)
+from treechat_engine.attention import ATTENTION_NAME, register
+from treechat_engine.cache import KVCache
+from treechat_engine.loading import choose_dtype, load_model
+from treechat_engine.request import Event, Request, RequestHandle, Sink
+from treechat_engine.runner import ModelRunner
+from treechat_engine.sampling import Sampler
+from treechat_engine.scheduler import Scheduler
+from treechat_engine.slots import SlotPool, slot_bytes
+from treechat_engine.support import ModelSpec, check_config, inspect_model, self_check
+from treechat_engine.worker import Worker
+
+# Of the memory that is free when the engine starts, the share that the slot pool takes where kv_tokens is None.
+_POOL_SHARE = {"cuda": 0.8, "cpu": 0.25}
+_MAX_CPU_POOL_BYTES = 4 << 30
+
+
+class Engine:
+    """Generates from token ids, with the KV of every path in a radix cache. Methods may be called from any thread.
+
+    Takes the model over: its attention is replaced until `close`. Use as a context manager, or close it.
+    """
+
+    def __init__(self, model: Any, config: EngineConfig | None = None, *, poison: bool = False) -> None:
+        """model: a transformers causal language model, already built. poison: free slots hold NaN (for tests).
+
+        Raises UnsupportedModelError where the model cannot be run exactly.
+        """
+        self.config = config or EngineConfig()
+        register()
+        check_config(model.config)
+        device = torch.device(self.config.device or model.device)
+        dtype = choose_dtype(self.config.dtype, device) if self.config.dtype else model.dtype
+        self._model = model.to(device=device, dtype=dtype).eval()
+        self._old_attention = model.config._attn_implementation
+        model.set_attn_implementation(ATTENTION_NAME)
+        self._spec = inspect_model(model)
+        num_slots = self.config.kv_tokens or _affordable_slots(self._spec, dtype, device)
+        pool = SlotPool(num_slots, self._spec.layer_shapes, dtype, device, poison=poison)
+        self.cache = KVCache(pool, policy=self.config.eviction)
+        runner = ModelRunner(model, pool)
+        if self.config.self_check:
+            self_check(model, runner, self.cache, self._spec)
+        limits = [length for length in (self.config.max_model_len, self._spec.max_len) if length]
+        self.max_model_len = min(limits, default=num_slots)
+        self._num_requests = 0
+        self._protected: list[list[int]] = []
+        scheduler = Scheduler(self.cache, self.config.max_batch, self.config.prefill_chunk)
+        self._worker = Worker(runner, scheduler, self.config.num_threads or torch.get_num_threads())
+        self._worker.start()
+
+    @classmethod
+    def load(
+        cls, source: str | Path, config: EngineConfig | None = None, progress: Callable[[str], None] | None = None
+    ) -> Engine:
+        """An engine for a directory, a .gguf file or a hub id. `progress` gets a sentence per stage."""
+        config = config or EngineConfig()
+        engine = cls(load_model(source, config, progress), replace(config, device=None, dtype=None))
+        if progress is not None:
+            progress("Ready")
+        return engine
+
+    def submit(
+        self, ids: Sequence[int], params: SamplingParams | None = None, priority: Priority = "interactive"
+    ) -> RequestHandle:
+        """Starts a request; the handle iterates its events. Raises PromptTooLongError, ValueError, EngineClosedError."""
+        handle = RequestHandle(self._cancel)
+        with self._worker.lock:
+            handle.request = self._submit(self._new_request(ids, params or SamplingParams(), priority, handle.put))
+        return handle
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], params: SamplingParams | Sequence[SamplingParams] | None = None
+    ) -> list[Completion]:
+        """The completion of each prompt; blocks. One set of params for all, or one per prompt."""
+        if params is None or isinstance(params, SamplingParams):
+            params = [params or SamplingParams()] * len(prompts)
+        handles: list[RequestHandle] = []
+        try:
+            handles.extend(self.submit(ids, each) for ids, each in zip(prompts, params, strict=True))
+            return [handle.result() for handle in handles]
+        finally:
+            for handle in handles:
+                handle.cancel()
+
+    async def stream(
+        self, ids: Sequence[int], params: SamplingParams | None = None, priority: Priority = "interactive"
+    ) -> AsyncIterator[Event]:
+        """Token after Token, then Finished. Closing the iterator cancels the request; what was computed stays cached."""
+        async for event in _Stream(self, [ids], [params or SamplingParams()], priority).events(0):
+            yield event
+
+    def fan_out(self, ids: Sequence[int], params: Sequence[SamplingParams], priority: Priority = "fan-out") -> FanOut:
+        """One reply per params to the same prompt, which is prefilled once. Call it in a running event loop."""
+        return FanOut(_Stream(self, [ids] * len(params), params, priority), len(params))
+
+    def warm(self, ids: Sequence[int]) -> RequestHandle:
+        """Computes the KV of `ids` ahead of need, while nothing else runs, into free slots only."""
+        handle = RequestHandle(self._cancel)
+        with self._worker.lock:
+            handle.request = self._submit(self._new_request(ids, None, "warm", handle.put))
+        return handle
+
+    def residency(self, ids: Sequence[int]) -> Residency:
+        """Where the KV of `ids` is. Changes nothing; never waits for a step."""
+        with self._worker.lock:
+            return self.cache.peek(ids)
+
+    def residencies(self, paths: Sequence[Sequence[int]]) -> list[Residency]:
+        with self._worker.lock:
+            return [self.cache.peek(ids) for ids in paths]
+
+    def protect(self, paths: Sequence[Sequence[int]]) -> None:
+        """Names the paths that should be evicted last. A hint, kept for policies that read it; "lru" does not."""
+        with self._worker.lock:
+            self._protected = [list(ids) for ids in paths]
+
+    def stats(self) -> EngineStats:
+        worker = self._worker
+        with worker.lock:
+            return EngineStats(
+                model=self._model.config.name_or_path or type(self._model).__name__,
+                device=str(self._model.device),
+                dtype=str(self._model.dtype).removeprefix("torch."),
+                slots_total=self.cache.num_slots,
+                slots_free=self.cache.num_free,
+                slots_cached=self.cache.num_cached,
+                running=len(worker.scheduler.running),
+                waiting=len(worker.scheduler.waiting),
+                evicted_tokens=self.cache.evicted_tokens,
+                prefill_tokens_per_s=worker.prefill_rate.value,
+                decode_tokens_per_s=worker.decode_rate.value,
+            )
+
+    def clear_cache(self) -> None:
+        """Drops all cached KV that no running request holds."""
+        with self._worker.lock:
+            self.cache.clear()
+
+    def close(self) -> None:
+        """Cancels what runs, stops the thread, and gives the model its own attention back. Idempotent."""
+        self._worker.close()
+        if self._model.config._attn_implementation == ATTENTION_NAME:
+            self._model.set_attn_implementation(self._old_attention)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _submit(self, request: Request) -> Request:
+        if self._worker.is_closed:
+            raise EngineClosedError("the engine is closed")
+        self._worker.submit(request)
+        return request
+
+    def _new_request(
+        self, ids: Sequence[int], params: SamplingParams | None, priority: Priority, sink: Sink
+    ) -> Request:
+        """A checked request. params None: a warm one."""
+        prompt_ids = [int(token_id) for token_id in ids]
+        room = self._check_prompt(prompt_ids, is_warm=params is None)
+        sampler = None
+        if params is not None:
+            sampler = Sampler(params, prompt_ids, self._spec.vocab_size, self.cache.pool.k[0].device)
+        params = params or SamplingParams()
+        stop_ids = frozenset() if params.ignore_eos else self._spec.eos_ids | frozenset(params.stop_token_ids)
+        self._num_requests += 1
+        return Request(
+            self._num_requests, prompt_ids, params, priority, min(params.max_tokens, room), stop_ids, sampler, sink
+        )
+
+    def _check_prompt(self, ids: list[int], is_warm: bool) -> int:
+        """How many tokens can follow the prompt. The last sampled token needs no slot."""
+        if not ids:
+            raise ValueError("a prompt needs at least one token")
+        if min(ids) < 0 or max(ids) >= self._spec.vocab_size:
+            raise ValueError(f"a token id is outside 0..{self._spec.vocab_size - 1}")
+        room = min(self.max_model_len - len(ids), self.cache.num_slots - len(ids) + 1)
+        if room < (0 if is_warm else 1):
+            limit = min(self.max_model_len - 1, self.cache.num_slots)
+            reason = f"the prompt has {len(ids)} tokens, the engine takes at most {limit}"
+            raise PromptTooLongError(reason, "Shorten it, or raise kv_tokens if the model's context allows")
+        return room
+
+    def _cancel(self, handle: RequestHandle) -> None:
+        if handle.request is not None and not handle.request.is_finished:
+            handle.request.is_cancelled = True
+            self._worker.wake()
+
+
+class _Stream:
+    """Requests whose events go to queues of the running event loop."""
+
+    def __init__(
+        self, engine: Engine, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams], priority: Priority
+    ) -> None:
+        self._engine = engine
+        self._loop = asyncio.get_running_loop()
+        self._queues: list[asyncio.Queue[Event]] = [asyncio.Queue() for _ in prompts]
+        self._handles = [RequestHandle(engine._cancel) for _ in prompts]
+        # All are checked before any starts, and all are queued before the engine's thread looks.
+        with engine._worker.lock:
+            requests = [
+                engine._new_request(ids, each, priority, self._sink(queue))
+                for ids, each, queue in zip(prompts, params, self._queues, strict=True)
+            ]
+            for handle, request in zip(self._handles, requests, strict=True):
+                handle.request = engine._submit(request)
+
+    def _sink(self, queue: asyncio.Queue[Event]) -> Sink:
+        def put(event: Event) -> bool:
+            try:
+                self._loop.call_soon_threadsafe(queue.put_nowait, event)
+            except RuntimeError:
+                # The loop was closed: nobody is there to read.
+                return False
+            return True
+
+        return put
+
+    async def events(self, i: int) -> AsyncIterator[Event]:
+        try:
+            while True:
+                event = await self._queues[i].get()
+                yield event
+                if isinstance(event, Finished):
+                    return
+        finally:
+            self.cancel(i)
+
+    def cancel(self, i: int) -> None:
+        self._handles[i].cancel()
+
+
+class FanOut:
+    """Siblings of one prompt. `streams` has one async iterator of events per sibling; closing one cancels it alone."""
+
+    def __init__(self, stream: _Stream, num_siblings: int) -> None:
+        self._stream = stream
+        self.streams: list[AsyncIterator[Event]] = [stream.events(i) for i in range(num_siblings)]
+
+    def cancel(self, i: int) -> None:
+        """Cancels one sibling; its stream still ends with `Finished`."""
+        self._stream.cancel(i)
+
+    def cancel_all(self) -> None:
+        for i in range(len(self.streams)):
+            self.cancel(i)
+
+
+def _affordable_slots(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> int:
+    """Slots for the pool's share of the memory that is free now."""
+    if device.type == "cuda":
+        num_bytes = int(torch.cuda.mem_get_info(device)[0] * _POOL_SHARE["cuda"])
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4 << 30
+        num_bytes = min(int(free * _POOL_SHARE["cpu"]), _MAX_CPU_POOL_BYTES)
+    num_slots = num_bytes // slot_bytes(spec.layer_shapes, dtype)
+    if num_slots < 256:
+        raise EngineError("too little memory is free for the KV of 256 tokens", "Set kv_tokens, or free memory")
+    return num_slots

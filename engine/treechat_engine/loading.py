@@ -1,0 +1,70 @@
+"""From a name to a model in memory: a directory, a .gguf file or a hub id. Safetensors and GGUF only, no remote code."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from treechat_engine.api import EngineConfig, EngineError
+from treechat_engine.attention import register
+from treechat_engine.support import check_config
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+logger = logging.getLogger(__name__)
+
+
+def choose_device(name: str | None) -> torch.device:
+    """None chooses cuda, then cpu."""
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def choose_dtype(name: str | None, device: torch.device) -> torch.dtype:
+    """None is bfloat16 on CUDA and float32 elsewhere. Raises EngineError for a name that is none of the three."""
+    if name is None:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in _DTYPES:
+        raise EngineError(f"dtype {name!r} is unknown", f"Choose one of {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
+def load_model(source: str | Path, config: EngineConfig, progress: Callable[[str], None] | None = None) -> Any:
+    """A transformers model in eval mode on the config's device. `progress` gets one sentence per stage.
+
+    A .gguf file is read through transformers, which dequantises it; convert one that is loaded often (treechat.models).
+    Raises UnsupportedModelError before any weight is read, EngineError where the files are missing or broken.
+    """
+    tell = progress or logger.info
+    device = choose_device(config.device)
+    path, options = _locate(source)
+    register()
+    try:
+        tell(f"Reading the configuration of {source}")
+        model_config = AutoConfig.from_pretrained(path, trust_remote_code=False, **options)
+        check_config(model_config)
+        tell(f"Loading weights of {source}")
+        if "gguf_file" not in options:
+            options["use_safetensors"] = True
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=choose_dtype(config.dtype, device), trust_remote_code=False, **options
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise EngineError(f"the model {source} cannot be loaded: {error}") from error
+    tell(f"Moving the model to {device}")
+    return model.to(device).eval()
+
+
+def _locate(source: str | Path) -> tuple[str, dict[str, Any]]:
+    """What from_pretrained takes: a directory or hub id, and the name of a GGUF file in it."""
+    path = Path(source).expanduser()
+    if path.suffix.lower() == ".gguf":
+        if not path.is_file():
+            raise EngineError(f"there is no file {path}")
+        return str(path.parent), {"gguf_file": path.name}
+    if path.is_dir():
+        return str(path), {}
+    return str(source), {}

@@ -1,0 +1,65 @@
+"""The model and one step of it: a ragged batch of tokens in, rows of logits out. Knows no request and no tree."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from treechat_engine.attention import PagedContext
+from treechat_engine.context import SequenceSlice, use
+from treechat_engine.slots import SlotPool
+
+
+class Work(NamedTuple):
+    """One sequence's part in a step: compute `ids` at positions start .. start + len(ids) of its path.
+
+    runs: (first slot, length) of the path's slots, at least up to the last of these tokens. wants_logits: whether the
+    logits after the last token are asked for.
+    """
+
+    ids: Sequence[int]
+    start: int
+    runs: Sequence[tuple[int, int]]
+    wants_logits: bool
+
+
+class ModelRunner:
+    """Runs steps of a transformers model over a slot pool. One thread at a time."""
+
+    def __init__(self, model: Any, pool: SlotPool) -> None:
+        self.model = model
+        self.pool = pool
+        self.device = pool.k[0].device
+        self._picks_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    @torch.inference_mode()
+    def step(self, batch: Sequence[Work]) -> torch.Tensor:
+        """Writes the KV of all tokens to their slots and returns logits [rows, vocabulary], one row per Work that wants one."""
+        ids: list[int] = []
+        positions: list[int] = []
+        rows: list[int] = []
+        sequences: list[SequenceSlice] = []
+        for work in batch:
+            stop = work.start + len(work.ids)
+            sequences.append(SequenceSlice(len(ids), len(work.ids), stop, work.runs))
+            ids.extend(work.ids)
+            positions.extend(range(work.start, stop))
+            if work.wants_logits:
+                rows.append(len(ids) - 1)
+        packed = torch.tensor([ids, positions], device=self.device)
+        with use(PagedContext(self.pool, sequences)):
+            return self._forward(packed[:1], packed[1:], rows)
+
+    def _forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        keeps_all = len(rows) == input_ids.shape[1]
+        index = None if keeps_all else torch.tensor(rows, dtype=torch.long, device=self.device)
+        kwargs: dict[str, Any] = {}
+        if self._picks_logits:
+            kwargs["logits_to_keep"] = 0 if index is None else index
+        logits: torch.Tensor = self.model(
+            input_ids=input_ids, position_ids=position_ids, use_cache=False, return_dict=True, **kwargs
+        ).logits[0]
+        return logits if self._picks_logits or index is None else logits[index]

@@ -1,0 +1,169 @@
+"""The engine's thread: plan, run, sample, deliver, again. The lock is held around the tree, never during a forward."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import torch
+
+from treechat_engine.api import Token
+from treechat_engine.request import Request
+from treechat_engine.runner import ModelRunner, Work
+from treechat_engine.sampling import Sampler, sample
+from treechat_engine.scheduler import Planned, Scheduler
+
+
+class Rate:
+    """A moving estimate of tokens per second, None before the first."""
+
+    def __init__(self) -> None:
+        self.value: float | None = None
+
+    def add(self, num_tokens: int, seconds: float) -> None:
+        latest = num_tokens / max(seconds, 1e-9)
+        self.value = latest if self.value is None else 0.8 * self.value + 0.2 * latest
+
+
+class Worker:
+    """Owns the scheduler and the runner. Other threads take `lock` to read or to change the queue, then `wake`."""
+
+    def __init__(self, runner: ModelRunner, scheduler: Scheduler, num_threads: int) -> None:
+        self.lock = threading.Condition()
+        self.scheduler = scheduler
+        self.prefill_rate = Rate()
+        self.decode_rate = Rate()
+        self.is_closed = False
+        self._runner = runner
+        self._num_threads = num_threads
+        self._thread = threading.Thread(target=self._run, name="treechat-engine", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, request: Request) -> None:
+        """Queues the request. The caller has checked `is_closed` under the lock that it holds."""
+        self.scheduler.add(request)
+        self.lock.notify_all()
+
+    def wake(self) -> None:
+        """Has the thread look at its queue again, after a cancel."""
+        with self.lock:
+            self.lock.notify_all()
+
+    def close(self) -> None:
+        """Ends every request as cancelled, after the step that is running. Blocks until the thread is gone."""
+        with self.lock:
+            self.is_closed = True
+            self.lock.notify_all()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _run(self) -> None:
+        torch.set_num_threads(self._num_threads)
+        try:
+            while planned := self._next_step():
+                self._guard(planned, lambda planned=planned: self._step(planned))
+        finally:
+            with self.lock:
+                self.is_closed = True
+                for request in self._all_requests():
+                    self.scheduler.end(request)
+                    request.finish("cancelled")
+
+    def _next_step(self) -> list[Planned]:
+        """Waits for something to do. Empty when the engine was closed."""
+        with self.lock:
+            while not self.is_closed:
+                self._end_cancelled()
+                planned: list[Planned] = []
+                self._guard(None, lambda: planned.extend(self.scheduler.plan()))
+                self._end_satisfied()
+                if planned:
+                    return planned
+                # A request that just gave its slots back can start at once where nothing else runs.
+                if not self.scheduler.waiting:
+                    self.lock.wait()
+        return []
+
+    def _end_cancelled(self) -> None:
+        for request in self._all_requests():
+            if request.is_cancelled:
+                self.scheduler.end(request)
+                request.finish("cancelled")
+
+    def _end_satisfied(self) -> None:
+        for request in self.scheduler.satisfied:
+            self.scheduler.end(request)
+            request.finish("length")
+        self.scheduler.satisfied.clear()
+
+    def _all_requests(self) -> list[Request]:
+        return [*self.scheduler.running, *self.scheduler.waiting]
+
+    def _guard(self, planned: list[Planned] | None, run: Callable[[], None]) -> None:
+        """Runs part of a step; where it raises, its requests fail and the engine goes on."""
+        try:
+            run()
+        except Exception as error:  # noqa: BLE001 - a model's forward may raise anything; its requests carry the error
+            text = f"{type(error).__name__}: {error}"
+            with self.lock:
+                involved = [item.request for item in planned] if planned is not None else self._all_requests()
+                for request in involved:
+                    if not request.is_finished:
+                        self.scheduler.end(request)
+                        request.finish("error", text)
+
+    def _step(self, planned: list[Planned]) -> None:
+        started_at = time.monotonic()
+        try:
+            tokens = self._compute(planned)
+        except torch.OutOfMemoryError:
+            # Slots are allocated up front, so what ran out is the forward's own memory: a smaller step needs less.
+            torch.cuda.empty_cache()
+            planned = [Planned(item.request, (item.num_tokens + 1) // 2) for item in planned]
+            tokens = self._compute(planned)
+        self._measure(planned, time.monotonic() - started_at)
+        with self.lock:
+            for item in planned:
+                self._advance(item, tokens.get(item.request))
+
+    def _compute(self, planned: list[Planned]) -> dict[Request, Token]:
+        """One forward, and a token for each request that reached its end."""
+        batch: list[Work] = []
+        sampling: list[tuple[Request, Sampler]] = []
+        for item in planned:
+            request, start = item.request, item.request.num_computed
+            assert request.lease is not None, f"request {request.id} holds no lease"
+            wants_logits = item.reaches_end and request.sampler is not None
+            ids = request.ids[start : start + item.num_tokens]
+            batch.append(Work(ids, start, request.lease.runs, wants_logits))
+            if wants_logits and request.sampler is not None:
+                sampling.append((request, request.sampler))
+        logits = self._runner.step(batch)
+        if not sampling:
+            return {}
+        with torch.inference_mode():
+            tokens = sample(logits, [sampler for _, sampler in sampling])
+        return dict(zip((request for request, _ in sampling), tokens, strict=True))
+
+    def _advance(self, item: Planned, token: Token | None) -> None:
+        request = item.request
+        is_prefill = request.num_sampled == 0 or item.num_tokens > 1
+        request.computed(item.num_tokens)
+        if is_prefill:
+            self.scheduler.commit(request)
+        if token is not None:
+            request.deliver(token)
+            reason = request.stop_reason()
+        else:
+            reason = "length" if request.is_warm and request.num_remaining == 0 else None
+        if reason is not None:
+            self.scheduler.end(request)
+            request.finish(reason)
+
+    def _measure(self, planned: list[Planned], seconds: float) -> None:
+        num_tokens = sum(item.num_tokens for item in planned)
+        is_prefill = any(item.num_tokens > 1 for item in planned)
+        (self.prefill_rate if is_prefill else self.decode_rate).add(num_tokens, seconds)
