@@ -1,0 +1,149 @@
+"""Models of the Hugging Face hub: safetensors and the tokenizer's files, never a pickle and never code.
+
+The files stay in the hub's own cache, which other programs share.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from treechat.errors import ModelError, Offline
+from treechat.models.files import Progress, ProgressCallback
+from treechat.models.quiet import hush
+from treechat.models.registry import weights_problem
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+WANTED = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "merges.txt", "vocab.txt"]
+UNWANTED = ["*/*", "*.bin", "*.pt", "*.pth", "*.py", "*.pkl", "consolidated*"]
+"""Sub-folders (other formats, checkpoints) and everything that could run code."""
+
+
+def cached_snapshot(hub_id: str) -> Path | None:
+    """The directory of a hub model that is on this machine and whole, or None. Asks no network."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        found = Path(snapshot_download(hub_id, allow_patterns=WANTED, ignore_patterns=UNWANTED, local_files_only=True))
+    except (OSError, ValueError):
+        return None
+    return found if weights_problem(found) is None else None
+
+
+def fetch_snapshot(hub_id: str, progress: ProgressCallback) -> Path:
+    """Fetch what is missing of a hub model; returns its directory. Goes on where an earlier try was cut.
+
+    Offline where the hub cannot be reached; ModelError where the model does not exist, needs a login, or has no
+    safetensors.
+    """
+    cached = cached_snapshot(hub_id)
+    if cached is not None:
+        return cached
+    from huggingface_hub import HfApi, snapshot_download
+
+    hush()
+    progress(Progress("fetch", 0, None, f"Looking up {hub_id}"))
+    with hub_errors(hub_id):
+        names = HfApi().list_repo_files(hub_id)
+        _check_names(hub_id, names)
+        found = Path(
+            snapshot_download(
+                hub_id,
+                allow_patterns=WANTED,
+                ignore_patterns=UNWANTED,
+                tqdm_class=_reporting_bar(hub_id, progress),
+            )
+        )
+    problem = weights_problem(found)
+    if problem:
+        raise ModelError(f"{hub_id} cannot be used: {problem}")
+    return found
+
+
+def fetch_gguf(hub_id: str, filename: str, progress: ProgressCallback) -> Path:
+    """Fetch one GGUF file of a hub repository. Errors as `fetch_snapshot`."""
+    from huggingface_hub import hf_hub_download
+
+    hush()
+    progress(Progress("fetch", 0, None, f"Fetching {filename}"))
+    with hub_errors(hub_id):
+        return Path(hf_hub_download(hub_id, filename)).resolve(strict=True)
+
+
+def _check_names(hub_id: str, names: list[str]) -> None:
+    """Refuse, before anything is fetched, a repository without usable weights."""
+    top = [name for name in names if "/" not in name]
+    if any(name.endswith(".safetensors") for name in top):
+        return
+    ggufs = [name for name in names if name.endswith(".gguf")]
+    if ggufs:
+        raise ModelError(f"{hub_id} holds GGUF files only", f"Name one of them: {hub_id}/{ggufs[0]}")
+    if any(name.endswith((".bin", ".pt", ".pth")) for name in top):
+        raise ModelError(
+            f"{hub_id} has its weights as pickles only, which can run code when they are read",
+            "Choose a repository with .safetensors files",
+        )
+    raise ModelError(f"{hub_id} has no .safetensors weights", "Choose a repository of a text-generation model")
+
+
+@contextmanager
+def hub_errors(hub_id: str) -> Iterator[None]:
+    """Turn what huggingface_hub raises into our errors."""
+    from huggingface_hub import errors
+
+    offline_hint = "Connect once, or pass --model with a directory or a .gguf file"
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise ModelError(
+            f"{hub_id} is gated", f"Accept its terms at huggingface.co/{hub_id}, then run `hf auth login`"
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError) as error:
+        raise ModelError(
+            f"the hub has no model {hub_id}, or it is private", "Check the spelling, or run `hf auth login`"
+        ) from error
+    except errors.HFValidationError as error:
+        raise ModelError(f"{hub_id} is not a hub id") from error
+    except errors.OfflineModeIsEnabled as error:
+        raise Offline(
+            f"{hub_id} has to be fetched, and HF_HUB_OFFLINE forbids it", "Unset it, or pass --model with a directory"
+        ) from error
+    except errors.HfHubHTTPError as error:
+        raise ModelError(f"the hub does not give out {hub_id}: {str(error).splitlines()[0]}") from error
+    # What remains of the HTTP client's own errors (httpx or its successor, by version) never got an answer.
+    except (errors.LocalEntryNotFoundError, errors.HTTPError, ConnectionError) as error:
+        raise Offline(f"{hub_id} has to be fetched, and the hub cannot be reached", offline_hint) from error
+
+
+def _reporting_bar(hub_id: str, progress: ProgressCallback) -> Any:
+    """A tqdm that draws nothing and reports its bytes; the hub's downloads accept only a tqdm."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    class ReportingBar(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)
+            kwargs |= {"file": io.StringIO(), "disable": False}
+            super().__init__(*args, **kwargs)
+
+        def update(self, n: float | None = 1) -> Any:
+            result = super().update(n)
+            if self.unit == "B":
+                total = int(self.total) if self.total else None
+                progress(Progress("fetch", int(self.n), total, f"Fetching {hub_id}"))
+            return result
+
+    return ReportingBar
+
+
+def delete_snapshot(path: Path) -> int:
+    """Delete a snapshot from the hub's cache, files that only it uses included; returns the bytes freed."""
+    from huggingface_hub import scan_cache_dir
+
+    strategy = scan_cache_dir().delete_revisions(os.path.basename(path))  # noqa: PTH119
+    strategy.execute()
+    return int(strategy.expected_freed_size)

