@@ -88,7 +88,10 @@ class Engine:
     def submit(
         self, ids: Sequence[int], params: SamplingParams | None = None, priority: Priority = "interactive"
     ) -> RequestHandle:
-        """Starts a request; the handle iterates its events. Raises PromptTooLongError, ValueError, EngineClosedError."""
+        """Starts a request; the handle iterates its events.
+
+        Raises PromptTooLongError, ValueError for ids that are no tokens, EngineClosedError.
+        """
         handle = RequestHandle(self._cancel)
         with self._worker.lock:
             handle.request = self._submit(self._new_request(ids, params or SamplingParams(), priority, handle.put))
@@ -111,7 +114,7 @@ class Engine:
     async def stream(
         self, ids: Sequence[int], params: SamplingParams | None = None, priority: Priority = "interactive"
     ) -> AsyncIterator[Event]:
-        """Token after Token, then Finished. Closing the iterator cancels the request; what was computed stays cached."""
+        """Token after Token, then Finished. Closing it cancels the request; what was computed stays cached."""
         async for event in _Stream(self, [ids], [params or SamplingParams()], priority).events(0):
             yield event
 

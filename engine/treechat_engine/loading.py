@@ -1,4 +1,4 @@
-"""From a name to a model in memory: a directory, a .gguf file or a hub id. Safetensors and GGUF only, no remote code."""
+"""From a name to a model in memory: a directory, a .gguf file or a hub id. Safetensors and GGUF, no remote code."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def step(self, batch: Sequence[Work]) -> torch.Tensor:
-        """Writes the KV of all tokens to their slots and returns logits [rows, vocabulary], one row per Work that wants one."""
+        """Writes the KV of all tokens to their slots; returns logits [rows, vocabulary] of those that want them."""
         ids: list[int] = []
         positions: list[int] = []
         rows: list[int] = []

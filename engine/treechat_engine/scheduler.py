@@ -1,7 +1,7 @@
 """Which requests take part in the next step, and with how many tokens.
 
-A step decodes every running request and computes at most `prefill_chunk` prompt tokens, so that a long prompt never holds
-up decoding by more than one chunk. Requests go by (priority, arrival). Warm ones run only while nothing else does.
+A step decodes every running request and computes at most `prefill_chunk` prompt tokens, so that a long prompt never
+holds up decoding by more than one chunk. Requests go by (priority, arrival). Warm ones run while nothing else does.
 Where slots are short the last in that order gives its slots back after a commit and waits; it resumes by matching the
 tree. The first in order can therefore always go on, and no request fails that would fit an empty cache.
 """
@@ -34,8 +34,7 @@ class Scheduler:
         self.prefill_chunk = prefill_chunk
         self.waiting: list[Request] = []
         self.running: list[Request] = []
-        # Warm requests that `plan` found to have nothing more to do; the caller ends them.
-        self.satisfied: list[Request] = []
+        self._satisfied: list[Request] = []
         self._num_ended = 0
 
     def add(self, request: Request) -> None:
@@ -73,14 +72,22 @@ class Scheduler:
             if (only_warm or not request.is_warm) and self._may_start(request):
                 self._start(request)
                 budget -= self._plan_tokens(request, min(budget, request.num_remaining), planned)
-        return [item for item in planned if item.request in self.running]
+        planned = [item for item in planned if item.request in self.running]
+        idle = not (planned or self._satisfied)
+        assert not (idle and (self.running or self.waiting)), f"none of {len(self.waiting)} waiting requests can run"
+        return planned
+
+    def take_satisfied(self) -> list[Request]:
+        """The warm requests that `plan` found to have nothing more to do. The caller ends them."""
+        satisfied, self._satisfied = self._satisfied, []
+        return satisfied
 
     def _plan_tokens(self, request: Request, num_tokens: int, planned: list[Planned]) -> int:
         """Plans the tokens if the request still runs and slots can be had. Returns how many were planned."""
         if request not in self.running:
             return 0
         if request.is_warm and not self._may_warm(request, num_tokens):
-            self.satisfied.append(request)
+            self._satisfied.append(request)
             return 0
         if not self._make_room(request, num_tokens):
             return 0
@@ -105,11 +112,11 @@ class Scheduler:
         return True
 
     def _may_start(self, request: Request) -> bool:
-        if request.blocked_until > self._num_ended and self.running:
-            return False
-        if any(self._will_compute_prefix(other, request) for other in self.running):
-            return False
         busy = [r for r in self.running if not r.is_warm or request.is_warm]
+        if request.blocked_until > self._num_ended and busy:
+            return False
+        if any(self._will_compute_prefix(other, request) for other in busy):
+            return False
         if len(busy) < self.max_batch:
             return True
         last = max(busy, key=_order)

@@ -96,7 +96,7 @@ def _eos_ids(model: Any) -> frozenset[int]:
 def self_check(model: Any, runner: ModelRunner, cache: KVCache, spec: ModelSpec) -> float:
     """Compares 32 tokens computed in pieces over the cache with the model's own eager forward.
 
-    Returns the largest difference of a logit. Raises UnsupportedModelError where it is too large. Leaves the cache empty.
+    Returns the largest difference of a logit. Raises UnsupportedModelError where it is too large.
     """
     num_tokens = min(_CHECK_LEN, cache.num_slots, spec.max_len or _CHECK_LEN)
     generator = torch.Generator().manual_seed(0)

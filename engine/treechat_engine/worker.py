@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 
 import torch
 
@@ -62,28 +61,35 @@ class Worker:
 
     def _run(self) -> None:
         torch.set_num_threads(self._num_threads)
+        error: str | None = "the engine's thread died"
         try:
             while planned := self._next_step():
-                self._guard(planned, lambda planned=planned: self._step(planned))
+                try:
+                    self._step(planned)
+                except Exception as cause:  # noqa: BLE001 - a forward may raise anything; its requests carry the error
+                    self._fail([item.request for item in planned], cause)
+            error = None
         finally:
             with self.lock:
                 self.is_closed = True
                 for request in self._all_requests():
-                    self.scheduler.end(request)
-                    request.finish("cancelled")
+                    if error is None:
+                        self.scheduler.end(request)
+                    request.finish("error" if error else "cancelled", error)
 
     def _next_step(self) -> list[Planned]:
         """Waits for something to do. Empty when the engine was closed."""
         with self.lock:
             while not self.is_closed:
                 self._end_cancelled()
-                planned: list[Planned] = []
-                self._guard(None, lambda: planned.extend(self.scheduler.plan()))
-                self._end_satisfied()
+                try:
+                    planned = self.scheduler.plan()
+                except AssertionError as cause:
+                    self._fail(self._all_requests(), cause)
+                    continue
                 if planned:
                     return planned
-                # A request that just gave its slots back can start at once where nothing else runs.
-                if not self.scheduler.waiting:
+                if not self._end_satisfied():
                     self.lock.wait()
         return []
 
@@ -93,27 +99,23 @@ class Worker:
                 self.scheduler.end(request)
                 request.finish("cancelled")
 
-    def _end_satisfied(self) -> None:
-        for request in self.scheduler.satisfied:
+    def _end_satisfied(self) -> bool:
+        satisfied = self.scheduler.take_satisfied()
+        for request in satisfied:
             self.scheduler.end(request)
             request.finish("length")
-        self.scheduler.satisfied.clear()
+        return bool(satisfied)
 
     def _all_requests(self) -> list[Request]:
         return [*self.scheduler.running, *self.scheduler.waiting]
 
-    def _guard(self, planned: list[Planned] | None, run: Callable[[], None]) -> None:
-        """Runs part of a step; where it raises, its requests fail and the engine goes on."""
-        try:
-            run()
-        except Exception as error:  # noqa: BLE001 - a model's forward may raise anything; its requests carry the error
-            text = f"{type(error).__name__}: {error}"
-            with self.lock:
-                involved = [item.request for item in planned] if planned is not None else self._all_requests()
-                for request in involved:
-                    if not request.is_finished:
-                        self.scheduler.end(request)
-                        request.finish("error", text)
+    def _fail(self, requests: list[Request], cause: Exception) -> None:
+        """Ends the requests with the error. What they computed before it stays cached; their slots come back."""
+        with self.lock:
+            for request in requests:
+                if not request.is_finished:
+                    self.scheduler.end(request)
+                    request.finish("error", f"{type(cause).__name__}: {cause}")
 
     def _step(self, planned: list[Planned]) -> None:
         started_at = time.monotonic()
