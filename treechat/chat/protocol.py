@@ -1,4 +1,4 @@
-"""What the chat layer asks of an engine. The engine in this process is one; a server or another process can be others."""
+"""What the chat layer asks of an engine: the one in this process, and later a server or another process."""
 
 from __future__ import annotations
 

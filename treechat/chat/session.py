@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
 
 from treechat.chat.costs import costs_of
 from treechat.chat.events import ChatEvent, Cost, NodeAdded, ReplyFinished
@@ -24,8 +25,8 @@ _CURRENT = "the current node"
 class Chat(Structure):
     """A conversation for one window. Which node is current is this window's own.
 
-    The sending methods are async generators of events: closing one stops its replies, and what came is kept. Errors that
-    come before anything was generated are raised, later ones arrive in `ReplyFinished.error`.
+    The sending methods are async generators of events: closing one stops its replies, and what came is kept. Errors
+    that come before anything was generated are raised, later ones arrive in `ReplyFinished.error`.
     """
 
     def __init__(
@@ -93,8 +94,8 @@ class Chat(Structure):
 
     # Sending
 
-    async def send(self, text: str, *, parent_id: str | None = _CURRENT) -> AsyncIterator[ChatEvent]:
-        """Add a message below `parent_id` (None: as a root) and stream its reply, which becomes current."""
+    async def send(self, text: str, *, parent_id: str | None = _CURRENT, n: int = 1) -> AsyncGenerator[ChatEvent, None]:
+        """Add a message below `parent_id` (None: as a root) and stream `n` replies; the first becomes current."""
         model = self._ready()
         if not text.strip() and not (model.is_text and text):
             raise UsageError("There is nothing to send", "Type a message first.")
@@ -107,31 +108,34 @@ class Chat(Structure):
             parent = system.id
         user = self.add("user", text, parent)
         yield NodeAdded(user)
-        async for event in self._replies(user.id, 1):
-            yield event
+        async with aclosing(self._replies(user.id, n)) as events:
+            async for event in events:
+                yield event
 
-    async def regenerate(self, node_id: str, n: int = 1) -> AsyncIterator[ChatEvent]:
+    async def regenerate(self, node_id: str, n: int = 1) -> AsyncGenerator[ChatEvent, None]:
         """`n` more replies beside a reply, or below a user's message, in one batch; the first becomes current."""
         model = self._ready()
         node = self.tree[node_id]
         parent_id = node.parent_id if node.role == "assistant" else node_id
         if parent_id is None or (self.tree[parent_id].role != "user" and not model.is_text):
             raise UsageError("There is no message to reply to here", "Go to a message of yours, or to a reply to one.")
-        async for event in self._replies(parent_id, n):
-            yield event
+        async with aclosing(self._replies(parent_id, n)) as events:
+            async for event in events:
+                yield event
 
-    async def edit(self, node_id: str, text: str) -> AsyncIterator[ChatEvent]:
+    async def edit(self, node_id: str, text: str) -> AsyncGenerator[ChatEvent, None]:
         """A sibling with other text. One's own message is replied to; a reply or system prompt just becomes current."""
         node = self.tree[node_id]
         if node.role == "user":
-            async for event in self.send(text, parent_id=node.parent_id):
-                yield event
+            async with aclosing(self.send(text, parent_id=node.parent_id)) as events:
+                async for event in events:
+                    yield event
             return
         sibling = self.add(node.role, text, node.parent_id)
         self.jump(sibling.id)
         yield NodeAdded(sibling)
 
-    async def resume(self, node_id: str) -> AsyncIterator[ChatEvent]:
+    async def resume(self, node_id: str) -> AsyncGenerator[ChatEvent, None]:
         """Go on from a reply's last token: in place at a leaf, else in a sibling that begins with the same ids."""
         model = self._ready()
         assert self._spans is not None
@@ -159,8 +163,9 @@ class Chat(Structure):
             node = self.tree.change(node_id, status="streaming")
         self.jump(node.id)
         reply = self._reply(model, node, new_turn, span, text, model.engine.stream(ids, params))
-        async for event in self._follow([reply]):
-            yield event
+        async with aclosing(self._follow([reply])) as events:
+            async for event in events:
+                yield event
 
     def stop(self, node_id: str | None = None) -> bool:
         """Stop one reply, or all; what came is kept. Whether there was any."""
@@ -174,7 +179,7 @@ class Chat(Structure):
             raise ModelError("No model is loaded yet", "Your text is kept: send it again when the model is ready.")
         return self._model
 
-    async def _replies(self, parent_id: str, n: int) -> AsyncIterator[ChatEvent]:
+    async def _replies(self, parent_id: str, n: int) -> AsyncGenerator[ChatEvent, None]:
         model = self._ready()
         assert self._spans is not None
         ids = self._spans.ids(self.tree, self.tree.path(parent_id))
@@ -188,8 +193,9 @@ class Chat(Structure):
         self.jump(replies[0].node.id)
         for reply in replies:
             yield NodeAdded(reply.node)
-        async for event in self._follow(replies):
-            yield event
+        async with aclosing(self._follow(replies)) as events:
+            async for event in events:
+                yield event
 
     @staticmethod
     def _streams(
@@ -206,7 +212,7 @@ class Chat(Structure):
         self.replies[node.id] = reply
         return reply
 
-    async def _follow(self, replies: Sequence[Reply]) -> AsyncIterator[ChatEvent]:
+    async def _follow(self, replies: Sequence[Reply]) -> AsyncGenerator[ChatEvent, None]:
         """The events of replies as they come, until all have ended; if the reader leaves, they are stopped and kept."""
         events: asyncio.Queue[ChatEvent] = asyncio.Queue()
         for reply in replies:

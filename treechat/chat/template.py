@@ -1,8 +1,8 @@
 """From messages to spans: what each turn adds to its path, in token ids, made once and never again.
 
-A turn's text is what the chat template adds for it: the rendering with the turn, less the rendering without it. After the
-first exchange the difference is taken on a two-message stand-in for the history, since a span must not depend on how a
-template would rewrite the past, and since rendering 400 turns to find the last one would be waste.
+A turn's text is what the chat template adds for it: the rendering with the turn, less the rendering without it. After
+the first exchange the difference is taken on a two-message stand-in for the history, since a span must not depend on
+how a template would rewrite the past, and since rendering 400 turns to find the last one would be waste.
 """
 
 from __future__ import annotations
@@ -85,12 +85,9 @@ class Template:
         if self.is_text:
             return self._continuation_ids(ancestors, message)
         if message.role == "assistant":
-            opening = "" if ancestors and ancestors[-1].role == "user" else self._generation_prompt
-            return [
-                *self.encode(self._close(ancestors, parent_ids) + opening),
-                *self.encode(message.text),
-                *self.stop_ids,
-            ]
+            prompted = bool(ancestors) and ancestors[-1].role == "user"
+            opening = "" if prompted else self._close(ancestors, parent_ids) + self._generation_prompt
+            return [*self.encode(opening), *self.encode(message.text), *self.stop_ids]
         if all(ancestor.role == "system" for ancestor in ancestors):
             return self.encode(self._first_turn(ancestors, message))
         return self.encode(self._close(ancestors, parent_ids) + self._later_turn(message))

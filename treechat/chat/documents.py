@@ -1,0 +1,124 @@
+"""Whole conversations between the store and the formats: what an export reads and an import writes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from treechat.errors import NodeNotFound
+from treechat.formats.document import Document, ImportReport, Message
+from treechat.store import NewNode, Store
+from treechat.store.ids import new_id
+from treechat.tree import Conversation, Tree
+
+
+def document_of(
+    store: Store, conversation_id: str, node_ids: Sequence[str] | None = None, tokens: bool = False
+) -> Document:
+    """A conversation as a document: all that is visible, or only `node_ids` (parents first). tokens: spans too."""
+    conversation, tree = store.conversation(conversation_id), store.load_tree(conversation_id)
+    ids = list(tree.walk()) if node_ids is None else list(node_ids)
+    texts, turns = store.texts(ids), store.turns(ids)
+    messages = []
+    for node_id in ids:
+        node = tree[node_id]
+        spans = tuple(store.all_spans(node_id)) if tokens else ()
+        labels = (node.label,) if node.label is not None else ()
+        messages.append(Message(node, texts[node_id], turns.get(node_id), spans, labels, store.meta(node_id)))
+    if conversation.current_id not in set(ids):
+        conversation = replace(conversation, current_id=ids[-1] if node_ids and ids else None)
+    return Document(conversation, messages)
+
+
+def import_document(store: Store, document: Document, source: str, report: ImportReport, dry_run: bool = False) -> str:
+    """Add what the store lacks of a document; returns the conversation's id. Importing twice adds nothing.
+
+    source: where such ids come from, as "treechat". The conversation and its nodes keep their ids unless those are
+    taken by others. Counts go to `report`. dry_run: count only.
+    """
+    origin = document.conversation
+    known = store.find_source(source, origin.id)
+    if known is None and any(info.id == origin.id for info in store.conversations()):
+        known = store.conversation(origin.id)
+    tree = store.load_tree(known.id) if known else Tree()
+    conversation_id = known.id if known else _free_conversation_id(store, origin)
+    rows = _missing_rows(store, document, conversation_id, tree, report)
+    forks_before = _num_forks(tree, {})
+    report.conversations += known is None
+    report.nodes += len(rows)
+    report.forks += _num_forks(tree, {str(row.id): row.parent_id for row in rows}) - forks_before
+    if dry_run:
+        return conversation_id
+    if known is None:
+        store.create_conversation(
+            origin.title,
+            id=conversation_id,
+            created_at=origin.created_at or None,
+            source=source,
+            source_id=origin.id,
+            meta=origin.meta,
+        )
+    if rows:
+        store.add_nodes(conversation_id, rows)
+    if known is None and origin.current_id is not None:
+        store.set_current(conversation_id, _id_in(store, conversation_id, origin.current_id))
+    return conversation_id
+
+
+def _missing_rows(
+    store: Store, document: Document, conversation_id: str, tree: Tree, report: ImportReport
+) -> list[NewNode]:
+    ids: dict[str, str] = {}
+    rows = []
+    for message in document.messages:
+        node = message.node
+        ids[node.id] = node_id = _id_in(store, conversation_id, node.id)
+        if node_id in tree:
+            continue
+        if len(message.labels) > 1:
+            report.drop(f"node {node.id}", f"of {len(message.labels)} labels only the first is kept")
+        rows.append(
+            NewNode(
+                None if node.parent_id is None else ids[node.parent_id],
+                node.role,
+                message.text,
+                id=node_id,
+                status=node.status,
+                created_at=node.created_at,
+                meta=message.meta,
+                label=message.labels[0] if message.labels else None,
+                bookmarked=node.bookmarked,
+                spans=message.spans,
+                turn=message.turn,
+            )
+        )
+    return rows
+
+
+def _id_in(store: Store, conversation_id: str, node_id: str) -> str:
+    """The node's own id; where another conversation has taken that, one that is always made the same way from it."""
+    try:
+        if store.conversation_of(node_id) == conversation_id:
+            return node_id
+    except NodeNotFound:
+        return node_id
+    return hashlib.blake2b(f"{conversation_id}/{node_id}".encode(), digest_size=8).hexdigest()
+
+
+def _free_conversation_id(store: Store, origin: Conversation) -> str:
+    try:
+        store.conversation(origin.id)
+    except NodeNotFound:
+        return origin.id
+    return new_id()
+
+
+def _num_forks(tree: Tree, added: dict[str, str | None]) -> int:
+    """Forks of the tree with more nodes in it, given as id to parent id."""
+    counts: dict[str, int] = {}
+    parents = [node.parent_id for node in tree.nodes.values()] + list(added.values())
+    for parent_id in parents:
+        if parent_id is not None:
+            counts[parent_id] = counts.get(parent_id, 0) + 1
+    return sum(count > 1 for count in counts.values())
