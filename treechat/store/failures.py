@@ -1,0 +1,57 @@
+"""SQLite's errors as ours: what happened, and what to do about it."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from treechat.errors import StoreError
+
+
+def store_error(error: sqlite3.Error, path: Path | None) -> StoreError:
+    """The `StoreError` for an error of SQLite at `path` (None: in memory)."""
+    where = str(path) if path else "the database in memory"
+    code = getattr(error, "sqlite_errorcode", None)
+    # The low byte of an extended code is the error itself.
+    primary = code & 0xFF if code is not None else None
+    known = {
+        sqlite3.SQLITE_NOTADB: (f"{where} is not a SQLite database", "Name another file with --db"),
+        sqlite3.SQLITE_CORRUPT: (
+            f"{where} is damaged: {error}",
+            "Restore a copy, or save what can be read with `sqlite3 FILE .recover`",
+        ),
+        sqlite3.SQLITE_FULL: (
+            f"There is no space left to write {where}",
+            "Free some space on the disk; what was saved before is safe",
+        ),
+        sqlite3.SQLITE_BUSY: (
+            f"{where} is locked by another program",
+            "Close what else has it open, or try again",
+        ),
+        sqlite3.SQLITE_READONLY: (
+            f"{where} cannot be written",
+            "Make the file and its folder writable, or name another file with --db",
+        ),
+        sqlite3.SQLITE_CANTOPEN: (
+            f"{where} cannot be opened",
+            "Check that its folder exists and can be written, or name another file with --db",
+        ),
+        sqlite3.SQLITE_IOERR: (f"The disk failed under {where}: {error}", "Check the disk, then try again"),
+        sqlite3.SQLITE_CONSTRAINT: (f"{where} refused the change: {error}", ""),
+    }
+    known[sqlite3.SQLITE_LOCKED] = known[sqlite3.SQLITE_BUSY]
+    known[sqlite3.SQLITE_PERM] = known[sqlite3.SQLITE_READONLY]
+    message, hint = known.get(primary, (f"{where}: {error}", "")) if primary is not None else (f"{where}: {error}", "")
+    return StoreError(message, hint)
+
+
+def newer_schema(path: Path | None, names: list[str]) -> StoreError:
+    where = str(path) if path else "the database in memory"
+    return StoreError(
+        f"{where} was written by a newer treechat (it has {', '.join(names)})",
+        "Update treechat, or name another file with --db",
+    )
+
+
+def foreign_database(path: Path | None) -> StoreError:
+    return StoreError(f"{path} is a SQLite database of another program", "Name another file with --db")

@@ -1,0 +1,139 @@
+"""Spans and turns: the exact tokens of a node, and how a generated one came about."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from treechat.store.codec import clean, dump_json, load_mapping, pack_ids, pack_logprobs, unpack_span
+from treechat.store.connection import Connection, Row
+from treechat.tree import Span, Turn
+
+CHUNK = 500
+"""Ids per query: SQLite allows 999 variables in its oldest builds."""
+
+TURN_COLUMNS = (
+    "model, sampling, seed, finish_reason, prompt_tokens, cached_tokens, restored_tokens, computed_tokens,"
+    " completion_tokens, queue_s, ttft_s, total_s"
+)
+
+
+def chunks(ids: Iterable[str]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The ids in pieces that fit one query, each with its question marks. A repeated id comes once."""
+    rest = iter(dict.fromkeys(ids))
+    while piece := tuple(islice(rest, CHUNK)):
+        yield piece, ", ".join("?" * len(piece))
+
+
+def turn_from(row: Row) -> Turn:
+    """The turn of a row of `TURN_COLUMNS`."""
+    model, sampling, seed, *rest = row
+    return Turn(model, load_mapping(sampling), None if seed is None else int(seed), *rest)
+
+
+def turn_row(turn: Turn) -> Row:
+    # A seed is text: unsigned 64-bit seeds do not fit SQLite's integers.
+    return (
+        clean(turn.model),
+        dump_json(dict(turn.sampling)),
+        None if turn.seed is None else str(turn.seed),
+        turn.finish_reason,
+        turn.prompt_tokens,
+        turn.cached_tokens,
+        turn.restored_tokens,
+        turn.computed_tokens,
+        turn.completion_tokens,
+        turn.queue_s,
+        turn.ttft_s,
+        turn.total_s,
+    )
+
+
+def write_spans(conn: sqlite3.Connection, rows: Iterable[tuple[str, Span]]) -> None:
+    """Write (node id, span) pairs over what was there for the same node and tokenizer."""
+    values: Iterator[tuple[Any, ...]] = (
+        (node_id, span.tokenizer, pack_ids(span.ids), pack_logprobs(span.logprobs)) for node_id, span in rows
+    )
+    conn.executemany("INSERT OR REPLACE INTO spans (node_id, tokenizer, ids, logprobs) VALUES (?, ?, ?, ?)", values)
+
+
+def write_turns(conn: sqlite3.Connection, rows: Iterable[tuple[str, Turn]]) -> None:
+    """Write (node id, turn) pairs over what was there."""
+    marks = ", ".join("?" * (len(TURN_COLUMNS.split(",")) + 1))
+    values = ((node_id, *turn_row(turn)) for node_id, turn in rows)
+    conn.executemany(f"INSERT OR REPLACE INTO turns (node_id, {TURN_COLUMNS}) VALUES ({marks})", values)
+
+
+class Spans(Connection):
+    """The part of the store that knows spans and turns."""
+
+    def put_span(self, node_id: str, span: Span) -> None:
+        """Keep the span; log-probabilities to float32. One span per node and tokenizer: the last one stays."""
+        with self._writing() as conn:
+            write_spans(conn, [(node_id, span)])
+
+    def span(self, node_id: str, tokenizer: str) -> Span | None:
+        """The node's span for that tokenizer; that of a streaming reply as far as it was flushed."""
+        return self.spans([node_id], tokenizer).get(node_id)
+
+    def spans(self, node_ids: Iterable[str], tokenizer: str) -> dict[str, Span]:
+        """Spans by node id; nodes that have none for that tokenizer are left out."""
+        found: dict[str, Span] = {}
+        with self._reading() as conn:
+            for piece, marks in chunks(node_ids):
+                query = f"SELECT node_id, ids, logprobs FROM spans WHERE tokenizer = ? AND node_id IN ({marks})"
+                for node_id, ids, logprobs in conn.execute(query, (tokenizer, *piece)):
+                    found[node_id] = unpack_span(tokenizer, ids, logprobs)
+                query = f"SELECT node_id FROM streams WHERE tokenizer = ? AND node_id IN ({marks})"
+                for (node_id,) in conn.execute(query, (tokenizer, *piece)).fetchall():
+                    _, span = self._flushed(node_id)
+                    if span is not None:
+                        found[node_id] = span
+        return found
+
+    def all_spans(self, node_id: str) -> list[Span]:
+        """The node's spans, one per tokenizer."""
+        rows = self._all("SELECT tokenizer FROM spans WHERE node_id = ? UNION SELECT tokenizer FROM streams"
+                         " WHERE node_id = ? AND tokenizer IS NOT NULL", (node_id, node_id))  # fmt: skip
+        found = (self.span(node_id, tokenizer) for (tokenizer,) in rows)
+        return [span for span in found if span is not None]
+
+    def turn(self, node_id: str) -> Turn | None:
+        """How the node was generated; None for one that was not."""
+        return self.turns([node_id]).get(node_id)
+
+    def turns(self, node_ids: Iterable[str]) -> dict[str, Turn]:
+        """Turns by node id; nodes that were not generated are left out."""
+        found: dict[str, Turn] = {}
+        with self._reading() as conn:
+            for piece, marks in chunks(node_ids):
+                query = f"SELECT node_id, {TURN_COLUMNS} FROM turns WHERE node_id IN ({marks})"
+                found.update((row[0], turn_from(row[1:])) for row in conn.execute(query, piece))
+        return found
+
+    def _flushed(self, node_id: str) -> tuple[str, Span | None]:
+        """The text and span of a reply as its row and what was flushed since make them."""
+        (text,) = self._one("SELECT text FROM nodes WHERE id = ?", (node_id,)) or ("",)
+        (tokenizer,) = self._one("SELECT tokenizer FROM streams WHERE node_id = ?", (node_id,)) or (None,)
+        query = "SELECT ids, logprobs FROM spans WHERE node_id = ? AND tokenizer = ?"
+        ids, logprobs = self._one(query, (node_id, tokenizer)) or (b"", b"")
+        base_ids, all_logprobs = bytearray(ids), bytearray(logprobs or b"")
+        texts, num_chars, partial = [text], len(text), None
+        query = "SELECT keep_chars, text, keep_ids, ids, logprobs FROM partials WHERE node_id = ? ORDER BY seq"
+        for partial in self._all(query, (node_id,)):
+            keep_chars, text, keep_ids, ids, logprobs = partial
+            if keep_chars < num_chars:
+                texts = ["".join(texts)[:keep_chars]]
+            texts.append(text)
+            num_chars = keep_chars + len(text)
+            base_ids[4 * keep_ids :] = ids
+            all_logprobs[4 * keep_ids :] = logprobs or b""
+        if tokenizer is None:
+            return "".join(texts), None
+        # Without a log-probability for every id the span has none: the last flush says whether it had.
+        whole = bytes(all_logprobs) if len(all_logprobs) == len(base_ids) else None
+        if partial is not None and partial[4] is None:
+            whole = None
+        return "".join(texts), unpack_span(tokenizer, bytes(base_ids), whole)

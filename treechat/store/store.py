@@ -1,0 +1,44 @@
+"""The store: one SQLite file that holds every conversation, and the one door to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from treechat.store.checks import Checks
+from treechat.store.connection import connect
+from treechat.store.events import Events
+from treechat.store.names import Names
+from treechat.store.replies import Replies
+from treechat.store.search import Search
+
+
+class Store(Replies, Events, Names, Search, Checks):
+    """All conversations, in one file that several windows may have open at once.
+
+    Safe to use from several threads. Every method may raise StoreError; a method that writes has then written nothing.
+    """
+
+    @classmethod
+    def open(cls, path: Path | None) -> Store:
+        """Open the file, made if it is not there, or a fresh store in memory for None.
+
+        Replies that a dead process left behind are marked as interrupted. Raises StoreError, with what to do, for a
+        file that is not ours, is damaged, was written by a newer version, or cannot be opened.
+        """
+        store = cls(connect(path), path)
+        try:
+            store.mark_interrupted()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
