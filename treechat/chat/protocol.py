@@ -34,7 +34,8 @@ class ChatEngine(Protocol):
         self, ids: Sequence[int], params: SamplingParams, priority: Priority = "interactive"
     ) -> AsyncIterator[EngineEvent]: ...
 
-    def fan_out(self, ids: Sequence[int], params: Sequence[SamplingParams]) -> Group: ...
+    def fan_out(self, ids: Sequence[int], params: Sequence[SamplingParams], priority: Priority = "fan-out") -> Group:
+        """One reply per params. Raises EngineError at once where the prompt can never fit."""
 
     def residency(self, ids: Sequence[int]) -> Residency:
         """Where the KV of a path is. Changes nothing, and never waits for a step."""

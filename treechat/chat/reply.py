@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
 from treechat.chat.events import ChatEvent, ReplyFinished, TextAdded
 from treechat.chat.protocol import EngineEvent
 from treechat.chat.textstream import TextStream
+from treechat.errors import StoreError
 from treechat.store import Store
-from treechat.tree import Node, Span, Status, Turn
+from treechat.tree import Node, Span, Status, Turn, preview_of
 from treechat_engine import EngineError, Finished, Token, Usage
 
 FLUSH_S = 0.2
@@ -31,9 +32,13 @@ class Reply:
         span: Span,
         text: str,
         stream: AsyncIterator[EngineEvent],
-        decode: Callable[[list[int]], str],
+        cancel: Callable[[], None],
+        decode: Callable[[Sequence[int]], str],
     ) -> None:
-        """`span` and `text` are what the node has already: empty, or what a continued reply goes on from."""
+        """`span` and `text` are what the node has already: empty, or what a continued reply goes on from.
+
+        `cancel` ends the request behind `stream`, which then yields its `Finished`.
+        """
         self.node = node
         self.turn = turn
         self.text = text
@@ -42,12 +47,13 @@ class Reply:
         self._ids = list(span.ids)
         self._logprobs = list(span.logprobs or ())
         self._stream = stream
-        self._decoder = TextStream(lambda ids: decode(list(ids)), self._ids)
+        self._cancel = cancel
+        self._decoder = TextStream(decode, self._ids)
         self._timer: asyncio.TimerHandle | None = None
-        self._stopping = False
         self._started_s = time.perf_counter()
         self._ttft_s: float | None = None
         self._num_new = 0
+        self._error: str | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -61,12 +67,7 @@ class Reply:
 
     def stop(self) -> None:
         """End the reply here; what came stays."""
-        self._stopping = True
-        cancel = getattr(self._stream, "cancel", None)
-        if cancel is not None:
-            cancel()
-        elif self._task is not None:
-            self._task.cancel()
+        self._cancel()
 
     async def wait(self) -> None:
         """Until everything is stored."""
@@ -82,13 +83,10 @@ class Reply:
                     self._take(event, emit)
                 else:
                     finished = event
-        except asyncio.CancelledError:
-            # Only `stop` cancels this task, and it wants the reply stored like any other end.
-            pass
         except EngineError as failure:
             error = str(failure)
         finally:
-            emit(self._finish(finished, error, emit))
+            emit(self._finish(finished, self._error or error, emit))
 
     def _take(self, token: Token, emit: Callable[[ChatEvent], None]) -> None:
         if self._ttft_s is None:
@@ -107,7 +105,12 @@ class Reply:
 
     def _flush(self) -> None:
         self._timer = None
-        self._store.flush_reply(self.node.id, self.text, self.span)
+        try:
+            self._store.flush_reply(self.node.id, self.text, self.span)
+        except StoreError as failure:
+            # A full disk, say: more tokens would only be lost too.
+            self._error = str(failure)
+            self._cancel()
 
     def _finish(self, finished: Finished | None, error: str | None, emit: Callable[[ChatEvent], None]) -> ReplyFinished:
         if self._timer is not None:
@@ -130,6 +133,12 @@ class Reply:
             total_s=usage.total_s or time.perf_counter() - self._started_s,
         )
         status = _STATUS[reason]
-        self._store.finish_reply(self.node.id, status, self.text, self.span, self.turn)
-        self.node = self._store.node(self.node.id)
+        if error is not None:
+            status = "failed"
+        try:
+            self._store.finish_reply(self.node.id, status, self.text, self.span, self.turn)
+            self.node = self._store.node(self.node.id)
+        except StoreError as failure:
+            error = str(failure)
+            self.node = replace(self.node, status="failed", preview=preview_of(self.text))
         return ReplyFinished(self.node, self.turn, error)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
+from functools import partial
 
 from treechat.chat.costs import costs_of
 from treechat.chat.events import ChatEvent, Cost, NodeAdded, ReplyFinished
 from treechat.chat.model import ChatModel
-from treechat.chat.protocol import EngineEvent, WarmHandle
+from treechat.chat.protocol import Group, WarmHandle
 from treechat.chat.reply import Reply
 from treechat.chat.settings import Settings, sampling_record
 from treechat.chat.spans import SpanBook
 from treechat.chat.structure import Structure
-from treechat.errors import ModelError, UsageError
+from treechat.errors import GenerationError, ModelError, UsageError
 from treechat.store import Store
 from treechat.tree import Node, Span, Turn
-from treechat_engine import SamplingParams
+from treechat_engine import EngineError, SamplingParams
 
 _CURRENT = "the current node"
 
@@ -154,6 +155,7 @@ class Chat(Structure):
         text = self.text(node_id)
         params = self.settings.params(model.stop_ids)
         new_turn = Turn(model.name, sampling_record(params), params.seed)
+        group = self._request(model, ids, [params])
         if self.tree.children(node_id, hidden=True):
             node = self.start_reply(node.parent_id, new_turn)
             self.store.flush_reply(node.id, text, span)
@@ -162,7 +164,7 @@ class Chat(Structure):
             self.store.reopen_reply(node_id)
             node = self.tree.change(node_id, status="streaming")
         self.jump(node.id)
-        reply = self._reply(model, node, new_turn, span, text, model.engine.stream(ids, params))
+        reply = self._reply(model, node, new_turn, span, text, group, 0)
         async with aclosing(self._follow([reply])) as events:
             async for event in events:
                 yield event
@@ -184,12 +186,12 @@ class Chat(Structure):
         assert self._spans is not None
         ids = self._spans.ids(self.tree, self.tree.path(parent_id))
         params = [self.settings.params(model.stop_ids, sibling) for sibling in range(n)]
-        streams = self._streams(model, ids, params)
+        group = self._request(model, ids, params)
         replies = []
-        for one, stream in zip(params, streams, strict=True):
+        for index, one in enumerate(params):
             turn = Turn(model.name, sampling_record(one), one.seed)
             node = self.start_reply(parent_id, turn)
-            replies.append(self._reply(model, node, turn, Span(model.fingerprint, ()), "", stream))
+            replies.append(self._reply(model, node, turn, Span(model.fingerprint, ()), "", group, index))
         self.jump(replies[0].node.id)
         for reply in replies:
             yield NodeAdded(reply.node)
@@ -198,17 +200,17 @@ class Chat(Structure):
                 yield event
 
     @staticmethod
-    def _streams(
-        model: ChatModel, ids: Sequence[int], params: Sequence[SamplingParams]
-    ) -> Sequence[AsyncIterator[EngineEvent]]:
-        if len(params) == 1:
-            return [model.engine.stream(ids, params[0])]
-        return model.engine.fan_out(ids, params).streams
+    def _request(model: ChatModel, ids: Sequence[int], params: Sequence[SamplingParams]) -> Group:
+        try:
+            return model.engine.fan_out(ids, params, "interactive" if len(params) == 1 else "fan-out")
+        except EngineError as error:
+            raise GenerationError(error.message, error.hint) from error
 
     def _reply(
-        self, model: ChatModel, node: Node, turn: Turn, span: Span, text: str, stream: AsyncIterator[EngineEvent]
+        self, model: ChatModel, node: Node, turn: Turn, span: Span, text: str, group: Group, index: int
     ) -> Reply:
-        reply = Reply(self.store, node, turn, span, text, stream, model.template.decode)
+        stream, cancel = group.streams[index], partial(group.cancel, index)
+        reply = Reply(self.store, node, turn, span, text, stream, cancel, model.template.decode)
         self.replies[node.id] = reply
         return reply
 

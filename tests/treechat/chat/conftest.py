@@ -12,7 +12,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from treechat.chat.model import ChatModel
 from treechat.chat.template import Template
 from treechat.store import Store
-from treechat_engine import EngineStats, Finished, Residency, SamplingParams, Token, Usage
+from treechat_engine import EngineStats, Finished, PromptTooLongError, Residency, SamplingParams, Token, Usage
 
 CHATML = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
@@ -89,6 +89,7 @@ class ScriptedEngine:
     prompts: list[tuple[int, ...]] = field(default_factory=list)
     gate: asyncio.Event | None = None
     error: str | None = None
+    max_len: int = 10_000
 
     def _cached(self, ids: Sequence[int]) -> int:
         best = 0
@@ -99,7 +100,9 @@ class ScriptedEngine:
             best = max(best, common)
         return best
 
-    async def stream(self, ids, params: SamplingParams, priority="interactive") -> AsyncIterator[Token | Finished]:
+    async def stream(
+        self, ids, params: SamplingParams, priority="interactive", stopped: asyncio.Event | None = None
+    ) -> AsyncIterator[Token | Finished]:
         prompt = tuple(ids)
         self.prompts.append(prompt)
         cached = min(self._cached(prompt), len(prompt) - 1)
@@ -110,24 +113,29 @@ class ScriptedEngine:
             for token_id in [*reply.encode(), 257][: params.max_tokens]:
                 await asyncio.sleep(0)
                 if self.gate is not None and len(made) == 3:
-                    await self.gate.wait()
+                    await (stopped or self.gate).wait()
+                if stopped is not None and stopped.is_set():
+                    reason = "cancelled"
+                    break
                 made.append(token_id)
                 yield Token(token_id, -0.5)
-            if made[-1] != 257:
+            if reason == "stop" and made[-1] != 257:
                 reason = "length"
         finally:
             self.seen.append((*prompt, *made[:-1]))
         usage = Usage(len(prompt), cached, 0, len(prompt) - cached, len(made), 0.0, 0.1, 0.2)
         yield Finished("error" if self.error else reason, usage, params.seed or 0, tuple(made), self.error)
 
-    def fan_out(self, ids, params):
-        engine = self
+    def fan_out(self, ids, params, priority="fan-out"):
+        if len(ids) > self.max_len:
+            raise PromptTooLongError("too long")
+        stops = [asyncio.Event() for _ in params]
 
         class Group:
-            streams = tuple(engine.stream(ids, one) for one in params)
+            streams = tuple(self.stream(ids, one, priority, stop) for one, stop in zip(params, stops, strict=True))
 
             def cancel(self, index: int) -> None:
-                raise AssertionError("not used")
+                stops[index].set()
 
         return Group()
 

@@ -7,7 +7,7 @@ import pytest
 from treechat.chat.events import NodeAdded, ReplyFinished, TextAdded
 from treechat.chat.session import Chat
 from treechat.chat.settings import Settings
-from treechat.errors import ModelError, UsageError
+from treechat.errors import GenerationError, ModelError, StoreError, UsageError
 from treechat.store import Store
 
 
@@ -158,6 +158,29 @@ async def test_a_failure_is_told_and_what_came_is_kept(chat, engine):
     assert events[-1].error == "out of memory"
     assert events[-1].node.status == "failed"
     assert chat.text(chat.current_id) == "Hello."
+
+
+async def test_a_full_disk_stops_the_reply_and_says_so(chat, engine, store, monkeypatch):
+    engine.gate = asyncio.Event()
+
+    def full(*_):
+        raise StoreError("the disk is full", "Free some space.")
+
+    events = chat.send("Hi")
+    async for event in events:
+        if isinstance(event, TextAdded):
+            monkeypatch.setattr(store, "flush_reply", full)
+            monkeypatch.setattr(store, "finish_reply", full)
+    assert "disk is full" in event.error
+    assert event.node.status == "failed"
+    assert chat.streaming == set()
+
+
+async def test_a_prompt_that_can_never_fit_is_refused_and_the_message_is_kept(chat, engine):
+    engine.max_len = 10
+    with pytest.raises(GenerationError, match="too long"):
+        await run(chat.send("Hi"))
+    assert [n.role for n in chat.path()] == ["user"]
 
 
 async def test_without_a_model_nothing_is_written_and_the_error_says_so(store):
