@@ -58,21 +58,30 @@ class Engine:
         dtype = choose_dtype(self.config.dtype, device) if self.config.dtype else model.dtype
         self._model = model.to(device=device, dtype=dtype).eval()
         self._old_attention = model.config._attn_implementation
-        model.set_attn_implementation(ATTENTION_NAME)
-        self._spec = inspect_model(model)
-        num_slots = self.config.kv_tokens or _affordable_slots(self._spec, dtype, device)
-        pool = SlotPool(num_slots, self._spec.layer_shapes, dtype, device, poison=poison)
-        self.cache = KVCache(pool, policy=self.config.eviction)
-        runner = ModelRunner(model, pool)
-        if self.config.self_check:
-            self_check(model, runner, self.cache, self._spec)
-        limits = [length for length in (self.config.max_model_len, self._spec.max_len) if length]
-        self.max_model_len = min(limits, default=num_slots)
         self._num_requests = 0
         self._protected: list[list[int]] = []
-        scheduler = Scheduler(self.cache, self.config.max_batch, self.config.prefill_chunk)
-        self._worker = Worker(runner, scheduler, self.config.num_threads or torch.get_num_threads())
+        model.set_attn_implementation(ATTENTION_NAME)
+        try:
+            self._worker = self._make_worker(dtype, device, poison)
+        except BaseException:
+            model.set_attn_implementation(self._old_attention)
+            raise
         self._worker.start()
+
+    def _make_worker(self, dtype: torch.dtype, device: torch.device, poison: bool) -> Worker:
+        """Cache, runner and scheduler for the model, which is checked on the way."""
+        config, model = self.config, self._model
+        self._spec = spec = inspect_model(model)
+        num_slots = config.kv_tokens or _affordable_slots(spec, dtype, device)
+        pool = SlotPool(num_slots, spec.layer_shapes, dtype, device, poison=poison)
+        self.cache = KVCache(pool, policy=config.eviction)
+        runner = ModelRunner(model, pool)
+        if config.self_check:
+            self_check(model, runner, self.cache, spec)
+        limits = [length for length in (config.max_model_len, spec.max_len) if length]
+        self.max_model_len = min(limits, default=num_slots)
+        scheduler = Scheduler(self.cache, config.max_batch, config.prefill_chunk)
+        return Worker(runner, scheduler, config.num_threads or torch.get_num_threads())
 
     @classmethod
     def load(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+
 from treechat_engine import Engine, EngineConfig
 
 torch.set_num_threads(1)
@@ -84,7 +85,7 @@ def greedy(models: Callable[[str], Any]) -> Callable[[str, list[int], int], list
 
 @pytest.fixture
 def engines(models: Callable[[str], Any]) -> Iterator[Callable[..., Engine]]:
-    """engines(family, **config) -> an engine whose free slots hold NaN; on leaving, every slot must be accounted for."""
+    """engines(family, **config) -> an engine whose free slots hold NaN. On leaving, every slot must be accounted for."""
     started: list[Engine] = []
 
     def start(family: str = "llama", **config: Any) -> Engine:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
+
 from treechat_engine import SamplingParams
 from treechat_engine.runner import Work
 
@@ -95,7 +98,7 @@ def test_logits_over_the_cache_are_within_1e_4_of_the_plain_forward(family, engi
     lease = engine.cache.lease(ids)
     assert engine.cache.grow(lease, 50)
     cuts = [0, 1, 8, 30, 49, 50]
-    for start, stop in zip(cuts, cuts[1:], strict=False):
+    for start, stop in itertools.pairwise(cuts):
         logits = engine._worker._runner.step([Work(ids[start:stop], start, lease.runs, True)])
         assert (logits[0] - expected[stop - 1]).abs().max() < 1e-4
     engine.cache.release(lease)

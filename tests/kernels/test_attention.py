@@ -1,0 +1,105 @@
+"""The references against the definition of attention, and the CPU kernel against the reference."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from treechat_kernels.attention import decode_attention, extend_attention
+from treechat_kernels.runs import MIN_VIEW_LEN, Pieces, clip_runs, cut_pieces, path_attention, slot_tensor
+
+NUM_SLOTS = 700
+
+
+def make(q_len, num_q_heads=6, num_kv_heads=2, dim=16, v_dim=None, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(1)
+
+    def rand(*shape):
+        return torch.randn(*shape, generator=generator).to(dtype)
+
+    return (
+        rand(q_len, num_q_heads, dim),
+        rand(NUM_SLOTS, num_kv_heads, dim),
+        rand(NUM_SLOTS, num_kv_heads, v_dim or dim),
+    )
+
+
+def by_definition(q, k, v, scaling, sliding_window, softcap, sinks):
+    """One query token and head at a time, float64."""
+    q, k, v = q.double(), k.double(), v.double()
+    out = torch.zeros(q.shape[0], q.shape[1], v.shape[2], dtype=torch.float64)
+    group = q.shape[1] // k.shape[1]
+    for i in range(q.shape[0]):
+        position = k.shape[0] - q.shape[0] + i
+        low = 0 if sliding_window is None else max(0, position - sliding_window + 1)
+        for head in range(q.shape[1]):
+            scores = k[low : position + 1, head // group] @ q[i, head] * scaling
+            if softcap is not None:
+                scores = softcap * torch.tanh(scores / softcap)
+            weights = scores.exp()
+            total = weights.sum() + (sinks[head].double().exp() if sinks is not None else 0)
+            out[i, head] = (weights / total) @ v[low : position + 1, head // group]
+    return out
+
+
+@pytest.mark.parametrize("sliding_window", [None, 1, 5, 100])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("with_sinks", [False, True])
+def test_the_reference_is_attention_by_definition_on_a_ragged_batch(sliding_window, softcap, with_sinks):
+    q, k_pool, v_pool = make(5 + 1 + 3, v_dim=12)
+    slots = torch.randperm(NUM_SLOTS, generator=torch.Generator().manual_seed(2))[: 20 + 7 + 3]
+    sinks = torch.linspace(-1, 2, 6) if with_sinks else None
+    options = {"scaling": 0.3, "sliding_window": sliding_window, "softcap": softcap, "sinks": sinks}
+    out = extend_attention(q, k_pool, v_pool, slots, [20, 7, 3], [5, 1, 3], **options)
+    q_start = kv_start = 0
+    for kv_len, q_len in ((20, 5), (7, 1), (3, 3)):
+        path = slots[kv_start : kv_start + kv_len]
+        expected = by_definition(q[q_start : q_start + q_len], k_pool[path], v_pool[path], **options)
+        torch.testing.assert_close(out[q_start : q_start + q_len].double(), expected, atol=2e-6, rtol=0)
+        q_start, kv_start = q_start + q_len, kv_start + kv_len
+
+
+def test_decode_is_extend_by_one_token_each():
+    q, k_pool, v_pool = make(2)
+    slots = torch.arange(12)
+    out = decode_attention(q, k_pool, v_pool, slots, [5, 7], scaling=0.25)
+    torch.testing.assert_close(out, extend_attention(q, k_pool, v_pool, slots, [5, 7], [1, 1], scaling=0.25))
+
+
+RUNS = {
+    "one run": [(10, 300)],
+    "two long runs": [(400, 150), (10, 150)],
+    "short and long": [(5, 3), (100, 200), (20, 9), (40, 1), (400, 87)],
+    "all short": [(i * 7, 3) for i in range(100)],
+}
+
+
+@pytest.mark.parametrize("runs", RUNS.values(), ids=RUNS.keys())
+@pytest.mark.parametrize("q_len", [1, 2, 33])
+@pytest.mark.parametrize("with_sinks", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_over_runs_equals_the_reference(runs, q_len, with_sinks, dtype):
+    q, k_pool, v_pool = make(q_len, dtype=dtype)
+    sinks = torch.linspace(-1, 2, 6) if with_sinks else None
+    kv_len = sum(length for _, length in runs)
+    slots = slot_tensor(runs)
+    own_slots = slots[kv_len - q_len :]
+    pieces = cut_pieces(runs, 0, kv_len if q_len == 1 else kv_len - q_len)
+    own = None if q_len == 1 else (k_pool[own_slots], v_pool[own_slots])
+    out = path_attention(q, k_pool, v_pool, pieces, own, scaling=0.25, sinks=sinks)
+    expected = extend_attention(q, k_pool, v_pool, slots, [kv_len], [q_len], scaling=0.25, sinks=sinks)
+    torch.testing.assert_close(out, expected, atol=2e-6 if dtype == torch.float32 else 1e-2, rtol=0)
+
+
+def test_pieces_hold_each_position_once_and_gather_only_short_runs():
+    runs = RUNS["short and long"]
+    for start, stop in ((0, 300), (2, 299), (150, 220), (7, 8)):
+        pieces = cut_pieces(runs, start, stop)
+        gathered = [] if pieces.gathered is None else pieces.gathered.tolist()
+        viewed = [slot for first, length in pieces.views for slot in range(first, first + length)]
+        assert sorted(gathered + viewed) == sorted(slot_tensor(clip_runs(runs, start, stop)).tolist())
+        assert not gathered or all(length >= MIN_VIEW_LEN for _, length in pieces.views)
+
+
+def test_a_lone_short_run_is_viewed():
+    assert cut_pieces([(4, 3)], 0, 3) == Pieces(((4, 3),), None)
