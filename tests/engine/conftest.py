@@ -85,7 +85,7 @@ def greedy(models: Callable[[str], Any]) -> Callable[[str, list[int], int], list
 
 @pytest.fixture
 def engines(models: Callable[[str], Any]) -> Iterator[Callable[..., Engine]]:
-    """engines(family, **config) -> an engine whose free slots hold NaN. On leaving, every slot must be accounted for."""
+    """engines(family, **config) -> an engine whose free slots hold NaN. In the end no slot may be missing."""
     started: list[Engine] = []
 
     def start(family: str = "llama", **config: Any) -> Engine:
