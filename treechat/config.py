@@ -34,10 +34,10 @@ class Config:
     theme: str = "textual-dark"
     system_prompt: str | None = None
     max_tokens: int = 1024
-    temperature: float = 0.7
+    temperature: float = 0.6
     top_p: float = 0.95
     top_k: int = 0
-    min_p: float = 0.0
+    min_p: float = 0.05
     seed: int | None = None
     device: str | None = None
     dtype: str | None = None

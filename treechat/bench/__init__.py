@@ -1,0 +1,1 @@
+"""`treechat bench`: what jumps, forks, siblings and decoding cost on this machine, measured on the engine itself."""

@@ -1,0 +1,50 @@
+"""Time to first token of a jump and of a fork, against a full prefill of a prompt of the same length.
+
+The full prefill runs on an empty cache and is also what puts the branch there; the resumed prompt ends in other new
+tokens, so that only the path above them can be reused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from treechat.bench.workload import FirstToken, Prompts, Sizes, Tell, first_token, resumed
+from treechat_engine import Engine
+
+
+def jumps(engine: Engine, prompts: Prompts, sizes: Sizes, tell: Tell) -> list[dict[str, Any]]:
+    """Branch A, branch B of the same prefix, then a new turn below A again."""
+    rows = []
+    for prefix_len in sizes.prefix_lens:
+        for new_len in sizes.new_lens:
+            tell(f"jump: {prefix_len:,} tokens, branches of {sizes.branch_len}, {new_len} new")
+            runs = [_jump(engine, prompts, prefix_len, sizes.branch_len, new_len) for _ in range(sizes.num_repeats)]
+            rows.append(resumed(prefix_len, sizes.branch_len, new_len, runs))
+    return rows
+
+
+def _jump(engine: Engine, prompts: Prompts, prefix_len: int, branch_len: int, new_len: int) -> tuple[FirstToken, float]:
+    prefix = prompts.draw(prefix_len)
+    a, b = prefix + prompts.draw(branch_len), prefix + prompts.draw(branch_len)
+    engine.clear_cache()
+    full_s = first_token(engine, a + prompts.draw(new_len)).ttft_s
+    first_token(engine, b)
+    return first_token(engine, a + prompts.draw(new_len)), full_s
+
+
+def forks(engine: Engine, prompts: Prompts, sizes: Sizes, tell: Tell) -> list[dict[str, Any]]:
+    """A new turn below a prefix that has another continuation already."""
+    rows = []
+    for prefix_len in sizes.prefix_lens:
+        new_len = sizes.new_lens[0]
+        tell(f"fork: {prefix_len:,} tokens, {new_len} new")
+        runs = [_fork(engine, prompts, prefix_len, new_len) for _ in range(sizes.num_repeats)]
+        rows.append(resumed(prefix_len, 0, new_len, runs))
+    return rows
+
+
+def _fork(engine: Engine, prompts: Prompts, prefix_len: int, new_len: int) -> tuple[FirstToken, float]:
+    prefix = prompts.draw(prefix_len)
+    engine.clear_cache()
+    full_s = first_token(engine, prefix + prompts.draw(new_len)).ttft_s
+    return first_token(engine, prefix + prompts.draw(new_len)), full_s

@@ -1,0 +1,40 @@
+"""All measurements of one run, as one document, and its table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+from treechat.bench.decoding import decodes
+from treechat.bench.machine import commit, machine_name
+from treechat.bench.resuming import forks, jumps
+from treechat.bench.siblings import fan_outs
+from treechat.bench.workload import Prompts, Sizes, Tell, first_token
+from treechat_engine import Engine
+
+PARTS = ("jump", "fork", "fan_out", "decode")
+
+
+def measure(
+    engine: Engine, name: str, path: Path, sizes: Sizes, tell: Tell, parts: Sequence[str] = PARTS
+) -> dict[str, Any]:
+    """Run the parts. name: the model's, for people. path: its files, which transformers' generate reads too."""
+    stats = engine.stats()
+    if engine.config.num_threads:
+        torch.set_num_threads(engine.config.num_threads)
+    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    prompts = Prompts(config.get_text_config().vocab_size)
+    # The first forward of a process pays for allocations that the others do not.
+    first_token(engine, prompts.draw(64))
+    runs: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "jump": lambda: jumps(engine, prompts, sizes, tell),
+        "fork": lambda: forks(engine, prompts, sizes, tell),
+        "fan_out": lambda: fan_outs(engine, prompts, sizes, tell),
+        "decode": lambda: decodes(engine, path, prompts, sizes, tell),
+    }
+    head = {"machine": machine_name(stats.device), "model": name, "dtype": stats.dtype, "commit": commit()}
+    return head | {part: runs[part]() if part in parts else [] for part in PARTS}

@@ -1,0 +1,70 @@
+"""What the measurements share: their sizes, prompts that nothing has cached, and one timed request."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, NamedTuple
+
+from treechat_engine import Engine, SamplingParams
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Lengths in tokens, and how often each measurement is repeated; figures are medians."""
+
+    prefix_lens: tuple[int, ...] = (1_500, 4_000)
+    branch_len: int = 250
+    new_lens: tuple[int, ...] = (29, 1)
+    num_siblings: int = 5
+    sibling_len: int = 64
+    decode_batches: tuple[int, ...] = (1, 4)
+    decode_contexts: tuple[int, ...] = (64, 1_500)
+    decode_len: int = 48
+    num_repeats: int = 3
+
+
+QUICK = Sizes((256,), 64, (29,), 3, 16, (1,), (64,), 16, 1)
+
+
+class Prompts:
+    """Random token ids, the same ones for the same seed. No two prompts share a beginning by more than chance."""
+
+    def __init__(self, vocab_size: int, seed: int = 0) -> None:
+        self._random = random.Random(seed)
+        self._vocab_size = vocab_size
+
+    def draw(self, length: int) -> list[int]:
+        return self._random.choices(range(self._vocab_size), k=length)
+
+
+class FirstToken(NamedTuple):
+    """Time from submission to the first token, and the prompt tokens that had to be computed for it."""
+
+    ttft_s: float
+    computed_tokens: int
+
+
+def first_token(engine: Engine, ids: Sequence[int]) -> FirstToken:
+    """Run a prompt up to its first token. What was computed stays cached."""
+    [done] = engine.generate([ids], SamplingParams(max_tokens=1, ignore_eos=True))
+    return FirstToken(done.usage.ttft_s, done.usage.computed_tokens)
+
+
+def resumed(prefix_len: int, branch_len: int, new_len: int, runs: Sequence[tuple[FirstToken, float]]) -> dict[str, Any]:
+    """One row of the results, from pairs of a resumed run and the full prefill of a prompt of the same length."""
+    ttft_s = median(run.ttft_s for run, _ in runs)
+    full_s = median(full for _, full in runs)
+    return {
+        "prefix_tokens": prefix_len,
+        "branch_tokens": branch_len,
+        "new_tokens": new_len,
+        "computed_tokens": max(run.computed_tokens for run, _ in runs),
+        "ttft_s": ttft_s,
+        "full_prefill_s": full_s,
+        "speedup": full_s / ttft_s,
+    }

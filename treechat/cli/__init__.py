@@ -1,0 +1,50 @@
+"""The command line. Each command loads what it needs when it runs: `--help` loads nothing but click."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from treechat import __version__
+from treechat.cli.ask import ask
+from treechat.cli.benchmark import bench
+from treechat.cli.change import redo, rm, undo
+from treechat.cli.context import Session, db_option, model_option, pass_session
+from treechat.cli.doctor import doctor
+from treechat.cli.exchange import export, import_
+from treechat.cli.failures import Commands
+from treechat.cli.look import cat, log, ls, search, show
+from treechat.cli.models import models
+from treechat.cli.settings import completion, config
+
+
+@click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@db_option
+@model_option
+@click.option("-c", "--conversation", metavar="NAME", help="Conversation or node to open.")
+@pass_session
+@click.pass_context
+def main(ctx: click.Context, session: Session, conversation: str | None) -> None:
+    """LLM conversations that branch, without recomputing what branches share.
+
+    Without a command the app opens. A node is named by the start of its id, by its label, by @ (where the last
+    conversation stands) or @~2 (two above that).
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character must not end the command.
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="replace")
+    if ctx.invoked_subcommand is None:
+        from treechat.cli.app import open_app
+
+        open_app(session, conversation)
+    elif conversation is not None:
+        raise click.UsageError("-c belongs after the command, or stands alone to open the app.")
+
+
+for command in (
+    ask, ls, show, cat, log, search, export, import_, rm, undo, redo, models, doctor, bench, config, completion,
+):  # fmt: skip
+    main.add_command(command)

@@ -1,0 +1,34 @@
+"""Opening the app. The model is loaded by the app, in a thread, after its first frame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from treechat.cli.context import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from treechat.chat.model import ChatModel
+    from treechat.models import Progress
+
+
+def open_app(session: Session, conversation: str | None) -> None:
+    """Run the app until it is left. `conversation`: name of a conversation or node to open."""
+    from treechat.cli.loading import engine_config
+    from treechat.cli.names import find
+    from treechat.tui.app import run_app
+
+    config = session.config
+    conversation_id = None
+    if conversation is not None:
+        conversation_id, node_id = find(session.store, conversation)
+        if node_id is not None:
+            session.store.set_current(conversation_id, node_id)
+
+    def load_model(progress: Callable[[Progress], None]) -> ChatModel:
+        from treechat.chat.loading import load_chat_model
+
+        return load_chat_model(session.model_spec, engine_config=engine_config(config), progress=progress)
+
+    run_app(session.db_path, config=config, model_spec=session.model_spec, chat=conversation_id, load_model=load_model)

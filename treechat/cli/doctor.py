@@ -1,0 +1,157 @@
+"""`doctor`: what treechat finds on this machine, and what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import click
+
+from treechat import __version__
+from treechat.cli.context import Session, db_option, json_option, pass_session
+from treechat.cli.output import print_json, size
+from treechat.errors import TreechatError
+
+_PACKAGES = ("torch", "transformers", "textual", "sqlite-utils", "click", "triton")
+LOW_DISK_BYTES = 1_000_000_000
+"""The default model takes about half of this."""
+
+
+@click.command()
+@db_option
+@json_option
+@pass_session
+@click.pass_context
+def doctor(ctx: click.Context, session: Session, as_json: bool) -> None:
+    """Check this machine and the database.
+
+    Versions, device, database, models, disk and terminal. The exit status is 1 if something is wrong.
+    """
+    problems: list[str] = []
+    facts: dict[str, Any] = {
+        "treechat": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "device": _device(problems),
+        "config": _config(session, problems),
+        "database": _database(session, problems),
+        "models": _models(problems),
+        "disk": _disk(problems),
+        "terminal": _terminal(),
+    }
+    if as_json:
+        print_json(facts | {"problems": problems})
+    else:
+        _print(facts, problems)
+    if problems:
+        ctx.exit(1)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _device(problems: list[str]) -> dict[str, Any]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        problems.append(f"torch cannot be loaded: {error}")
+        return {}
+    facts: dict[str, Any] = {"name": "cpu", "threads": torch.get_num_threads(), "cores": os.cpu_count()}
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        facts |= {"name": torch.cuda.get_device_name(), "memory_free": size(free), "memory": size(total)}
+    return facts
+
+
+def _config(session: Session, problems: list[str]) -> dict[str, Any]:
+    from treechat.config import config_path
+
+    path = config_path()
+    try:
+        assert session.config is not None
+    except TreechatError as error:
+        problems.append(str(error))
+    return {"path": str(path), "exists": path.exists()}
+
+
+def _database(session: Session, problems: list[str]) -> dict[str, Any]:
+    try:
+        path = session.db_path
+        if not path.exists():
+            return {"path": str(path), "exists": False}
+        found = session.store.verify()
+        conversations = len(session.store.conversations())
+    except TreechatError as error:
+        problems.append(str(error))
+        return {}
+    problems += [f"database: {problem}" for problem in found]
+    return {"path": str(path), "exists": True, "size": size(path.stat().st_size), "conversations": conversations}
+
+
+def _models(problems: list[str]) -> dict[str, Any]:
+    from treechat.models import installed
+    from treechat.paths import cache_dir
+
+    try:
+        found = installed()
+    except TreechatError as error:
+        problems.append(str(error))
+        found = []
+    return {"path": str(cache_dir()), "installed": [model.name for model in found]}
+
+
+def _disk(problems: list[str]) -> dict[str, str]:
+    from treechat.paths import cache_dir, data_dir
+
+    free = {}
+    for name, path in (("data", data_dir()), ("cache", cache_dir())):
+        num_bytes = shutil.disk_usage(_existing(path)).free
+        free[name] = f"{size(num_bytes)} free"
+        if num_bytes < LOW_DISK_BYTES:
+            problems.append(f"only {size(num_bytes)} are free under {path}")
+    return free
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest directory above it that is there."""
+    return next(candidate for candidate in (path, *path.parents) if candidate.exists())
+
+
+def _terminal() -> dict[str, Any]:
+    columns, lines = shutil.get_terminal_size()
+    return {
+        "is_terminal": sys.stdout.isatty(),
+        "TERM": os.environ.get("TERM", ""),
+        "COLORTERM": os.environ.get("COLORTERM", ""),
+        "size": f"{columns}x{lines}",
+        "encoding": sys.stdout.encoding,
+    }
+
+
+def _print(facts: dict[str, Any], problems: list[str]) -> None:
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {_word(item)}" for key, item in value.items())
+        click.echo(f"{name:<10} {value}")
+    for problem in problems:
+        click.echo(f"problem    {problem}")
+    if not problems:
+        click.echo("All is well.")
+
+
+def _word(item: Any) -> str:
+    if isinstance(item, list):
+        return " ".join(item) or "none"
+    if item is None or isinstance(item, bool):
+        return {True: "yes", False: "no", None: "absent"}[item]
+    return str(item)

@@ -1,0 +1,64 @@
+"""Getting a model, as the command line shows it: a line on standard error that rewrites itself on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from treechat.cli.output import size
+
+if TYPE_CHECKING:
+    from treechat.config import Config
+    from treechat.models import Progress
+    from treechat_engine import EngineConfig
+
+
+def engine_config(config: Config) -> EngineConfig:
+    """The engine's part of the configuration."""
+    from treechat_engine import EngineConfig
+
+    return EngineConfig(
+        device=config.device,
+        dtype=config.dtype,
+        kv_tokens=config.kv_tokens,
+        max_batch=config.max_batch,
+        num_threads=config.num_threads,
+    )
+
+
+class Narrator:
+    """A progress callback. Off a terminal only what takes long is told: fetching and converting, once each."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._told: set[str] = set()
+        self._drawn = False
+
+    def __enter__(self) -> Narrator:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._drawn:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+    def __call__(self, progress: Progress) -> None:
+        if self._live:
+            self._drawn = True
+            sys.stderr.write(f"\r\x1b[K{describe(progress)}")
+            sys.stderr.flush()
+        elif progress.stage in ("fetch", "convert") and progress.stage not in self._told:
+            self._told.add(progress.stage)
+            sys.stderr.write(f"{progress.text}\n")
+
+
+def describe(progress: Progress) -> str:
+    """One line: what is done and how far it is."""
+    if progress.stage == "fetch" and progress.total:
+        return f"{progress.text}  {size(progress.done)} of {size(progress.total)}"
+    if progress.total and progress.total > 1:
+        return f"{progress.text}  {100 * progress.done // progress.total} %"
+    return f"{progress.text} …"

@@ -1,0 +1,53 @@
+"""`models`: what is on this machine, and removing it."""
+
+from __future__ import annotations
+
+import click
+
+from treechat.cli.context import json_option
+from treechat.cli.failures import Commands
+from treechat.cli.output import print_json, say, size, table
+
+
+@click.group(cls=Commands, invoke_without_command=True)
+@click.pass_context
+def models(ctx: click.Context) -> None:
+    """List or remove fetched models."""
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(list_, as_json=False)
+
+
+@models.command(name="list")
+@json_option
+def list_(as_json: bool) -> None:
+    """List them."""
+    from treechat.models import DEFAULT_MODEL, installed
+
+    found = installed()
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": m.name,
+                    "path": str(m.path),
+                    "size_bytes": m.size_bytes,
+                    "source": m.source,
+                    "default": m.is_default,
+                }
+                for m in found
+            ]
+        )
+    elif not found:
+        say(f"No model was fetched yet. The first reply fetches {DEFAULT_MODEL}; --model names another.")
+    else:
+        rows = [(m.name, size(m.size_bytes), m.source, "default" if m.is_default else "") for m in found]
+        click.echo(table(("name", "size", "from", ""), rows))
+
+
+@models.command(name="rm")
+@click.argument("name")
+def remove_(name: str) -> None:
+    """Remove a model's files; it is fetched again when it is needed."""
+    from treechat.models import remove
+
+    say(f"Removed {name}: {size(remove(name))} freed.")

@@ -1,0 +1,104 @@
+"""Replies as they come, on a command line: streamed text, or one JSON document at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from treechat.chat.events import ReplyFinished, TextAdded
+from treechat.cli.output import print_json, say, to_screen
+
+if TYPE_CHECKING:
+    from treechat.chat.session import Chat
+
+SHORT_LEN = 8
+
+
+class Outcome(NamedTuple):
+    """How it ended."""
+
+    interrupted: bool
+    failed: bool
+
+
+def run(chat: Chat, message: str, parent_id: str | None, n: int, as_json: bool) -> Outcome:
+    """Send the message below `parent_id` and print its `n` replies. An interrupt stops them; what came is kept."""
+    return asyncio.run(_run(chat, message, parent_id, n, as_json))
+
+
+async def _run(chat: Chat, message: str, parent_id: str | None, n: int, as_json: bool) -> Outcome:
+    interrupted = asyncio.Event()
+
+    def interrupt() -> None:
+        interrupted.set()
+        chat.stop()
+
+    restore = _on_interrupt(interrupt)
+    finished: list[ReplyFinished] = []
+    printed = ""
+    try:
+        async with aclosing(chat.send(message, parent_id=parent_id, n=n)) as events:
+            async for event in events:
+                if isinstance(event, ReplyFinished):
+                    finished.append(event)
+                elif isinstance(event, TextAdded) and n == 1 and not as_json:
+                    printed = event.text or printed
+                    click.echo(to_screen(event.text), nl=False)
+    finally:
+        restore()
+    order = {node_id: i for i, node_id in enumerate(chat.tree.nodes)}
+    finished.sort(key=lambda event: order[event.node.id])
+    if as_json:
+        print_json(_json(chat, finished))
+    elif n == 1 and not printed.endswith("\n"):
+        click.echo()
+    elif n > 1:
+        _print_siblings(chat, finished)
+    for event in finished:
+        if event.error:
+            say(f"treechat: {event.error}")
+    if interrupted.is_set():
+        say("Stopped. What came is kept.")
+    return Outcome(interrupted.is_set(), any(event.error for event in finished))
+
+
+def _on_interrupt(interrupt: Any) -> Any:
+    """Have Ctrl-C stop the replies instead of breaking off; the second one does break off."""
+    loop = asyncio.get_running_loop()
+
+    def once() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        interrupt()
+
+    try:
+        loop.add_signal_handler(signal.SIGINT, once)
+    except (NotImplementedError, RuntimeError, ValueError):
+        # Windows, or not the main thread: there asyncio cancels the task, and the chat keeps what came.
+        return lambda: None
+    return lambda: loop.remove_signal_handler(signal.SIGINT)
+
+
+def _print_siblings(chat: Chat, finished: list[ReplyFinished]) -> None:
+    for i, event in enumerate(finished, 1):
+        say(f"── {i}/{len(finished)} · {event.node.id[:SHORT_LEN]}")
+        click.echo(to_screen(chat.text(event.node.id)))
+
+
+def _json(chat: Chat, finished: list[ReplyFinished]) -> dict[str, Any]:
+    return {"conversation": chat.conversation_id, "nodes": [_node_json(chat, event) for event in finished]}
+
+
+def _node_json(chat: Chat, event: ReplyFinished) -> dict[str, Any]:
+    turn = event.turn
+    names = ("prompt_tokens", "cached_tokens", "computed_tokens", "completion_tokens", "ttft_s", "total_s")
+    return {
+        "id": event.node.id,
+        "parent": event.node.parent_id,
+        "text": chat.text(event.node.id),
+        "finish_reason": turn.finish_reason,
+        "usage": {name: getattr(turn, name) for name in names},
+    }
