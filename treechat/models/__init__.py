@@ -10,7 +10,7 @@ from treechat.models.files import (
 )
 from treechat.models.quiet import hush
 from treechat.models.registry import installed, remove
-from treechat.models.resolve import is_ready, resolve
+from treechat.models.resolver import is_ready, resolve
 from treechat.models.tokenizer import load_tokenizer
 
 __all__ = [

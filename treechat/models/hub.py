@@ -116,7 +116,7 @@ def hub_errors(hub_id: str) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         raise ModelError(f"the hub does not give out {hub_id}: {str(error).splitlines()[0]}") from error
     # What remains of the HTTP client's own errors (httpx or its successor, by version) never got an answer.
-    except (errors.LocalEntryNotFoundError, errors.HTTPError, ConnectionError) as error:
+    except (errors.LocalEntryNotFoundError, errors.HTTPError, ConnectionError) as error:  # type: ignore[attr-defined]
         raise Offline(f"{hub_id} has to be fetched, and the hub cannot be reached", offline_hint) from error
 
 

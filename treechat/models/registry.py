@@ -10,6 +10,7 @@ import errno
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -100,9 +101,13 @@ def install(directory_name: str, files: ModelFiles) -> Iterator[Path]:
     A failed build leaves nothing; one that was killed is cleared away here by the next.
     """
     final = models_dir() / directory_name
-    building = models_dir() / (_BUILDING + directory_name)
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
+    prefix = f"{_BUILDING}{directory_name}-"
+    models_dir().mkdir(parents=True, exist_ok=True)
+    for abandoned in models_dir().glob(prefix + "*"):
+        shutil.rmtree(abandoned, ignore_errors=True)
+    # A name of its own each time: the process of a killed build may still be writing to the last one.
+    building = Path(tempfile.mkdtemp(prefix=prefix, dir=models_dir()))
+    building.chmod(0o755)
     try:
         yield building
         record(replace(files, path=building), building)
@@ -116,17 +121,19 @@ def install(directory_name: str, files: ModelFiles) -> Iterator[Path]:
 
 @contextmanager
 def disk_errors(what: str) -> Iterator[None]:
-    """Turn a full or read-only disk into a ModelError that says so."""
+    """Turn what the system says of files (a full disk, a read-only one) into a ModelError that says so."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise disk_full(what) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             raise ModelError(
                 f"{what}: {error.filename or models_dir()} cannot be written ({error.strerror})",
                 "Set TREECHAT_CACHE_DIR to a directory that can be",
             ) from error
+        if error.errno is not None:
+            raise ModelError(f"{what}: {error}") from error
         raise
 
 
@@ -181,8 +188,7 @@ def _remove_one(model: InstalledModel) -> int:
     with disk_errors(f"{model.name} cannot be removed"):
         if model.path.parent == models_dir():
             # Renamed first, so that a reader or a cut never meets half a model.
-            doomed = model.path.with_name(_BUILDING + model.path.name)
-            shutil.rmtree(doomed, ignore_errors=True)
+            doomed = Path(tempfile.mkdtemp(prefix=f"{_BUILDING}{model.path.name}-", dir=models_dir()))
             model.path.replace(doomed)
             shutil.rmtree(doomed)
             return model.size_bytes

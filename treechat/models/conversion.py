@@ -1,0 +1,169 @@
+"""The work of converting a GGUF to safetensors; `convert` runs it in a process of its own.
+
+The weights of a quantized file are small integers times a float16 scale, products that float16 does not hold. They
+are stored as float32, which reproduces the logits of the GGUF bit for bit, as long as that stays under
+`MAX_EXACT_BYTES`; a larger model is stored as bfloat16 (float16 if the file says that it is float16 throughout).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from treechat.errors import ModelError
+from treechat.models.gguf_header import GGUFHeader, read_header
+from treechat.models.quiet import hush
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+MAX_EXACT_BYTES = 4 << 30
+
+_FTYPE_FLOAT16 = 1
+_TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eot|>", "<end_of_turn>", "<|end|>", "<|end_of_text|>", "<|endoftext|>")
+_DIGIT_SPLITTING = ("smollm", "starcoder", "refact", "command-r", "codeshell")
+"""Values of tokenizer.ggml.pre whose vocabulary was learned on single digits (llama.cpp, llama-vocab.cpp)."""
+
+
+def convert_here(gguf: Path, into: Path, report: Callable[[str], None]) -> None:
+    """Convert in this process: loads torch and transformers. `report` is told of each step as it begins.
+
+    Errors as `convert.convert_gguf`.
+    """
+    header = read_header(gguf)
+    report(f"Reading {gguf.name}")
+    hush()
+    try:
+        model = _read_model(gguf, _dtype_name(header))
+        tokenizer = _read_tokenizer(gguf, header)
+    except ModelError:
+        raise
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise _unreadable(gguf, header, error) from error
+    # transformers raises what its readers happen to raise on a file it does not know; all of it means the same.
+    except Exception as error:
+        raise _unreadable(gguf, header, error) from error
+    report("Writing safetensors")
+    _write_model(model, tokenizer, header, into)
+    report("Writing the tokenizer")
+    tokenizer.save_pretrained(into)
+
+
+def _unreadable(gguf: Path, header: GGUFHeader, error: Exception) -> ModelError:
+    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    return ModelError(
+        f"{gguf.name} ({header.architecture}) cannot be converted: {reason}",
+        "Use the safetensors version of this model: a directory or a hub id",
+    )
+
+
+def _dtype_name(header: GGUFHeader) -> str:
+    if header.num_params * 4 <= MAX_EXACT_BYTES:
+        return "float32"
+    return "float16" if header.metadata.get("general.file_type") == _FTYPE_FLOAT16 else "bfloat16"
+
+
+def _read_model(gguf: Path, dtype: str) -> PreTrainedModel:
+    import torch
+    import transformers
+
+    # Newer versions keep the packed blocks where they find a kernel for them; we want plain weights.
+    config_class = getattr(transformers, "GgufConfig", None)
+    plain = {"quantization_config": config_class(dequantize=True)} if config_class else {}
+    model, info = transformers.AutoModelForCausalLM.from_pretrained(
+        str(gguf.parent),
+        gguf_file=gguf.name,
+        dtype=getattr(torch, dtype),
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        **plain,
+    )
+    missing = sorted(info.get("missing_keys", ()))
+    if missing:
+        raise ModelError(f"{gguf.name} lacks {len(missing)} of the model's weights, {missing[0]} first")
+    return model
+
+
+def _read_tokenizer(gguf: Path, header: GGUFHeader) -> PreTrainedTokenizerBase:
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        str(gguf.parent), gguf_file=gguf.name, local_files_only=True, trust_remote_code=False
+    )
+    if header.metadata.get("tokenizer.ggml.pre") in _DIGIT_SPLITTING:
+        # transformers forgets the split into digits, and then joins the white space before a number differently.
+        tokenizer.backend_tokenizer.pre_tokenizer = Sequence(
+            [Digits(individual_digits=True), ByteLevel(add_prefix_space=False, use_regex=True)]
+        )
+    context_len = header.metadata.get(f"{header.architecture}.context_length")
+    if context_len:
+        tokenizer.model_max_length = int(context_len)
+    return tokenizer
+
+
+def _write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, header: GGUFHeader, into: Path) -> None:
+    from safetensors.torch import save_file
+    from transformers import GenerationConfig
+
+    # `save_pretrained` refuses a model that came from a GGUF, although its weights are plain by now.
+    config = model.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config.architectures = [type(model).__name__]
+    config._name_or_path = ""
+    config.save_pretrained(into)
+    eos_ids = turn_end_ids(tokenizer, header)
+    GenerationConfig(
+        bos_token_id=config.bos_token_id, eos_token_id=eos_ids or None, pad_token_id=tokenizer.pad_token_id
+    ).save_pretrained(into)
+    save_file(_unshared(model.state_dict()), into / "model.safetensors", metadata={"format": "pt"})
+
+
+def turn_end_ids(tokenizer: PreTrainedTokenizerBase, header: GGUFHeader) -> list[int]:
+    """Ids that end a reply: what the file names, and the turn-ending tokens that the chat template writes."""
+    ids = [header.metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
+    ids.append(tokenizer.eos_token_id)
+    template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
+    vocab = tokenizer.get_vocab()
+    ids += [vocab[token] for token in _TURN_ENDS if token in template and token in vocab]
+    return sorted({int(token_id) for token_id in ids if token_id is not None})
+
+
+def _unshared(tensors: dict[str, Any]) -> dict[str, Any]:
+    """The tensors without the second name of a shared one (a tied output head), which safetensors refuses."""
+    seen: set[tuple[int, tuple[int, ...]]] = set()
+    kept = {}
+    for name, tensor in tensors.items():
+        identity = (tensor.data_ptr(), tuple(tensor.shape))
+        if identity not in seen:
+            seen.add(identity)
+            kept[name] = tensor.contiguous()
+    return kept
+
+
+def main(gguf: str, into: str) -> int:
+    """The process that `convert_gguf` starts: one line of JSON on stdout per step, and one for an error."""
+
+    def say(**message: Any) -> None:
+        print(json.dumps(message), flush=True)
+
+    try:
+        convert_here(Path(gguf), Path(into), lambda text: say(step=text))
+    except ModelError as error:
+        say(error=error.message, hint=error.hint)
+    except OSError as error:
+        say(errno=error.errno, error=error.strerror or str(error))
+    else:
+        return 0
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2]))
