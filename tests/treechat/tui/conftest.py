@@ -1,0 +1,70 @@
+"""An app with a scripted model, and waiting for conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.treechat.tui.scripted import scripted_model
+from treechat.tree import Node
+from treechat.tui.app import TreechatApp
+
+
+class Driver:
+    """One running app: `press`, `type`, and `until` a condition holds."""
+
+    def __init__(self, app: TreechatApp, pilot) -> None:
+        self.app = app
+        self.pilot = pilot
+
+    async def until(self, condition: Callable[[], object], what: str = "") -> None:
+        for _ in range(400):
+            if condition():
+                return
+            await self.pilot.pause()
+        raise AssertionError(f"never came true: {what or condition}")
+
+    async def press(self, *keys: str) -> None:
+        await self.pilot.press(*keys)
+        await self.pilot.pause()
+
+    async def send(self, text: str) -> Node:
+        """Write, enter, and wait for the whole reply; returns the reply."""
+        app = self.app
+        before = len(app.chat.tree)
+        app.composer.focus()
+        app.composer.put(text)
+        await self.press("enter")
+        await self.until(lambda: len(app.chat.tree) > before and self.is_idle, f"a reply to {text!r}")
+        return app.chat.tree[app.chat.current_id]
+
+    @property
+    def is_idle(self) -> bool:
+        """No reply is being written."""
+        return not any(worker.group == "replies" and not worker.is_finished for worker in self.app.workers)
+
+    def screen_text(self) -> str:
+        """What is on the screen, line by line."""
+        compositor = self.app.screen._compositor
+        return "\n".join(strip.text for strip in compositor.render_strips())
+
+
+@pytest.fixture
+def open_app():
+    """`async with open_app(...) as driver`: the app in a terminal of a size, model loaded unless told otherwise."""
+    from contextlib import asynccontextmanager
+
+    @asynccontextmanager
+    async def opened(store_path=None, *, reply="Hello *there*.", size=(80, 24), model=None, **options):
+        chosen = model or scripted_model(reply)
+        options.setdefault("load_model", lambda progress: chosen)
+        app = TreechatApp(store_path, **options)
+        async with app.run_test(size=size) as pilot:
+            driver = Driver(app, pilot)
+            await driver.until(lambda: app.transcript.empty_text, "the first frame")
+            if options["load_model"] is not None and "held" not in options.get("model_spec", ""):
+                await driver.until(lambda: app.chat.model is not None, "the model")
+            yield driver
+
+    return opened

@@ -1,0 +1,202 @@
+"""The app: its parts put together, the model loaded in the background, the other windows watched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from textual.app import ComposeResult, SystemCommand
+from textual.containers import Horizontal, Vertical
+from textual.screen import Screen
+from textual.widgets import TextArea
+
+from treechat.config import Config
+from treechat.errors import ModelError, TreechatError
+from treechat.tui.bindings import APP_BINDINGS, KEYS
+from treechat.tui.composer import Composer
+from treechat.tui.screens.help import HelpScreen
+from treechat.tui.status import StatusLine, TopLine
+from treechat.tui.transcript import Transcript
+from treechat.tui.tree_pane import TreePane
+from treechat.tui.warming import Warming
+
+if TYPE_CHECKING:
+    from treechat.chat.model import ChatModel
+    from treechat.models import Progress
+
+LoadModel = Callable[[Callable[["Progress"], None]], "ChatModel"]
+"""Blocks until the model is ready, and tells how far it is; runs in a thread."""
+
+TWICE_S = 0.6
+"""Two presses of esc within this time open the tree."""
+
+WATCH_S = 1.0
+"""How often other windows' changes are taken over."""
+
+
+class TreechatApp(Warming):
+    """One window on a store of conversations."""
+
+    BINDINGS = APP_BINDINGS
+
+    def __init__(
+        self,
+        store_path: Path | None,
+        *,
+        config: Config | None = None,
+        model_spec: str | None = None,
+        chat: str | None = None,
+        load_model: LoadModel | None = None,
+    ) -> None:
+        """store_path: None keeps everything in memory. chat: id of a conversation; None opens the latest.
+
+        load_model: None never has a model. Raises StoreError, NodeNotFound.
+        """
+        super().__init__(store_path, config or Config(), chat)
+        self._load_model = load_model
+        self._model_name = model_spec or "default model"
+        self._loading = ""
+        self._escaped_at = 0.0
+
+    def compose(self) -> ComposeResult:
+        yield TopLine(id="top")
+        with Horizontal(id="body"):
+            yield TreePane(id="tree")
+            with Vertical(id="main"):
+                yield Transcript(id="transcript")
+                yield Composer(id="composer")
+        yield StatusLine(id="status")
+
+    def on_mount(self) -> None:
+        if self.config.theme in self.available_themes:
+            self.theme = self.config.theme
+        self.set_keymap(dict(self.config.keymap))
+        self.theme_changed_signal.subscribe(self, lambda _: self.transcript.restyle())
+        self.composer.focus()
+        self.set_interval(WATCH_S, self._watch)
+        # Sizes are known after the first refresh, and the model must not be in the way of the first frame.
+        self.call_after_refresh(self._first_frame)
+
+    def _first_frame(self) -> None:
+        self.show_conversation()
+        if self._load_model is not None:
+            self._loading = f"loading {self._model_name}"
+            self.draw_activity()
+            self.run_worker(self._load, thread=True, group="model", exit_on_error=False)
+
+    # The model
+
+    def _load(self) -> None:
+        assert self._load_model is not None
+        try:
+            model = self._load_model(lambda progress: self.call_from_thread(self._progressed, progress))
+        except TreechatError as error:
+            self.call_from_thread(self._load_failed, error)
+        except Exception as error:  # noqa: BLE001 - a model's files can fail in any way; the tree stays readable
+            self.call_from_thread(self._load_failed, ModelError(f"The model did not load: {error}"))
+        else:
+            self.call_from_thread(self._loaded, model)
+
+    def _progressed(self, progress: Progress) -> None:
+        share = f" {100 * progress.done // progress.total}%" if progress.total else ""
+        self._loading = f"{progress.text}{share}"
+        self.draw_activity()
+
+    def _loaded(self, model: ChatModel) -> None:
+        self._loading = ""
+        self.chat.model = model
+        kind = "  ·  text, no chat template" if model.is_text else ""
+        self.status.model = f"{model.name}{kind}"
+        if not self.chat.tree.nodes:
+            self.show_conversation()
+        self.draw_activity()
+        self.draw_labels()
+        self.send_queued()
+
+    def _load_failed(self, error: TreechatError) -> None:
+        self._loading = ""
+        self.is_queued = False
+        self.status.model = "no model"
+        self.tell(error, "Your conversations can be read; what you wrote is kept.")
+        self.draw_activity()
+        self.draw_labels()
+
+    def draw_activity(self) -> None:
+        super().draw_activity()
+        if self._loading:
+            self.status.activity = self._loading
+
+    # Other windows
+
+    def _watch(self) -> None:
+        if not self.is_up:
+            return
+        try:
+            changed = not self.chat.streaming and self.chat.reload()
+        except TreechatError as error:
+            self.tell(error)
+            return
+        if changed:
+            self.redraw()
+
+    # Keys that belong to no part
+
+    def action_escape(self) -> None:
+        """Stops what is being written; else leaves an edit or the tree. Twice: the tree, on the current node."""
+        now = time.monotonic()
+        is_twice, self._escaped_at = now - self._escaped_at < TWICE_S, now
+        if self.stop_writing():
+            return
+        if is_twice and not self.in_tree:
+            self._escaped_at = 0.0
+            self.action_here()
+            self.open_tree()
+        elif self.is_queued:
+            self.is_queued = False
+            self.draw_labels()
+        elif self.editing_id is not None:
+            self.editing_id = None
+            self.composer.put("")
+            self.draw_labels()
+        elif not self.composer.has_focus:
+            self._escaped_at = 0.0
+            self.to_composer()
+
+    def action_help(self) -> None:
+        self.push_screen(HelpScreen(self.config.keymap))
+
+    def get_system_commands(self, screen: Screen) -> Iterable[SystemCommand]:
+        yield from super().get_system_commands(screen)
+        for key in KEYS:
+            if key.in_palette:
+                yield SystemCommand(key.title, key.tooltip, self._command(key.action))
+
+    def _command(self, action: str) -> Callable[[], None]:
+        def run() -> None:
+            self.run_worker(self.run_action(action), group="commands", exit_on_error=False)
+
+        return run
+
+    def on_text_area_changed(self, event: TextArea.Changed) -> None:
+        if event.text_area.id == "composer":
+            self.draw_labels()
+
+    async def on_unmount(self) -> None:
+        await self.finish_writing()
+        if self.chat.model is not None:
+            self.chat.model.close()
+        self.store.close()
+
+
+def run_app(
+    store_path: Path | None,
+    *,
+    config: Config | None = None,
+    model_spec: str | None = None,
+    chat: str | None = None,
+    load_model: LoadModel | None = None,
+) -> None:
+    """Open the window and stay until it is closed. Arguments as of `TreechatApp`."""
+    TreechatApp(store_path, config=config, model_spec=model_spec, chat=chat, load_model=load_model).run()

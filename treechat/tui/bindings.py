@@ -1,0 +1,107 @@
+"""Every key of the app in one table: the widgets bind from it, and the help screen and the palette are made from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from textual.binding import Binding, BindingType
+
+Where = Literal["panes", "composer", "everywhere"]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One binding. `id` is what the configuration's keymap names; `keys` is its default, comma-separated.
+
+    where: "panes" are the tree and the transcript. in_palette: it makes sense without a key, as a command.
+    """
+
+    id: str
+    keys: str
+    action: str
+    title: str
+    tooltip: str
+    where: Where = "panes"
+    in_palette: bool = True
+
+    @property
+    def binding(self) -> Binding:
+        return Binding(self.keys, self.action, self.title, show=False, tooltip=self.tooltip, id=self.id)
+
+
+MOVING = (
+    Key("move.next", "j,down", "app.row(1)", "Next row", "The next row of the tree, or message", in_palette=False),
+    Key("move.previous", "k,up", "app.row(-1)", "Previous row", "The row or message before", in_palette=False),
+    Key("move.parent", "h,left", "app.parent", "Parent", "The message before this one on its branch"),
+    Key("move.child", "l,right", "app.child", "Child", "The next message, on the branch visited last"),
+    Key("move.next_sibling", "J,shift+down", "app.sibling(1)", "Next sibling", "The alternative after this one"),
+    Key("move.previous_sibling", "K,shift+up", "app.sibling(-1)", "Previous sibling", "The alternative before"),
+    Key("move.previous_fork", "left_square_bracket", "app.fork(-1)", "Previous fork", "Up to the fork above"),
+    Key("move.next_fork", "right_square_bracket", "app.fork(1)", "Next fork", "Down to the fork below"),
+    Key("move.root", "g,home", "app.root", "First message", "Where this tree begins"),
+    Key("move.leaf", "G,end", "app.leaf", "Last message", "The end of this branch"),
+    Key("move.here", "0", "app.here", "Current node", "Back to where the next message goes"),
+    Key("move.back", "backspace", "app.back", "Jump back", "Where you were before the last jump"),
+    Key("move.jump", "enter", "app.jump", "Jump here", "Make it current; a turn of yours is also taken for editing"),
+    Key("move.find", "slash,ctrl+f", "app.find", "Search", "Find a message of this conversation"),
+    Key("move.fold", "space", "app.fold", "Fold", "Hide or show what is below this row"),
+    Key("move.hoist", "z", "app.hoist", "Hoist", "Show only what is below this row"),
+    Key("move.unhoist", "Z", "app.unhoist", "Un-hoist", "Show the whole tree again"),
+)
+DOING = (
+    Key("do.edit", "e", "app.edit", "Edit as a sibling", "Change this message; the old one stays beside it"),
+    Key("do.editor", "E", "app.editor", "Edit in $EDITOR", "The same in your own editor"),
+    Key("do.regenerate", "r", "app.regenerate", "Regenerate", "Another reply beside this one; 3 then r makes three"),
+    Key("do.continue", "c", "app.resume", "Continue", "Go on from the last token of a stopped or cut-off reply"),
+    Key("do.bookmark", "b", "app.bookmark", "Bookmark", "Mark this message with ★, or take the mark away"),
+    Key("do.next_bookmark", "B", "app.next_bookmark", "Next bookmark", "Go to the next ★"),
+    Key("do.label", "m", "app.label", "Label", "Give this message a name; its row shows it"),
+    Key("do.hide", "d", "app.hide", "Hide", "Take this branch out of sight; u brings it back"),
+    Key("do.undo", "u", "app.undo", "Undo", "Take back the last hide, label, bookmark or rename"),
+    Key("do.redo", "ctrl+r", "app.redo", "Redo", "Do again what was undone"),
+    Key("do.copy", "y", "app.copy", "Copy message", "Copy the text through the terminal (OSC 52)"),
+    Key("do.copy_code", "Y", "app.copy_code", "Copy code", "Copy the last code block of this message"),
+    Key("do.export", "x", "app.export", "Export Markdown", "Write this branch to a file in the working directory"),
+    Key("do.warm", "w", "app.warm", "Warm", "Compute this branch's KV now, at the lowest priority"),
+    Key("pane.help", "question_mark", "app.help", "Help", "All keys", in_palette=False),
+    Key("pane.composer", "i", "app.compose_text", "Write", "To the composer", in_palette=False),
+)
+COUNTS = tuple(
+    Key(f"count.{n}", str(n), f"app.count({n})", f"{n} replies", f"Then r: {n} replies in one batch", in_palette=False)
+    for n in range(2, 10)
+)
+COMPOSING = (
+    Key("composer.send", "enter", "submit", "Send", "Send the message", "composer", in_palette=False),
+    Key("composer.newline", "ctrl+j", "newline", "New line", "A new line in the message", "composer", in_palette=False),
+    Key("composer.recall", "up", "recall", "Edit last", "In an empty composer: your last turn", "composer", False),
+)
+EVERYWHERE = (
+    Key("app.stop", "escape", "app.escape", "Stop", "Stop generating, what came stays; twice: the tree", "everywhere"),
+    Key("app.focus", "tab", "app.cycle_focus(1)", "Next part", "Composer, tree, transcript", "everywhere", False),
+    Key("app.focus_back", "shift+tab", "app.cycle_focus(-1)", "Part before", "The other way", "everywhere", False),
+    Key("app.new", "ctrl+n", "app.new", "New conversation", "Start an empty tree", "everywhere"),
+    Key("app.open", "ctrl+o", "app.open", "Open conversation", "Choose among all conversations", "everywhere"),
+    Key("app.search_all", "ctrl+g", "app.search_all", "Search everything", "Find in all conversations", "everywhere"),
+    Key("app.rename", "f2", "app.rename", "Rename", "Another title for this conversation", "everywhere"),
+    Key("app.help", "f1", "app.help", "Help", "This list of keys", "everywhere"),
+    Key("app.quit", "ctrl+q", "app.quit", "Quit", "A reply that is being written is kept", "everywhere"),
+)
+
+SECTIONS: dict[str, tuple[Key, ...]] = {
+    "Composer": COMPOSING,
+    "Anywhere": EVERYWHERE,
+    "Tree and transcript: moving": MOVING,
+    "Tree and transcript: doing": DOING + COUNTS,
+}
+KEYS: tuple[Key, ...] = tuple(key for section in SECTIONS.values() for key in section)
+
+
+def bindings(*groups: tuple[Key, ...]) -> list[BindingType]:
+    """What a widget's BINDINGS takes."""
+    return [key.binding for group in groups for key in group]
+
+
+PANE_BINDINGS = bindings(MOVING, DOING, COUNTS, EVERYWHERE)
+COMPOSER_BINDINGS = bindings(COMPOSING, EVERYWHERE)
+APP_BINDINGS = bindings(EVERYWHERE)

@@ -1,0 +1,208 @@
+"""Changing the tree without a model: marks, names, hiding, undo, copies, exports, and the windows for them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+
+from treechat.errors import TreechatError
+from treechat.formats.document import Document, Message
+from treechat.formats.markdown import write_branch
+from treechat.tui.navigating import Navigating
+from treechat.tui.screens.ask import AskScreen
+from treechat.tui.screens.pick import Choice, PickScreen
+
+_CODE = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+class Changing(Navigating):
+    """The actions whose effects are marks, names and files."""
+
+    def action_bookmark(self) -> None:
+        if (node := self.cursor) is not None:
+            self.chat.set_bookmark(node.id, not node.bookmarked)
+            self.transcript.refresh()
+            self.tree_pane.refresh()
+
+    def action_next_bookmark(self) -> None:
+        ids = [node_id for node_id in self.chat.tree.walk() if self.chat.tree[node_id].bookmarked]
+        if not ids:
+            self.say("No bookmarks yet: b sets one")
+            return
+        index = ids.index(self.cursor_id) + 1 if self.cursor_id in ids else 0
+        self.look_at(ids[index % len(ids)], anchor="fork")
+
+    def action_label(self) -> None:
+        node = self.cursor
+        if node is None:
+            return
+
+        def done(label: str | None) -> None:
+            if label is not None:
+                self.chat.set_label(node.id, label or None)
+                self.transcript.refresh()
+                self.tree_pane.refresh()
+
+        self.push_screen(AskScreen("Label", node.label or "", "a name for this message; empty takes it away"), done)
+
+    def action_rename(self) -> None:
+        def done(title: str | None) -> None:
+            if title:
+                self.chat.rename(title)
+                self.draw_labels()
+
+        self.push_screen(AskScreen("Title", self.chat.title), done)
+
+    def action_hide(self) -> None:
+        """Hides the whole run in the tree, the message and all below it in the transcript."""
+        row = self.tree_pane.row
+        node_id = row.head_id if self.in_tree and row is not None and not row.dead_ids else self.cursor_id
+        if node_id is None:
+            return
+        if self.chat.streaming and any(self.chat.tree.is_ancestor(node_id, i) for i in self.chat.streaming):
+            self.say("A reply is being written there: esc stops it first")
+            return
+        num_nodes = sum(1 for _ in self.chat.tree.subtree(node_id))
+        parent_id = self.chat.tree[node_id].parent_id
+        self.chat.hide(node_id)
+        self.cursor_id = self.view_id = parent_id if parent_id is not None else self.chat.current_id
+        self.redraw()
+        self.say(f"{num_nodes:,} message{'s' if num_nodes != 1 else ''} hidden · u brings them back")
+
+    def action_undo(self) -> None:
+        self._step_history(self.chat.undo, "undone", "Nothing to undo")
+
+    def action_redo(self) -> None:
+        self._step_history(self.chat.redo, "done again", "Nothing to redo")
+
+    def _step_history(self, step, done: str, nothing: str) -> None:
+        if self.chat.streaming:
+            self.say("A reply is being written: esc stops it first")
+            return
+        event = step()
+        if event is None:
+            self.say(nothing)
+            return
+        if event.node_id in self.chat.tree and not self.chat.tree.is_hidden(event.node_id):
+            self.cursor_id = self.view_id = event.node_id
+        self.redraw()
+        self.say(f"{event.kind.replace('_', ' ')} {done}")
+
+    # Copies and files
+
+    def action_copy(self) -> None:
+        if self.cursor_id is not None:
+            self.copy_to_clipboard(self.chat.text(self.cursor_id))
+            self.say("Message copied")
+
+    def action_copy_code(self) -> None:
+        blocks = _CODE.findall(self.chat.text(self.cursor_id)) if self.cursor_id else []
+        if blocks:
+            self.copy_to_clipboard(blocks[-1])
+        self.say("Code copied" if blocks else "No code block in this message")
+
+    def action_export(self) -> None:
+        chat = self.chat
+        path = chat.tree.path(self.view_id)
+        if not path or chat.conversation is None:
+            return
+        texts = chat.texts(path)
+        messages = [Message(chat.tree[node_id], texts[node_id]) for node_id in path]
+        name = re.sub(r"[^\w-]+", "-", chat.title).strip("-").lower()[:40] or "conversation"
+        target = _free_name(Path.cwd(), name)
+        try:
+            with target.open("x", encoding="utf-8") as file:
+                file.writelines(write_branch(Document(chat.conversation, messages), path))
+        except OSError as error:
+            self.tell(TreechatError(f"{target} cannot be written: {error.strerror}", "Start treechat elsewhere."))
+            return
+        self.say(f"Written to {target}")
+
+    def edit_outside(self, text: str) -> str | None:
+        """The text after `$VISUAL` or `$EDITOR` had it; None where nothing changed or there is no editor."""
+        editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "message.md"
+            path.write_text(text, encoding="utf-8", errors="replace")
+            try:
+                with self.suspend():
+                    subprocess.run([*shlex.split(editor), str(path)], check=True)
+            except (OSError, subprocess.CalledProcessError) as error:
+                self.tell(TreechatError(f"{editor} did not end well: {error}", "Set $EDITOR to an editor."))
+                return None
+            edited = path.read_text(encoding="utf-8", errors="replace").rstrip("\n")
+        return edited if edited.strip() and edited != text.rstrip("\n") else None
+
+    # Lists
+
+    def action_open(self) -> None:
+        infos = self.store.conversations()
+        choices = [
+            Choice(info.id, info.title or "(untitled)", f"{info.num_nodes:,} messages · {info.num_forks:,} forks")
+            for info in infos
+        ]
+
+        def find(query: str) -> list[Choice]:
+            words = query.casefold().split()
+            return [choice for choice in choices if all(word in choice.text.casefold() for word in words)]
+
+        def done(conversation_id: str | None) -> None:
+            if conversation_id is not None:
+                self.switch_to(conversation_id)
+
+        self.push_screen(PickScreen("Conversations", find, "type to narrow down"), done)
+
+    def action_find(self) -> None:
+        conversation_id = self.chat.conversation_id
+
+        def find(query: str) -> list[Choice]:
+            if not query.strip() or conversation_id is None:
+                return []
+            hits = self.store.search(query, conversation_id)
+            return [Choice(hit.node_id, hit.snippet) for hit in hits if hit.node_id in self.chat.tree]
+
+        def done(node_id: str | None) -> None:
+            if node_id is not None and node_id in self.chat.tree:
+                self.look_at(node_id, view_id=self.leaf_of(node_id))
+                self.transcript.point(node_id)
+
+        self.push_screen(PickScreen("Search this conversation", find, "words"), done)
+
+    def action_search_all(self) -> None:
+        homes: dict[str, str] = {}
+
+        def find(query: str) -> list[Choice]:
+            hits = self.store.search(query) if query.strip() else []
+            homes.update((hit.node_id, hit.conversation_id) for hit in hits)
+            return [Choice(hit.node_id, hit.snippet, hit.title) for hit in hits]
+
+        def done(node_id: str | None) -> None:
+            if node_id is None:
+                return
+            if homes[node_id] != self.chat.conversation_id:
+                self.switch_to(homes[node_id])
+            if node_id in self.chat.tree:
+                self.look_at(node_id, view_id=self.leaf_of(node_id))
+                self.transcript.point(node_id)
+
+        self.push_screen(PickScreen("Search everything", find, "words"), done)
+
+    def action_new(self) -> None:
+        self.switch_to(None)
+        self.to_composer()
+
+    def switch_to(self, conversation_id: str | None) -> None:
+        """Leave this conversation for another, None for a new one; replies go on being written."""
+        self.chat = self._chat_of(conversation_id)
+        self._jumps.clear()
+        self.show_conversation()
+
+
+def _free_name(folder: Path, name: str) -> Path:
+    """A path that does not exist yet: exports never overwrite."""
+    candidates = (folder / f"{name}{f'-{i}' if i else ''}.md" for i in range(10_000))
+    return next(path for path in candidates if not path.exists())

@@ -1,0 +1,167 @@
+"""Replies: asked for, streamed, stopped, continued; and the text that waits for a model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+from textual import on
+
+from treechat.chat.events import ChatEvent, NodeAdded, ReplyFinished, TextAdded
+from treechat.chat.session import Chat
+from treechat.errors import GenerationError, TreechatError
+from treechat.tui.changing import Changing
+from treechat.tui.composer import Composer
+from treechat_engine import EngineError
+
+
+class Generating(Changing):
+    """The actions that need a model."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.count = 1
+        self.is_queued = False
+        self._writing: set[Chat] = set()
+
+    # Sending
+
+    @on(Composer.Submitted)
+    def _submitted(self, event: Composer.Submitted) -> None:
+        if self.chat.model is None:
+            self.is_queued = True
+            self.composer.border_title = "sent when the model is ready · esc takes it back"
+            return
+        self.send(event.text)
+
+    def send(self, text: str) -> None:
+        """The text stays in the composer until its message is in the tree."""
+        editing_id = self.editing_id
+        if editing_id is not None and editing_id in self.chat.tree:
+            events = self.chat.edit(editing_id, text)
+        else:
+            events = self.chat.send(text)
+
+        def taken() -> None:
+            self.editing_id = None
+            if self.composer.text == text:
+                self.composer.put("")
+
+        self.follow(events, taken)
+
+    def send_queued(self) -> None:
+        if self.is_queued:
+            self.is_queued = False
+            if self.composer.text.strip():
+                self.send(self.composer.text)
+
+    def action_edit(self) -> None:
+        if (node := self.cursor) is not None:
+            self.take_for_editing(node.id)
+            self.to_composer()
+
+    def action_editor(self) -> None:
+        if (node := self.cursor) is None:
+            return
+        edited = self.edit_outside(self.chat.text(node.id))
+        if edited is None:
+            return
+        if self.chat.model is None and node.role == "user":
+            self.take_for_editing(node.id)
+            self.composer.put(edited)
+            self.to_composer()
+        else:
+            self.follow(self.chat.edit(node.id, edited))
+
+    @on(Composer.Recalled)
+    def _recalled(self) -> None:
+        path = self.chat.tree.path(self.chat.current_id)
+        last = next((i for i in reversed(path) if self.chat.tree[i].role == "user"), None)
+        if last is not None:
+            self.take_for_editing(last)
+
+    def action_count(self, n: int) -> None:
+        self.count = n
+        self.status.activity = f"{n} × …  r regenerates"
+
+    def action_regenerate(self) -> None:
+        n, self.count = self.count, 1
+        if self.cursor_id is not None:
+            self.follow(self.chat.regenerate(self.cursor_id, n))
+
+    def action_resume(self) -> None:
+        if self.cursor_id is not None:
+            self.follow(self.chat.resume(self.cursor_id))
+
+    # Following
+
+    def follow(self, events: AsyncIterator[ChatEvent], started: Callable[[], None] | None = None) -> None:
+        """Draw events as they come, in a worker of their own."""
+        self.run_worker(self._follow(self.chat, events, started), group="replies")
+
+    async def _follow(self, chat: Chat, events: AsyncIterator[ChatEvent], started: Callable[[], None] | None) -> None:
+        self._writing.add(chat)
+        try:
+            async for event in events:
+                if started is not None:
+                    started()
+                    started = None
+                if self.is_up:
+                    self._draw(chat, event)
+        except EngineError as error:
+            self.tell(GenerationError(error.message, error.hint), "What you wrote is kept.")
+        except TreechatError as error:
+            self.tell(error, "What you wrote is kept." if started else "What came is kept.")
+        finally:
+            if not chat.streaming:
+                self._writing.discard(chat)
+            if self.is_up:
+                self.draw_activity()
+
+    def _draw(self, chat: Chat, event: ChatEvent) -> None:
+        if isinstance(event, ReplyFinished) and event.error:
+            self.tell(GenerationError(event.error), "What came before is kept as a message.")
+        if chat is not self.chat:
+            return
+        match event:
+            case TextAdded():
+                self.transcript.append(event.node_id, event.text)
+            case NodeAdded(node):
+                if node.id == chat.current_id:
+                    self.look_at(node.id, anchor="end")
+                else:
+                    self.tree_pane.sync()
+                self.draw_activity()
+            case ReplyFinished(node):
+                self.transcript.renew(node.id)
+                self.tree_pane.sync()
+                self.draw_activity()
+                self.cursor_moved()
+        if isinstance(event, NodeAdded) and node_is_shown(chat, self.view_id, event):
+            self.transcript.renew(event.node.id)
+
+    def draw_activity(self) -> None:
+        """What is being written; a subclass adds loading and warming."""
+        num = len(self.chat.streaming)
+        self.status.activity = f"writing {num} replies" if num > 1 else "writing" if num else ""
+        self.transcript.refresh()
+
+    # Stopping
+
+    def stop_writing(self) -> bool:
+        stopped = [chat.stop() for chat in {*self._writing, self.chat}]
+        return any(stopped)
+
+    async def finish_writing(self) -> None:
+        """Stop all replies and wait until what came of them is stored."""
+        self.stop_writing()
+        workers = [worker for worker in self.workers if worker.group == "replies" and not worker.is_finished]
+        if workers:
+            await self.workers.wait_for_complete(workers)
+
+    async def action_quit(self) -> None:
+        await self.finish_writing()
+        self.exit()
+
+
+def node_is_shown(chat: Chat, view_id: str | None, event: NodeAdded) -> bool:
+    return view_id is not None and chat.tree.is_ancestor(event.node.id, view_id)

@@ -1,0 +1,74 @@
+"""The help: made from the bindings that are in force, so that it cannot lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from rich.table import Table
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from treechat.tui.bindings import SECTIONS
+
+_NAMES = {
+    "left_square_bracket": "[",
+    "right_square_bracket": "]",
+    "question_mark": "?",
+    "slash": "/",
+    "escape": "esc",
+    "up": "↑",
+    "down": "↓",
+    "left": "←",
+    "right": "→",
+}
+
+
+def shown_keys(keys: str) -> str:
+    """`j,down` as a person reads it."""
+    parts = []
+    for key in keys.split(","):
+        *modifiers, name = key.strip().split("+")
+        parts.append("+".join([*modifiers, _NAMES.get(name, name)]))
+    return "  ".join(parts)
+
+
+def help_table(keymap: Mapping[str, str]) -> Table:
+    """All keys by section; `keymap` holds the configuration's own keys by binding id."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for title, keys in SECTIONS.items():
+        table.add_row(Text(title, style="bold underline"))
+        for key in keys:
+            table.add_row(
+                Text(shown_keys(keymap.get(key.id, key.keys)), style="bold"),
+                Text(key.title),
+                Text(f"{key.tooltip}  ({key.id})", style="dim"),
+            )
+        table.add_row()
+    return table
+
+
+class HelpScreen(ModalScreen[None]):
+    """Scrolls; any of the keys that opened it closes it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,f1,question_mark,q,enter", "dismiss", "Close")]
+
+    def __init__(self, keymap: Mapping[str, str]) -> None:
+        super().__init__()
+        self._keymap = keymap
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="window") as window:
+            window.border_title = "Keys"
+            window.border_subtitle = "the name in () is for [keymap] in the configuration · esc closes".replace(
+                "[", "\\["
+            )
+            with VerticalScroll():
+                yield Static(help_table(self._keymap))

@@ -1,0 +1,287 @@
+"""The transcript: one path in one scroll view. What is in sight is rendered, all else is a height."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from textual import events
+from textual.geometry import Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from treechat.chat.structure import Structure
+from treechat.tui.bindings import PANE_BINDINGS
+from treechat.tui.blocks import Block, Blocks
+from treechat.tui.figures import header_notes, turn_figures
+from treechat.tui.plain import fit
+from treechat.tui.strips import StripCache
+
+GUTTER = 3
+"""Cells at the left of every line: space, the role's bar, space."""
+
+MEASURE = 100
+"""Widest body, in cells: longer lines are hard to read."""
+
+Anchor = Literal["end", "fork", "keep"]
+NAMES = {"user": "You", "assistant": "Assistant", "system": "System"}
+
+
+class Transcript(ScrollView, can_focus=True):
+    """The messages from the root to one node."""
+
+    BINDINGS = PANE_BINDINGS
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        f"transcript--{name}"
+        for name in ("user", "assistant", "system", "bar", "cursor", "notes", "figures", "warning", "empty")
+    }
+
+    @dataclass
+    class Pointed(Message):
+        """A message was clicked."""
+
+        node_id: str
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.cache = StripCache()
+        self.blocks: Blocks | None = None
+        self.cursor_id: str | None = None
+        self.empty_text = ""
+        self._is_settling = False
+
+    # What is shown
+
+    def show(self, chat: Structure, node_ids: list[str], anchor: Anchor = "keep") -> None:
+        """Show a path. `end`: scrolled to its end; `fork`: where it leaves the path shown before stays in sight."""
+        before = self.blocks.node_ids if self.blocks and self.blocks.chat is chat else []
+        self._use_theme()
+        self.blocks = Blocks(chat, node_ids, self.cache) if node_ids else None
+        common = 0
+        for old, new in zip(before, node_ids, strict=False):
+            if old != new:
+                break
+            common += 1
+        self._resize()
+        if self.blocks is None:
+            self.scroll_to(y=0, animate=False, force=True)
+        elif anchor == "end" or (anchor == "fork" and not before):
+            self._to_end()
+        elif anchor == "fork" and common < len(node_ids):
+            self._fork_into_sight(common)
+        self._settle()
+        self.refresh()
+
+    def append(self, node_id: str, text: str) -> None:
+        """More text of a reply that is being written."""
+        follows = self.is_at_end
+        if self.blocks is not None and self.blocks.append(node_id, text):
+            self._resize()
+            if follows:
+                self._to_end()
+            self.refresh()
+
+    def renew(self, node_id: str) -> None:
+        """A message's text, label or state changed."""
+        follows = self.is_at_end
+        if self.blocks is not None and self.blocks.forget(node_id):
+            if follows:
+                self._to_end()
+            self._settle()
+            if follows:
+                self._to_end()
+            self.refresh()
+
+    def point(self, node_id: str | None, *, scroll: bool = True) -> None:
+        """Put the cursor on a message, and bring its beginning into sight."""
+        self.cursor_id = node_id
+        index = self.blocks.index_of.get(node_id) if self.blocks and node_id else None
+        if scroll and index is not None and self.blocks is not None:
+            self.blocks.measure(index)
+            self.blocks.place()
+            self._resize()
+            top, end = self.blocks.tops[index], self.blocks.tops[index + 1]
+            here, height = round(self.scroll_y), self.size.height
+            if top < here or end - top > height:
+                self._to(top)
+            elif end > here + height:
+                self._to(end - height)
+        self._settle()
+        self.refresh()
+
+    @property
+    def is_at_end(self) -> bool:
+        return self.scroll_y >= self.max_scroll_y - 1
+
+    def scroll_within(self, node_id: str | None, direction: int) -> bool:
+        """Scroll half a page where that shows more of the message; whether there was more of it."""
+        index = self.blocks.index_of.get(node_id) if self.blocks and node_id else None
+        if index is None or self.blocks is None:
+            return False
+        top, end = self.blocks.tops[index], self.blocks.tops[index + 1]
+        here, height = round(self.scroll_y), self.size.height
+        if end - top <= height or not (end > here + height if direction > 0 else top < here):
+            return False
+        self._to(here + direction * max(height // 2, 1))
+        return True
+
+    # Scrolling
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        self._settle()
+
+    def on_resize(self) -> None:
+        if self.blocks is None:
+            return
+        follows, index = self.is_at_end, self.blocks.at(round(self.scroll_y))
+        if self._use_theme():
+            self.blocks = Blocks(self.blocks.chat, self.blocks.node_ids, self.cache)
+            self._resize()
+            self._to(self.blocks.tops[index])
+        if follows:
+            self._to_end()
+        self._settle()
+
+    def restyle(self) -> None:
+        """The theme changed."""
+        if self._use_theme() and self.blocks is not None:
+            self.refresh()
+
+    def _use_theme(self) -> bool:
+        width = min(max(self.scrollable_content_region.width - GUTTER - 1, 8), MEASURE)
+        theme = self.app.current_theme
+        return self.cache.use(width, theme.name, self.app.theme_variables, theme.dark)
+
+    def _resize(self) -> None:
+        self.virtual_size = Size(0, self.blocks.total if self.blocks else 0)
+
+    def _to(self, line: int) -> None:
+        self.scroll_to(y=line, animate=False, force=True)
+
+    def _to_end(self) -> None:
+        if self.blocks is not None:
+            # Guesses at the end would put the end elsewhere: measure from the last block up to a screenful.
+            need, index = self.size.height, len(self.blocks.items) - 1
+            while need > 0 and index >= 0:
+                self.blocks.measure(index)
+                need -= self.blocks.items[index].height
+                index -= 1
+            self.blocks.place()
+            self._resize()
+        self._to(self.max_scroll_y)
+
+    def _fork_into_sight(self, index: int) -> None:
+        assert self.blocks is not None
+        top, here, height = self.blocks.tops[index], round(self.scroll_y), self.size.height
+        if not here <= top <= here + height - 4:
+            self._to(max(top - height // 4, 0))
+
+    def _settle(self) -> None:
+        """Measure what is in sight. Where a block above the first line turns out longer, the lines in sight stay."""
+        if self.blocks is None or self._is_settling or not self.size.height:
+            return
+        self._is_settling = True
+        try:
+            top = round(self.scroll_y)
+            index = self.blocks.at(top)
+            while index < len(self.blocks.items) and self.blocks.tops[index] < top + self.size.height:
+                if delta := self.blocks.measure(index):
+                    begins_above = self.blocks.tops[index] < top
+                    self.blocks.place()
+                    self._resize()
+                    if begins_above:
+                        top = max(top + delta, 0)
+                        self._to(top)
+                index += 1
+        finally:
+            self._is_settling = False
+
+    # Drawing
+
+    def render_line(self, y: int) -> Strip:
+        width = self.scrollable_content_region.width
+        line = y + round(self.scroll_y)
+        if self.blocks is None:
+            return self._empty_line(y, width)
+        if line >= self.blocks.total:
+            return Strip.blank(width, self.rich_style)
+        index = self.blocks.at(line)
+        strip = self._block_line(self.blocks.items[index], line - self.blocks.tops[index], width)
+        return strip.adjust_cell_length(width).apply_style(self.rich_style)
+
+    def _block_line(self, block: Block, line: int, width: int) -> Strip:
+        assert self.blocks is not None
+        node = self.blocks.chat.tree[block.node_id]
+        if line == block.height - 1:
+            return Strip([])
+        is_cursor = block.node_id == self.cursor_id
+        bar = "▌" if is_cursor and self.has_focus else "▎" if node.role == "user" or is_cursor else " "
+        bar_style = self._style("cursor" if is_cursor else "bar")
+        lead = [Segment(" "), Segment(bar, bar_style), Segment(" ")]
+        if line == 0:
+            return Strip([*lead, *self._header(block, min(width, self.cache.width + GUTTER) - GUTTER)])
+        if node.role == "assistant" and line == block.height - 2:
+            return Strip([*lead, *self._figures(block)])
+        body = self.blocks.body_strip(block, line - 1)
+        if node.role == "system":
+            body = body.apply_style(self._style("system"))
+        return Strip([*lead, *body])
+
+    def _style(self, name: str):
+        return self.get_component_rich_style(f"transcript--{name}", partial=True)
+
+    def _header(self, block: Block, width: int) -> list[Segment]:
+        assert self.blocks is not None
+        node = self.blocks.chat.tree[block.node_id]
+        left, right = header_notes(self.blocks.chat, node.id)
+        name = NAMES[node.role]
+        room = max(width - len(name) - cell_len(right), 0)
+        return [
+            Segment(name, self._style(node.role) + self._style_bold),
+            Segment(fit(left, room), self._style("notes")),
+            Segment(right, self._style("notes")),
+        ]
+
+    @property
+    def _style_bold(self):
+        from rich.style import Style
+
+        return Style(bold=True)
+
+    def _figures(self, block: Block) -> list[Segment]:
+        assert self.blocks is not None
+        node = self.blocks.chat.tree[block.node_id]
+        if node.id in self.blocks.chat.replies:
+            return [Segment("▌ writing · esc stops", self._style("figures"))]
+        warning = {
+            "stopped": "stopped · c continues",
+            "interrupted": "interrupted · c continues",
+            "failed": "failed · r tries again",
+        }.get(node.status, "")
+        turn = self.blocks.turn(node.id)
+        if turn is not None and turn.finish_reason == "length":
+            warning = "cut at the longest reply · c continues"
+        figures = turn_figures(turn) if turn else ""
+        parts = [Segment(warning, self._style("warning"))] if warning else []
+        return [*parts, Segment(" · " if warning and figures else ""), Segment(figures, self._style("figures"))]
+
+    def _empty_line(self, y: int, width: int) -> Strip:
+        lines = self.empty_text.split("\n")
+        first = max((self.size.height - len(lines)) // 2, 0)
+        text = lines[y - first] if 0 <= y - first < len(lines) else ""
+        pad = " " * max((width - max(map(cell_len, lines))) // 2, 0)
+        strip = Strip([Segment(pad), Segment(text, self._style("empty"))])
+        return strip.adjust_cell_length(width).apply_style(self.rich_style)
+
+    # Mouse
+
+    def on_click(self, event: events.Click) -> None:
+        offset = event.get_content_offset(self)
+        if offset is not None and self.blocks is not None:
+            line = offset.y + round(self.scroll_y)
+            if line < self.blocks.total:
+                self.post_message(self.Pointed(self.blocks.items[self.blocks.at(line)].node_id))

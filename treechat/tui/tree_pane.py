@@ -1,0 +1,210 @@
+"""The tree pane: one line per run, drawn from the layout; only what is in sight is ever touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from treechat.chat.events import Cost
+from treechat.chat.structure import Structure
+from treechat.tree import Node
+from treechat.tui.bindings import PANE_BINDINGS
+from treechat.tui.plain import fit, one_line
+from treechat.tui.runs import Layout, Row, gutter
+
+NARROW = 44
+"""Below this width, the number of turns stands without its word."""
+
+
+class TreePane(ScrollView, can_focus=True):
+    """Runs of the conversation, a row each. Moving its cursor is the app's work: it knows what the keys mean."""
+
+    BINDINGS = PANE_BINDINGS
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "tree--guide",
+        "tree--title",
+        "tree--reply",
+        "tree--cursor",
+        "tree--here",
+        "tree--mark",
+        "tree--cold",
+        "tree--figures",
+        "tree--star",
+    }
+
+    @dataclass
+    class Pointed(Message):
+        """A row was clicked."""
+
+        node_id: str
+
+    @dataclass
+    class Chosen(Message):
+        """A row was clicked twice."""
+
+        node_id: str
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.chat: Structure | None = None
+        self.runs: Layout | None = None
+        self.cursor_id: str | None = None
+        self.folded: set[str] = set()
+        self.opened: set[str | None] = set()
+        self.hoisted_id: str | None = None
+        self.costs: Mapping[str, Cost] = {}
+        self._key: object = None
+
+    def on_mount(self) -> None:
+        self.show_horizontal_scrollbar = False
+
+    # What is shown
+
+    def show(self, chat: Structure) -> None:
+        """Take over a conversation; folds and hoist belong to the one before."""
+        self.chat = chat
+        self.folded, self.opened, self.hoisted_id, self._key = set(), set(), None, None
+        self.sync()
+
+    def sync(self) -> None:
+        """Lay the rows out again if the structure, the current node or the folds changed."""
+        if self.chat is None:
+            return
+        tree = self.chat.tree
+        folds = (frozenset(self.folded), frozenset(self.opened), self.hoisted_id)
+        key = (id(tree), tree.version, self.chat.current_id, folds)
+        if key != self._key:
+            self._key = key
+            self.runs = Layout(
+                tree, self.chat.current_id, folded=self.folded, opened=self.opened, hoisted_id=self.hoisted_id
+            )
+            self.virtual_size = Size(0, len(self.runs.rows))
+        self.refresh()
+
+    def point(self, node_id: str | None) -> None:
+        """Put the cursor on the row that shows the node, and bring it into sight."""
+        self.cursor_id = node_id
+        if (index := self.cursor_row) is not None:
+            self.scroll_to_region(Region(0, index, 1, 1), animate=False, force=True)
+        self.refresh()
+
+    @property
+    def rows(self) -> list[Row]:
+        return self.runs.rows if self.runs else []
+
+    @property
+    def cursor_row(self) -> int | None:
+        return self.runs.row_of(self.cursor_id) if self.runs and self.cursor_id else None
+
+    @property
+    def row(self) -> Row | None:
+        """The row under the cursor."""
+        return self.rows[self.cursor_row] if self.cursor_row is not None else None
+
+    @property
+    def visible_ids(self) -> list[str]:
+        """Last nodes of the rows in sight: their costs are what the marks show."""
+        top = self.scroll_offset.y
+        return [row.tip_id for row in self.rows[top : top + self.size.height] if not row.dead_ids]
+
+    # Drawing
+
+    def render_line(self, y: int) -> Strip:
+        width = self.scrollable_content_region.width
+        index = y + self.scroll_offset.y
+        if self.chat is None or index >= len(self.rows):
+            return Strip.blank(width, self.rich_style)
+        row = self.rows[index]
+        segments = self._dead_segments(row, width) if row.dead_ids else self._run_segments(row, width)
+        strip = Strip(segments).adjust_cell_length(width)
+        if index == self.cursor_row:
+            return strip.apply_style(self.get_component_rich_style("tree--cursor", partial=not self.has_focus))
+        return strip.apply_style(self.rich_style)
+
+    def _style(self, name: str) -> Style:
+        return self.get_component_rich_style(f"tree--{name}", partial=True)
+
+    def _dead_segments(self, row: Row, width: int) -> list[Segment]:
+        text = f"+{len(row.dead_ids):,} dead ends"
+        return [Segment(f" {gutter(row, width)}", self._style("guide")), Segment(text, self._style("figures"))]
+
+    def _run_segments(self, row: Row, width: int) -> list[Segment]:
+        assert self.chat is not None
+        cost = self.costs.get(row.tip_id)
+        mark = cost.mark if cost else "·"
+        lead = f" {gutter(row, width)}"
+        figures = self._figures(row, cost, width)
+        here = "  ← here" if self._is_here(row) else ""
+        room = width - cell_len(lead) - 2 - cell_len(figures) - 4
+        if here and room - cell_len(here) < 10:
+            here = " ←"
+        title, style = self._title(row)
+        title = one_line(title)[: max(room, 1)] if room > 0 else ""
+        used = min(cell_len(title), max(room - cell_len(here), 0))
+        is_marked = any(node.bookmarked for node in self._ends(row))
+        return [
+            Segment(lead, self._style("guide")),
+            Segment(f"{mark} ", self._style("mark" if mark in "●◐" else "cold")),
+            Segment(fit(title, used), self._style(style)),
+            Segment(here, self._style("here")),
+            Segment(" " * max(room - used - cell_len(here), 0)),
+            Segment(f" {figures}", self._style("figures")),
+            Segment(" ★ " if is_marked else "   ", self._style("star")),
+        ]
+
+    def _ends(self, row: Row) -> tuple[Node, Node]:
+        assert self.chat is not None
+        return self.chat.tree[row.head_id], self.chat.tree[row.tip_id]
+
+    def _is_here(self, row: Row) -> bool:
+        assert self.chat is not None
+        current_id = self.chat.current_id
+        return current_id is not None and self.runs is not None and self.rows[self.runs.row_of(current_id) or 0] is row
+
+    def _title(self, row: Row) -> tuple[str, str]:
+        """What names a run: a label at its ends, else its first message; a reply that is growing shows its end."""
+        assert self.chat is not None
+        head, tip = self._ends(row)
+        if label := tip.label or head.label:
+            return label, "title"
+        if head.id in self.chat.replies:
+            return f"{self.chat.replies[head.id].text[-200:].strip()[-60:]} ▌", "reply"
+        if head.role == "system" and (children := self.chat.tree.children(head.id)) and row.num_nodes > 1:
+            head = self.chat.tree[children[0]]
+        title = head.preview or ("(empty)" if head.status == "complete" else f"({head.status})")
+        return title, "title" if head.role == "user" else "reply"
+
+    def _figures(self, row: Row, cost: Cost | None, width: int) -> str:
+        is_slow = cost is not None and cost.mark != "●" and cost.seconds is not None
+        wait = f"~{_seconds(cost.seconds)}" if is_slow and cost and cost.seconds else ""
+        folded = f"+{row.num_below:,} " if row.num_below else ""
+        sibling = f"{row.index}/{row.num_siblings}" if row.num_siblings > 1 else ""
+        if width < NARROW:
+            return f"{wait or folded:>6} {sibling:>5}"
+        turns = f"{row.num_nodes:,} turn{'s' if row.num_nodes != 1 else ' '}"
+        return f"{folded}{wait:>7} {turns:>10} {sibling:>6}"
+
+    # Mouse
+
+    def on_click(self, event: events.Click) -> None:
+        offset = event.get_content_offset(self)
+        if offset is None:
+            return
+        index = offset.y + self.scroll_offset.y
+        if 0 <= index < len(self.rows):
+            tip_id = self.rows[index].tip_id
+            self.post_message(self.Chosen(tip_id) if event.chain > 1 else self.Pointed(tip_id))
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:,.0f} s"

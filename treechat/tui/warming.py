@@ -1,0 +1,104 @@
+"""Where the KV of what is in sight is, kept up to date off the draw path; and computing it ahead of need."""
+
+from __future__ import annotations
+
+import asyncio
+
+from textual.timer import Timer
+
+from treechat.chat.protocol import WarmHandle
+from treechat.tui.figures import cost_figures
+from treechat.tui.generating import Generating
+
+REST_S = 0.4
+"""Resting on a cold branch for so long warms it."""
+
+COSTS_S = 0.5
+"""How often the marks are looked up again, where the cache or what is in sight has changed."""
+
+
+class Warming(Generating):
+    """Costs of the rows in sight, and warming."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._rest: Timer | None = None
+        self._warm: WarmHandle | None = None
+        self._warm_id: str | None = None
+        self._costs_key: object = None
+        self._is_looking = False
+
+    def on_mount(self) -> None:
+        self.set_interval(COSTS_S, self._look_up_costs)
+
+    def cursor_moved(self) -> None:
+        if self._rest is not None:
+            self._rest.stop()
+        if self._warm_id is not None and self._warm_id != self.cursor_id:
+            self.stop_warming()
+        self._rest = self.set_timer(REST_S, self._rested)
+        self.draw_row()
+
+    def _rested(self) -> None:
+        cost = self.tree_pane.costs.get(self.cursor_id or "") if self.is_up else None
+        if cost is not None and cost.mark != "●" and not self.chat.streaming and self._warm is None:
+            self.action_warm()
+
+    def action_warm(self) -> None:
+        node_id = self.cursor_id
+        if node_id is None or self.chat.model is None:
+            self.say("No model is loaded yet") if self.chat.model is None else None
+            return
+        self.stop_warming()
+        self._warm = self.chat.warm(node_id)
+        self._warm_id = node_id if self._warm is not None else None
+        self.draw_activity()
+
+    def stop_warming(self) -> None:
+        if self._warm is not None:
+            self._warm.cancel()
+        self._warm = self._warm_id = None
+        self.draw_activity()
+
+    def draw_activity(self) -> None:
+        super().draw_activity()
+        if self._warm_id in self.chat.tree and not self.chat.streaming:
+            self.status.activity = "warming"
+
+    def draw_row(self) -> None:
+        """What going on at the node under the cursor would take."""
+        cost = self.tree_pane.costs.get(self.cursor_id or "")
+        self.status.row = cost_figures(cost) if cost else ""
+
+    async def _look_up_costs(self) -> None:
+        """In a thread: a long path's ids are many. Nothing is looked up while nothing has changed."""
+        chat, model = self.chat, self.chat.model
+        if self._is_looking or model is None or not self.is_up:
+            return
+        if chat.streaming:
+            self.tree_pane.refresh()
+        stats = model.engine.stats()
+        ids = {*self.tree_pane.visible_ids, *([self.cursor_id] if self.cursor_id in chat.tree else [])}
+        key = (stats, frozenset(ids), chat.tree.version, id(chat))
+        if key == self._costs_key:
+            return
+        self._is_looking = True
+        try:
+            costs = await asyncio.to_thread(chat.costs, ids)
+        finally:
+            self._is_looking = False
+        self._costs_key = key
+        if chat is not self.chat or not self.is_up:
+            return
+        self.tree_pane.costs = costs
+        self.tree_pane.refresh()
+        self.draw_memory(stats)
+        self.draw_row()
+        warmed = costs.get(self._warm_id or "")
+        if warmed is not None and warmed.mark == "●":
+            self._warm = self._warm_id = None
+            self.draw_activity()
+
+    def draw_memory(self, stats) -> None:
+        used = stats.slots_total - stats.slots_free
+        self.status.memory = f"{stats.device}  ·  {used:,}/{stats.slots_total:,} slots"
