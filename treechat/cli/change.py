@@ -30,7 +30,8 @@ _DONE = {
 def rm(session: Session, names: tuple[str, ...]) -> None:
     """Delete nodes or conversations.
 
-    A node goes with all that follows it. `undo` brings back what was deleted. Here @ is the current node, never the conversation.
+    A node goes with all that follows it. `undo` brings back what was deleted. Here @ is the current node, never the
+    conversation.
     """
     from treechat.cli.names import Found, find
 

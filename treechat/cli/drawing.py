@@ -51,7 +51,7 @@ def _run(tree: Tree, row: Row) -> list[str]:
 
 def _facts(nodes: list[Node], current_id: str | None) -> str:
     """How the last node ended if not well, and what a person said about any of them."""
-    facts = [nodes[-1].status] if nodes[-1].status != "complete" else []
+    facts: list[str] = [nodes[-1].status] if nodes[-1].status != "complete" else []
     facts += [f"“{one_line(node.label)}”" for node in nodes if node.label]
     facts += ["★"] if any(node.bookmarked for node in nodes) else []
     return "  ".join(facts + (["← here"] if any(node.id == current_id for node in nodes) else []))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from treechat.cli.context import Session, db_option, json_option, pass_session
-from treechat.cli.output import cut, one_line, pad, plural, print_json, say, terminal_width, to_screen, when
+from treechat.cli.output import cut, one_line, pad, plural, print_json, print_text, say, terminal_width, when
 
 if TYPE_CHECKING:
     from treechat.tree import Node, Turn
@@ -77,14 +77,14 @@ def cat(session: Session, name: str, whole_path: bool) -> None:
     """Print the text of a node."""
     node, conversation_id = session.store.resolve(name)
     if not whole_path:
-        click.echo(to_screen(session.store.text(node.id)))
+        print_text(session.store.text(node.id))
         return
     from treechat.chat.documents import document_of
     from treechat.formats import markdown
 
     path = session.store.load_tree(conversation_id).path(node.id)
     document = document_of(session.store, conversation_id, path)
-    click.echo(to_screen("".join(markdown.write_branch(document, path)).rstrip("\n")))
+    print_text("".join(markdown.write_branch(document, path)).rstrip("\n"))
 
 
 @click.command()

@@ -20,13 +20,14 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
-def to_screen(text: str) -> str:
+def print_text(text: str, end: str = "\n") -> None:
     """Text from outside: on a terminal each control character is shown, not sent; in a pipe it stays as it is."""
-    if not sys.stdout.isatty():
-        return text
-    from treechat.tui.plain import shown
+    if sys.stdout.isatty():
+        from treechat.tui.plain import shown
 
-    return shown(text)
+        text = shown(text)
+    # Without `color` click would take escapes out of what is data here.
+    click.echo(text + end, nl=False, color=True)
 
 
 def one_line(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from treechat.chat.events import ReplyFinished, TextAdded
-from treechat.cli.output import print_json, say, to_screen
+from treechat.cli.output import print_json, print_text, say
 
 if TYPE_CHECKING:
     from treechat.chat.session import Chat
@@ -47,7 +47,7 @@ async def _run(chat: Chat, message: str, parent_id: str | None, n: int, as_json:
                     finished.append(event)
                 elif isinstance(event, TextAdded) and n == 1 and not as_json:
                     printed = event.text or printed
-                    click.echo(to_screen(event.text), nl=False)
+                    print_text(event.text, end="")
     finally:
         restore()
     order = {node_id: i for i, node_id in enumerate(chat.tree.nodes)}
@@ -85,7 +85,7 @@ def _on_interrupt(interrupt: Any) -> Any:
 def _print_siblings(chat: Chat, finished: list[ReplyFinished]) -> None:
     for i, event in enumerate(finished, 1):
         say(f"── {i}/{len(finished)} · {event.node.id[:SHORT_LEN]}")
-        click.echo(to_screen(chat.text(event.node.id)))
+        print_text(chat.text(event.node.id))
 
 
 def _json(chat: Chat, finished: list[ReplyFinished]) -> dict[str, Any]:

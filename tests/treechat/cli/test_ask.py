@@ -1,0 +1,99 @@
+"""ask, with the real engine on a tiny random model; and with the default model, by subprocess."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+
+def test_ask_streams_the_reply_and_keeps_the_exchange(cli, tiny_model):
+    result = cli("ask", "-m", tiny_model, "--max-tokens", "8", "--temperature", "0", "Hello", "there")
+    assert cli("cat", "@~1").stdout == "Hello there\n"
+    assert result.stdout == cli("cat", "@").stdout
+    assert cli.json("ls")[0]["title"] == "Hello there"
+
+
+def test_ask_json_has_exactly_these_keys_and_going_on_reuses_the_path(cli, tiny_model):
+    common = ("ask", "-m", tiny_model, "--max-tokens", "4")
+    first = cli.json(*common, "--seed", "1", "--system", "Be brief.", "Hello")
+    assert set(first) == {"conversation", "nodes"}
+    [node] = first["nodes"]
+    assert set(node) == {"id", "parent", "text", "finish_reason", "usage"}
+    assert set(node["usage"]) == {
+        "prompt_tokens", "cached_tokens", "computed_tokens", "completion_tokens", "ttft_s", "total_s",
+    }  # fmt: skip
+    assert (node["finish_reason"], node["usage"]["completion_tokens"]) == ("length", 4)
+    second = cli.json(*common, "-c", node["id"], "-n", "3", "More")
+    assert second["conversation"] == first["conversation"]
+    assert len({one["id"] for one in second["nodes"]}) == 3
+    assert len({one["parent"] for one in second["nodes"]}) == 1
+    computed = [one["usage"]["computed_tokens"] for one in second["nodes"]]
+    assert computed[0] > 1 and computed[1:] == [1, 1]
+    assert [line["role"] for line in cli.json("log")] == ["system", "user", "assistant", "user", "assistant"]
+
+
+def test_the_same_seed_gives_the_same_reply(cli, tiny_model):
+    ask = ("ask", "-m", tiny_model, "--max-tokens", "12", "--temperature", "1", "--seed", "5", "Hi")
+    assert cli.json(*ask)["nodes"][0]["text"] == cli.json(*ask)["nodes"][0]["text"]
+
+
+def test_ask_reads_standard_input(cli, tiny_model):
+    cli("ask", "-m", tiny_model, "--max-tokens", "2", input="from\xe9 a pipe\n".encode())
+    assert cli("cat", "@~1").stdout == "from\xe9 a pipe\n"
+
+
+def test_siblings_are_printed_one_after_another_with_their_ids_told_apart(cli, tiny_model):
+    result = cli("ask", "-m", tiny_model, "--max-tokens", "3", "-n", "2", "Hi")
+    assert "1/2 · " in result.stderr and "2/2 · " in result.stderr
+    assert cli.json("ls")[0]["forks"] == 1
+
+
+def test_nothing_to_ask_and_a_system_prompt_in_the_middle_are_wrong_usage(cli, trip):
+    cli("ask", "  ", status=2)
+    cli("ask", "-c", "@", "--system", "x", "Hi", status=2)
+    cli("ask", "-n", "0", "Hi", status=2)
+    cli("ask", "-c", "zzzz", "Hi", status=2)
+    assert cli.json("ls")[0]["nodes"] == 5
+
+
+def test_a_model_that_is_not_there_fails_and_writes_nothing(cli, tmp_path):
+    (tmp_path / "empty").mkdir()
+    result = cli("ask", "-m", str(tmp_path / "empty"), "Hi", status=1)
+    assert result.stderr.startswith("treechat: ") and result.stdout == ""
+    assert cli.json("ls") == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+def test_an_interrupt_keeps_the_partial_reply_and_exits_130(cli, tiny_model):
+    command = [sys.executable, "-m", "treechat", "ask", "-m", tiny_model, "--max-tokens", "7000", "Go on"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.read(20)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err.decode()
+    assert "What came is kept" in err.decode() and "Traceback" not in err.decode()
+    [*_, reply] = cli.json("log")
+    assert (reply["role"], reply["status"]) == ("assistant", "stopped")
+    assert reply["preview"]
+
+
+def test_a_reader_that_leaves_is_no_traceback(cli, trip):
+    command = [sys.executable, "-m", "treechat", "export", "--all"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert b"Traceback" not in process.stderr.read()
+
+
+@pytest.mark.model
+def test_the_capital_of_france_is_paris(cli, default_model):
+    command = [sys.executable, "-m", "treechat", "ask", "-m", str(default_model.path), "--temperature", "0", "--json"]
+    command += ["--max-tokens", "24", "What is the capital of France?"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert "Paris" in answer["nodes"][0]["text"]
+    assert answer["nodes"][0]["finish_reason"] == "stop"

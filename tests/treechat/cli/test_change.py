@@ -1,0 +1,83 @@
+"""rm, undo, redo, and the commands about this machine."""
+
+import json
+
+from treechat.config import Config
+
+
+def test_rm_of_a_node_hides_what_follows_and_undo_brings_it_back(cli, trip):
+    result = cli("rm", "a1a1")
+    assert "Deleted 2 messages" in result.stderr and result.stdout == ""
+    assert cli.json("ls")[0]["nodes"] == 3
+    assert "Undone: deleting a message" in cli("undo").stderr
+    assert cli.json("ls")[0]["nodes"] == 5
+    assert "Done again" in cli("redo").stderr
+    assert cli.json("ls")[0]["nodes"] == 3
+
+
+def test_rm_of_a_conversation_can_be_undone(cli, trip):
+    cli("rm", "cc00")
+    assert cli.json("ls") == []
+    cli("undo")
+    assert [row["id"] for row in cli.json("ls")] == [trip["c"]]
+
+
+def test_rm_at_is_the_current_node(cli, trip):
+    cli("rm", "@")
+    assert cli.json("ls")[0]["nodes"] == 4
+    assert cli("cat", "@").stdout == "To Rome\x1b[31m.\n"
+
+
+def test_one_wrong_name_and_rm_changes_nothing(cli, trip):
+    cli("rm", "a1a1", "zzzz", status=2)
+    assert cli.json("ls")[0]["nodes"] == 5
+
+
+def test_undo_with_nothing_to_undo_says_so(cli):
+    assert "nothing to undo" in cli("undo").stderr
+
+
+def test_config_prints_its_place_and_what_is_in_effect(cli):
+    result = cli("config")
+    assert str(cli.home / "config" / "config.toml") in result.stderr
+    assert "kv_tokens = 8000" in result.stdout
+    shown = cli.json("config")
+    assert set(shown["values"]) == set(vars(Config()))
+    assert (shown["exists"], shown["values"]["kv_tokens"], shown["values"]["model"]) == (True, 8000, None)
+
+
+def test_config_edit_begins_with_a_commented_file(cli, monkeypatch):
+    (cli.home / "config" / "config.toml").unlink()
+    monkeypatch.setenv("VISUAL", "true")
+    cli("config", "--edit")
+    text = (cli.home / "config" / "config.toml").read_text()
+    assert '# theme = "textual-dark"' in text
+    assert all(not line or line.startswith("#") for line in text.splitlines())
+    assert cli.json("config")["values"]["kv_tokens"] is None
+
+
+def test_a_wrong_configuration_is_wrong_usage(cli):
+    (cli.home / "config" / "config.toml").write_text("them = 1\n")
+    result = cli("ls", status=2)
+    assert "unknown key 'them'" in result.stderr and "Did you mean 'theme'?" in result.stderr
+    assert any("unknown key" in problem for problem in json.loads(cli("doctor", "--json", status=1).stdout)["problems"])
+
+
+def test_doctor_finds_nothing_wrong_here(cli, trip):
+    found = cli.json("doctor")
+    assert found["problems"] == []
+    assert found["database"]["conversations"] == 1
+    assert found["packages"]["torch"]
+    assert "All is well." in cli("doctor").stdout
+
+
+def test_models_lists_none_before_the_first_fetch_and_rm_names_what_is_unknown(cli):
+    assert json.loads(cli("models", "list", "--json").stdout) == []
+    assert "No model was fetched yet" in cli("models").stderr
+    assert cli("models", "rm", "nothing", status=1).stderr.startswith("treechat: ")
+
+
+def test_completion_prints_a_script_for_each_shell(cli):
+    for shell in ("zsh", "fish"):
+        assert "_TREECHAT_COMPLETE" in cli("completion", shell).stdout
+    cli("completion", "tcsh", status=2)
