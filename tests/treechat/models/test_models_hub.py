@@ -1,0 +1,158 @@
+"""The hub: the real client against a small hub of our own on this machine, and against none."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from treechat.errors import ModelError
+from treechat.models import hub
+
+COMMIT = "c" * 40
+GOOD = {
+    "config.json": b"{}",
+    "model.safetensors": b"w" * 300_000,
+    "tokenizer.json": b"{}",
+    "pytorch_model.bin": b"a pickle",
+    "modeling_evil.py": b"import os",
+    "onnx/model.safetensors": b"another format",
+}
+REPOS = {
+    "org/good": GOOD,
+    "org/pickles": {"config.json": b"{}", "pytorch_model.bin": b"a pickle"},
+    "org/ggufs": {"x-Q4.gguf": b"GGUF"},
+}
+RESOLVE = """
+import json, sys
+from treechat import errors, models
+seen = []
+try:
+    files = models.resolve(sys.argv[1], seen.append)
+    out = {"path": str(files.path), "source": files.source, "ready": models.is_ready(sys.argv[1])}
+    out["installed"] = [m.name for m in models.installed()]
+    out["done"] = max(p.done for p in seen) if seen else None
+    if sys.argv[2:] == ["remove"]:
+        out["freed"] = models.remove(files.name)
+        out["after"] = [m.name for m in models.installed()]
+except errors.ModelError as error:
+    out = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+print(json.dumps(out))
+"""
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub's API as a download of public files takes."""
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        parts = self.path.split("?")[0].strip("/").split("/")
+        api = parts[0] == "api"
+        repo = "/".join(parts[2:4] if api else parts[:2])
+        if repo == "org/gated" or repo not in REPOS:
+            code = "GatedRepo" if repo == "org/gated" else "RepoNotFound"
+            return self.answer(403 if repo == "org/gated" else 404, b"{}", {"X-Error-Code": code})
+        names = REPOS[repo]
+        if not api:
+            content = names["/".join(parts[4:])]
+            return self.answer(200, content, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'})
+        files = [{"type": "file", "path": n, "size": len(c), "oid": "0" * 40} for n, c in names.items()]
+        if "tree" in parts:
+            return self.answer(200, json.dumps(files).encode())
+        siblings = [{"rfilename": name} for name in names]
+        return self.answer(200, json.dumps({"id": repo, "sha": COMMIT, "siblings": siblings}).encode())
+
+    def answer(self, status, content, headers=None):
+        self.send_response(status)
+        for name, value in {"X-Repo-Commit": COMMIT, **(headers or {})}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def ask(tmp_path):
+    """Resolve in a process of its own, since huggingface_hub reads its environment when it is imported."""
+
+    def run(spec, *more, **variables):
+        proxies = {name for name in os.environ if name.lower().endswith("_proxy")}
+        environment = {name: value for name, value in os.environ.items() if name not in proxies}
+        environment |= {"HF_HOME": str(tmp_path / "hf"), "TREECHAT_CACHE_DIR": str(tmp_path / "cache")}
+        environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", **variables}
+        command = [sys.executable, "-c", RESOLVE, spec, *more]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == "", "nothing may be written over the screen"
+        return json.loads(done.stdout)
+
+    return run
+
+
+def test_a_hub_model_is_fetched_without_pickles_and_code_then_used_offline_and_removed(ask, endpoint, tmp_path):
+    first = ask("org/good", HF_ENDPOINT=endpoint)
+    names = {path.name for path in (tmp_path / "hf").rglob("snapshots/*/**/*")}
+    assert names == {"config.json", "model.safetensors", "tokenizer.json"}
+    assert first["source"] == "hub:org/good"
+    assert first["ready"]
+    assert first["installed"] == ["org/good"]
+    assert first["done"] >= 300_000
+    again = ask("org/good", "remove", HF_ENDPOINT=endpoint, HF_HUB_OFFLINE="1")
+    assert again["path"] == first["path"]
+    assert again["done"] is None
+    assert again["freed"] >= 300_000
+    assert again["after"] == []
+    assert not list((tmp_path / "hf").rglob("*.safetensors"))
+
+
+def test_repositories_that_cannot_be_used_are_refused_with_what_would_work(ask, endpoint):
+    pickles = ask("org/pickles", HF_ENDPOINT=endpoint)
+    assert "pickles only" in pickles["message"]
+    ggufs = ask("org/ggufs", HF_ENDPOINT=endpoint)
+    assert ggufs["hint"] == "Name one of them: org/ggufs/x-Q4.gguf"
+
+
+def test_an_unknown_and_a_gated_repository_are_told_apart(ask, endpoint):
+    unknown = ask("org/unknown", HF_ENDPOINT=endpoint)
+    assert unknown["error"] == "ModelError"
+    assert "no model org/unknown" in unknown["message"]
+    assert "hf auth login" in ask("org/gated", HF_ENDPOINT=endpoint)["hint"]
+
+
+def test_a_hub_that_cannot_be_reached_means_offline(ask):
+    answer = ask("org/good", HF_ENDPOINT="http://127.0.0.1:9")
+    assert answer["error"] == "Offline"
+    assert "--model" in answer["hint"]
+
+
+def test_offline_mode_means_offline_and_says_which_variable(ask):
+    answer = ask("org/good", HF_HUB_OFFLINE="1")
+    assert answer["error"] == "Offline"
+    assert "HF_HUB_OFFLINE" in answer["message"]
+
+
+@pytest.mark.parametrize("names", [[], ["README.md"], ["unet/model.safetensors"]])
+def test_a_repository_without_weights_at_its_top_is_refused(names):
+    with pytest.raises(ModelError, match=r"no \.safetensors"):
+        hub._check_names("org/m", names)
