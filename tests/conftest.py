@@ -8,15 +8,19 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 
-from treechat import models, paths
-
-_CACHE_DIR = paths.cache_dir()
+_CACHE_DIR = os.environ.get("TREECHAT_CACHE_DIR")
 """Read now, before any test sets a cache directory of its own."""
 
 
 @pytest.fixture(scope="session")
-def default_model() -> models.ModelFiles:
+def default_model():
     """The default model's files, fetched and converted at the first use of all; the workers share one conversion."""
+    # Imported here: the tests of engine and kernels run where the app's libraries are absent.
+    from treechat import models
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TREECHAT_CACHE_DIR", str(_CACHE_DIR))
+        if _CACHE_DIR is None:
+            patch.delenv("TREECHAT_CACHE_DIR", raising=False)
+        else:
+            patch.setenv("TREECHAT_CACHE_DIR", _CACHE_DIR)
         return models.resolve()
