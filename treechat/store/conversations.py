@@ -180,6 +180,10 @@ def repaired_tree(nodes: Sequence[Node]) -> tuple[Tree, list[str]]:
             notes.append(f"{short_id(node.id)} lost its parent and became a root")
     safe: set[str] = set()
     for node in nodes:
+        parent_id = parents[node.id]
+        if parent_id is None or parent_id in safe:
+            safe.add(node.id)
+            continue
         walked: dict[str, None] = {}
         current: str | None = node.id
         while current is not None and current not in safe and current not in walked:

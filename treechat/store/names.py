@@ -10,7 +10,7 @@ from treechat.store.conversations import CONVERSATION_COLUMNS, conversation_from
 from treechat.store.ids import short_id
 from treechat.store.nodes import Nodes
 from treechat.store.values import Resolved
-from treechat.tree import Conversation, Tree
+from treechat.tree import Conversation
 
 STEPS = re.compile(r"(?P<base>.+?)~(?P<steps>\d*)", re.DOTALL)
 HINT = "A node is named by the beginning of its id, @ (current), @~2 (two up from there) or a label"
@@ -97,15 +97,14 @@ class Names(Nodes):
         return Resolved(self.node(visible[0][0]), visible[0][1])
 
     def _up(self, start: Resolved, steps: int) -> Resolved:
-        node, conversation_id = start
-        tree: Tree | None = None
+        node, seen = start.node, {start.node.id}
         for step in range(steps):
-            tree = tree or self.load_tree(conversation_id)
-            parent_id = tree[node.id].parent_id
-            if parent_id is None:
+            # A damaged tree may go round.
+            if node.parent_id is None or node.parent_id in seen:
                 raise NodeNotFound(f"{short_id(start.node.id)} has only {step} nodes above it", HINT)
-            node = tree[parent_id]
-        return Resolved(node, conversation_id)
+            node = self.node(node.parent_id)
+            seen.add(node.id)
+        return Resolved(node, start.conversation_id)
 
 
 def _require_one(name: str, ids: list[str]) -> None:

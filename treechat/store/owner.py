@@ -60,16 +60,24 @@ def _started(pid: int) -> str | None:
     return None
 
 
-def _started_linux(pid: int) -> str:
+def _started_linux(pid: int) -> str | None:
     try:
         stat = (PROC / str(pid) / "stat").read_text(errors="replace")
-        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
     except OSError:
-        return ""
+        return "" if (PROC / "self" / "stat").exists() else None
     # The name, in parentheses, may itself hold spaces and parentheses: the fields are counted after the last one.
     fields = stat.rpartition(")")[2].split()
     state, start_ticks = fields[0], fields[19]
-    return "" if state in "ZXx" else f"{boot} {start_ticks}"
+    return "" if state in "ZXx" else f"{_boot()} {start_ticks}"
+
+
+@functools.lru_cache(maxsize=1)
+def _boot() -> str:
+    """Names this run of the machine: ticks are counted from its start."""
+    try:
+        return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _started_ps(pid: int) -> str | None:
@@ -78,4 +86,5 @@ def _started_ps(pid: int) -> str | None:
         answer = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
     except OSError:
         return None
-    return answer.stdout.strip()
+    # No such process is a silent failure; anything said means that ps could not look.
+    return None if answer.stderr else answer.stdout.strip()

@@ -139,8 +139,8 @@ V001 = (
         INSERT INTO nodes_fts(rowid, text) VALUES (new.seq, new.text);
     END
     """,
-    # The order of the recursive part makes the walk go depth first, siblings in order of creation;
-    # CROSS JOIN keeps the planner from reordering it.
+    # The order of the recursive part makes the walk go depth first, siblings in order of creation; the LIMIT
+    # keeps SQLite from dropping that order as useless to the outer join, and CROSS JOIN from turning the join round.
     """
     CREATE VIEW tree AS
     WITH RECURSIVE walk(conversation, depth, seq, id) AS (
@@ -151,7 +151,7 @@ V001 = (
         FROM walk w JOIN nodes p ON p.id = w.id
         JOIN nodes n ON n.conversation_id = p.conversation_id AND n.parent_id = p.id
         WHERE NOT n.hidden
-        ORDER BY 1, 2 DESC, 3
+        ORDER BY 1, 2 DESC, 3 LIMIT -1
     )
     SELECT c.title AS conversation, w.depth AS depth, substr(n.id, 1, 8) AS node,
            printf('%*s%s: %s', 2 * min(w.depth, 40), '', n.role, n.preview) AS line,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from treechat.errors import StoreError
 from treechat.store.checks import Checks
 from treechat.store.connection import connect
 from treechat.store.events import Events
@@ -28,11 +30,9 @@ class Store(Replies, Events, Names, Search, Checks):
         file that is not ours, is damaged, was written by a newer version, or cannot be opened.
         """
         store = cls(connect(path), path)
-        try:
+        # A file that can only be read, or that another process is writing to for long, opens without this.
+        with suppress(StoreError):
             store.mark_interrupted()
-        except BaseException:
-            store.close()
-            raise
         return store
 
     def __enter__(self) -> Self:

@@ -40,10 +40,16 @@ def test_operators_are_words(store, conversation):
 
 def test_what_has_no_words_is_found_as_it_stands(store, conversation):
     a, b, c = fill(store, conversation, "f: int -> str", "今天天气很好", "100% sure_thing")
-    assert found(store, "->") == [a]
+    assert found(store, "->") == found(store, "str ->") == [a]
     assert found(store, "天气") == [b]
     assert found(store, "%") == [c]
     assert "天气" in store.search("天气")[0].snippet
+
+
+def test_a_whole_page_is_a_query(store, conversation):
+    page = "many words -> " * 5000
+    (a,) = fill(store, conversation, page)
+    assert found(store, page) == found(store, page.replace("->", "")) == [a]
 
 
 def test_hidden_nodes_and_conversations_are_not_found(store, conversation):

@@ -1,0 +1,57 @@
+"""A database of each past version opens, with all that it held, in the same shape as a new one.
+
+`v001.sql`, and one more file for each later version, is what that version wrote; it is never changed.
+"""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from treechat.store import Store
+from treechat.store.schema import MIGRATIONS
+from treechat.tree import Span
+
+PAST = sorted(Path(__file__).parent.glob("v*.sql"))
+
+
+@pytest.fixture(params=PAST, ids=lambda path: path.stem)
+def past_db(request, db_path):
+    db_path.parent.mkdir()
+    conn = sqlite3.connect(db_path)
+    conn.executescript(request.param.read_text())
+    conn.close()
+    return db_path
+
+
+def shape(store):
+    query = "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type, name"
+    return [(kind, name, " ".join(sql.split())) for kind, name, sql in store._conn.execute(query)]
+
+
+def test_every_migration_has_a_database_of_its_version():
+    assert [path.stem for path in PAST] == [f"v{name[:3]}" for name in MIGRATIONS]
+
+
+def test_a_past_database_gets_the_shape_of_a_new_one(past_db, store):
+    with Store.open(past_db) as past:
+        assert shape(past) == shape(store)
+
+
+def test_a_past_database_keeps_all_that_it_held(past_db):
+    with Store.open(past_db) as past:
+        assert past.verify() == []
+        (info,) = past.conversations()
+        assert (info.title, info.num_nodes, info.num_forks) == ("From version 1", 4, 0)
+        assert past.conversation(info.id).meta == {"template": "chatml"}
+        assert past.find_source("chatgpt", "abc").id == info.id
+        reply = past.resolve("node0003").node
+        assert past.text(reply.id) == "The oak."
+        assert past.span(reply.id, "tok") == Span("tok", (8, 9), (-0.5, -0.25))
+        assert (past.turn(reply.id).seed, past.turn(reply.id).sampling) == (7, {"temperature": 0.5})
+        half = past.resolve("node0005").node
+        assert (half.status, past.text(half.id)) == ("interrupted", "Half a reply")
+        assert past.span(half.id, "tok") == Span("tok", (10, 11, 12), (-1.0, -1.0, -2.0))
+        assert [hit.node_id for hit in past.search("acorns")] == ["node0002node0002"]
+        assert past.undo().kind == "hide"
+        assert past.resolve("second").node.id == "node0004node0004"
