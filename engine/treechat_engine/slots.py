@@ -19,8 +19,11 @@ import torch
 
 from treechat_engine.api import EngineError
 
-MAX_GAP = 512  # slots, or 1/32 of the pool where that is more: about a turn of chat
-MIN_GAP = 32
+# Slots. A gap is at most a turn of chat, or 1/32 of the pool where that is more. Once the pool is full, small gaps only
+# break up the little that is free: with at least 32, the paths of the long session in `tests/bench/bench_cache.py` had
+# twice as many runs as with at least 256. A small pool has smaller ones.
+MAX_GAP = 512
+MIN_GAP = 256
 
 LayerShape = tuple[int, int, int]  # num_kv_heads, k_dim, v_dim
 
@@ -56,6 +59,7 @@ class FreeSlots:
         self.num_slots = num_slots
         self.num_free = 0
         self._max_gap = max(MAX_GAP, num_slots // 32)
+        self._min_gap = min(MIN_GAP, num_slots // 64)
         self._is_free = bytearray(num_slots)
         self._len_at: dict[int, int] = {}
         self._start_before: dict[int, int] = {}
@@ -78,7 +82,7 @@ class FreeSlots:
             start, length = self._largest()
             size = min(left, length)
             gap = min(self._max_gap, (length - size - room) // 2)
-            if start == 0 or gap < MIN_GAP:
+            if start == 0 or gap < self._min_gap:
                 gap = 0
             runs.append((start + gap, size))
             self._carve(start, *runs[-1])

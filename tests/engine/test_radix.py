@@ -155,12 +155,13 @@ def test_eviction_takes_the_least_recently_used_leaf_and_only_what_is_needed_of_
 def test_a_trunk_goes_after_its_last_branch_and_counts_as_used_with_it() -> None:
     tree = RadixTree()
     trunk = tree.insert([1, 2], [0, 1]).node
-    tree.insert([7, 7], [2, 3])
+    other = tree.insert([7, 7], [2, 3]).node
     tree.insert([3, 4], [4, 5], trunk)
-    assert tree.evict(2) == [2, 3]
+    tree.lock(other)
     assert tree.evict(2) == [4, 5]
-    tree.insert([8], [6])
-    assert sorted(tree.evict(3)) == [0, 1, 6]
+    tree.unlock(other)
+    assert tree.evict(2) == [2, 3]
+    assert tree.evict(2) == [0, 1]
 
 
 def test_policies_order_by_use_by_count_and_by_age() -> None:
