@@ -46,7 +46,7 @@ def convert_gguf(gguf: Path, into: Path, progress: ProgressCallback) -> None:
         text = steps[-1] if steps else f"Converting {gguf.name}"
         progress(Progress("convert", max(0, len(steps) - 1), _NUM_STEPS, text))
 
-    command = [sys.executable, "-m", "treechat.models.conversion", str(gguf.resolve()), str(into.resolve())]
+    command = [sys.executable, "-m", "treechat.models.conversion", str(gguf.absolute()), str(into.absolute())]
     exit_status = run_watched(command, cwd=into, environment=environment, output=log, watch=watch)
     if exit_status != 0:
         raise _failure(gguf, header.num_params, exit_status, log)

@@ -23,6 +23,8 @@ WANTED = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "merges
 UNWANTED = ["*/*", "*.bin", "*.pt", "*.pth", "*.py", "*.pkl", "consolidated*"]
 """Sub-folders (other formats, checkpoints) and everything that could run code."""
 
+_LOOKUP_TIMEOUT_S = 15.0
+
 
 def cached_snapshot(hub_id: str) -> Path | None:
     """The directory of a hub model that is on this machine and whole, or None. Asks no network."""
@@ -49,7 +51,8 @@ def fetch_snapshot(hub_id: str, progress: ProgressCallback) -> Path:
     hush()
     progress(Progress("fetch", 0, None, f"Looking up {hub_id}"))
     with hub_errors(hub_id):
-        names = HfApi().list_repo_files(hub_id)
+        info = HfApi().model_info(hub_id, timeout=_LOOKUP_TIMEOUT_S)
+        names = [file.rfilename for file in info.siblings or ()]
         _check_names(hub_id, names)
         found = Path(
             snapshot_download(
@@ -65,14 +68,26 @@ def fetch_snapshot(hub_id: str, progress: ProgressCallback) -> Path:
     return found
 
 
+def cached_gguf(hub_id: str, filename: str) -> Path | None:
+    """A GGUF of a hub repository that is on this machine, or None. Asks no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(hub_id, filename)
+    return Path(found) if isinstance(found, str) else None
+
+
 def fetch_gguf(hub_id: str, filename: str, progress: ProgressCallback) -> Path:
-    """Fetch one GGUF file of a hub repository. Errors as `fetch_snapshot`."""
-    from huggingface_hub import hf_hub_download
+    """Fetch one GGUF file of a hub repository, if it is not here. Errors as `fetch_snapshot`."""
+    if cached := cached_gguf(hub_id, filename):
+        return cached
+    from huggingface_hub import HfApi, hf_hub_download
 
     hush()
-    progress(Progress("fetch", 0, None, f"Fetching {filename}"))
+    progress(Progress("fetch", 0, None, f"Looking up {hub_id}"))
     with hub_errors(hub_id):
-        return Path(hf_hub_download(hub_id, filename)).resolve(strict=True)
+        # Asked first because it fails at once where there is no network; the download tries for half a minute.
+        HfApi().model_info(hub_id, timeout=_LOOKUP_TIMEOUT_S)
+        return Path(hf_hub_download(hub_id, filename, tqdm_class=_reporting_bar(hub_id, progress)))
 
 
 def _check_names(hub_id: str, names: list[str]) -> None:
@@ -103,7 +118,9 @@ def hub_errors(hub_id: str) -> Iterator[None]:
         raise ModelError(
             f"{hub_id} is gated", f"Accept its terms at huggingface.co/{hub_id}, then run `hf auth login`"
         ) from error
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError) as error:
+    except errors.RemoteEntryNotFoundError as error:
+        raise ModelError(f"{hub_id} has no such file", f"See huggingface.co/{hub_id}/tree/main") from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise ModelError(
             f"the hub has no model {hub_id}, or it is private", "Check the spelling, or run `hf auth login`"
         ) from error

@@ -42,7 +42,8 @@ def _parse(spec: str | None) -> _Named:
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise ModelError(f"{spec} is neither a directory nor a .gguf file", "Name the directory that holds it")
-        return _Named("gguf", str(path.resolve()))
+        # Not resolved: what a link in the hub's cache points to has no suffix, and transformers goes by that.
+        return _Named("gguf", str(path.absolute()))
     if any(spec == model.name for model in registry.installed()):
         return _Named("installed", spec)
     hub_id = spec.removeprefix("hub:")
@@ -91,8 +92,11 @@ def is_ready(spec: str | None = None) -> bool:
     if named.kind == "gguf":
         path = Path(named.value)
         return registry.find(_gguf_dir_name(path, path.stem)) is not None
+    if named.filename:
+        cached = hub.cached_gguf(named.value, named.filename)
+        return cached is not None and registry.find(_gguf_dir_name(cached, cached.stem)) is not None
     if named.kind == "hub":
-        return not named.filename and hub.cached_snapshot(named.value) is not None
+        return hub.cached_snapshot(named.value) is not None
     return True
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -70,7 +71,7 @@ def test_the_steps_are_reported_in_order(converted):
 def test_a_second_start_neither_converts_nor_reports_wherever_the_file_is(converted, tiny_gguf, tmp_path, monkeypatch):
     files, _ = converted
     monkeypatch.setenv("TREECHAT_CACHE_DIR", str(files.path.parents[1]))
-    moved = shutil.copy(tiny_gguf, tmp_path / tiny_gguf.name)
+    moved = Path(shutil.copy(tiny_gguf, tmp_path / tiny_gguf.name))
     seen = []
     assert models.is_ready(str(moved))
     assert models.resolve(str(moved), seen.append) == files

@@ -25,7 +25,7 @@ GOOD = {
 REPOS = {
     "org/good": GOOD,
     "org/pickles": {"config.json": b"{}", "pytorch_model.bin": b"a pickle"},
-    "org/ggufs": {"x-Q4.gguf": b"GGUF"},
+    "org/ggufs": {},
 }
 RESOLVE = """
 import json, sys
@@ -60,7 +60,9 @@ class Hub(BaseHTTPRequestHandler):
             return self.answer(403 if repo == "org/gated" else 404, b"{}", {"X-Error-Code": code})
         names = REPOS[repo]
         if not api:
-            content = names["/".join(parts[4:])]
+            content = names.get("/".join(parts[4:]))
+            if content is None:
+                return self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})
             return self.answer(200, content, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'})
         files = [{"type": "file", "path": n, "size": len(c), "oid": "0" * 40} for n, c in names.items()]
         if "tree" in parts:
@@ -82,7 +84,8 @@ class Hub(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def endpoint():
+def endpoint(tiny_gguf):
+    REPOS["org/ggufs"]["Tiny-Q8_0.gguf"] = tiny_gguf.read_bytes()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -130,7 +133,17 @@ def test_repositories_that_cannot_be_used_are_refused_with_what_would_work(ask, 
     pickles = ask("org/pickles", HF_ENDPOINT=endpoint)
     assert "pickles only" in pickles["message"]
     ggufs = ask("org/ggufs", HF_ENDPOINT=endpoint)
-    assert ggufs["hint"] == "Name one of them: org/ggufs/x-Q4.gguf"
+    assert ggufs["hint"] == "Name one of them: org/ggufs/Tiny-Q8_0.gguf"
+
+
+def test_one_gguf_of_a_repository_is_fetched_converted_and_used_offline(ask, endpoint):
+    first = ask("org/ggufs/Tiny-Q8_0.gguf", HF_ENDPOINT=endpoint)
+    assert first["source"] == "hub:org/ggufs/Tiny-Q8_0.gguf"
+    assert first["installed"] == ["tiny-q8_0"]
+    assert first["ready"]
+    again = ask("org/ggufs/Tiny-Q8_0.gguf", HF_HUB_OFFLINE="1")
+    assert (again["path"], again["done"]) == (first["path"], None)
+    assert ask("org/ggufs/other.gguf", HF_ENDPOINT=endpoint)["message"] == "org/ggufs has no such file"
 
 
 def test_an_unknown_and_a_gated_repository_are_told_apart(ask, endpoint):
