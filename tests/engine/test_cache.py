@@ -141,7 +141,7 @@ class CacheAgainstPrefixes(RuleBasedStateMachine):
         assert self.cache.num_free == self.cache.num_slots
 
 
-CacheAgainstPrefixes.TestCase.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+CacheAgainstPrefixes.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 TestCacheAgainstPrefixes = CacheAgainstPrefixes.TestCase
 
 

@@ -94,7 +94,7 @@ class TreeAgainstPrefixes(RuleBasedStateMachine):
             assert self.tree.slots_of(node) == self.expected_slots(ids)
 
 
-TreeAgainstPrefixes.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TreeAgainstPrefixes.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 TestTreeAgainstPrefixes = TreeAgainstPrefixes.TestCase
 
 

@@ -100,7 +100,7 @@ def test_runs_are_maximal_and_keep_the_order_of_the_path() -> None:
     assert runs_of([5, 6, 7, 3, 2, 3, 4, 9]) == [(5, 3), (3, 1), (2, 3), (9, 1)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_no_slot_is_ever_given_twice_and_every_one_comes_back(data: st.DataObject) -> None:
     pool, held = make_pool(97), []
