@@ -47,7 +47,8 @@ class Engine:
     """
 
     def __init__(self, model: Any, config: EngineConfig | None = None, *, poison: bool = False) -> None:
-        """model: a transformers causal language model, already built. poison: free slots hold NaN (for tests).
+        """model: a transformers causal language model, already built. poison: for tests, free slots hold
+        NaN and the cache is checked after every step.
 
         Raises UnsupportedModelError where the model cannot be run exactly.
         """
@@ -81,7 +82,7 @@ class Engine:
         limits = [length for length in (config.max_model_len, spec.max_len) if length]
         self.max_model_len = min(limits, default=num_slots)
         scheduler = Scheduler(self.cache, config.max_batch, config.prefill_chunk)
-        return Worker(runner, scheduler, config.num_threads or torch.get_num_threads())
+        return Worker(runner, scheduler, config.num_threads or torch.get_num_threads(), checks=poison)
 
     @classmethod
     def load(

@@ -94,6 +94,12 @@ class Request:
             self._computed_tokens = cached_len
             self._started_at = time.monotonic()
 
+    def shared_prefill(self) -> None:
+        """Notes that another request of the same prompt just computed all of it, the logits at its end included."""
+        if self._cached_tokens is None:
+            self._cached_tokens = self._computed_tokens = self.prompt_len
+            self._started_at = time.monotonic()
+
     def computed(self, num_tokens: int) -> None:
         self.num_computed += num_tokens
         self._computed_tokens = max(self._computed_tokens, min(self.num_computed, self.prompt_len))

@@ -54,6 +54,16 @@ class Scheduler:
         assert request.lease is not None, f"request {request.id} holds no lease"
         self.cache.commit(request.lease, request.ids[: request.num_computed])
 
+    def twins(self, request: Request) -> list[Request]:
+        """Waiting requests of the same prompt as `request`, which just reached its end, as far as the batch has room.
+
+        The logits that end the prompt are theirs too, so they start with a token and no forward.
+        """
+        if request.num_sampled:
+            return []
+        same = [r for r in self.waiting if not r.is_warm and not r.is_cancelled and r.ids == request.ids]
+        return sorted(same, key=_order)[: max(0, self.max_batch - len(self.running))]
+
     def plan(self) -> list[Planned]:
         """The next step; empty where nothing can run. Admits, and takes slots back, as needed."""
         planned: list[Planned] = []

@@ -14,6 +14,10 @@ from treechat_engine.sampling import Sampler, sample
 from treechat_engine.scheduler import Planned, Scheduler
 
 
+# A shorter prefill says little of how fast a long one goes.
+_MIN_RATED_PREFILL = 32
+
+
 class Rate:
     """A moving estimate of tokens per second, None before the first."""
 
@@ -26,9 +30,12 @@ class Rate:
 
 
 class Worker:
-    """Owns the scheduler and the runner. Other threads take `lock` to read or to change the queue, then `wake`."""
+    """Owns the scheduler and the runner. Other threads take `lock` to read or to change the queue, then `wake`.
 
-    def __init__(self, runner: ModelRunner, scheduler: Scheduler, num_threads: int) -> None:
+    checks: whether the cache's invariants are asserted after every step (for tests: it costs the size of the pool).
+    """
+
+    def __init__(self, runner: ModelRunner, scheduler: Scheduler, num_threads: int, checks: bool = False) -> None:
         self.lock = threading.Condition()
         self.scheduler = scheduler
         self.prefill_rate = Rate()
@@ -36,6 +43,7 @@ class Worker:
         self.is_closed = False
         self._runner = runner
         self._num_threads = num_threads
+        self._checks = checks
         self._thread = threading.Thread(target=self._run, name="treechat-engine", daemon=True)
 
     def start(self) -> None:
@@ -129,10 +137,15 @@ class Worker:
         self._measure(planned, time.monotonic() - started_at)
         with self.lock:
             for item in planned:
-                self._advance(item, tokens.get(item.request))
+                self._advance(item, tokens.pop(item.request, None))
+            for twin, token in tokens.items():
+                twin.shared_prefill()
+                self._deliver(twin, token)
+            if self._checks:
+                self.scheduler.cache.check()
 
     def _compute(self, planned: list[Planned]) -> dict[Request, Token]:
-        """One forward, and a token for each request that reached its end."""
+        """One forward, and a token for each request that reached its end, and for its twins that wait."""
         batch: list[Work] = []
         sampling: list[tuple[Request, Sampler]] = []
         for item in planned:
@@ -146,7 +159,15 @@ class Worker:
         logits = self._runner.step(batch)
         if not sampling:
             return {}
+        rows = list(range(len(sampling)))
+        with self.lock:
+            for row, (request, _) in enumerate(tuple(sampling)):
+                for twin in self.scheduler.twins(request):
+                    if twin.sampler is not None and (twin, twin.sampler) not in sampling:
+                        sampling.append((twin, twin.sampler))
+                        rows.append(row)
         with torch.inference_mode():
+            logits = logits if len(rows) == logits.shape[0] else logits[rows]
             tokens = sample(logits, [sampler for _, sampler in sampling])
         return dict(zip((request for request, _ in sampling), tokens, strict=True))
 
@@ -157,15 +178,20 @@ class Worker:
         if is_prefill:
             self.scheduler.commit(request)
         if token is not None:
-            request.deliver(token)
-            reason = request.stop_reason()
-        else:
-            reason = "length" if request.is_warm and request.num_remaining == 0 else None
-        if reason is not None:
+            self._deliver(request, token)
+        elif request.is_warm and request.num_remaining == 0:
+            self.scheduler.end(request)
+            request.finish("length")
+
+    def _deliver(self, request: Request, token: Token) -> None:
+        request.deliver(token)
+        if (reason := request.stop_reason()) is not None:
             self.scheduler.end(request)
             request.finish(reason)
 
     def _measure(self, planned: list[Planned], seconds: float) -> None:
         num_tokens = sum(item.num_tokens for item in planned)
-        is_prefill = any(item.num_tokens > 1 for item in planned)
-        (self.prefill_rate if is_prefill else self.decode_rate).add(num_tokens, seconds)
+        if all(item.num_tokens == 1 for item in planned):
+            self.decode_rate.add(num_tokens, seconds)
+        elif num_tokens >= _MIN_RATED_PREFILL or self.prefill_rate.value is None:
+            self.prefill_rate.add(num_tokens, seconds)
