@@ -13,7 +13,6 @@ from treechat_engine.runner import ModelRunner, Work
 from treechat_engine.sampling import Sampler, sample
 from treechat_engine.scheduler import Planned, Scheduler
 
-
 # A shorter prefill says little of how fast a long one goes.
 _MIN_RATED_PREFILL = 32
 
