@@ -66,7 +66,8 @@ class Reference:
 
     def decode(self, num_tokens: int) -> float:
         """Tokens per second of the whole batch after the first token of each."""
-        self._cache.crop(self._ids.shape[1] - 1)
+        # Counted from the end, which every version of transformers takes. The prompt's last token is computed again.
+        self._cache.crop(self._ids.shape[1] - 1 - self._cache.get_seq_length())
         times: list[float] = []
 
         def clock(_: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:

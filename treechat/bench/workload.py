@@ -32,14 +32,21 @@ QUICK = Sizes((256,), 64, (29,), 3, 16, (1,), (64,), 16, 1)
 
 
 class Prompts:
-    """Random token ids, the same ones for the same seed. No two prompts share a beginning by more than chance."""
+    """Random token ids, the same ones for the same seed. No two draws begin with the same id while there are others."""
 
     def __init__(self, vocab_size: int, seed: int = 0) -> None:
         self._random = random.Random(seed)
         self._vocab_size = vocab_size
+        self._begun: set[int] = set()
 
     def draw(self, length: int) -> list[int]:
-        return self._random.choices(range(self._vocab_size), k=length)
+        ids = self._random.choices(range(self._vocab_size), k=length)
+        if len(self._begun) >= self._vocab_size // 2:
+            self._begun.clear()
+        while ids[0] in self._begun:
+            ids[0] = self._random.randrange(self._vocab_size)
+        self._begun.add(ids[0])
+        return ids
 
 
 class FirstToken(NamedTuple):

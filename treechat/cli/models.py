@@ -10,11 +10,12 @@ from treechat.cli.output import print_json, say, size, table
 
 
 @click.group(cls=Commands, invoke_without_command=True)
+@json_option
 @click.pass_context
-def models(ctx: click.Context) -> None:
+def models(ctx: click.Context, as_json: bool) -> None:
     """List or remove fetched models."""
     if ctx.invoked_subcommand is None:
-        ctx.invoke(list_, as_json=False)
+        ctx.invoke(list_, as_json=as_json)
 
 
 @models.command(name="list")
