@@ -16,7 +16,7 @@ from treechat_engine.api import UnsupportedModelError
 from treechat_engine.context import AttentionOptions, SequenceSlice, current
 from treechat_engine.slots import SlotPool
 from treechat_kernels.attention import dense_attention, extend_attention
-from treechat_kernels.runs import Pieces, clip_runs, cut_pieces, path_attention, slot_tensor
+from treechat_kernels.runs import Pieces, clip_runs, cut_pieces, path_attention, slot_tensor, view_run
 
 ATTENTION_NAME = "treechat"
 # Options that would change the result if they were ignored.
@@ -47,8 +47,7 @@ def treechat_attention(
         scaling if scaling is not None else query.shape[-1] ** -0.5, sliding_window, softcap or None, s_aux
     )
     layer: int = module.layer_idx  # type: ignore[assignment]  # nn.Module types every attribute as Tensor | Module
-    out = current().attend(layer, query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), options)
-    return out.unsqueeze(0), None
+    return current().attend(layer, query, key, value, options), None
 
 
 def register() -> None:
@@ -79,24 +78,28 @@ class PagedContext:
         k_pool, v_pool = self.pool.k[layer], self.pool.v[layer]
         self._write(k_pool, k)
         self._write(v_pool, v)
-        if not self._on_cpu or options.softcap is not None or q.shape[2] != v.shape[2]:
+        if not self._on_cpu or options.softcap is not None or q.shape[3] != v.shape[3]:
             return self._attend_gathered(q, k_pool, v_pool, self.sequences, options)
         if len(self.sequences) == 1:
             return self._attend_sequence(0, q, k, v, k_pool, v_pool, options)
-        out = q.new_empty(q.shape[0], q.shape[1], v.shape[2])
+        out = q.new_empty(1, q.shape[2], q.shape[1], v.shape[3])
         for i, sequence in enumerate(self.sequences):
             rows = slice(sequence.q_start, sequence.q_start + sequence.q_len)
-            out[rows] = self._attend_sequence(i, q[rows], k[rows], v[rows], k_pool, v_pool, options)
+            part = self._attend_sequence(i, q[:, :, rows], k[:, :, rows], v[:, :, rows], k_pool, v_pool, options)
+            out[:, rows] = part
         return out
 
-    def _write(self, pool: torch.Tensor, rows: torch.Tensor) -> None:
+    def _write(self, pool: torch.Tensor, new: torch.Tensor) -> None:
+        """Copies new [1, Hkv, T, D] to its slots."""
         if self._write_slots is not None:
-            pool.index_copy_(0, self._write_slots, rows)
-            return
-        done = 0
-        for first, length in self._write_runs:
-            pool.narrow(0, first, length).copy_(rows.narrow(0, done, length))
-            done += length
+            pool.index_copy_(0, self._write_slots, new[0].transpose(0, 1))
+        elif len(self._write_runs) == 1:
+            view_run(pool, *self._write_runs[0]).copy_(new)
+        else:
+            done = 0
+            for first, length in self._write_runs:
+                view_run(pool, first, length).copy_(new.narrow(2, done, length))
+                done += length
 
     def _attend_sequence(
         self,
@@ -134,8 +137,8 @@ class PagedContext:
             slots = self._slots = self._slots if self._slots is not None else self._path_slots(sequences)
         else:
             slots = self._path_slots(sequences)
-        return extend_attention(
-            q,
+        out = extend_attention(
+            q[0].transpose(0, 1),
             k_pool,
             v_pool,
             slots,
@@ -146,6 +149,7 @@ class PagedContext:
             softcap=options.softcap,
             sinks=options.sinks,
         )
+        return out.unsqueeze(0)
 
     def _path_slots(self, sequences: Sequence[SequenceSlice]) -> torch.Tensor:
         runs = [run for s in sequences for run in clip_runs(s.runs, 0, s.kv_len)]
@@ -161,13 +165,14 @@ class ProbeContext:
     def attend(
         self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: AttentionOptions
     ) -> torch.Tensor:
-        self.calls.append((layer, (k.shape[1], k.shape[2], v.shape[2]), options))
-        return dense_attention(
-            q,
-            k,
-            v,
+        self.calls.append((layer, (k.shape[1], k.shape[3], v.shape[3]), options))
+        out = dense_attention(
+            q[0].transpose(0, 1),
+            k[0].transpose(0, 1),
+            v[0].transpose(0, 1),
             scaling=options.scaling,
             sliding_window=options.sliding_window,
             softcap=options.softcap,
             sinks=options.sinks,
         )
+        return out.unsqueeze(0)

@@ -41,7 +41,7 @@ class ForwardContext(Protocol):
     def attend(
         self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: AttentionOptions
     ) -> torch.Tensor:
-        """q [T, Hq, Dk], k [T, Hkv, Dk], v [T, Hkv, Dv] of the new tokens -> [T, Hq, Dv]."""
+        """q [1, Hq, T, Dk], k [1, Hkv, T, Dk], v [1, Hkv, T, Dv] of the new tokens -> [1, T, Hq, Dv]."""
         ...
 
 

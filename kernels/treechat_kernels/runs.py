@@ -52,6 +52,13 @@ def cut_pieces(runs: Sequence[tuple[int, int]], start: int, stop: int) -> Pieces
     return Pieces(tuple(run for run in clipped if run[1] >= MIN_VIEW_LEN), slot_tensor(short))
 
 
+def view_run(pool: torch.Tensor, first: int, length: int) -> torch.Tensor:
+    """A run of the pool [S, Hkv, D] as [1, Hkv, length, D], in one operation: an eager decode makes thousands."""
+    _, num_heads, dim = pool.shape
+    row = num_heads * dim
+    return pool.as_strided((1, num_heads, length, dim), (row, dim, row, 1), first * row)
+
+
 def path_attention(
     q: torch.Tensor,
     k_pool: torch.Tensor,
@@ -62,47 +69,33 @@ def path_attention(
     scaling: float,
     sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Attention of the new tokens q [n, Hq, D] of one path, result [n, Hq, D]. Keys and values have the same width D.
+    """Attention of the new tokens q [1, Hq, n, D] of one path, result [1, n, Hq, D]. Keys and values have one width D.
 
-    pieces: what every new token sees, as slots of k_pool and v_pool [S, Hkv, D].
-    own: keys and values [n, Hkv, D] of the new tokens themselves, seen causally; None where pieces holds them (n = 1).
+    pieces: what every new token sees, as slots of k_pool and v_pool [S, Hkv, D], which are contiguous.
+    own: keys and values [1, Hkv, n, D] of the new tokens themselves, seen causally; None where pieces hold them, n = 1.
     """
-    q_len, num_q_heads, dim = q.shape
+    _, num_q_heads, q_len, dim = q.shape
     num_kv_heads = k_pool.shape[1]
     if q_len == 1:
-        heads_first = q.reshape(1, num_kv_heads, num_q_heads // num_kv_heads, dim)
-    else:
-        heads_first = q.transpose(0, 1).unsqueeze(0)
-    parts = []
-    for first, length in pieces.views:
-        k = k_pool.narrow(0, first, length)
-        v = v_pool.narrow(0, first, length)
-        parts.append(_attend(heads_first, k, v, scaling, False))
+        # The heads of a group see the same keys: as if they were query tokens of one head.
+        q = q.reshape(1, num_kv_heads, num_q_heads // num_kv_heads, dim)
+    parts = [
+        _flash(q, view_run(k_pool, *run), view_run(v_pool, *run), 0.0, False, attn_mask=None, scale=scaling)
+        for run in pieces.views
+    ]
     if pieces.gathered is not None:
-        k = k_pool.index_select(0, pieces.gathered)
-        v = v_pool.index_select(0, pieces.gathered)
-        parts.append(_attend(heads_first, k, v, scaling, False))
+        k, v = k_pool.index_select(0, pieces.gathered), v_pool.index_select(0, pieces.gathered)
+        length = pieces.gathered.shape[0]
+        k, v = view_run(k, 0, length), view_run(v, 0, length)
+        parts.append(_flash(q, k, v, 0.0, False, attn_mask=None, scale=scaling))
     if own is not None:
-        parts.append(_attend(heads_first, *own, scaling, True))
-    out = _merge(parts, sinks, q_len)
-    if q_len == 1:
-        return out.reshape(1, num_q_heads, dim)
-    return out[0].transpose(0, 1)
-
-
-def _attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float, causal: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """q [1, H, n, D] against k, v [m, Hkv, D] -> (out [1, H, n, D], log-sum-exp of the scores [1, H, n])."""
-    k, v = k.transpose(0, 1).unsqueeze(0), v.transpose(0, 1).unsqueeze(0)
-    out, lse = _flash(q, k, v, 0.0, causal, attn_mask=None, scale=scaling)
-    return out, lse
+        parts.append(_flash(q, *own, 0.0, True, attn_mask=None, scale=scaling))
+    out = parts[0][0] if len(parts) == 1 and sinks is None else _merge(parts, sinks, q_len)
+    return out.reshape(1, 1, num_q_heads, dim) if q_len == 1 else out.transpose(1, 2)
 
 
 def _merge(parts: list[tuple[torch.Tensor, torch.Tensor]], sinks: torch.Tensor | None, q_len: int) -> torch.Tensor:
     """Weighs partial results by their share of the softmax's denominator; a sink takes a share and gives nothing."""
-    if len(parts) == 1 and sinks is None:
-        return parts[0][0]
     lses = [lse for _, lse in parts]
     if sinks is not None:
         lse = lses[0]

@@ -85,10 +85,11 @@ def test_attention_over_runs_equals_the_reference(runs, q_len, with_sinks, dtype
     slots = slot_tensor(runs)
     own_slots = slots[kv_len - q_len :]
     pieces = cut_pieces(runs, 0, kv_len if q_len == 1 else kv_len - q_len)
-    own = None if q_len == 1 else (k_pool[own_slots], v_pool[own_slots])
-    out = path_attention(q, k_pool, v_pool, pieces, own, scaling=0.25, sinks=sinks)
+    fresh = [pool[own_slots].transpose(0, 1).unsqueeze(0) for pool in (k_pool, v_pool)]
+    own = None if q_len == 1 else (fresh[0], fresh[1])
+    out = path_attention(q.transpose(0, 1).unsqueeze(0), k_pool, v_pool, pieces, own, scaling=0.25, sinks=sinks)
     expected = extend_attention(q, k_pool, v_pool, slots, [kv_len], [q_len], scaling=0.25, sinks=sinks)
-    torch.testing.assert_close(out, expected, atol=2e-6 if dtype == torch.float32 else 1e-2, rtol=0)
+    torch.testing.assert_close(out[0], expected, atol=2e-6 if dtype == torch.float32 else 1e-2, rtol=0)
 
 
 def test_pieces_hold_each_position_once_and_gather_only_short_runs():
