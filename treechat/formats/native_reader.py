@@ -18,6 +18,8 @@ from treechat.tree import ROLES, STATUSES, Conversation, Node, Span, Turn, previ
 MAX_NODES = 1_000_000
 """Nodes of one conversation; the rest of a longer one is reported and left out."""
 
+_DECODER = json.JSONDecoder(parse_float=finite, parse_constant=finite)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _ID = re.compile(r"[\w.:-]{1,128}")
 
 
@@ -54,8 +56,10 @@ def _record(line: Line, name: str, report: ImportReport) -> dict[str, Any] | Non
         report.fail(where, "the line is too long")
         return None
     try:
-        value = json.loads(line.text, parse_float=finite, parse_constant=finite)
-        value, num_surrogates = without_surrogates(value)
+        value, num_surrogates = _DECODER.decode(line.text), 0
+        # UTF-8 has no surrogates: only an escape can have brought one.
+        if _SURROGATE.search(line.text):
+            value, num_surrogates = without_surrogates(value)
     except (ValueError, RecursionError) as error:
         report.fail(where, f"not JSON ({type(error).__name__})")
         return None
