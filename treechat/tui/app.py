@@ -167,7 +167,7 @@ class TreechatApp(Warming):
     def action_help(self) -> None:
         self.push_screen(HelpScreen(self.config.keymap))
 
-    def get_system_commands(self, screen: Screen) -> Iterable[SystemCommand]:
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         yield from super().get_system_commands(screen)
         for key in KEYS:
             if key.in_palette:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 from textual.app import App
 from textual.css.query import NoMatches
+from textual.screen import Screen
 
 from treechat.chat.session import Chat
 from treechat.chat.settings import Settings
@@ -32,11 +32,11 @@ class Base(App[None]):
 
     CSS_PATH = "treechat.tcss"
     TITLE = "treechat"
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (100, "-wide")]
 
     def __init__(self, store_path: Path | None, config: Config, conversation_id: str | None) -> None:
         """Raises StoreError where the database cannot be opened."""
         super().__init__()
+        self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
         self.config = config
         self.settings = Settings.from_config(config)
         self.store = Store.open(store_path)
@@ -57,14 +57,14 @@ class Base(App[None]):
     # Widgets
 
     @property
-    def base_screen(self):
+    def base_screen(self) -> Screen[object]:
         """The screen with the conversation, also while a window is open over it."""
         return self.screen_stack[0]
 
     @property
     def is_up(self) -> bool:
         """Whether there is a screen: timers and threads may come in after it has gone."""
-        return bool(self.screen_stack)
+        return bool(self.screen_stack) and bool(self.base_screen.query(TreePane))
 
     @property
     def tree_pane(self) -> TreePane:
@@ -116,6 +116,8 @@ class Base(App[None]):
         blocks = transcript.blocks
         if blocks is None or blocks.chat is not self.chat or blocks.node_ids != path:
             transcript.show(self.chat, path, anchor)
+        elif anchor == "end":
+            transcript.to_end()
         transcript.point(self.cursor_id, scroll=anchor == "keep")
         self.tree_pane.sync()
         self.tree_pane.point(self.cursor_id)

@@ -42,7 +42,7 @@ MOVING = (
     Key("move.root", "g,home", "app.root", "First message", "Where this tree begins"),
     Key("move.leaf", "G,end", "app.leaf", "Last message", "The end of this branch"),
     Key("move.here", "0", "app.here", "Current node", "Back to where the next message goes"),
-    Key("move.back", "backspace", "app.back", "Jump back", "Where you were before the last jump"),
+    Key("move.back", "backspace", "app.jump_back", "Jump back", "Where you were before the last jump"),
     Key("move.jump", "enter", "app.jump", "Jump here", "Make it current; a turn of yours is also taken for editing"),
     Key("move.find", "slash,ctrl+f", "app.find", "Search", "Find a message of this conversation"),
     Key("move.fold", "space", "app.fold", "Fold", "Hide or show what is below this row"),

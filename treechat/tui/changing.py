@@ -7,11 +7,13 @@ import re
 import shlex
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from treechat.errors import TreechatError
 from treechat.formats.document import Document, Message
 from treechat.formats.markdown import write_branch
+from treechat.store import Event
 from treechat.tui.navigating import Navigating
 from treechat.tui.screens.ask import AskScreen
 from treechat.tui.screens.pick import Choice, PickScreen
@@ -79,7 +81,7 @@ class Changing(Navigating):
     def action_redo(self) -> None:
         self._step_history(self.chat.redo, "done again", "Nothing to redo")
 
-    def _step_history(self, step, done: str, nothing: str) -> None:
+    def _step_history(self, step: Callable[[], Event | None], done: str, nothing: str) -> None:
         if self.chat.streaming:
             self.say("A reply is being written: esc stops it first")
             return
@@ -87,7 +89,11 @@ class Changing(Navigating):
         if event is None:
             self.say(nothing)
             return
-        if event.node_id in self.chat.tree and not self.chat.tree.is_hidden(event.node_id):
+        if (
+            event.node_id is not None
+            and event.node_id in self.chat.tree
+            and not self.chat.tree.is_hidden(event.node_id)
+        ):
             self.cursor_id = self.view_id = event.node_id
         self.redraw()
         self.say(f"{event.kind.replace('_', ' ')} {done}")

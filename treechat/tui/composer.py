@@ -36,7 +36,7 @@ class Composer(TextArea):
             tab_behavior="focus",
         )
 
-    def _on_key(self, event: events.Key) -> None:
+    async def _on_key(self, event: events.Key) -> None:
         # A text area takes enter as text before bindings are asked; what is bound here is not text.
         bound = self._bindings.key_to_bindings.get(event.key, [])
         if any(binding.action in ("submit", "newline") for binding in bound):

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 from textual import on
 
 from treechat.chat.events import ChatEvent, NodeAdded, ReplyFinished, TextAdded
 from treechat.chat.session import Chat
+from treechat.config import Config
 from treechat.errors import GenerationError, TreechatError
 from treechat.tui.changing import Changing
 from treechat.tui.composer import Composer
+from treechat.tui.plain import one_line
 from treechat_engine import EngineError
 
 
 class Generating(Changing):
     """The actions that need a model."""
 
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, store_path: Path | None, config: Config, conversation_id: str | None) -> None:
+        super().__init__(store_path, config, conversation_id)
         self.count = 1
         self.is_queued = False
         self._writing: set[Chat] = set()
@@ -35,6 +38,9 @@ class Generating(Changing):
 
     def send(self, text: str) -> None:
         """The text stays in the composer until its message is in the tree."""
+        if not self.chat.tree.nodes and not self.chat.title:
+            # Not the system prompt's words, which would be the same for every conversation.
+            self.chat.title = one_line(text)[:60]
         editing_id = self.editing_id
         if editing_id is not None and editing_id in self.chat.tree:
             events = self.chat.edit(editing_id, text)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from textual import on
 
+from treechat.config import Config
 from treechat.tui.base import Base
 from treechat.tui.runs import run_of
 from treechat.tui.transcript import Transcript
@@ -13,8 +16,8 @@ from treechat.tui.tree_pane import TreePane
 class Navigating(Base):
     """The actions that move the cursor and the current node, and change nothing."""
 
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, store_path: Path | None, config: Config, conversation_id: str | None) -> None:
+        super().__init__(store_path, config, conversation_id)
         self._jumps: list[str] = []
 
     def action_row(self, by: int) -> None:
@@ -110,7 +113,7 @@ class Navigating(Base):
         self.editing_id = None
         self.look_at(node_id)
 
-    def action_back(self) -> None:
+    def action_jump_back(self) -> None:
         """Back along the jump list."""
         while self._jumps:
             node_id = self._jumps.pop()

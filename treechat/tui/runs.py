@@ -53,7 +53,7 @@ class _Item(NamedTuple):
     depth: int = 0
     guides: str = ""
     joint: str = ""
-    index: int = 0
+    place: int = 0
     total: int = 0
 
 
@@ -90,7 +90,7 @@ class Layout:
         if root_id is None:
             stack = [_Item(None, None)]
         else:
-            stack = [_Item(None, root_id, index=self._place(root_id), total=len(self._tree.siblings(root_id)))]
+            stack = [_Item(None, root_id, place=self._place(root_id), total=len(self._tree.siblings(root_id)))]
         while stack:
             item = stack.pop()
             fork_id, guides = item.fork_id, item.guides
@@ -135,7 +135,7 @@ class Layout:
         is_folded = head_id in self._folded and bool(children)
         num_below = sum(1 for _ in tree.subtree(tip_id)) - 1 if is_folded else 0
         guides = (item.guides + item.joint)[-2 * GUIDES_KEPT :]
-        self.rows.append(Row(head_id, tip_id, num_nodes, item.depth, guides, item.index, item.total, num_below))
+        self.rows.append(Row(head_id, tip_id, num_nodes, item.depth, guides, item.place, item.total, num_below))
         return tip_id, not is_folded
 
     def _add_dead(self, head_ids: list[str], depth: int, guides: str, total: int) -> None:

@@ -56,7 +56,7 @@ class DataMarkdown(Markdown):
 
 def markdown_theme(colors: Mapping[str, str]) -> Theme:
     """Rich's Markdown styles in the colours of a Textual theme (its `theme_variables`)."""
-    accent, strong = colors.get("accent", "blue"), colors.get("secondary", "cyan")
+    accent, strong = colors.get("text-accent", "yellow"), colors.get("text-primary", "cyan")
     panel = colors.get("panel", "black")
     styles = {
         "markdown.code": Style.parse(f"{accent} on {panel}"),
@@ -129,11 +129,14 @@ class StripCache:
         options = self._console.options.update(width=self.width, highlight=False)
         lines = self._console.render_lines(DataMarkdown(shown(text), self._code_theme), options, pad=False)
         strips = [Strip(_without_control(line)) for line in lines]
-        while len(strips) > 1 and not strips[-1].text.strip():
-            strips.pop()
-        while len(strips) > 1 and not strips[0].text.strip():
-            strips.pop(0)
-        return strips or [Strip([])]
+        # Rich puts empty lines around some blocks and after others: one between any two is enough.
+        kept: list[Strip] = []
+        for strip in strips:
+            if strip.text.strip() or _has_background(strip) or (kept and kept[-1].text.strip()):
+                kept.append(strip)
+        while len(kept) > 1 and not kept[-1].text.strip():
+            kept.pop()
+        return kept or [Strip([])]
 
 
 def plain_strips(text: str, width: int) -> list[Strip]:
@@ -144,6 +147,10 @@ def plain_strips(text: str, width: int) -> list[Strip]:
 def row_strip(row: str) -> Strip:
     """One row of `GrowingText`; spaces that hang over its end are cut."""
     return Strip([Segment(row.rstrip())])
+
+
+def _has_background(strip: Strip) -> bool:
+    return any(segment.style is not None and segment.style.bgcolor is not None for segment in strip)
 
 
 def _without_control(line: list[Segment]) -> list[Segment]:

@@ -16,6 +16,7 @@ from textual.strip import Strip
 from treechat.chat.structure import Structure
 from treechat.tui.bindings import PANE_BINDINGS
 from treechat.tui.blocks import Block, Blocks
+from treechat.tui.component_styles import ComponentStyles
 from treechat.tui.figures import header_notes, turn_figures
 from treechat.tui.plain import fit
 from treechat.tui.strips import StripCache
@@ -30,10 +31,11 @@ Anchor = Literal["end", "fork", "keep"]
 NAMES = {"user": "You", "assistant": "Assistant", "system": "System"}
 
 
-class Transcript(ScrollView, can_focus=True):
+class Transcript(ScrollView, ComponentStyles, can_focus=True):
     """The messages from the root to one node."""
 
     BINDINGS = PANE_BINDINGS
+    prefix = "transcript"
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         f"transcript--{name}"
         for name in ("user", "assistant", "system", "bar", "cursor", "notes", "figures", "warning", "empty")
@@ -69,7 +71,7 @@ class Transcript(ScrollView, can_focus=True):
         if self.blocks is None:
             self.scroll_to(y=0, animate=False, force=True)
         elif anchor == "end" or (anchor == "fork" and not before):
-            self._to_end()
+            self.to_end()
         elif anchor == "fork" and common < len(node_ids):
             self._fork_into_sight(common)
         self._settle()
@@ -81,7 +83,7 @@ class Transcript(ScrollView, can_focus=True):
         if self.blocks is not None and self.blocks.append(node_id, text):
             self._resize()
             if follows:
-                self._to_end()
+                self.to_end()
             self.refresh()
 
     def renew(self, node_id: str) -> None:
@@ -89,10 +91,10 @@ class Transcript(ScrollView, can_focus=True):
         follows = self.is_at_end
         if self.blocks is not None and self.blocks.forget(node_id):
             if follows:
-                self._to_end()
+                self.to_end()
             self._settle()
             if follows:
-                self._to_end()
+                self.to_end()
             self.refresh()
 
     def point(self, node_id: str | None, *, scroll: bool = True) -> None:
@@ -143,7 +145,7 @@ class Transcript(ScrollView, can_focus=True):
             self._resize()
             self._to(self.blocks.tops[index])
         if follows:
-            self._to_end()
+            self.to_end()
         self._settle()
 
     def restyle(self) -> None:
@@ -162,7 +164,8 @@ class Transcript(ScrollView, can_focus=True):
     def _to(self, line: int) -> None:
         self.scroll_to(y=line, animate=False, force=True)
 
-    def _to_end(self) -> None:
+    def to_end(self) -> None:
+        """Scroll to the last line."""
         if self.blocks is not None:
             # Guesses at the end would put the end elsewhere: measure from the last block up to a screenful.
             need, index = self.size.height, len(self.blocks.items) - 1
@@ -218,9 +221,9 @@ class Transcript(ScrollView, can_focus=True):
         node = self.blocks.chat.tree[block.node_id]
         if line == block.height - 1:
             return Strip([])
-        is_cursor = block.node_id == self.cursor_id
-        bar = "▌" if is_cursor and self.has_focus else "▎" if node.role == "user" or is_cursor else " "
-        bar_style = self._style("cursor" if is_cursor else "bar")
+        is_cursor = block.node_id == self.cursor_id and self.has_focus
+        bar = "▌" if is_cursor else "▎" if node.role == "user" else " "
+        bar_style = self.styled("cursor" if is_cursor else "bar")
         lead = [Segment(" "), Segment(bar, bar_style), Segment(" ")]
         if line == 0:
             return Strip([*lead, *self._header(block, min(width, self.cache.width + GUTTER) - GUTTER)])
@@ -228,11 +231,8 @@ class Transcript(ScrollView, can_focus=True):
             return Strip([*lead, *self._figures(block)])
         body = self.blocks.body_strip(block, line - 1)
         if node.role == "system":
-            body = body.apply_style(self._style("system"))
+            body = body.apply_style(self.styled("system"))
         return Strip([*lead, *body])
-
-    def _style(self, name: str):
-        return self.get_component_rich_style(f"transcript--{name}", partial=True)
 
     def _header(self, block: Block, width: int) -> list[Segment]:
         assert self.blocks is not None
@@ -241,22 +241,16 @@ class Transcript(ScrollView, can_focus=True):
         name = NAMES[node.role]
         room = max(width - len(name) - cell_len(right), 0)
         return [
-            Segment(name, self._style(node.role) + self._style_bold),
-            Segment(fit(left, room), self._style("notes")),
-            Segment(right, self._style("notes")),
+            Segment(name, self.styled(node.role)),
+            Segment(fit(left, room), self.styled("notes")),
+            Segment(right, self.styled("notes")),
         ]
-
-    @property
-    def _style_bold(self):
-        from rich.style import Style
-
-        return Style(bold=True)
 
     def _figures(self, block: Block) -> list[Segment]:
         assert self.blocks is not None
         node = self.blocks.chat.tree[block.node_id]
         if node.id in self.blocks.chat.replies:
-            return [Segment("▌ writing · esc stops", self._style("figures"))]
+            return [Segment("▌ writing · esc stops", self.styled("figures"))]
         warning = {
             "stopped": "stopped · c continues",
             "interrupted": "interrupted · c continues",
@@ -266,15 +260,15 @@ class Transcript(ScrollView, can_focus=True):
         if turn is not None and turn.finish_reason == "length":
             warning = "cut at the longest reply · c continues"
         figures = turn_figures(turn) if turn else ""
-        parts = [Segment(warning, self._style("warning"))] if warning else []
-        return [*parts, Segment(" · " if warning and figures else ""), Segment(figures, self._style("figures"))]
+        parts = [Segment(warning, self.styled("warning"))] if warning else []
+        return [*parts, Segment(" · " if warning and figures else ""), Segment(figures, self.styled("figures"))]
 
     def _empty_line(self, y: int, width: int) -> Strip:
         lines = self.empty_text.split("\n")
         first = max((self.size.height - len(lines)) // 2, 0)
         text = lines[y - first] if 0 <= y - first < len(lines) else ""
         pad = " " * max((width - max(map(cell_len, lines))) // 2, 0)
-        strip = Strip([Segment(pad), Segment(text, self._style("empty"))])
+        strip = Strip([Segment(pad), Segment(text, self.styled("empty"))])
         return strip.adjust_cell_length(width).apply_style(self.rich_style)
 
     # Mouse

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from rich.cells import cell_len
 from rich.segment import Segment
-from rich.style import Style
 from textual import events
 from textual.geometry import Region, Size
 from textual.message import Message
@@ -19,22 +19,27 @@ from treechat.chat.events import Cost
 from treechat.chat.structure import Structure
 from treechat.tree import Node
 from treechat.tui.bindings import PANE_BINDINGS
+from treechat.tui.component_styles import ComponentStyles
 from treechat.tui.plain import fit, one_line
 from treechat.tui.runs import Layout, Row, gutter
+
+_MARKDOWN = re.compile(r"[*`]+|(^| )#+ ")
 
 NARROW = 44
 """Below this width, the number of turns stands without its word."""
 
 
-class TreePane(ScrollView, can_focus=True):
+class TreePane(ScrollView, ComponentStyles, can_focus=True):
     """Runs of the conversation, a row each. Moving its cursor is the app's work: it knows what the keys mean."""
 
     BINDINGS = PANE_BINDINGS
+    prefix = "tree"
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "tree--guide",
         "tree--title",
         "tree--reply",
         "tree--cursor",
+        "tree--cursor-blurred",
         "tree--here",
         "tree--mark",
         "tree--cold",
@@ -64,6 +69,7 @@ class TreePane(ScrollView, can_focus=True):
         self.hoisted_id: str | None = None
         self.costs: Mapping[str, Cost] = {}
         self._key: object = None
+        self._columns = (0, 0)
 
     def on_mount(self) -> None:
         self.show_horizontal_scrollbar = False
@@ -89,6 +95,9 @@ class TreePane(ScrollView, can_focus=True):
                 tree, self.chat.current_id, folded=self.folded, opened=self.opened, hoisted_id=self.hoisted_id
             )
             self.virtual_size = Size(0, len(self.runs.rows))
+            most_turns = max((row.num_nodes for row in self.runs.rows if not row.dead_ids), default=1)
+            most_siblings = max((row.num_siblings for row in self.runs.rows), default=1)
+            self._columns = (len(f"{most_turns:,} turns"), 2 * len(str(most_siblings)) + 1 if most_siblings > 1 else 0)
         self.refresh()
 
     def point(self, node_id: str | None) -> None:
@@ -128,15 +137,12 @@ class TreePane(ScrollView, can_focus=True):
         segments = self._dead_segments(row, width) if row.dead_ids else self._run_segments(row, width)
         strip = Strip(segments).adjust_cell_length(width)
         if index == self.cursor_row:
-            return strip.apply_style(self.get_component_rich_style("tree--cursor", partial=not self.has_focus))
+            return strip.apply_style(self.rich_style + self.styled("cursor" if self.has_focus else "cursor-blurred"))
         return strip.apply_style(self.rich_style)
-
-    def _style(self, name: str) -> Style:
-        return self.get_component_rich_style(f"tree--{name}", partial=True)
 
     def _dead_segments(self, row: Row, width: int) -> list[Segment]:
         text = f"+{len(row.dead_ids):,} dead ends"
-        return [Segment(f" {gutter(row, width)}", self._style("guide")), Segment(text, self._style("figures"))]
+        return [Segment(f" {gutter(row, width)}", self.styled("guide")), Segment(text, self.styled("figures"))]
 
     def _run_segments(self, row: Row, width: int) -> list[Segment]:
         assert self.chat is not None
@@ -145,21 +151,21 @@ class TreePane(ScrollView, can_focus=True):
         lead = f" {gutter(row, width)}"
         figures = self._figures(row, cost, width)
         here = "  ← here" if self._is_here(row) else ""
-        room = width - cell_len(lead) - 2 - cell_len(figures) - 4
-        if here and room - cell_len(here) < 10:
+        room = width - cell_len(lead) - 2 - cell_len(figures) - 5
+        if here and room - cell_len(here) < 4:
             here = " ←"
         title, style = self._title(row)
-        title = one_line(title)[: max(room, 1)] if room > 0 else ""
+        title = one_line(title)
         used = min(cell_len(title), max(room - cell_len(here), 0))
         is_marked = any(node.bookmarked for node in self._ends(row))
         return [
-            Segment(lead, self._style("guide")),
-            Segment(f"{mark} ", self._style("mark" if mark in "●◐" else "cold")),
-            Segment(fit(title, used), self._style(style)),
-            Segment(here, self._style("here")),
+            Segment(lead, self.styled("guide")),
+            Segment(f"{mark} ", self.styled("mark" if mark in "●◐" else "cold")),
+            Segment(fit(title, used), self.styled(style)),
+            Segment(here, self.styled("here")),
             Segment(" " * max(room - used - cell_len(here), 0)),
-            Segment(f" {figures}", self._style("figures")),
-            Segment(" ★ " if is_marked else "   ", self._style("star")),
+            Segment(f"  {figures}", self.styled("figures")),
+            Segment(" ★ " if is_marked else "   ", self.styled("star")),
         ]
 
     def _ends(self, row: Row) -> tuple[Node, Node]:
@@ -182,17 +188,23 @@ class TreePane(ScrollView, can_focus=True):
         if head.role == "system" and (children := self.chat.tree.children(head.id)) and row.num_nodes > 1:
             head = self.chat.tree[children[0]]
         title = head.preview or ("(empty)" if head.status == "complete" else f"({head.status})")
-        return title, "title" if head.role == "user" else "reply"
+        return (title, "title") if head.role == "user" else (_MARKDOWN.sub("", title), "reply")
 
     def _figures(self, row: Row, cost: Cost | None, width: int) -> str:
+        """Waiting time, turns, place among siblings, each in a column as wide as the widest that there is."""
         is_slow = cost is not None and cost.mark != "●" and cost.seconds is not None
         wait = f"~{_seconds(cost.seconds)}" if is_slow and cost and cost.seconds else ""
-        folded = f"+{row.num_below:,} " if row.num_below else ""
+        folded = f"+{row.num_below:,}" if row.num_below else ""
         sibling = f"{row.index}/{row.num_siblings}" if row.num_siblings > 1 else ""
+        turns = f"{row.num_nodes:,}" if width < NARROW else _turns(row.num_nodes)
+        turns_len, sibling_len = self._columns
         if width < NARROW:
-            return f"{wait or folded:>6} {sibling:>5}"
-        turns = f"{row.num_nodes:,} turn{'s' if row.num_nodes != 1 else ' '}"
-        return f"{folded}{wait:>7} {turns:>10} {sibling:>6}"
+            turns_len -= len(" turns")
+        return "  ".join(
+            part
+            for part in (folded, wait, f"{turns:>{turns_len}}", f"{sibling:>{sibling_len}}" if sibling_len else "")
+            if part
+        )
 
     # Mouse
 
@@ -204,6 +216,10 @@ class TreePane(ScrollView, can_focus=True):
         if 0 <= index < len(self.rows):
             tip_id = self.rows[index].tip_id
             self.post_message(self.Chosen(tip_id) if event.chain > 1 else self.Pointed(tip_id))
+
+
+def _turns(num: int) -> str:
+    return f"{num:,} turn{'s' if num != 1 else ' '}"
 
 
 def _seconds(seconds: float) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from textual.timer import Timer
 
 from treechat.chat.protocol import WarmHandle
+from treechat.config import Config
 from treechat.tui.figures import cost_figures
 from treechat.tui.generating import Generating
+from treechat_engine import EngineStats
 
 REST_S = 0.4
 """Resting on a cold branch for so long warms it."""
@@ -20,9 +23,10 @@ COSTS_S = 0.5
 class Warming(Generating):
     """Costs of the rows in sight, and warming."""
 
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, store_path: Path | None, config: Config, conversation_id: str | None) -> None:
+        super().__init__(store_path, config, conversation_id)
         self._rest: Timer | None = None
+        self._rested_id: str | None = None
         self._warm: WarmHandle | None = None
         self._warm_id: str | None = None
         self._costs_key: object = None
@@ -40,8 +44,17 @@ class Warming(Generating):
         self.draw_row()
 
     def _rested(self) -> None:
-        cost = self.tree_pane.costs.get(self.cursor_id or "") if self.is_up else None
-        if cost is not None and cost.mark != "●" and not self.chat.streaming and self._warm is None:
+        self._rested_id = self.cursor_id
+        if self.is_up:
+            self._warm_if_cold()
+
+    def _warm_if_cold(self) -> None:
+        """Once for each rest, as soon as it is known where the branch's KV is."""
+        cost = self.tree_pane.costs.get(self._rested_id or "")
+        if cost is None or self._rested_id != self.cursor_id:
+            return
+        self._rested_id = None
+        if cost.mark != "●" and not self.chat.streaming and self._warm is None:
             self.action_warm()
 
     def action_warm(self) -> None:
@@ -78,7 +91,9 @@ class Warming(Generating):
         if chat.streaming:
             self.tree_pane.refresh()
         stats = model.engine.stats()
-        ids = {*self.tree_pane.visible_ids, *([self.cursor_id] if self.cursor_id in chat.tree else [])}
+        ids = set(self.tree_pane.visible_ids)
+        if self.cursor is not None:
+            ids.add(self.cursor.id)
         key = (stats, frozenset(ids), chat.tree.version, id(chat))
         if key == self._costs_key:
             return
@@ -98,7 +113,8 @@ class Warming(Generating):
         if warmed is not None and warmed.mark == "●":
             self._warm = self._warm_id = None
             self.draw_activity()
+        self._warm_if_cold()
 
-    def draw_memory(self, stats) -> None:
+    def draw_memory(self, stats: EngineStats) -> None:
         used = stats.slots_total - stats.slots_free
         self.status.memory = f"{stats.device}  ·  {used:,}/{stats.slots_total:,} slots"

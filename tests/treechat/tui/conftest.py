@@ -60,7 +60,7 @@ def open_app():
         chosen = model or scripted_model(reply)
         options.setdefault("load_model", lambda progress: chosen)
         app = TreechatApp(store_path, **options)
-        async with app.run_test(size=size) as pilot:
+        async with app.run_test(size=size, notifications=True) as pilot:
             driver = Driver(app, pilot)
             await driver.until(lambda: app.transcript.empty_text, "the first frame")
             if options["load_model"] is not None and "held" not in options.get("model_spec", ""):
