@@ -70,7 +70,8 @@ class SamplingParams:
 
     max_tokens: most tokens to generate. temperature 0 is greedy. top_k 0 and top_p 1 cut nothing; min_p is a share of
     the most likely token's probability. seed None draws one (reported in `Finished.seed`). stop_token_ids end the
-    reply and are part of it; ignore_eos ignores them. top_logprobs: alternatives reported per token, 0 to 20.
+    reply and are part of it, as the model's own end tokens do; ignore_eos ignores both.
+    top_logprobs: alternatives reported per token, 0 to 20.
     logit_bias: added to the logits of these ids.
     """
 
