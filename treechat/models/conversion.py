@@ -25,6 +25,7 @@ MAX_EXACT_BYTES = 4 << 30
 
 _FTYPE_FLOAT16 = 1
 _TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eot|>", "<end_of_turn>", "<|end|>", "<|end_of_text|>", "<|endoftext|>")
+_SPECIAL_KEYS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 _DIGIT_SPLITTING = ("smollm", "starcoder", "refact", "command-r", "codeshell")
 """Values of tokenizer.ggml.pre whose vocabulary was learned on single digits (llama.cpp, llama-vocab.cpp)."""
 
@@ -103,6 +104,11 @@ def _read_tokenizer(gguf: Path, header: GGUFHeader) -> PreTrainedTokenizerBase:
         tokenizer.backend_tokenizer.pre_tokenizer = Sequence(
             [Digits(individual_digits=True), ByteLevel(add_prefix_space=False, use_regex=True)]
         )
+    for name, key in _SPECIAL_KEYS.items():
+        # Older versions of transformers take the end of a turn for its beginning; the file knows.
+        token_id = header.metadata.get(f"tokenizer.ggml.{key}_token_id")
+        if token_id is not None and 0 <= int(token_id) < len(tokenizer):
+            setattr(tokenizer, f"{name}_token", tokenizer.convert_ids_to_tokens(int(token_id)))
     context_len = header.metadata.get(f"{header.architecture}.context_length")
     if context_len:
         tokenizer.model_max_length = int(context_len)

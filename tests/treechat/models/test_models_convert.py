@@ -42,6 +42,8 @@ def test_the_end_of_a_turn_is_known_even_where_the_file_names_another_eos(conver
     files, _ = converted
     generation = json.loads((files.path / "generation_config.json").read_text())
     assert generation["eos_token_id"] == [0, 2]
+    tokenizer = models.load_tokenizer(files)
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 0, 2)
 
 
 def test_the_tokenizer_splits_digits_and_white_space_as_the_vocabulary_was_learned(converted):

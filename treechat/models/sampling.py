@@ -1,0 +1,27 @@
+"""How a model's authors recommend to sample from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from treechat.models.files import DEFAULT_MODEL, ModelFiles
+
+_KEYS = ("temperature", "top_p", "top_k", "min_p")
+
+# From the model card of SmolLM2-Instruct; a GGUF has no place for it.
+_CARDS: dict[str, Mapping[str, float]] = {DEFAULT_MODEL: {"temperature": 0.2, "top_p": 0.9}}
+
+
+def recommended_sampling(files: ModelFiles) -> dict[str, float]:
+    """`temperature`, `top_p`, `top_k`, `min_p` as far as the model card or generation_config.json names them."""
+    if files.name in _CARDS:
+        return dict(_CARDS[files.name])
+    try:
+        config = json.loads((files.path / "generation_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(config, dict):
+        return {}
+    found = {key: config.get(key) for key in _KEYS}
+    return {key: value for key, value in found.items() if isinstance(value, int | float) and value >= 0}
