@@ -24,8 +24,9 @@ class Config:
     """What `config.toml` can say. None means that treechat chooses.
 
     model: a hub id, a directory or a .gguf file; None is the default model. db: the database; None is the platform's
-    place. theme: a Textual theme. system_prompt: opens each new conversation. max_tokens: longest reply. temperature 0
-    is greedy; top_k 0, top_p 1 and min_p 0 cut nothing. device, dtype, kv_tokens, max_batch, num_threads: how the
+    place. theme: a Textual theme. system_prompt: opens each new conversation. max_tokens: longest reply. temperature,
+    top_p, top_k, min_p: None takes what the model's authors recommend; temperature 0 is greedy; top_k 0, top_p 1 and
+    min_p 0 cut nothing. device, dtype, kv_tokens, max_batch, num_threads: how the
     engine runs. keymap: binding id to key.
     """
 
@@ -34,10 +35,10 @@ class Config:
     theme: str = "textual-dark"
     system_prompt: str | None = None
     max_tokens: int = 1024
-    temperature: float = 0.6
-    top_p: float = 0.95
-    top_k: int = 0
-    min_p: float = 0.05
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
     seed: int | None = None
     device: str | None = None
     dtype: str | None = None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from treechat.chat.model import ChatModel
 from treechat.chat.template import Template
 from treechat.errors import ModelError, UnsupportedModel
-from treechat.models import Progress, load_tokenizer, resolve
+from treechat.models import Progress, load_tokenizer, recommended_sampling, resolve
 from treechat_engine import EngineConfig, EngineError, UnsupportedModelError
 
 
@@ -43,4 +43,4 @@ def load_chat_model(
         raise UnsupportedModel(error.message, error.hint) from error
     except EngineError as error:
         raise ModelError(error.message, error.hint) from error
-    return ChatModel(files.name, engine, template)
+    return ChatModel(files.name, engine, template, recommended_sampling(files))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from treechat.chat.protocol import ChatEngine
 from treechat.chat.template import Template
@@ -10,11 +11,15 @@ from treechat.chat.template import Template
 
 @dataclass(frozen=True)
 class ChatModel:
-    """`name` is what the user sees. Close it to give the engine's memory back."""
+    """`name` is what the user sees; `sampling` what its authors recommend (temperature, top_p, top_k, min_p).
+
+    Close it to give the engine's memory back.
+    """
 
     name: str
     engine: ChatEngine
     template: Template
+    sampling: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:

@@ -153,7 +153,7 @@ class Chat(Structure):
             raise UsageError("This reply ended by itself", "Send a message, or regenerate it (r).")
         ids = self._spans.ids(self.tree, path)
         text = self.text(node_id)
-        params = self.settings.params(model.stop_ids)
+        params = self.settings.params(model)
         new_turn = Turn(model.name, sampling_record(params), params.seed)
         group = self._request(model, ids, [params])
         if self.tree.children(node_id, hidden=True):
@@ -185,7 +185,7 @@ class Chat(Structure):
         model = self._ready()
         assert self._spans is not None
         ids = self._spans.ids(self.tree, self.tree.path(parent_id))
-        params = [self.settings.params(model.stop_ids, sibling) for sibling in range(n)]
+        params = [self.settings.params(model, sibling) for sibling in range(n)]
         group = self._request(model, ids, params)
         replies = []
         for index, one in enumerate(params):

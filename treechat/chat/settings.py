@@ -7,40 +7,56 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from treechat.chat.model import ChatModel
 from treechat.config import Config
 from treechat_engine import SamplingParams
+
+# Where neither the user nor the model's authors say anything.
+_DEFAULTS: Mapping[str, float] = {"temperature": 0.7, "top_p": 0.95, "top_k": 0, "min_p": 0.05}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Of one conversation in one window. `seed` None draws a new one for each reply; it is kept with the reply."""
+    """Of one conversation in one window.
+
+    Of the sampling parameters None takes what the model's authors recommend. `seed` None draws a new one for each
+    reply; it is kept with the reply.
+    """
 
     system_prompt: str | None = None
     max_tokens: int = 1024
-    temperature: float = 0.6
-    top_p: float = 0.95
-    top_k: int = 0
-    min_p: float = 0.05
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
     seed: int | None = None
 
     @classmethod
     def from_config(cls, config: Config) -> Settings:
         """The values of the configuration file, defaults where it is silent."""
-        names = ("system_prompt", "max_tokens", "temperature", "top_p", "top_k", "min_p", "seed")
-        chosen = {name: getattr(config, name) for name in names}
-        return cls(**{name: value for name, value in chosen.items() if value is not None})
+        return cls(
+            system_prompt=config.system_prompt,
+            max_tokens=config.max_tokens,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            top_k=config.top_k,
+            min_p=config.min_p,
+            seed=config.seed,
+        )
 
-    def params(self, stop_ids: tuple[int, ...], sibling: int = 0) -> SamplingParams:
+    def params(self, model: ChatModel, sibling: int = 0) -> SamplingParams:
         """Sampling of one reply; siblings made together get seeds that follow each other."""
         seed = random.getrandbits(31) if self.seed is None else self.seed + sibling
+        chosen = {name: getattr(self, name) for name in _DEFAULTS}
+        values = {**_DEFAULTS, **model.sampling, **{k: v for k, v in chosen.items() if v is not None}}
         return SamplingParams(
             max_tokens=self.max_tokens,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p,
+            temperature=values["temperature"],
+            top_k=int(values["top_k"]),
+            top_p=values["top_p"],
+            min_p=values["min_p"],
             seed=seed,
-            stop_token_ids=stop_ids,
+            stop_token_ids=model.stop_ids,
         )
 
 

@@ -1,0 +1,21 @@
+"""Settings: what the user says beats what the model's authors say beats the defaults."""
+
+from dataclasses import replace
+
+from treechat.chat.settings import Settings
+
+
+def test_the_user_beats_the_authors_who_beat_the_defaults(model):
+    recommended = replace(model, sampling={"temperature": 0.2, "top_k": 20})
+    params = Settings(top_k=5).params(recommended)
+    assert (params.temperature, params.top_k, params.top_p) == (0.2, 5, 0.95)
+    assert Settings(temperature=0.0).params(recommended).temperature == 0.0
+
+
+def test_siblings_get_seeds_that_follow_each_other_and_without_a_seed_differ(model):
+    assert [Settings(seed=7).params(model, i).seed for i in range(3)] == [7, 8, 9]
+    assert len({Settings().params(model).seed for _ in range(20)}) > 15
+
+
+def test_the_templates_end_token_stops_a_reply(model):
+    assert Settings().params(model).stop_token_ids == model.stop_ids == (257,)
