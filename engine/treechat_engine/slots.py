@@ -168,8 +168,11 @@ class SlotPool:
         self.num_slots = num_slots
         self.dummy = num_slots
         self.poison = poison
-        self.k = [torch.zeros(num_slots + 1, h, k, dtype=dtype, device=device) for h, k, _ in layer_shapes]
-        self.v = [torch.zeros(num_slots + 1, h, v, dtype=dtype, device=device) for h, _, v in layer_shapes]
+        # Not zeroed: on the CPU the memory of a slot is then taken when the slot is first written, not at the start.
+        self.k = [torch.empty(num_slots + 1, h, k, dtype=dtype, device=device) for h, k, _ in layer_shapes]
+        self.v = [torch.empty(num_slots + 1, h, v, dtype=dtype, device=device) for h, _, v in layer_shapes]
+        for rows in (*self.k, *self.v):
+            rows[self.dummy].zero_()
         self._free = FreeSlots(num_slots)
         if poison:
             self._fill_nan(0, num_slots)
