@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
@@ -18,7 +17,6 @@ from treechat_engine.api import (
     EngineConfig,
     EngineError,
     EngineStats,
-    Finished,
     Priority,
     PromptTooLongError,
     Residency,
@@ -32,6 +30,7 @@ from treechat_engine.runner import ModelRunner
 from treechat_engine.sampling import Sampler
 from treechat_engine.scheduler import Scheduler
 from treechat_engine.slots import SlotPool, slot_bytes
+from treechat_engine.streams import FanOut, Streams
 from treechat_engine.support import ModelSpec, check_config, inspect_model, self_check
 from treechat_engine.worker import Worker
 
@@ -103,8 +102,7 @@ class Engine:
         Raises PromptTooLongError, ValueError for ids that are no tokens, EngineClosedError.
         """
         handle = RequestHandle(self._cancel)
-        with self._worker.lock:
-            handle.request = self._submit(self._new_request(ids, params or SamplingParams(), priority, handle.put))
+        self._start([(handle, ids, params or SamplingParams(), handle.put)], priority)
         return handle
 
     def generate(
@@ -125,18 +123,17 @@ class Engine:
         self, ids: Sequence[int], params: SamplingParams | None = None, priority: Priority = "interactive"
     ) -> AsyncIterator[Event]:
         """Token after Token, then Finished. Closing it cancels the request; what was computed stays cached."""
-        async for event in _Stream(self, [ids], [params or SamplingParams()], priority).events(0):
+        async for event in self._open_streams(ids, [params or SamplingParams()], priority).events(0):
             yield event
 
     def fan_out(self, ids: Sequence[int], params: Sequence[SamplingParams], priority: Priority = "fan-out") -> FanOut:
         """One reply per params to the same prompt, which is prefilled once. Call it in a running event loop."""
-        return FanOut(_Stream(self, [ids] * len(params), params, priority), len(params))
+        return FanOut(self._open_streams(ids, params, priority))
 
     def warm(self, ids: Sequence[int]) -> RequestHandle:
         """Computes the KV of `ids` ahead of need, while nothing else runs, into free slots only."""
         handle = RequestHandle(self._cancel)
-        with self._worker.lock:
-            handle.request = self._submit(self._new_request(ids, None, "warm", handle.put))
+        self._start([(handle, ids, None, handle.put)], "warm")
         return handle
 
     def residency(self, ids: Sequence[int]) -> Residency:
@@ -189,11 +186,29 @@ class Engine:
     ) -> None:
         self.close()
 
-    def _submit(self, request: Request) -> Request:
-        if self._worker.is_closed:
-            raise EngineClosedError("the engine is closed")
-        self._worker.submit(request)
-        return request
+    def _open_streams(self, ids: Sequence[int], params: Sequence[SamplingParams], priority: Priority) -> Streams:
+        """Starts one request per params, whose events go to the running event loop."""
+        streams = Streams([RequestHandle(self._cancel) for _ in params])
+        self._start(
+            [
+                (handle, ids, each, streams.sink(i))
+                for i, (handle, each) in enumerate(zip(streams.handles, params, strict=True))
+            ],
+            priority,
+        )
+        return streams
+
+    def _start(
+        self, asked: Sequence[tuple[RequestHandle, Sequence[int], SamplingParams | None, Sink]], priority: Priority
+    ) -> None:
+        """Checks all before any starts, and queues all before the engine's thread looks."""
+        with self._worker.lock:
+            if self._worker.is_closed:
+                raise EngineClosedError("the engine is closed")
+            requests = [self._new_request(ids, params, priority, sink) for _, ids, params, sink in asked]
+            for (handle, *_), request in zip(asked, requests, strict=True):
+                handle.request = request
+                self._worker.submit(request)
 
     def _new_request(
         self, ids: Sequence[int], params: SamplingParams | None, priority: Priority, sink: Sink
@@ -228,66 +243,6 @@ class Engine:
         if handle.request is not None and not handle.request.is_finished:
             handle.request.is_cancelled = True
             self._worker.wake()
-
-
-class _Stream:
-    """Requests whose events go to queues of the running event loop."""
-
-    def __init__(
-        self, engine: Engine, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams], priority: Priority
-    ) -> None:
-        self._engine = engine
-        self._loop = asyncio.get_running_loop()
-        self._queues: list[asyncio.Queue[Event]] = [asyncio.Queue() for _ in prompts]
-        self._handles = [RequestHandle(engine._cancel) for _ in prompts]
-        # All are checked before any starts, and all are queued before the engine's thread looks.
-        with engine._worker.lock:
-            requests = [
-                engine._new_request(ids, each, priority, self._sink(queue))
-                for ids, each, queue in zip(prompts, params, self._queues, strict=True)
-            ]
-            for handle, request in zip(self._handles, requests, strict=True):
-                handle.request = engine._submit(request)
-
-    def _sink(self, queue: asyncio.Queue[Event]) -> Sink:
-        def put(event: Event) -> bool:
-            try:
-                self._loop.call_soon_threadsafe(queue.put_nowait, event)
-            except RuntimeError:
-                # The loop was closed: nobody is there to read.
-                return False
-            return True
-
-        return put
-
-    async def events(self, i: int) -> AsyncIterator[Event]:
-        try:
-            while True:
-                event = await self._queues[i].get()
-                yield event
-                if isinstance(event, Finished):
-                    return
-        finally:
-            self.cancel(i)
-
-    def cancel(self, i: int) -> None:
-        self._handles[i].cancel()
-
-
-class FanOut:
-    """Siblings of one prompt. `streams` has one async iterator of events per sibling; closing one cancels it alone."""
-
-    def __init__(self, stream: _Stream, num_siblings: int) -> None:
-        self._stream = stream
-        self.streams: list[AsyncIterator[Event]] = [stream.events(i) for i in range(num_siblings)]
-
-    def cancel(self, i: int) -> None:
-        """Cancels one sibling; its stream still ends with `Finished`."""
-        self._stream.cancel(i)
-
-    def cancel_all(self) -> None:
-        for i in range(len(self.streams)):
-            self.cancel(i)
 
 
 def _affordable_slots(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> int:
