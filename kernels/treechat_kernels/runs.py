@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 # A shorter run is gathered with its like: a kernel call of its own costs tens of microseconds. Chosen on a busy 2-core
-# machine, where eight runs of 8 to 128 tokens were faster gathered and two were as fast either way; not calibrated finer.
+# machine, where eight runs of 8 to 128 tokens were faster gathered and two were as fast either way; not tuned finer.
 MIN_VIEW_LEN = 64
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
