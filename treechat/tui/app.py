@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from textual.app import ComposeResult, SystemCommand
 from textual.containers import Horizontal, Vertical
@@ -25,6 +27,8 @@ from treechat.tui.warming import Warming
 if TYPE_CHECKING:
     from treechat.chat.model import ChatModel
     from treechat.models import Progress
+
+T = TypeVar("T")
 
 LoadModel = Callable[[Callable[["Progress"], None]], "ChatModel"]
 """Blocks until the model is ready, and tells how far it is; runs in a thread."""
@@ -84,20 +88,36 @@ class TreechatApp(Warming):
         if self._load_model is not None:
             self._loading = f"loading {self._model_name}"
             self.draw_activity()
-            self.run_worker(self._load, thread=True, group="model", exit_on_error=False)
+            # Not a worker: leaving the app must not wait for a model that is still loading.
+            threading.Thread(target=self._load, name="load-model", daemon=True).start()
 
     # The model
 
     def _load(self) -> None:
         assert self._load_model is not None
+
+        def watch(progress: Progress) -> None:
+            self._from_thread(self._progressed, progress)
+
         try:
-            model = self._load_model(lambda progress: self.call_from_thread(self._progressed, progress))
+            model = self._load_model(watch)
         except TreechatError as error:
-            self.call_from_thread(self._load_failed, error)
+            self._from_thread(self._load_failed, error)
         except Exception as error:  # noqa: BLE001 - a model's files can fail in any way; the tree stays readable
-            self.call_from_thread(self._load_failed, ModelError(f"The model did not load: {error}"))
+            self._from_thread(self._load_failed, ModelError(f"The model did not load: {error}"))
         else:
-            self.call_from_thread(self._loaded, model)
+            if not self._from_thread(self._loaded, model):
+                model.close()
+
+    def _from_thread(self, tell: Callable[[T], None], what: T) -> bool:
+        """Call in the app's thread; False where the app has been left meanwhile."""
+        if not self.is_up:
+            return False
+        try:
+            self.call_from_thread(tell, what)
+        except (RuntimeError, CancelledError):
+            return False
+        return True
 
     def _progressed(self, progress: Progress) -> None:
         share = f" {100 * progress.done // progress.total}%" if progress.total else ""

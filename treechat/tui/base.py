@@ -131,9 +131,8 @@ class Base(App[None]):
         cursor_id = self.cursor_id if self.cursor_id in tree and not tree.is_hidden(self.cursor_id or "") else None
         if view_id is None or (cursor_id and not tree.is_ancestor(cursor_id, view_id)):
             view_id = cursor_id or self.chat.current_id
-        self.transcript.blocks = None
-        self.transcript.show(self.chat, tree.path(view_id), "end")
-        self.look_at(cursor_id or view_id, view_id=view_id, anchor="keep")
+        self.transcript.show(self.chat, tree.path(view_id), "keep" if view_id == self.view_id else "fork")
+        self.look_at(cursor_id or view_id, view_id=view_id, anchor="fork")
 
     def draw_labels(self) -> None:
         """Title, sizes, and what the composer is about to do."""

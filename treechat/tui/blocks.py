@@ -31,11 +31,14 @@ class Block:
 class Blocks:
     """The messages of one path, their heights and where each begins. Draws bodies; knows nothing of scrolling."""
 
-    def __init__(self, chat: Structure, node_ids: list[str], cache: StripCache) -> None:
+    def __init__(self, chat: Structure, node_ids: list[str], cache: StripCache, before: Blocks | None = None) -> None:
+        """before: the path shown until now; a message that is on both keeps the height that it had."""
         self.chat = chat
         self.cache = cache
-        texts = chat.texts(node_ids)
-        self.items = [Block(i, cache.estimate(texts[i]) + AROUND + self._has_figures(i)) for i in node_ids]
+        known = {block.node_id: block.height for block in before.items} if before else {}
+        texts = chat.texts(i for i in node_ids if i not in known)
+        guesses = {i: cache.estimate(text) + AROUND + self._has_figures(i) for i, text in texts.items()} | known
+        self.items: list[Block] = [Block(i, guesses[i]) for i in node_ids]
         self.index_of = {node_id: index for index, node_id in enumerate(node_ids)}
         self.tops: list[int] = []
         self.place()
@@ -97,7 +100,6 @@ class Blocks:
 
     def forget(self, node_id: str) -> bool:
         """The message's text or state changed: measure it again. Whether it is on this path."""
-        self.cache.forget(node_id)
         index = self.index_of.get(node_id)
         if index is not None:
             self.items[index].is_exact = False

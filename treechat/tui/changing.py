@@ -71,7 +71,7 @@ class Changing(Navigating):
         num_nodes = sum(1 for _ in self.chat.tree.subtree(node_id))
         parent_id = self.chat.tree[node_id].parent_id
         self.chat.hide(node_id)
-        self.cursor_id = self.view_id = parent_id if parent_id is not None else self.chat.current_id
+        self.cursor_id = parent_id if parent_id is not None else self.chat.current_id
         self.redraw()
         self.say(f"{num_nodes:,} message{'s' if num_nodes != 1 else ''} hidden · u brings them back")
 
@@ -94,7 +94,7 @@ class Changing(Navigating):
             and event.node_id in self.chat.tree
             and not self.chat.tree.is_hidden(event.node_id)
         ):
-            self.cursor_id = self.view_id = event.node_id
+            self.cursor_id = event.node_id
         self.redraw()
         self.say(f"{event.kind.replace('_', ' ')} {done}")
 

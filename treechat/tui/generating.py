@@ -30,7 +30,9 @@ class Generating(Changing):
 
     @on(Composer.Submitted)
     def _submitted(self, event: Composer.Submitted) -> None:
-        if self.chat.model is None:
+        editing = self.chat.tree.nodes.get(self.editing_id or "")
+        needs_model = editing is None or editing.role == "user"
+        if self.chat.model is None and needs_model:
             self.is_queued = True
             self.composer.border_title = "sent when the model is ready · esc takes it back"
             return

@@ -82,7 +82,7 @@ class StripCache:
         self._key: object = None
         self._console = Console(file=io.StringIO(), width=80)
         self._code_theme = "monokai"
-        self._bodies: OrderedDict[str, list[Strip]] = OrderedDict()
+        self._bodies: OrderedDict[str, tuple[str, list[Strip]]] = OrderedDict()
 
     def use(self, width: int, theme_name: str, colors: Mapping[str, str], is_dark: bool) -> bool:
         """Whether anything changed."""
@@ -103,22 +103,16 @@ class StripCache:
         )
         return True
 
-    def forget(self, node_id: str) -> None:
-        """The node's text changed."""
-        self._bodies.pop(node_id, None)
-
     def body(self, node_id: str, text: str, is_markdown: bool) -> list[Strip]:
         """The message's text as strips of at most `width` cells; at least one."""
-        strips = self._bodies.get(node_id)
-        if strips is None:
-            strips = (
-                self._markdown(text) if is_markdown and len(text) < MARKDOWN_LEN else plain_strips(text, self.width)
-            )
-            self._bodies[node_id] = strips
-            if len(self._bodies) > KEPT:
-                self._bodies.popitem(last=False)
-        else:
+        kept = self._bodies.get(node_id)
+        if kept is not None and kept[0] == text:
             self._bodies.move_to_end(node_id)
+            return kept[1]
+        strips = self._markdown(text) if is_markdown and len(text) < MARKDOWN_LEN else plain_strips(text, self.width)
+        self._bodies[node_id] = (text, strips)
+        if len(self._bodies) > KEPT:
+            self._bodies.popitem(last=False)
         return strips
 
     def estimate(self, text: str) -> int:

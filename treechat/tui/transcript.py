@@ -59,18 +59,19 @@ class Transcript(ScrollView, ComponentStyles, can_focus=True):
 
     def show(self, chat: Structure, node_ids: list[str], anchor: Anchor = "keep") -> None:
         """Show a path. `end`: scrolled to its end; `fork`: where it leaves the path shown before stays in sight."""
-        before = self.blocks.node_ids if self.blocks and self.blocks.chat is chat else []
-        self._use_theme()
-        self.blocks = Blocks(chat, node_ids, self.cache) if node_ids else None
+        shown = self.blocks if self.blocks and self.blocks.chat is chat else None
+        if self._use_theme():
+            shown = None
+        self.blocks = Blocks(chat, node_ids, self.cache, shown) if node_ids else None
         common = 0
-        for old, new in zip(before, node_ids, strict=False):
+        for old, new in zip(shown.node_ids if shown else [], node_ids, strict=False):
             if old != new:
                 break
             common += 1
         self._resize()
         if self.blocks is None:
             self.scroll_to(y=0, animate=False, force=True)
-        elif anchor == "end" or (anchor == "fork" and not before):
+        elif anchor == "end" or (anchor == "fork" and shown is None):
             self.to_end()
         elif anchor == "fork" and common < len(node_ids):
             self._fork_into_sight(common)

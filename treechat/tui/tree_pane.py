@@ -192,7 +192,7 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
 
     def _figures(self, row: Row, cost: Cost | None, width: int) -> str:
         """Waiting time, turns, place among siblings, each in a column as wide as the widest that there is."""
-        is_slow = cost is not None and cost.mark != "●" and cost.seconds is not None
+        is_slow = cost is not None and cost.mark != "●" and cost.seconds is not None and cost.seconds >= 0.1
         wait = f"~{_seconds(cost.seconds)}" if is_slow and cost and cost.seconds else ""
         folded = f"+{row.num_below:,}" if row.num_below else ""
         sibling = f"{row.index}/{row.num_siblings}" if row.num_siblings > 1 else ""

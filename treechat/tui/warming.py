@@ -9,9 +9,10 @@ from textual.timer import Timer
 
 from treechat.chat.protocol import WarmHandle
 from treechat.config import Config
+from treechat.errors import TreechatError
 from treechat.tui.figures import cost_figures
 from treechat.tui.generating import Generating
-from treechat_engine import EngineStats
+from treechat_engine import EngineError, EngineStats
 
 REST_S = 0.4
 """Resting on a cold branch for so long warms it."""
@@ -90,7 +91,10 @@ class Warming(Generating):
             return
         if chat.streaming:
             self.tree_pane.refresh()
-        stats = model.engine.stats()
+        try:
+            stats = model.engine.stats()
+        except EngineError:
+            return
         ids = set(self.tree_pane.visible_ids)
         if self.cursor is not None:
             ids.add(self.cursor.id)
@@ -100,6 +104,9 @@ class Warming(Generating):
         self._is_looking = True
         try:
             costs = await asyncio.to_thread(chat.costs, ids)
+        except (TreechatError, EngineError):
+            # The window is closing, or the next look will say more; marks alone are no reason to disturb anyone.
+            return
         finally:
             self._is_looking = False
         self._costs_key = key
