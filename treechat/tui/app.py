@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from textual.actions import ActionParseResult
 from textual.app import ComposeResult, SystemCommand
 from textual.containers import Horizontal, Vertical
+from textual.dom import DOMNode
 from textual.screen import Screen
 from textual.widgets import TextArea
 
@@ -160,6 +162,19 @@ class TreechatApp(Warming):
             return
         if changed:
             self.redraw()
+
+    async def run_action(
+        self,
+        action: str | ActionParseResult,
+        default_namespace: DOMNode | None = None,
+        namespaces: Mapping[str, DOMNode] | None = None,
+    ) -> bool:
+        """An action that fails for a reason outside of the app (a full disk, say) is told, and the app goes on."""
+        try:
+            return await super().run_action(action, default_namespace, namespaces)
+        except TreechatError as error:
+            self.tell(error, "Nothing was lost.")
+            return True
 
     # Keys that belong to no part
 

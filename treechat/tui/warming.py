@@ -9,7 +9,7 @@ from textual.timer import Timer
 
 from treechat.chat.protocol import WarmHandle
 from treechat.config import Config
-from treechat.errors import TreechatError
+from treechat.errors import GenerationError, TreechatError
 from treechat.tui.figures import cost_figures
 from treechat.tui.generating import Generating
 from treechat_engine import EngineError, EngineStats
@@ -60,11 +60,16 @@ class Warming(Generating):
 
     def action_warm(self) -> None:
         node_id = self.cursor_id
-        if node_id is None or self.chat.model is None:
-            self.say("No model is loaded yet") if self.chat.model is None else None
+        if self.chat.model is None:
+            self.say("No model is loaded yet")
+            return
+        if node_id is None:
             return
         self.stop_warming()
-        self._warm = self.chat.warm(node_id)
+        try:
+            self._warm = self.chat.warm(node_id)
+        except EngineError as error:
+            self.tell(GenerationError(error.message, error.hint))
         self._warm_id = node_id if self._warm is not None else None
         self.draw_activity()
 

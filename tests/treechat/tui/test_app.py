@@ -10,7 +10,7 @@ from textual import events
 
 from tests.treechat.tui.scripted import scripted_model
 from treechat.config import Config
-from treechat.errors import Offline
+from treechat.errors import Offline, StoreError
 from treechat.models import Progress
 from treechat.tui.bindings import KEYS
 from treechat.tui.screens.help import help_table
@@ -271,3 +271,18 @@ async def test_one_window_survives_resizing(open_app) -> None:
         assert "Hello there." in d.screen_text()
         await d.press("tab")
         assert "← here" in d.screen_text()
+
+
+async def test_a_change_that_the_store_refuses_is_told_and_the_app_goes_on(open_app, monkeypatch) -> None:
+    async with open_app() as d:
+        reply = await d.send("hello")
+
+        def full(*_):
+            raise StoreError("The disk is full", "Free some space.")
+
+        monkeypatch.setattr(d.app.store, "set_bookmark", full)
+        await d.press("tab", "b")
+        await d.until(lambda: "Free some space." in d.screen_text(), "the hint")
+        monkeypatch.undo()
+        await d.press("b")
+        assert d.app.chat.tree[reply.id].bookmarked

@@ -41,16 +41,12 @@ def help_table(keymap: Mapping[str, str]) -> Table:
     """All keys by section; `keymap` holds the configuration's own keys by binding id."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
     table.add_column()
     for title, keys in SECTIONS.items():
-        table.add_row(Text(title, style="bold underline"))
+        table.add_row(Text("—"), Text(title, style="bold underline"))
         for key in keys:
-            table.add_row(
-                Text(shown_keys(keymap.get(key.id, key.keys)), style="bold"),
-                Text(key.title),
-                Text(f"{key.tooltip}  ({key.id})", style="dim"),
-            )
+            about = Text.assemble((key.title, "bold"), f"  {key.tooltip}", (f"  {key.id}", "dim"))
+            table.add_row(Text(shown_keys(keymap.get(key.id, key.keys)), style="bold"), about)
         table.add_row()
     return table
 
@@ -67,8 +63,6 @@ class HelpScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="window") as window:
             window.border_title = "Keys"
-            window.border_subtitle = "the name in () is for [keymap] in the configuration · esc closes".replace(
-                "[", "\\["
-            )
+            window.border_subtitle = "dim names are for keymap in the configuration · esc closes"
             with VerticalScroll():
                 yield Static(help_table(self._keymap))
