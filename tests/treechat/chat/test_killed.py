@@ -1,0 +1,88 @@
+"""kill -9 during a reply, twenty times: everything sent is there, the reply up to its last moments, and it continues."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from treechat.chat.session import Chat
+from treechat.chat.spans import SpanBook
+from treechat.store import Store
+
+CHILD = """
+import asyncio, itertools, runpy, sys, time
+from pathlib import Path
+from treechat.chat.events import TextAdded
+from treechat.chat.model import ChatModel
+from treechat.chat.session import Chat
+from treechat.chat.template import Template
+from treechat.store import Store
+from treechat_engine import Token
+
+script = runpy.run_path(sys.argv[1])
+
+class Endless(script["ScriptedEngine"]):
+    async def stream(self, ids, params, priority="interactive", stopped=None):
+        for i in itertools.count():
+            await asyncio.sleep(0.003)
+            yield Token(97 + i % 26, -0.5)
+
+async def main():
+    chat = Chat.new(Store.open(Path(sys.argv[2])), model=ChatModel("m", Endless(), Template(script["ByteTokenizer"]())))
+    async for event in chat.send("sent by " + sys.argv[3]):
+        if isinstance(event, TextAdded):
+            print(chat.current_id, len(chat.text(chat.current_id)), time.monotonic(), flush=True)
+
+asyncio.run(main())
+"""
+
+# A token is in the database 0.2 s after it came; the rest is for a machine that does not let the process run at once.
+LATEST_S = 0.2 + 0.8
+
+
+def start(path: Path, name: str) -> subprocess.Popen[str]:
+    script = Path(__file__).with_name("conftest.py")
+    command = [sys.executable, "-c", CHILD, str(script), str(path), name]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+async def test_twenty_kills_lose_nothing_but_the_last_moments(tmp_path, model, engine):
+    path = tmp_path / "t.db"
+    Store.open(path).close()
+    dice = random.Random(11)
+    said: dict[str, list[tuple[int, float]]] = {}
+    for _ in range(5):
+        children = [start(path, str(i)) for i in range(4)]
+        for child in children:
+            assert child.stdout is not None
+            child.stdout.readline()
+        time.sleep(dice.uniform(0.0, 1.5))
+        for child in children:
+            child.send_signal(signal.SIGKILL)
+            for line in child.communicate()[0].splitlines():
+                node_id, length, at = (*line.split(), "")[:3]
+                if at:
+                    said.setdefault(node_id, []).append((int(length), float(at)))
+    with Store.open(path) as store:
+        assert store.verify() == []
+        infos = store.conversations()
+        assert len(infos) == 20
+        for info in infos:
+            chat = Chat.open(store, info.id, model=model)
+            user, reply = chat.path()
+            assert chat.text(user.id).startswith("sent by ")
+            assert reply.status == "interrupted"
+            kept = chat.text(reply.id)
+            assert store.span(reply.id, model.fingerprint).ids == tuple(kept.encode())
+            tokens = said.get(reply.id, [])
+            due = [length for length, at in tokens if at < tokens[-1][1] - LATEST_S]
+            assert len(kept) >= max(due, default=0)
+            async for _ in chat.resume(reply.id):
+                pass
+            assert chat.text(reply.id) == kept + "Hello."
+            prompt = SpanBook(store, model).ids(chat.tree, [user.id]) + list(kept.encode())
+            assert list(engine.prompts[-1]) == prompt
