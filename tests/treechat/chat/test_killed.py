@@ -1,4 +1,4 @@
-"""kill -9 during a reply, twenty times: all that was sent is there, the reply up to its last moments, and it goes on."""
+"""kill -9 during a reply, twenty times: what was sent is there, the reply up to its last moments, and it goes on."""
 
 from __future__ import annotations
 
