@@ -99,4 +99,6 @@ def _load(session: Session, ctx: click.Context) -> Any:
             session.model_spec, engine_config=engine_config(session.config), progress=narrator
         )
     ctx.call_on_close(model.close)
+    if model.is_text:
+        click.echo(f"{model.name} has no chat template: text goes on from text.", err=True)
     return model

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,6 +84,16 @@ def test_an_interrupt_keeps_the_partial_reply_and_exits_130(cli, tiny_model):
     [*_, reply] = cli.json("log")
     assert (reply["role"], reply["status"]) == ("assistant", "stopped")
     assert reply["preview"]
+
+
+def test_a_model_without_a_template_goes_on_from_the_text_and_says_so(cli, tiny_model, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base, ignore=shutil.ignore_patterns("chat_template*"))
+    result = cli("ask", "-m", str(base), "--max-tokens", "5", "Once upon a time")
+    assert "no chat template: text goes on from text" in result.stderr
+    asked = cli.json("ask", "-m", str(base), "--max-tokens", "5", "-c", "@", " there was")["nodes"][0]
+    # A byte is a token: nothing but the texts is in the path.
+    assert asked["usage"]["prompt_tokens"] == len("Once upon a time") + 5 + len(" there was")
 
 
 def test_a_reader_that_leaves_is_no_traceback(cli, trip):
