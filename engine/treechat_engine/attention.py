@@ -40,6 +40,8 @@ def treechat_attention(
     """query [1, Hq, T, Dk], key [1, Hkv, T, Dk], value [1, Hkv, T, Dv], packed -> ([1, T, Hq, Dv], None)."""
     if is_causal is False or not getattr(module, "is_causal", True):
         raise UnsupportedModelError("the model has attention that is not causal")
+    if attention_mask is not None:
+        raise UnsupportedModelError("the model's attention adds a mask or bias of its own to the scores")
     for name in _UNKNOWN_OPTIONS:
         if kwargs.get(name) is not None:
             raise UnsupportedModelError(f"the model's attention uses {name}, which the engine cannot honour")
@@ -47,7 +49,8 @@ def treechat_attention(
         scaling if scaling is not None else query.shape[-1] ** -0.5, sliding_window, softcap or None, s_aux
     )
     layer: int = module.layer_idx  # type: ignore[assignment]  # nn.Module types every attribute as Tensor | Module
-    return current().attend(layer, query, key, value, options), None
+    # Some families view the result, as they may with transformers' own attention functions.
+    return current().attend(layer, query, key, value, options).contiguous(), None
 
 
 def register() -> None:
