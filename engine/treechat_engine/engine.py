@@ -53,7 +53,7 @@ class Engine:
         """
         self.config = config or EngineConfig()
         register()
-        check_config(model.config)
+        check_config(model.config, self.config.max_model_len)
         device = torch.device(self.config.device or model.device)
         dtype = choose_dtype(self.config.dtype, device) if self.config.dtype else model.dtype
         self._model = model.to(device=device, dtype=dtype).eval()

@@ -45,7 +45,7 @@ def load_model(source: str | Path, config: EngineConfig, progress: Callable[[str
     try:
         tell(f"Reading the configuration of {source}")
         model_config = AutoConfig.from_pretrained(path, trust_remote_code=False, **options)
-        check_config(model_config)
+        check_config(model_config, config.max_model_len)
         tell(f"Loading weights of {source}")
         if "gguf_file" not in options:
             options["use_safetensors"] = True

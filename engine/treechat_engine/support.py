@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -19,21 +20,32 @@ _SUPPORTED_LAYERS = ("full_attention", "sliding_attention")
 _UNSUPPORTED_ROPE = ("longrope", "dynamic")
 _WHAT_WORKS = "Decoder-only models with full or sliding-window attention work, such as Llama, Qwen, Mistral and Gemma"
 _CHECK_LEN = 32
+# The check is longer than the model's smallest window where the forward stays under this many multiplications: about
+# a second. Plain attention keeps all scores, hence the second limit.
+_CHECK_BUDGETS = {"cpu": 10**10, "cuda": 10**13}
+_MAX_CHECK_LEN = 2048
 # Largest difference of a logit, as a share of the largest logit.
 _TOLERANCES = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
 class ModelSpec(NamedTuple):
-    """What the engine needs to know of a model. layer_shapes: (num_kv_heads, k_dim, v_dim) per attention layer."""
+    """What the engine needs to know of a model. layer_shapes: (num_kv_heads, k_dim, v_dim) per attention layer.
+
+    min_window: the smallest sliding window of any layer, in tokens; None where all see the whole path.
+    """
 
     layer_shapes: list[LayerShape]
     vocab_size: int
     max_len: int | None
     eos_ids: frozenset[int]
+    min_window: int | None = None
 
 
-def check_config(config: Any) -> None:
-    """Raises UnsupportedModelError for a transformers config that the engine cannot run exactly."""
+def check_config(config: Any, max_len: int | None = None) -> None:
+    """Raises UnsupportedModelError for a transformers config that the engine cannot run exactly.
+
+    max_len: the longest path that the engine will be given, in tokens; None is whatever the model takes.
+    """
     if getattr(config, "is_encoder_decoder", False):
         raise UnsupportedModelError("encoder-decoder models have no single cached path", _WHAT_WORKS)
     text = config.get_text_config(decoder=True)
@@ -42,21 +54,31 @@ def check_config(config: Any) -> None:
         raise UnsupportedModelError(f"the model has layers of type {', '.join(unsupported)}", _WHAT_WORKS)
     if getattr(text, "attention_chunk_size", None) and getattr(text, "no_rope_layers", None):
         raise UnsupportedModelError("the model has chunked attention", _WHAT_WORKS)
-    for rope_type in _rope_types(getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None)):
-        if rope_type in _UNSUPPORTED_ROPE:
-            reason = f"the model's rotary embedding is {rope_type}, which depends on the longest position in the batch"
-            raise UnsupportedModelError(reason, "A variant without extended context usually has a fixed one")
+    for rope in _ropes(getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None)):
+        _check_rope(rope, text, max_len)
 
 
-def _rope_types(parameters: object) -> Iterator[str]:
-    """Every rope type named in a config's rope parameters, which some models nest by layer type."""
+def _check_rope(rope: Mapping[str, Any], text: Any, max_len: int | None) -> None:
+    """Refuses frequencies that change once the batch has a long position, unless no path will be that long."""
+    kind = rope.get("rope_type", rope.get("type"))
+    if kind not in _UNSUPPORTED_ROPE:
+        return
+    fixed_len = rope.get("original_max_position_embeddings") or getattr(text, "original_max_position_embeddings", None)
+    fixed_len = fixed_len or getattr(text, "max_position_embeddings", None)
+    if max_len is not None and fixed_len is not None and max_len <= fixed_len:
+        return
+    reason = f"the model's rotary embedding is {kind}, which depends on the longest position in the batch"
+    hint = f"Within its original context it is fixed: set max_model_len to at most {fixed_len}" if fixed_len else ""
+    raise UnsupportedModelError(reason, hint)
+
+
+def _ropes(parameters: object) -> Iterator[Mapping[str, Any]]:
+    """A config's rope parameters, which some models nest by layer type."""
     if not isinstance(parameters, Mapping):
         return
-    for key, value in parameters.items():
-        if key in ("rope_type", "type") and isinstance(value, str):
-            yield value
-        else:
-            yield from _rope_types(value)
+    yield parameters
+    for value in parameters.values():
+        yield from _ropes(value)
 
 
 def inspect_model(model: Any) -> ModelSpec:
@@ -67,21 +89,39 @@ def inspect_model(model: Any) -> ModelSpec:
     text = model.config.get_text_config(decoder=True)
     probe = ProbeContext()
     ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
-    with use(probe), torch.inference_mode():
-        model(input_ids=ids, position_ids=torch.arange(2, device=model.device)[None], use_cache=False)
-    layers = [layer for layer, _, _ in probe.calls]
-    if layers != list(range(text.num_hidden_layers)):
-        reason = f"{len(set(layers))} of {text.num_hidden_layers} layers attend through the engine's attention"
-        raise UnsupportedModelError(reason, _WHAT_WORKS)
+    try:
+        with use(probe), torch.inference_mode():
+            model(input_ids=ids, position_ids=torch.arange(2, device=model.device)[None], use_cache=False)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
+        raise UnsupportedModelError(f"a forward without transformers' own cache fails: {error}", _WHAT_WORKS) from error
+    _check_layers([layer for layer, _, _ in probe.calls], text.num_hidden_layers)
     for layer, kind in enumerate(getattr(text, "layer_types", None) or ()):
         if kind == "sliding_attention" and probe.calls[layer][2].sliding_window is None:
             raise UnsupportedModelError(f"layer {layer} has a sliding window that only its mask knows", _WHAT_WORKS)
+    windows = [options.sliding_window for _, _, options in probe.calls if options.sliding_window is not None]
     return ModelSpec(
         layer_shapes=[shape for _, shape, _ in probe.calls],
         vocab_size=text.vocab_size,
         max_len=getattr(text, "max_position_embeddings", None),
         eos_ids=_eos_ids(model),
+        min_window=min(windows, default=None),
     )
+
+
+def _check_layers(attended: list[int], num_layers: int) -> None:
+    """Refuses a model of which not every layer attends once, in order, through the engine's attention."""
+    if attended == list(range(num_layers)):
+        return
+    if not attended:
+        raise UnsupportedModelError(
+            "the model kept another attention: none of its layers calls the engine's", _WHAT_WORKS
+        )
+    if len(attended) != len(set(attended)):
+        raise UnsupportedModelError("the model has layers that attend more than once in a forward", _WHAT_WORKS)
+    reason = f"the model kept another attention: {len(attended)} of {num_layers} layers attend through the engine's"
+    raise UnsupportedModelError(reason, _WHAT_WORKS)
 
 
 def _eos_ids(model: Any) -> frozenset[int]:
@@ -94,21 +134,15 @@ def _eos_ids(model: Any) -> frozenset[int]:
 
 
 def self_check(model: Any, runner: ModelRunner, cache: KVCache, spec: ModelSpec) -> float:
-    """Compares 32 tokens computed in pieces over the cache with the model's own eager forward.
+    """Compares tokens computed in pieces over the cache with the model's own eager forward: 32 of them, or enough to
+    leave the smallest window where that is quick.
 
     Returns the largest difference of a logit. Raises UnsupportedModelError where it is too large.
     """
-    num_tokens = min(_CHECK_LEN, cache.num_slots, spec.max_len or _CHECK_LEN)
+    num_tokens = _check_len(model, runner.device, cache.num_slots, spec)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(spec.vocab_size, (num_tokens,), generator=generator).tolist()
-    model.set_attn_implementation("eager")
-    try:
-        with torch.inference_mode():
-            expected = (
-                model(input_ids=torch.tensor([ids], device=runner.device), use_cache=False).logits[0, -2:].float()
-            )
-    finally:
-        model.set_attn_implementation(ATTENTION_NAME)
+    expected = _plain_logits(model, torch.tensor([ids], device=runner.device))
     lease = cache.lease(ids)
     if not cache.grow(lease, num_tokens):
         raise EngineError(f"{num_tokens} slots are needed to check the model, {cache.num_free} are free")
@@ -122,3 +156,24 @@ def self_check(model: Any, runner: ModelRunner, cache: KVCache, spec: ModelSpec)
         reason = f"cached and plain forwards differ by {difference:.2g} in a logit, more than {tolerance:.2g}"
         raise UnsupportedModelError(reason, "The model does more with its past than attend to it")
     return difference
+
+
+def _plain_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    """The float32 logits after the last two of ids [1, n], by the model's own eager attention."""
+    keep = {"logits_to_keep": 2} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+    model.set_attn_implementation("eager")
+    try:
+        with torch.inference_mode():
+            logits: torch.Tensor = model(input_ids=ids, use_cache=False, **keep).logits
+    finally:
+        model.set_attn_implementation(ATTENTION_NAME)
+    return logits[0, -2:].float()
+
+
+def _check_len(model: Any, device: torch.device, num_slots: int, spec: ModelSpec) -> int:
+    """How many tokens to check: more than the smallest window where model, cache and time allow it."""
+    most = min(num_slots, spec.max_len or num_slots)
+    wanted = max(_CHECK_LEN, (spec.min_window or 0) + _CHECK_LEN // 2)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    is_quick = wanted * num_parameters <= _CHECK_BUDGETS.get(device.type, _CHECK_BUDGETS["cpu"])
+    return min(most, wanted if is_quick and wanted <= min(most, _MAX_CHECK_LEN) else _CHECK_LEN)

@@ -1,0 +1,101 @@
+"""A walk through a tree of prompts in a small cache, each reply compared with what transformers generates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from tests.engine.families import VOCAB_SIZE
+from treechat_engine import Completion, Engine, EngineConfig, SamplingParams
+
+NUM_TOKENS = 6
+PREFILL_CHUNK = 24
+# Room for a handful of the walk's prompts, so that the last part of it has to evict.
+KV_TOKENS = 160
+_PARAMS = SamplingParams(max_tokens=NUM_TOKENS, ignore_eos=True)
+# Log-probabilities of two ways to compute the same, in float32.
+_TOLERANCE = 1e-4
+
+Reference = Callable[[Sequence[int]], tuple[list[int], list[float]]]
+
+
+class Step(NamedTuple):
+    """What one step of the walk found: empty `wrong` is as it should be."""
+
+    name: str
+    wrong: str
+
+
+def reference(model: Any) -> Reference:
+    """The greedy continuation of ids by transformers' own `generate`, and the log-probability of each token."""
+
+    def run(ids: Sequence[int]) -> tuple[list[int], list[float]]:
+        out = model.generate(
+            torch.tensor([list(ids)]),
+            attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+            max_new_tokens=NUM_TOKENS,
+            min_new_tokens=NUM_TOKENS,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        tokens = out.sequences[0, len(ids) :].tolist()
+        logprobs = [row[0].float().log_softmax(-1)[token].item() for row, token in zip(out.logits, tokens, strict=True)]
+        return tokens, logprobs
+
+    return run
+
+
+def walk(model: Any, plain: Any) -> Iterator[Step]:
+    """Prefill, chunked prefill, fork, jump, next turn, a shared batch, eviction and rebuild. Takes `model` over.
+
+    plain: the same model once more, for transformers. Raises UnsupportedModelError where the engine refuses.
+    """
+    plain.set_attn_implementation("eager")
+    expect = reference(plain)
+    config = EngineConfig(device="cpu", kv_tokens=KV_TOKENS, prefill_chunk=PREFILL_CHUNK)
+    with Engine(model, config, poison=True) as engine:
+        yield from _walk(engine, expect)
+        engine.cache.check()
+
+
+def _walk(engine: Engine, expect: Reference) -> Iterator[Step]:
+    def step(name: str, ids: list[int], computed: int) -> Step:
+        (done,) = engine.generate([ids], _PARAMS)
+        wrong = difference(done, expect(ids))
+        if done.usage.computed_tokens != computed:
+            wrong = wrong or f"{done.usage.computed_tokens} tokens were computed, not {computed}"
+        return Step(name, wrong)
+
+    short, trunk = prompt(20, 1), prompt(32, 2)
+    left, right = trunk + prompt(9, 3), trunk + prompt(8, 4)
+    yield step("prefill", short, 20)
+    yield step("chunks", left, 41)
+    yield step("fork", right, 8)
+    yield step("jump", left, 1)
+    (reply,) = engine.generate([short], _PARAMS)
+    yield step("turn", [*short, *reply.token_ids, *prompt(5, 5)], 5 + 1)
+    together = [left + prompt(3, 6), short + prompt(1, 7), prompt(30, 8)]
+    wrong = [
+        difference(done, expect(ids)) for done, ids in zip(engine.generate(together, _PARAMS), together, strict=True)
+    ]
+    yield Step("batch", next(filter(None, wrong), ""))
+    engine.generate([prompt(KV_TOKENS - NUM_TOKENS, 9)], _PARAMS)
+    yield Step("evict", "" if engine.residency(left).cold else "nothing was evicted")
+    yield step("rebuild", left, 41)
+
+
+def difference(done: Completion, expected: tuple[list[int], list[float]]) -> str:
+    """How a reply differs from the expected tokens and log-probabilities; empty where it does not."""
+    tokens, logprobs = expected
+    if list(done.token_ids) != tokens:
+        return f"the tokens are {list(done.token_ids)}, not {tokens} (log-probabilities {done.logprobs}, {logprobs})"
+    worst = max(abs(ours - theirs) for ours, theirs in zip(done.logprobs, logprobs, strict=True))
+    return "" if worst < _TOLERANCE else f"a log-probability differs by {worst:.2g}"
+
+
+def prompt(num_tokens: int, seed: int) -> list[int]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(VOCAB_SIZE, (num_tokens,), generator=generator).tolist()
