@@ -96,7 +96,9 @@ class SamplingParams:
             "top_k must be 0 or more": self.top_k >= 0,
             "top_p must be in (0, 1]": 0 < self.top_p <= 1,
             "min_p must be in [0, 1]": 0 <= self.min_p <= 1,
-            "repetition_penalty must be greater than 0": self.repetition_penalty > 0,
+            "repetition_penalty must be greater than 0 and finite": 0 < self.repetition_penalty < math.inf,
+            "presence_penalty must be finite": math.isfinite(self.presence_penalty),
+            "frequency_penalty must be finite": math.isfinite(self.frequency_penalty),
             "top_logprobs must be between 0 and 20": 0 <= self.top_logprobs <= 20,
         }
         for message, holds in checks.items():

@@ -1,87 +1,184 @@
-"""The sampler: each option does what its definition says, and draws follow the distribution."""
+"""The sampler: each option does what its definition says, draws follow the distribution, rows do not meet."""
 
 from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
 
 import pytest
 import torch
 
 from treechat_engine import SamplingParams
-from treechat_engine.sampling import Sampler, sample
+from treechat_engine.sampling import NUM_LIKELY, Sampler, choose, sample
 
 VOCAB = 8
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -0.5, -1.0, -2.0, -4.0])
+NUM_DRAWS = 3000
+# More tokens than a block of the draw and than the likely ones of top-p, in no order, and no multiple of either.
+generator = torch.Generator().manual_seed(5)
+WIDE = torch.randn(1000, generator=generator) * 0.5
+PROMPT, REPLY = [0, 3, 3, 7], [1, 1, 4, 0]
+EVERYTHING = {
+    "temperature": 0.8,
+    "top_k": 6,
+    "top_p": 0.9,
+    "min_p": 0.05,
+    "repetition_penalty": 1.3,
+    "presence_penalty": 0.4,
+    "frequency_penalty": 0.2,
+    "logit_bias": {2: 0.7, 5: -1.0},
+}
+OPTIONS = [
+    {},
+    {"temperature": 0.5},
+    {"temperature": 2.0},
+    {"top_k": 3},
+    {"top_p": 0.7},
+    {"top_p": 1e-6},
+    {"min_p": 0.2},
+    {"top_k": 4, "top_p": 0.8},
+    {"top_p": 0.9, "min_p": 0.1},
+    {"repetition_penalty": 1.5},
+    {"repetition_penalty": 0.7},
+    {"presence_penalty": 1.0},
+    {"frequency_penalty": 0.5},
+    {"frequency_penalty": -0.5, "presence_penalty": -0.3},
+    {"logit_bias": {5: 2.0, 0: -math.inf}},
+    EVERYTHING,
+]
 
 
-def draws(num_draws, **options):
-    sampler = Sampler(SamplingParams(**({"temperature": 1.0, "seed": 3} | options)), [0], VOCAB, torch.device("cpu"))
-    return torch.tensor([sampler.choose(LOGITS) for _ in range(num_draws)])
-
-
-def shares(ids):
-    return torch.bincount(ids, minlength=VOCAB) / len(ids)
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_draws_follow_the_softmax_at_the_temperature(temperature):
-    expected = (LOGITS / temperature).softmax(0)
-    observed = shares(draws(4000, temperature=temperature))
-    # Chi-square with 7 degrees of freedom: 29.9 is passed once in ten thousand seeds.
-    assert (4000 * (observed - expected) ** 2 / expected).sum() < 29.9
-
-
-def test_top_k_keeps_the_k_most_likely():
-    assert set(draws(300, top_k=3).tolist()) == {0, 1, 2}
-
-
-def test_top_p_keeps_the_smallest_set_that_holds_the_mass():
-    mass = LOGITS.softmax(0).cumsum(0)
-    assert mass[0] < 0.7 < mass[1]
-    assert set(draws(300, top_p=0.7).tolist()) == {0, 1}
-    assert set(draws(50, top_p=1e-6).tolist()) == {0}
-
-
-def test_min_p_keeps_what_is_a_share_as_likely_as_the_most_likely():
-    assert set(draws(500, min_p=0.2).tolist()) == {0, 1, 2}
-
-
-def test_draws_never_leave_what_the_cuts_kept_and_follow_its_distribution():
-    expected = torch.zeros(VOCAB)
-    expected[:4] = LOGITS[:4].softmax(0)
-    observed = shares(draws(3000, top_k=4, top_p=0.999))
-    assert observed[4:].sum() == 0
-    assert (observed - expected).abs().max() < 0.04
-
-
-def greedy_choice(prompt=(7,), history=(), **options):
-    sampler = Sampler(SamplingParams(**options), list(prompt), VOCAB, torch.device("cpu"))
-    for token_id in history:
+def make(prompt=PROMPT, reply=REPLY, vocab=VOCAB, **options):
+    sampler = Sampler(SamplingParams(**({"temperature": 1.0} | options)), prompt, vocab, torch.device("cpu"))
+    for token_id in reply:
         sampler.record(token_id)
-    return sampler.choose(LOGITS)
+    return sampler
 
 
-def test_the_repetition_penalty_counts_the_prompt_and_the_reply():
-    assert greedy_choice(repetition_penalty=3.0) == 0
-    assert greedy_choice(prompt=(0,), repetition_penalty=3.0) == 1
-    assert greedy_choice(history=(0,), repetition_penalty=3.0) == 1
+def exact(logits, prompt=PROMPT, reply=REPLY, **options):
+    """The distribution that the options define, one plain step after another, in Python's floats."""
+    params = SamplingParams(**({"temperature": 1.0} | options))
+    values = [float(value) for value in logits]
+    for i in {*prompt, *reply}:
+        values[i] *= params.repetition_penalty if values[i] < 0 else 1 / params.repetition_penalty
+    for i in set(reply):
+        values[i] -= params.presence_penalty + params.frequency_penalty * reply.count(i)
+    for i, bias in params.logit_bias.items():
+        values[i] += bias
+    order = sorted(range(len(values)), key=lambda i: -values[i])
+    order = order[: params.top_k or None]
+    weights = {i: math.exp((values[i] - values[order[0]]) / params.temperature) for i in order}
+    total = sum(weights.values())
+    kept, mass = [], 0.0
+    for i in order:
+        if mass < params.top_p:
+            kept.append(i)
+        mass += weights[i] / total
+    kept = [i for i in kept if weights[i] >= params.min_p * weights[order[0]]]
+    total = sum(weights[i] for i in kept)
+    return torch.tensor([weights[i] / total if i in kept else 0.0 for i in range(len(values))], dtype=torch.float64)
 
 
-def test_presence_counts_once_and_frequency_each_time_and_neither_the_prompt():
-    assert greedy_choice(prompt=(0,), presence_penalty=2.0) == 0
-    assert greedy_choice(history=(0,), presence_penalty=2.0) == 1
-    assert greedy_choice(history=(0,), frequency_penalty=0.4) == 0
-    assert greedy_choice(history=(0, 0, 0), frequency_penalty=0.4) == 1
+def chi_square(observed_ids, expected):
+    """The statistic over classes of at least five expected draws, the rarer ones joined, and its degrees of freedom."""
+    num = len(observed_ids)
+    counts = torch.bincount(observed_ids, minlength=len(expected)).double()
+    assert counts[expected == 0].sum() == 0, "a token was drawn that the cuts had dropped"
+    common = expected * num >= 5
+    pairs = list(zip(counts[common].tolist(), (expected[common] * num).tolist(), strict=True))
+    rest = expected[~common].sum().item() * num
+    if rest >= 5:
+        pairs.append((counts[~common].sum().item(), rest))
+    return sum((seen - wanted) ** 2 / wanted for seen, wanted in pairs), len(pairs) - 1
 
 
-def test_a_logit_bias_moves_the_choice():
-    assert greedy_choice(logit_bias={5: 10.0}) == 5
-    assert greedy_choice(logit_bias={0: -100.0}) == 1
+def likely_limit(freedom):
+    """What chi-square passes about once in a hundred thousand seeds (Wilson and Hilferty's approximation)."""
+    return max(freedom, 1) * (1 - 2 / (9 * max(freedom, 1)) + 4.27 * math.sqrt(2 / (9 * max(freedom, 1)))) ** 3
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options) or "plain")
+def test_draws_follow_the_exact_distribution(options):
+    samplers = [make(seed=seed, **options) for seed in range(NUM_DRAWS)]
+    statistic, freedom = chi_square(choose(LOGITS.expand(NUM_DRAWS, -1), samplers), exact(LOGITS, **options))
+    assert statistic < likely_limit(freedom)
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 40}, {"top_p": 0.2}, {"top_p": 0.95}, {"min_p": 0.3}], ids=str)
+def test_draws_from_a_wide_vocabulary_follow_the_exact_distribution(options):
+    samplers = [make(vocab=1000, seed=seed, **options) for seed in range(NUM_DRAWS)]
+    expected = exact(WIDE, **options)
+    assert (int((expected > 0).sum()) > NUM_LIKELY) == (options in ({}, {"top_p": 0.95}, {"min_p": 0.3}))
+    statistic, freedom = chi_square(choose(WIDE.expand(NUM_DRAWS, -1), samplers), expected)
+    assert statistic < likely_limit(freedom)
+
+
+def test_the_draws_of_one_request_follow_the_distribution_too():
+    sampler = make(seed=3, reply=[])
+    ids = torch.cat([choose(LOGITS[None], [sampler]) for _ in range(NUM_DRAWS)])
+    statistic, freedom = chi_square(ids, exact(LOGITS, reply=[]))
+    assert statistic < likely_limit(freedom)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options) or "plain")
+def test_greedy_takes_the_most_likely_after_penalties_and_bias(options):
+    options = options | {"temperature": 0.0}
+    expected = exact(LOGITS, **(options | {"temperature": 1.0, "top_p": 1.0, "min_p": 0.0, "top_k": 0})).argmax()
+    assert choose(LOGITS[None], [make(**options)]).item() == expected
+
+
+def test_a_row_is_the_same_to_the_bit_alone_and_in_any_batch():
+    mixed = [{**options, "top_logprobs": i % 4} for i, options in enumerate(OPTIONS)] + [{"temperature": 0.0}]
+    rows = torch.stack([WIDE.roll(31 * i) for i in range(len(mixed))])
+
+    def run(members):
+        samplers = [make(vocab=1000, seed=i, **mixed[i]) for i in members]
+        return dict(zip(members, sample(rows[list(members)], samplers), strict=True))
+
+    alone = {i: run([i])[i] for i in range(len(mixed))}
+    assert run(list(range(len(mixed)))) == alone
+    for pair in itertools.pairwise(range(len(mixed))):
+        assert run(pair) == {i: alone[i] for i in pair}
+    assert run(list(reversed(range(len(mixed))))) == alone
+
+
+def test_the_logits_are_not_written():
+    logits = LOGITS.expand(len(OPTIONS), -1).contiguous()
+    sample(logits, [make(**options) for options in OPTIONS])
+    assert torch.equal(logits, LOGITS.expand(len(OPTIONS), -1))
+
+
+def test_a_penalty_is_recorded_for_tokens_beyond_the_first_hundred():
+    sampler = make(prompt=[], reply=list(range(300)), vocab=1000, temperature=0.0, presence_penalty=100.0)
+    assert choose(WIDE[None], [sampler]).item() == 300 + int(WIDE[300:].argmax())
 
 
 def test_logprobs_are_those_of_the_model_whatever_the_sampling():
     options = {"temperature": 0.3, "top_k": 2, "logit_bias": {5: 50.0}, "seed": 1, "top_logprobs": 3}
-    samplers = [Sampler(SamplingParams(**options), [0], VOCAB, torch.device("cpu")) for _ in range(2)]
-    for token in sample(torch.stack([LOGITS, LOGITS.flip(0)]), samplers)[:1]:
-        assert token.id == 5
-        assert token.logprob == pytest.approx(LOGITS.log_softmax(0)[5].item(), abs=1e-6)
-        assert [token_id for token_id, _ in token.top] == [0, 1, 2]
-        assert [value for _, value in token.top] == pytest.approx(LOGITS.log_softmax(0)[:3].tolist(), abs=1e-6)
+    first, second = sample(torch.stack([LOGITS, LOGITS.flip(0)]), [make(**options), make(temperature=0.0)])
+    assert (first.id, second.id) == (5, 7)
+    assert first.logprob == pytest.approx(LOGITS.log_softmax(0)[5].item(), abs=1e-6)
+    assert [token_id for token_id, _ in first.top] == [0, 1, 2]
+    assert [value for _, value in first.top] == pytest.approx(LOGITS.log_softmax(0)[:3].tolist(), abs=1e-6)
+    assert second.top == ()
+
+
+@pytest.mark.parametrize("num_top", [1, 20])
+def test_up_to_twenty_alternatives_are_given_most_likely_first(num_top):
+    (token,) = sample(WIDE[None], [make(vocab=1000, top_logprobs=num_top)])
+    expected = WIDE.log_softmax(0).sort(descending=True)
+    assert [token_id for token_id, _ in token.top] == expected.indices[:num_top].tolist()
+    assert [value for _, value in token.top] == pytest.approx(expected.values[:num_top].tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("bias", [{VOCAB: 1.0}, {-1: 1.0}, {0: math.nan}, {0: math.inf}], ids=str)
+def test_a_bias_that_means_nothing_is_refused(bias):
+    with pytest.raises(ValueError, match="logit_bias"):
+        make(logit_bias=bias)
+
+
+@pytest.mark.parametrize("field", ["presence_penalty", "frequency_penalty", "repetition_penalty", "temperature"])
+def test_params_that_are_no_numbers_are_refused(field):
+    with pytest.raises(ValueError, match=field):
+        dataclasses.replace(SamplingParams(), **{field: math.nan})
