@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from tests.engine.families import REFUSED, REFUSED_CONFIGS, SUPPORTED, build, config_of
-from tests.engine.walk import prompt, reference, walk
+from tests.engine.walk import prompt, reference, start, walk
 from treechat_engine import Engine, EngineConfig, SamplingParams, UnsupportedModelError
 from treechat_engine.support import check_config
 
@@ -15,8 +15,10 @@ from treechat_engine.support import check_config
 @pytest.mark.parametrize("name", SUPPORTED)
 def test_tokens_are_those_of_transformers_through_fork_jump_batch_eviction_and_rebuild(name):
     family = SUPPORTED[name]
-    for step in walk(build(family), build(family)):
-        assert not step.wrong, f"{step.name}: {step.wrong}"
+    expect = reference(build(family))
+    with start(build(family)) as engine:
+        for step in walk(engine, expect):
+            assert not step.wrong, f"{step.name}: {step.wrong}"
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -29,7 +29,8 @@ class Step(NamedTuple):
 
 
 def reference(model: Any) -> Reference:
-    """The greedy continuation of ids by transformers' own `generate`, and the log-probability of each token."""
+    """The greedy continuation of ids by transformers, with its own attention: tokens and their log-probabilities."""
+    model.set_attn_implementation("eager")
 
     def run(ids: Sequence[int]) -> tuple[list[int], list[float]]:
         out = model.generate(
@@ -48,20 +49,15 @@ def reference(model: Any) -> Reference:
     return run
 
 
-def walk(model: Any, plain: Any) -> Iterator[Step]:
-    """Prefill, chunked prefill, fork, jump, next turn, a shared batch, eviction and rebuild. Takes `model` over.
-
-    plain: the same model once more, for transformers. Raises UnsupportedModelError where the engine refuses.
-    """
-    plain.set_attn_implementation("eager")
-    expect = reference(plain)
+def start(model: Any) -> Engine:
+    """An engine over the model with a cache of the walk's size. Raises UnsupportedModelError where it refuses."""
     config = EngineConfig(device="cpu", kv_tokens=KV_TOKENS, prefill_chunk=PREFILL_CHUNK)
-    with Engine(model, config, poison=True) as engine:
-        yield from _walk(engine, expect)
-        engine.cache.check()
+    return Engine(model, config, poison=True)
 
 
-def _walk(engine: Engine, expect: Reference) -> Iterator[Step]:
+def walk(engine: Engine, expect: Reference) -> Iterator[Step]:
+    """Prefill, chunked prefill, fork, jump, next turn, a shared batch, eviction and rebuild, on a fresh engine."""
+
     def step(name: str, ids: list[int], computed: int) -> Step:
         (done,) = engine.generate([ids], _PARAMS)
         wrong = difference(done, expect(ids))

@@ -1,0 +1,52 @@
+"""The table of model families: which forward each runs, and what was compared with transformers, or why it is refused.
+
+    python -m tests.bench.families [NAME ...]
+
+Tiny random models on the CPU in float32; nothing is downloaded. `tests/engine/test_families.py` asserts the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import torch
+import transformers
+
+from tests.engine.families import REFUSED, SUPPORTED, Family, build
+from tests.engine.walk import reference, start, walk
+from treechat_engine import UnsupportedModelError
+
+
+def row(family: Family) -> tuple[str, str, bool]:
+    """(forward, what happened, whether all is well) of a family."""
+    try:
+        engine = start(build(family))
+    except UnsupportedModelError as error:
+        return "-", f"refused: {error.message}", True
+    expect = reference(build(family))
+    with engine:
+        steps = list(walk(engine, expect))
+    wrong = [f"{step.name}: {step.wrong}" for step in steps if step.wrong]
+    result = wrong[0] if wrong else f"{len(steps)} of {len(steps)} checks"
+    return getattr(engine, "forward_name", "transformers"), result, not wrong
+
+
+def main(names: list[str]) -> int:
+    """Prints the table; 1 where a reply differs or a family is not where it belongs."""
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    families = SUPPORTED | {name: family for name, (family, _) in REFUSED.items()}
+    is_well = True
+    print("| family | forward | checks |\n| --- | --- | --- |")
+    for name in names or families:
+        forward, result, is_fine = row(families[name])
+        is_well = is_well and is_fine and (name in REFUSED) == (forward == "-")
+        print(f"| {name} | {forward} | {result} |", flush=True)
+    return 0 if is_well else 1
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="families; all where none is named")
+    sys.exit(main(parser.parse_args().names))
