@@ -12,7 +12,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from treechat_engine.api import Residency
-from treechat_engine.radix import POLICIES, Priority, RadixNode, RadixTree, as_ints
+from treechat_engine.edges import DEVICE, RadixNode, as_ints
+from treechat_engine.policy import Policy, Priority, make_policy
+from treechat_engine.radix import RadixTree
 from treechat_engine.slots import SlotPool, runs_of
 
 # An eviction under pressure takes at least 1/32 of the pool. Evicting for one decoded token at a time would hand out a
@@ -56,16 +58,16 @@ class Lease:
 
 
 class KVCache:
-    """Keys and values by token prefix. `policy` names an eviction policy ("lru", "lfu", "fifo") or is one.
+    """Keys and values by token prefix. `policy` names an eviction policy ("tree", "lru", "lfu", "fifo") or is one.
 
     Raises KeyError for a policy of another name.
     """
 
-    def __init__(self, pool: SlotPool, policy: str | Priority = "lru", namespace: str = "") -> None:
+    def __init__(self, pool: SlotPool, policy: str | Priority | Policy = "tree", namespace: str = "") -> None:
         self.pool = pool
         self.tree = RadixTree(namespace)
         self.evicted_tokens = 0
-        self._priority = POLICIES[policy] if isinstance(policy, str) else policy
+        self.policy = make_policy(policy)
         self._evict_batch = pool.num_slots // EVICT_SHARE
         self._leases: set[Lease] = set()
 
@@ -123,7 +125,7 @@ class KVCache:
         if start == end:
             return
         mine = lease.slots[start:end]
-        node, num_existing = self.tree.insert(ids[start:], mine, lease.node)
+        node, num_existing, _ = self.tree.insert(ids[start:], mine, lease.node)
         self.tree.lock(node, below=lease.node)
         if num_existing:
             theirs = self.tree.slot_array(node, below=lease.node)[:num_existing]
@@ -149,7 +151,7 @@ class KVCache:
 
     def evict(self, n: int) -> int:
         """Drop up to `n` cached tokens that no lease holds, in the policy's order; returns how many went."""
-        freed = self.tree.evict(n, self._priority)
+        freed = self.tree.evict(n, self.policy.ranking(self.tree))[DEVICE]
         self.pool.free(freed)
         self.evicted_tokens += len(freed)
         return len(freed)

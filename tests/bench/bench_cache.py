@@ -12,6 +12,7 @@ import statistics
 import time
 from array import array
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
@@ -19,12 +20,14 @@ from treechat_engine.cache import KVCache
 from treechat_engine.radix import RadixTree
 from treechat_engine.slots import SlotPool
 
+T = TypeVar("T")
+
 LONG = array("q", (random.Random(0).randrange(49_000) for _ in range(100_000)))
 SLOTS = array("q", range(100_000))
 
 
-def median_us(make: Callable[[], RadixTree], work: Callable[[RadixTree], object], repeats: int = 21) -> float:
-    """Median time of `work` on a fresh tree each time, in microseconds."""
+def median_us(make: Callable[[], T], work: Callable[[T], object], repeats: int = 21) -> float:
+    """Median time of `work` on what `make` makes anew each time, in microseconds."""
     times = []
     for _ in range(repeats):
         tree = make()
@@ -46,7 +49,9 @@ def tree_times() -> dict[str, float]:
     """Microseconds per operation on the tree alone; ids come as array('q')."""
     fork = LONG[:50_000] + array("q", [-1]) * 50_000
     times = {
-        "insert a new 100,000-token path": median_us(lambda: tree_of(0), lambda tree: tree.insert(LONG, SLOTS)),
+        "insert a new 100,000-token path": median_us(
+            lambda: (RadixTree(), LONG[:], SLOTS[:]), lambda made: made[0].insert(made[1], made[2])
+        ),
         "match a 100,000-token path in one node": median_us(lambda: tree_of(1), lambda tree: tree.match(LONG)),
         "match, splitting at 50,000": median_us(lambda: tree_of(1), lambda tree: tree.match(fork)),
         "match a 100,000-token path of 100 nodes": median_us(lambda: tree_of(100), lambda tree: tree.match(LONG)),
