@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from math import nan
 
 from treechat.chat.events import ChatEvent, ReplyFinished, TextAdded
 from treechat.chat.protocol import EngineEvent
@@ -41,14 +42,15 @@ class Reply:
         """
         self.node = node
         self.turn = turn
-        self.text = text
         self._store = store
         self._tokenizer = span.tokenizer
         self._ids = list(span.ids)
-        self._logprobs = list(span.logprobs or ())
+        self._logprobs = [nan] * len(span.ids) if span.logprobs is None else list(span.logprobs)
         self._stream = stream
         self._cancel = cancel
         self._decoder = TextStream(decode, self._ids)
+        # A half character at the end comes again when it is whole.
+        self.text = text.removesuffix(self._decoder.held)
         self._timer: asyncio.TimerHandle | None = None
         self._started_s = time.perf_counter()
         self._ttft_s: float | None = None

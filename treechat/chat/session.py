@@ -93,11 +93,23 @@ class Chat(Structure):
         ids = self._spans.ids(self.tree, self.tree.path(node_id))
         return self._model.engine.warm(ids) if ids else None
 
+    def span(self, node_id: str) -> Span:
+        """The node's token ids for this model, made from its text as needed. Raises ModelError without a model."""
+        self.ready_model()
+        assert self._spans is not None
+        return self._spans.ensure(self.tree, self.tree.path(node_id))[-1]
+
+    def path_ids(self, node_id: str | None) -> list[int]:
+        """Token ids from the root to the node's end; none for None. Raises ModelError without a model."""
+        self.ready_model()
+        assert self._spans is not None
+        return self._spans.ids(self.tree, self.tree.path(node_id))
+
     # Sending
 
     async def send(self, text: str, *, parent_id: str | None = _CURRENT, n: int = 1) -> AsyncGenerator[ChatEvent, None]:
         """Add a message below `parent_id` (None: as a root) and stream `n` replies; the first becomes current."""
-        model = self._ready()
+        model = self.ready_model()
         if not text.strip() and not (model.is_text and text):
             raise UsageError("There is nothing to send", "Type a message first.")
         parent = self.current_id if parent_id is _CURRENT else parent_id
@@ -115,7 +127,7 @@ class Chat(Structure):
 
     async def regenerate(self, node_id: str, n: int = 1) -> AsyncGenerator[ChatEvent, None]:
         """`n` more replies beside a reply, or below a user's message, in one batch; the first becomes current."""
-        model = self._ready()
+        model = self.ready_model()
         node = self.tree[node_id]
         parent_id = node.parent_id if node.role == "assistant" else node_id
         if parent_id is None or (self.tree[parent_id].role != "user" and not model.is_text):
@@ -138,7 +150,7 @@ class Chat(Structure):
 
     async def resume(self, node_id: str) -> AsyncGenerator[ChatEvent, None]:
         """Go on from a reply's last token: in place at a leaf, else in a sibling that begins with the same ids."""
-        model = self._ready()
+        model = self.ready_model()
         assert self._spans is not None
         node = self.tree[node_id]
         if node.role != "assistant":
@@ -151,21 +163,52 @@ class Chat(Structure):
         ended = node.status == "complete" and (turn is None or turn.finish_reason == "stop")
         if ended and not model.is_text:
             raise UsageError("This reply ended by itself", "Send a message, or regenerate it (r).")
-        ids = self._spans.ids(self.tree, path)
         text = self.text(node_id)
+        is_leaf = not self.tree.children(node_id, hidden=True)
+        ids = self._spans.ids(self.tree, path)
+        async with aclosing(self._go_on(node.parent_id, ids, span, text, node_id if is_leaf else None)) as events:
+            async for event in events:
+                yield event
+
+    async def begin_with(
+        self, parent_id: str | None, span: Span, text: str, is_end: bool = False
+    ) -> AsyncGenerator[ChatEvent, None]:
+        """A reply below `parent_id` that begins with these ids, `text` being theirs, and goes on from there.
+
+        is_end: the ids end it; nothing is generated.
+        """
+        model = self.ready_model()
+        ids = [*self.path_ids(parent_id), *span.ids]
+        if not is_end:
+            async with aclosing(self._go_on(parent_id, ids, span, text)) as events:
+                async for event in events:
+                    yield event
+            return
+        turn = Turn(model.name, finish_reason="stop", prompt_tokens=len(ids), computed_tokens=0, completion_tokens=0)
+        node = self.start_reply(parent_id, turn)
+        self.store.finish_reply(node.id, "complete", text, span, turn)
+        self.tree.update(node := self.store.node(node.id))
+        self.jump(node.id)
+        yield NodeAdded(node)
+        yield ReplyFinished(node, turn)
+
+    async def _go_on(
+        self, parent_id: str | None, ids: Sequence[int], span: Span, text: str, node_id: str | None = None
+    ) -> AsyncGenerator[ChatEvent, None]:
+        """Generate behind `ids`, which end with `span`: in the reply `node_id`, or else in a new one."""
+        model = self.ready_model()
         params = self.settings.params(model)
-        new_turn = Turn(model.name, sampling_record(params), params.seed)
+        turn = Turn(model.name, sampling_record(params), params.seed)
         group = self._request(model, ids, [params])
-        if self.tree.children(node_id, hidden=True):
-            node = self.start_reply(node.parent_id, new_turn)
+        if node_id is None:
+            node = self.start_reply(parent_id, turn)
             self.store.flush_reply(node.id, text, span)
-            yield NodeAdded(node)
         else:
             self.store.reopen_reply(node_id)
             node = self.tree.change(node_id, status="streaming")
         self.jump(node.id)
-        reply = self._reply(model, node, new_turn, span, text, group, 0)
-        async with aclosing(self._follow([reply])) as events:
+        reply = self._reply(model, node, turn, span, text, group, 0)
+        async with aclosing(self._follow([reply], [] if node_id else [node])) as events:
             async for event in events:
                 yield event
 
@@ -176,13 +219,14 @@ class Chat(Structure):
             reply.stop()
         return bool(chosen)
 
-    def _ready(self) -> ChatModel:
+    def ready_model(self) -> ChatModel:
+        """The model. Raises ModelError while none is loaded."""
         if self._model is None:
             raise ModelError("No model is loaded yet", "Your text is kept: send it again when the model is ready.")
         return self._model
 
     async def _replies(self, parent_id: str, n: int) -> AsyncGenerator[ChatEvent, None]:
-        model = self._ready()
+        model = self.ready_model()
         assert self._spans is not None
         ids = self._spans.ids(self.tree, self.tree.path(parent_id))
         params = [self.settings.params(model, sibling) for sibling in range(n)]
@@ -193,9 +237,7 @@ class Chat(Structure):
             node = self.start_reply(parent_id, turn)
             replies.append(self._reply(model, node, turn, Span(model.fingerprint, ()), "", group, index))
         self.jump(replies[0].node.id)
-        for reply in replies:
-            yield NodeAdded(reply.node)
-        async with aclosing(self._follow(replies)) as events:
+        async with aclosing(self._follow(replies, [reply.node for reply in replies])) as events:
             async for event in events:
                 yield event
 
@@ -214,13 +256,18 @@ class Chat(Structure):
         self.replies[node.id] = reply
         return reply
 
-    async def _follow(self, replies: Sequence[Reply]) -> AsyncGenerator[ChatEvent, None]:
-        """The events of replies as they come, until all have ended; if the reader leaves, they are stopped and kept."""
+    async def _follow(self, replies: Sequence[Reply], added: Sequence[Node]) -> AsyncGenerator[ChatEvent, None]:
+        """The events of replies as they come, until all have ended; if the reader leaves, they are stopped and kept.
+
+        added: those of their nodes that are new.
+        """
         events: asyncio.Queue[ChatEvent] = asyncio.Queue()
         for reply in replies:
             reply.start(events.put_nowait)
         num_open = len(replies)
         try:
+            for node in added:
+                yield NodeAdded(node)
             while num_open:
                 event = await events.get()
                 if isinstance(event, ReplyFinished):

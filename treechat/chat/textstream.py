@@ -16,11 +16,20 @@ class TextStream:
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str], ids: Sequence[int] = ()) -> None:
-        """`decode` turns ids into text without special tokens; `ids` were decoded before and yield nothing."""
+        """`decode` turns ids into text without special tokens; `ids` were decoded before and yield nothing.
+
+        Where they end inside a character, `held` is what stands for it: it yields when it is complete.
+        """
         self._decode = decode
         self._ids = list(ids)
         self._start = max(0, len(self._ids) - _MAX_HELD)
         self._end = len(self._ids)
+        whole = decode(self._ids[self._start :])
+        while self._end > self._start and decode(self._ids[self._start : self._end]).endswith(_REPLACEMENT):
+            self._end -= 1
+        if self._end == self._start:
+            self._end = len(self._ids)
+        self.held = whole[len(decode(self._ids[self._start : self._end])) :]
 
     def add(self, token_id: int) -> str:
         """The text that this token completes, often empty or of several characters."""

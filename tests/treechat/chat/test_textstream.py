@@ -32,3 +32,11 @@ def test_bytes_that_never_become_a_character_are_not_held_for_ever():
     pieces = [stream.add(0x80) for _ in range(20)]
     assert "".join(pieces).count("\ufffd") >= 8
     assert "".join(pieces) + stream.finish() == "\ufffd" * 20
+
+
+def test_a_character_that_was_cut_before_comes_when_it_is_whole():
+    data = list("5 €!".encode())
+    stream = TextStream(decode, data[:4])
+    assert stream.held == "\ufffd"
+    assert [stream.add(byte) for byte in data[4:]] == ["€", "!"]
+    assert TextStream(decode, data[:2]).held == ""
