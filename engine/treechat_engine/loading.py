@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from treechat_engine.api import EngineConfig, EngineError
 from treechat_engine.attention import register
+from treechat_engine.gguf_config import check_all_read, gguf_config, plain_weights
 from treechat_engine.support import check_config
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -44,14 +45,17 @@ def load_model(source: str | Path, config: EngineConfig, progress: Callable[[str
     register()
     try:
         tell(f"Reading the configuration of {source}")
-        model_config = AutoConfig.from_pretrained(path, trust_remote_code=False, **options)
+        gguf = Path(path, options["gguf_file"]) if "gguf_file" in options else None
+        model_config = gguf_config(gguf) if gguf else AutoConfig.from_pretrained(path, trust_remote_code=False)
         check_config(model_config, config.max_model_len)
         tell(f"Loading weights of {source}")
-        if "gguf_file" not in options:
-            options["use_safetensors"] = True
+        options |= plain_weights() if gguf else {"use_safetensors": True}
+        dtype = choose_dtype(config.dtype, device)
         model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=choose_dtype(config.dtype, device), trust_remote_code=False, **options
+            path, config=model_config, dtype=dtype, trust_remote_code=False, **options
         )
+        if gguf:
+            check_all_read(gguf, model)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise EngineError(f"the model {source} cannot be loaded: {error}") from error
     tell(f"Moving the model to {device}")

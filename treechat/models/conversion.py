@@ -74,21 +74,22 @@ def _read_model(gguf: Path, dtype: str) -> PreTrainedModel:
     import torch
     import transformers
 
-    # Newer versions keep the packed blocks where they find a kernel for them; we want plain weights.
-    config_class = getattr(transformers, "GgufConfig", None)
-    plain = {"quantization_config": config_class(dequantize=True)} if config_class else {}
+    from treechat_engine.gguf_config import check_all_read, gguf_config, plain_weights
+
     model, info = transformers.AutoModelForCausalLM.from_pretrained(
         str(gguf.parent),
         gguf_file=gguf.name,
+        config=gguf_config(gguf),
         dtype=getattr(torch, dtype),
         local_files_only=True,
         trust_remote_code=False,
         output_loading_info=True,
-        **plain,
+        **plain_weights(),
     )
     missing = sorted(info.get("missing_keys", ()))
     if missing:
         raise ModelError(f"{gguf.name} lacks {len(missing)} of the model's weights, {missing[0]} first")
+    check_all_read(gguf, model)
     return model
 
 
