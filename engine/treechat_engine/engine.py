@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -25,12 +25,12 @@ from treechat_engine.api import (
 from treechat_engine.attention import ATTENTION_NAME, register
 from treechat_engine.cache import KVCache
 from treechat_engine.loading import choose_dtype, load_model
-from treechat_engine.request import Event, Request, RequestHandle, Sink
+from treechat_engine.request import Request, RequestHandle, Sink
 from treechat_engine.runner import ModelRunner
 from treechat_engine.sampling import Sampler
 from treechat_engine.scheduler import Scheduler
 from treechat_engine.slots import SlotPool, slot_bytes
-from treechat_engine.streams import FanOut, Streams
+from treechat_engine.streams import EventStream, FanOut, Mailbox
 from treechat_engine.support import ModelSpec, check_config, inspect_model, self_check
 from treechat_engine.worker import Worker
 
@@ -119,16 +119,22 @@ class Engine:
             for handle in handles:
                 handle.cancel()
 
-    async def stream(
+    def stream(
         self, ids: Sequence[int], params: SamplingParams | None = None, priority: Priority = "interactive"
-    ) -> AsyncIterator[Event]:
-        """Token after Token, then Finished. Closing it cancels the request; what was computed stays cached."""
-        async for event in self._open_streams(ids, [params or SamplingParams()], priority).events(0):
-            yield event
+    ) -> EventStream:
+        """Token after Token, then Finished, as an async generator. The request starts now, in a running event loop.
+
+        Closing it cancels the request, even where it was never read; what was computed stays cached.
+        """
+        return self.fan_out(ids, [params or SamplingParams()], priority).streams[0]
 
     def fan_out(self, ids: Sequence[int], params: Sequence[SamplingParams], priority: Priority = "fan-out") -> FanOut:
         """One reply per params to the same prompt, which is prefilled once. Call it in a running event loop."""
-        return FanOut(self._open_streams(ids, params, priority))
+        handles = [RequestHandle(self._cancel) for _ in params]
+        boxes = [Mailbox() for _ in params]
+        asked = [(handle, ids, each, box.put) for handle, each, box in zip(handles, params, boxes, strict=True)]
+        self._start(asked, priority)
+        return FanOut(handles, [EventStream(handle, box) for handle, box in zip(handles, boxes, strict=True)])
 
     def warm(self, ids: Sequence[int]) -> RequestHandle:
         """Computes the KV of `ids` ahead of need, while nothing else runs, into free slots only."""
@@ -185,18 +191,6 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _open_streams(self, ids: Sequence[int], params: Sequence[SamplingParams], priority: Priority) -> Streams:
-        """Starts one request per params, whose events go to the running event loop."""
-        streams = Streams([RequestHandle(self._cancel) for _ in params])
-        self._start(
-            [
-                (handle, ids, each, streams.sink(i))
-                for i, (handle, each) in enumerate(zip(streams.handles, params, strict=True))
-            ],
-            priority,
-        )
-        return streams
 
     def _start(
         self, asked: Sequence[tuple[RequestHandle, Sequence[int], SamplingParams | None, Sink]], priority: Priority

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import time
 from collections.abc import Callable, Iterator
@@ -18,11 +19,13 @@ from treechat_engine.api import (
     Token,
     Usage,
 )
+from treechat_engine.end_logits import prompt_key
 
 if TYPE_CHECKING:
     from treechat_engine.cache import Lease
     from treechat_engine.sampling import Sampler
 
+logger = logging.getLogger(__name__)
 Event = Token | Finished
 # Receives events on the engine's thread; returns False where nobody listens any more.
 Sink = Callable[[Event], bool]
@@ -32,7 +35,7 @@ class Request:
     """A request as the engine's thread sees it. Only `is_cancelled` is written by other threads.
 
     ids: prompt, then what was sampled. num_computed: tokens of ids whose KV is in the lease's slots.
-    sampler None: a warm request, which computes its prompt and samples nothing.
+    sampler None: a warm request, which computes its prompt and samples nothing. num_passed: steps it had no part in.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Request:
         self.id = request_id
         self.ids = prompt_ids
         self.prompt_len = len(prompt_ids)
+        self.prompt_key = prompt_key(prompt_ids)
         self.params = params
         self.rank = PRIORITIES.index(priority)
         self.max_tokens = max_tokens
@@ -60,6 +64,7 @@ class Request:
         self.is_finished = False
         # A request that gave its slots back waits until this many others have ended (see Scheduler).
         self.blocked_until = 0
+        self.num_passed = 0
         self.common_lens: dict[int, int] = {}
         self._sink = sink
         self._cached_tokens: int | None = None
@@ -92,12 +97,6 @@ class Request:
         if self._cached_tokens is None:
             self._cached_tokens = cached_len
             self._computed_tokens = cached_len
-            self._started_at = time.monotonic()
-
-    def shared_prefill(self) -> None:
-        """Notes that another request of the same prompt just computed all of it, the logits at its end included."""
-        if self._cached_tokens is None:
-            self._cached_tokens = self._computed_tokens = self.prompt_len
             self._started_at = time.monotonic()
 
     def computed(self, num_tokens: int) -> None:
@@ -137,7 +136,13 @@ class Request:
         )
 
     def _emit(self, event: Event) -> None:
-        if not self._sink(event):
+        try:
+            is_heard = self._sink(event)
+        except Exception:
+            # The listener's failure ends its own request and must not end others.
+            logger.exception("the listener of request %d failed", self.id)
+            is_heard = False
+        if not is_heard:
             self.is_cancelled = True
 
 

@@ -1,24 +1,39 @@
 """Which requests take part in the next step, and with how many tokens.
 
 A step decodes every running request and computes at most `prefill_chunk` prompt tokens, so that a long prompt never
-holds up decoding by more than one chunk. Requests go by (priority, arrival). Warm ones run while nothing else does.
+holds up decoding by more than one chunk. Requests go by (priority, arrival): a prompt of higher priority is computed
+before the rest of one that runs already. Warm requests run while nothing else does.
+
 Where slots are short the last in that order gives its slots back after a commit and waits; it resumes by matching the
-tree. The first in order can therefore always go on, and no request fails that would fit an empty cache.
+tree. The first in order can therefore always go on, and no request fails that would fit an empty cache. A request that
+was passed over `patience` times counts as the oldest of the highest priority, so that none starves.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from treechat_engine.cache import KVCache
+from treechat_engine.end_logits import EndLogits
 from treechat_engine.request import Request
+
+if TYPE_CHECKING:
+    import torch
+
+# Steps that a request is passed over before it goes first: some seconds of decoding, most of a minute of long prompts.
+PATIENCE = 128
 
 
 class Planned(NamedTuple):
-    """A request's part in a step: its next `num_tokens` tokens, for which it has slots."""
+    """A request's part in a step: its next `num_tokens` tokens, for which it has slots.
+
+    end_logits: for a request that starts from kept logits; it has no tokens to compute.
+    """
 
     request: Request
     num_tokens: int
+    end_logits: torch.Tensor | None = None
 
     @property
     def reaches_end(self) -> bool:
@@ -26,14 +41,20 @@ class Planned(NamedTuple):
 
 
 class Scheduler:
-    """The queue and the running set. The caller holds the engine's lock around every call."""
+    """The queue and the running set. The caller holds the engine's lock around every call.
 
-    def __init__(self, cache: KVCache, max_batch: int, prefill_chunk: int) -> None:
+    in_hand: the request that `plan` was busy with, for whoever catches what it raised.
+    """
+
+    def __init__(self, cache: KVCache, max_batch: int, prefill_chunk: int, patience: int = PATIENCE) -> None:
         self.cache = cache
         self.max_batch = max_batch
         self.prefill_chunk = prefill_chunk
+        self.patience = patience
         self.waiting: list[Request] = []
         self.running: list[Request] = []
+        self.end_logits = EndLogits()
+        self.in_hand: Request | None = None
         self._satisfied: list[Request] = []
         self._num_ended = 0
 
@@ -41,48 +62,39 @@ class Scheduler:
         self.waiting.append(request)
 
     def end(self, request: Request) -> None:
-        """Commits what the request computed and takes it out. The caller tells whoever listens."""
+        """Commits what the request computed and takes it out, slots included, even where the commit raises.
+
+        The caller tells whoever listens.
+        """
+        self._num_ended += 1
         if request in self.running:
             self.running.remove(request)
             self._give_back(request)
         else:
             self.waiting.remove(request)
-        self._num_ended += 1
 
     def commit(self, request: Request) -> None:
         """Puts what the request computed so far into the tree."""
         assert request.lease is not None, f"request {request.id} holds no lease"
         self.cache.commit(request.lease, request.ids[: request.num_computed])
 
-    def twins(self, request: Request) -> list[Request]:
-        """Waiting requests of the same prompt as `request`, which just reached its end, as far as the batch has room.
-
-        The logits that end the prompt are theirs too, so they start with a token and no forward.
-        """
-        if request.num_sampled:
-            return []
-        same = [r for r in self.waiting if not r.is_warm and not r.is_cancelled and r.ids == request.ids]
-        return sorted(same, key=_order)[: max(0, self.max_batch - len(self.running))]
-
     def plan(self) -> list[Planned]:
         """The next step; empty where nothing can run. Admits, and takes slots back, as needed."""
+        self.in_hand = None
         planned: list[Planned] = []
         only_warm = all(request.is_warm for request in (*self.running, *self.waiting))
         awake = [r for r in sorted(self.running, key=_order) if only_warm or not r.is_warm]
         for request in awake:
             if request.num_remaining == 1:
                 self._plan_tokens(request, 1, planned)
-        budget = self.prefill_chunk
-        for request in awake:
-            if budget and request.num_remaining > 1:
-                budget -= self._plan_tokens(request, min(budget, request.num_remaining), planned)
-        for request in sorted(self.waiting, key=_order):
-            if not budget:
-                break
-            if (only_warm or not request.is_warm) and self._may_start(request):
-                self._start(request)
-                budget -= self._plan_tokens(request, min(budget, request.num_remaining), planned)
-        planned = [item for item in planned if item.request in self.running]
+        candidates = [r for r in awake if r.num_remaining > 1]
+        if self.waiting:
+            candidates += [r for r in self.waiting if only_warm or not r.is_warm]
+            candidates.sort(key=_order)
+        self._plan_prompts(candidates, planned)
+        self.in_hand = None
+        planned = [item for item in planned if item.request.lease is not None]
+        self._count_passed(planned)
         idle = not (planned or self._satisfied)
         assert not (idle and (self.running or self.waiting)), f"none of {len(self.waiting)} waiting requests can run"
         return planned
@@ -92,9 +104,28 @@ class Scheduler:
         satisfied, self._satisfied = self._satisfied, []
         return satisfied
 
+    def _plan_prompts(self, candidates: Sequence[Request], planned: list[Planned]) -> None:
+        """Spends the step's budget of prompt tokens on the candidates in their order."""
+        budget = self.prefill_chunk
+        for request in candidates:
+            self.in_hand = request
+            if request.lease is None:
+                if not self._has_place(request):
+                    continue
+                if (logits := self._kept_logits(request)) is not None:
+                    self._start(request, whole=True)
+                    planned.append(Planned(request, 0, logits))
+                    continue
+                if not budget or any(self._will_compute_prefix(other, request) for other in self.running):
+                    continue
+                self._start(request)
+            if budget:
+                budget -= self._plan_tokens(request, min(budget, request.num_remaining), planned)
+
     def _plan_tokens(self, request: Request, num_tokens: int, planned: list[Planned]) -> int:
         """Plans the tokens if the request still runs and slots can be had. Returns how many were planned."""
-        if request not in self.running:
+        self.in_hand = request
+        if request.lease is None:
             return 0
         if request.is_warm and not self._may_warm(request, num_tokens):
             self._satisfied.append(request)
@@ -103,6 +134,17 @@ class Scheduler:
             return 0
         planned.append(Planned(request, num_tokens))
         return num_tokens
+
+    def _count_passed(self, planned: Sequence[Planned]) -> None:
+        """Counts, for each request that others wait for, the steps that it had no part in."""
+        if not self.waiting and len(planned) == len(self.running):
+            return
+        served = {item.request for item in planned}
+        for request in (*self.running, *self.waiting):
+            if request not in served and not request.is_warm:
+                request.num_passed += 1
+                if request.num_passed >= self.patience:
+                    request.rank = 0
 
     def _may_warm(self, request: Request, num_tokens: int) -> bool:
         """Warming evicts nothing: whatever is cached was wanted, while this may never be."""
@@ -116,60 +158,91 @@ class Scheduler:
         missing = request.num_computed + num_tokens - len(lease.slots)
         while missing > 0 and not self.cache.grow(lease, missing):
             victim = max(self.running, key=_order)
-            self._put_back(victim)
+            self._put_back(victim, blocked=True)
             if victim is request:
                 return False
         return True
 
-    def _may_start(self, request: Request) -> bool:
-        busy = [r for r in self.running if not r.is_warm or request.is_warm]
+    def _kept_logits(self, request: Request) -> torch.Tensor | None:
+        """The logits at the end of the request's prompt, where they were kept and all of its KV is resident."""
+        if request.is_warm or request.num_sampled or request.prompt_key not in self.end_logits:
+            return None
+        if self.cache.peek(request.ids).resident < len(request.ids):
+            return None
+        return self.end_logits.get(request.prompt_key)
+
+    def _has_place(self, request: Request) -> bool:
+        """Whether the batch has a place for it, or one of lower priority whose place `_start` will take."""
+        busy = self._busy(request)
         if request.blocked_until > self._num_ended and busy:
             return False
-        if any(self._will_compute_prefix(other, request) for other in busy):
-            return False
-        if len(busy) < self.max_batch:
-            return True
-        last = max(busy, key=_order)
-        if last.rank <= request.rank:
-            return False
-        self._put_back(last)
-        return True
+        return len(busy) < self.max_batch or max(busy, key=_order).rank > request.rank
+
+    def _busy(self, request: Request) -> list[Request]:
+        """Who shares the batch with the request. Warm ones sleep while others run."""
+        return [r for r in self.running if not r.is_warm or request.is_warm]
 
     def _will_compute_prefix(self, other: Request, request: Request) -> bool:
-        """Whether `other`, which goes first, is just computing tokens that `request` would have to compute too."""
-        if other.num_remaining <= 1 or other.rank > request.rank or other.lease is None:
+        """Whether `other`, which is not of lower priority, is just computing what `request` would have to compute too:
+        tokens of its prompt, or the logits at its end."""
+        if other.rank > request.rank or (other.is_warm and not request.is_warm):
             return False
+        if other.id > request.id and request.num_passed >= self.patience:
+            return False
+        is_same = other.prompt_key == request.prompt_key and not other.num_sampled and not request.num_sampled
+        if is_same and not other.is_warm:
+            return True
+        if other.num_remaining <= 1:
+            return False
+        common = min(self._common_len(other, request), len(request.ids) - 1)
+        return common > other.num_computed and common > self.cache.peek(request.ids).resident
+
+    def _common_len(self, other: Request, request: Request) -> int:
         common = request.common_lens.get(other.id)
         if common is None:
             common = request.common_lens[other.id] = _common_len(other.ids, request.ids)
-        common = min(common, len(request.ids) - 1)
-        return common > other.lease.committed_len and common > self.cache.peek(request.ids).resident
+        return common
 
-    def _start(self, request: Request) -> None:
-        request.lease = self.cache.lease(request.ids)
+    def _start(self, request: Request, whole: bool = False) -> None:
+        """Takes a place and a lease on what is cached: at most len - 1 tokens, or the whole prompt.
+
+        Running requests of lower priority that compute the same prefix leave it to this one.
+        """
+        busy = self._busy(request)
+        if len(busy) >= self.max_batch:
+            self._put_back(max(busy, key=_order))
+        request.lease = self.cache.lease([*request.ids, 0] if whole else request.ids)
         request.started(request.lease.cached_len)
         self.waiting.remove(request)
         self.running.append(request)
+        for other in [r for r in self.running if r.rank > request.rank and r.num_remaining > 1]:
+            if self._common_len(other, request) > other.num_computed:
+                self._put_back(other)
 
-    def _put_back(self, request: Request) -> None:
+    def _put_back(self, request: Request, blocked: bool = False) -> None:
+        """Takes the request's slots; what it computed stays in the tree. Blocked: until some other has ended."""
         self.running.remove(request)
-        self._give_back(request)
-        request.blocked_until = self._num_ended + 1
         self.waiting.append(request)
+        if blocked:
+            request.blocked_until = self._num_ended + 1
+        self._give_back(request)
 
     def _give_back(self, request: Request) -> None:
-        assert request.lease is not None, f"request {request.id} holds no lease"
-        self.commit(request)
-        self.cache.release(request.lease)
-        request.lease = None
-        request.num_computed = 0
+        lease = request.lease
+        assert lease is not None, f"request {request.id} holds no lease"
+        try:
+            self.commit(request)
+        finally:
+            request.lease = None
+            request.num_computed = 0
+            self.cache.release(lease)
 
 
 def _order(request: Request) -> tuple[int, int]:
     return request.order
 
 
-def _common_len(a: list[int], b: list[int]) -> int:
+def _common_len(a: Sequence[int], b: Sequence[int]) -> int:
     """Length of the longest common prefix, by halving: comparing slices is far faster than a loop over tokens."""
     low, high = 0, min(len(a), len(b))
     while low < high:

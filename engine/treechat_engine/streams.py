@@ -3,51 +3,122 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from types import TracebackType
+from typing import Any, ClassVar, NoReturn
+from weakref import WeakKeyDictionary, ref
 
 from treechat_engine.api import Finished
-from treechat_engine.request import Event, RequestHandle, Sink
+from treechat_engine.request import Event, RequestHandle
 
 
-class Streams:
-    """One queue of events per request, in the event loop that is running when this is made."""
+class Mailbox:
+    """Events of one request on their way to a loop: put on the engine's thread, read in the loop that made it."""
 
-    def __init__(self, handles: Sequence[RequestHandle]) -> None:
-        self.handles = handles
-        self._loop = asyncio.get_running_loop()
-        self._queues: list[asyncio.Queue[Event]] = [asyncio.Queue() for _ in handles]
+    def __init__(self) -> None:
+        self._waker = _Waker.of(asyncio.get_running_loop())
+        self._events: deque[Event] = deque()
+        self._arrived = asyncio.Event()
 
-    def sink(self, i: int) -> Sink:
-        """What the i-th request delivers its events to, on the engine's thread."""
+    def put(self, event: Event) -> bool:
+        """The request's sink. False where the loop was closed: nobody is there to read."""
+        self._events.append(event)
+        return self._waker.wake(self._arrived)
 
-        def put(event: Event) -> bool:
+    async def get(self) -> Event:
+        while not self._events:
+            self._arrived.clear()
+            # What came before the clear may have set it already.
+            if not self._events:
+                await self._arrived.wait()
+        return self._events.popleft()
+
+
+class _Waker:
+    """Wakes the readers of one loop. What arrives before the loop has looked costs it no second wake: the engine's
+    thread would give the interpreter away each time."""
+
+    _wakers: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, _Waker]] = WeakKeyDictionary()
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = ref(loop)
+        self._arrivals: deque[asyncio.Event] = deque()
+        self._is_called = False
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> _Waker:
+        waker = cls._wakers.get(loop)
+        if waker is None:
+            waker = cls._wakers[loop] = cls(loop)
+        return waker
+
+    def wake(self, arrived: asyncio.Event) -> bool:
+        """Sets `arrived` in the loop soon. False where the loop is closed."""
+        loop = self._loop()
+        if loop is None or loop.is_closed():
+            return False
+        self._arrivals.append(arrived)
+        if not self._is_called:
+            self._is_called = True
             try:
-                self._loop.call_soon_threadsafe(self._queues[i].put_nowait, event)
+                loop.call_soon_threadsafe(self._set_all)
             except RuntimeError:
-                # The loop was closed: nobody is there to read.
+                # Closed since the look above.
                 return False
-            return True
+        return True
 
-        return put
+    def _set_all(self) -> None:
+        # First the flag: whatever is appended from here on calls again.
+        self._is_called = False
+        while self._arrivals:
+            self._arrivals.popleft().set()
 
-    async def events(self, i: int) -> AsyncIterator[Event]:
-        """The i-th request's events up to `Finished`. Closing it cancels the request."""
+
+class EventStream(AsyncGenerator[Event, None]):
+    """One request's events up to `Finished`, as an async generator. The request runs from the start, read or not.
+
+    Closing it, dropping it, or cancelling the task that reads it cancels the request.
+    """
+
+    def __init__(self, handle: RequestHandle, mailbox: Mailbox) -> None:
+        self._handle = handle
+        self._mailbox = mailbox
+        self._is_over = False
+
+    async def asend(self, value: None) -> Event:
+        """The next event. Raises StopAsyncIteration after the last."""
+        if self._is_over:
+            raise StopAsyncIteration
         try:
-            while True:
-                event = await self._queues[i].get()
-                yield event
-                if isinstance(event, Finished):
-                    return
-        finally:
-            self.handles[i].cancel()
+            event = await self._mailbox.get()
+        except BaseException:
+            self._end()
+            raise
+        self._is_over = isinstance(event, Finished)
+        return event
+
+    async def athrow(self, kind: Any, value: Any = None, trace: TracebackType | None = None, /) -> NoReturn:
+        """Ends the stream and raises what it was given, as a generator that catches nothing would."""
+        self._end()
+        error: BaseException = value if value is not None else kind() if isinstance(kind, type) else kind
+        raise error.with_traceback(trace or error.__traceback__)
+
+    def __del__(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._handle.cancel()
 
 
 class FanOut:
-    """Siblings of one prompt. `streams` has one async iterator of events per sibling; closing one cancels it alone."""
+    """Siblings of one prompt. `streams` has one async generator of events per sibling; closing one cancels it alone."""
 
-    def __init__(self, streams: Streams) -> None:
-        self._handles = streams.handles
-        self.streams: list[AsyncIterator[Event]] = [streams.events(i) for i in range(len(streams.handles))]
+    def __init__(self, handles: Sequence[RequestHandle], streams: Sequence[EventStream]) -> None:
+        self._handles = handles
+        self.streams = streams
 
     def cancel(self, i: int) -> None:
         """Cancels one sibling; its stream still ends with `Finished`."""

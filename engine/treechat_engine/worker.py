@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
 import time
+from collections.abc import Sequence
 
 import torch
 
-from treechat_engine.api import Token
+from treechat_engine.api import FinishReason, Token
 from treechat_engine.request import Request
 from treechat_engine.runner import ModelRunner, Work
-from treechat_engine.sampling import Sampler, sample
+from treechat_engine.sampling import sample
 from treechat_engine.scheduler import Planned, Scheduler
 
+logger = logging.getLogger(__name__)
+
+# What torch says where the host's memory ran out.
+_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "Cannot allocate memory")
 # A shorter prefill says little of how fast a long one goes.
 _MIN_RATED_PREFILL = 32
 
@@ -71,17 +78,18 @@ class Worker:
         error: str | None = "the engine's thread died"
         try:
             while planned := self._next_step():
-                try:
-                    self._step(planned)
-                except Exception as cause:  # noqa: BLE001 - a forward may raise anything; its requests carry the error
-                    self._fail([item.request for item in planned], cause)
+                begun = [item for item in planned if item.end_logits is not None]
+                if begun:
+                    self._begin(begun)
+                if len(begun) < len(planned):
+                    self._step([item for item in planned if item.end_logits is None])
             error = None
         finally:
             with self.lock:
                 self.is_closed = True
                 for request in self._all_requests():
                     if error is None:
-                        self.scheduler.end(request)
+                        self._take_out(request)
                     request.finish("error" if error else "cancelled", error)
 
     def _next_step(self) -> list[Planned]:
@@ -91,8 +99,9 @@ class Worker:
                 self._end_cancelled()
                 try:
                     planned = self.scheduler.plan()
-                except AssertionError as cause:
-                    self._fail(self._all_requests(), cause)
+                except Exception as cause:  # noqa: BLE001 - whatever it is, it ends the request in hand and no other
+                    in_hand = self.scheduler.in_hand
+                    self._fail(self._all_requests() if in_hand is None else [in_hand], cause)
                     continue
                 if planned:
                     return planned
@@ -103,94 +112,149 @@ class Worker:
     def _end_cancelled(self) -> None:
         for request in self._all_requests():
             if request.is_cancelled:
-                self.scheduler.end(request)
-                request.finish("cancelled")
+                self._end(request, "cancelled")
 
     def _end_satisfied(self) -> bool:
         satisfied = self.scheduler.take_satisfied()
         for request in satisfied:
-            self.scheduler.end(request)
-            request.finish("length")
+            self._end(request, "length")
         return bool(satisfied)
 
     def _all_requests(self) -> list[Request]:
         return [*self.scheduler.running, *self.scheduler.waiting]
 
-    def _fail(self, requests: list[Request], cause: Exception) -> None:
+    def _end(self, request: Request, reason: FinishReason, error: str | None = None) -> None:
+        self._take_out(request)
+        request.finish(reason, error)
+
+    def _take_out(self, request: Request) -> None:
+        """Ends the request in the scheduler. A commit that raises loses what it would have kept, and nothing else."""
+        try:
+            self.scheduler.end(request)
+        except Exception:
+            # The slots are back by now, and the reply itself is whole.
+            logger.exception("what request %d computed could not be cached", request.id)
+
+    def _fail(self, requests: Sequence[Request], cause: Exception) -> None:
         """Ends the requests with the error. What they computed before it stays cached; their slots come back."""
         with self.lock:
             for request in requests:
                 if not request.is_finished:
-                    self.scheduler.end(request)
-                    request.finish("error", f"{type(cause).__name__}: {cause}")
+                    self._end(request, "error", f"{type(cause).__name__}: {cause}")
 
-    def _step(self, planned: list[Planned]) -> None:
-        started_at = time.monotonic()
+    def _begin(self, planned: Sequence[Planned]) -> None:
+        """A first token for requests whose prompt ends in kept logits."""
+        rows = [(item.request, item.end_logits) for item in planned if item.end_logits is not None]
         try:
-            tokens = self._compute(planned)
-        except torch.OutOfMemoryError:
+            with torch.inference_mode():
+                tokens = _sample(torch.stack([logits for _, logits in rows]), [request for request, _ in rows])
+        except Exception as cause:  # noqa: BLE001 - as for a step
+            self._fail([request for request, _ in rows], cause)
+            return
+        with self.lock:
+            for item in planned:
+                self._advance(item, tokens[item.request])
+
+    def _step(self, planned: Sequence[Planned]) -> None:
+        """One step of the model. Out of memory: once more with about half of it; the rest keeps its turn."""
+        started_at = time.monotonic()
+        tokens, cause = self._try(planned)
+        if cause is not None and is_out_of_memory(cause):
             # Slots are allocated up front, so what ran out is the forward's own memory: a smaller step needs less.
-            torch.cuda.empty_cache()
-            planned = [Planned(item.request, (item.num_tokens + 1) // 2) for item in planned]
-            tokens = self._compute(planned)
+            self._free_memory()
+            planned = _smaller(planned)
+            tokens, cause = self._try(planned)
+        if cause is not None:
+            self._fail([item.request for item in planned], cause)
+            return
         self._measure(planned, time.monotonic() - started_at)
         with self.lock:
             for item in planned:
-                self._advance(item, tokens.pop(item.request, None))
-            for twin, token in tokens.items():
-                twin.shared_prefill()
-                self._deliver(twin, token)
+                self._advance(item, tokens.get(item.request))
             if self._checks:
                 self.scheduler.cache.check()
 
-    def _compute(self, planned: list[Planned]) -> dict[Request, Token]:
-        """One forward, and a token for each request that reached its end, and for its twins that wait."""
+    def _try(self, planned: Sequence[Planned]) -> tuple[dict[Request, Token], Exception | None]:
+        """The step's tokens, or what it raised, by now without the frames that hold its tensors."""
+        try:
+            return self._compute(planned), None
+        except Exception as cause:  # noqa: BLE001 - a forward may raise anything; its requests carry the error
+            return {}, cause.with_traceback(None)
+
+    def _free_memory(self) -> None:
+        with self.lock:
+            self.scheduler.end_logits.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _compute(self, planned: Sequence[Planned]) -> dict[Request, Token]:
+        """One forward, and a token for each request that reached its end."""
         batch: list[Work] = []
-        sampling: list[tuple[Request, Sampler]] = []
+        sampling: list[Request] = []
         for item in planned:
             request, start = item.request, item.request.num_computed
             assert request.lease is not None, f"request {request.id} holds no lease"
-            wants_logits = item.reaches_end and request.sampler is not None
-            ids = request.ids[start : start + item.num_tokens]
-            batch.append(Work(ids, start, request.lease.runs, wants_logits))
-            if wants_logits and request.sampler is not None:
-                sampling.append((request, request.sampler))
+            wants_logits = item.reaches_end and not request.is_warm
+            batch.append(Work(request.ids[start : start + item.num_tokens], start, request.lease.runs, wants_logits))
+            if wants_logits:
+                sampling.append(request)
         logits = self._runner.step(batch)
         if not sampling:
             return {}
-        rows = list(range(len(sampling)))
-        with self.lock:
-            for row, (request, _) in enumerate(tuple(sampling)):
-                for twin in self.scheduler.twins(request):
-                    if twin.sampler is not None and (twin, twin.sampler) not in sampling:
-                        sampling.append((twin, twin.sampler))
-                        rows.append(row)
         with torch.inference_mode():
-            logits = logits if len(rows) == logits.shape[0] else logits[rows]
-            tokens = sample(logits, [sampler for _, sampler in sampling])
-        return dict(zip((request for request, _ in sampling), tokens, strict=True))
+            tokens = _sample(logits, sampling)
+            for row, request in enumerate(sampling):
+                if not request.num_sampled:
+                    with self.lock:
+                        self.scheduler.end_logits.put(request.prompt_key, logits[row])
+        return tokens
 
     def _advance(self, item: Planned, token: Token | None) -> None:
+        """Takes the step's result over. What goes wrong with one request ends it alone."""
         request = item.request
-        is_prefill = request.num_sampled == 0 or item.num_tokens > 1
+        is_prefill = item.num_tokens and (request.num_sampled == 0 or item.num_tokens > 1)
         request.computed(item.num_tokens)
-        if is_prefill:
-            self.scheduler.commit(request)
+        try:
+            if is_prefill:
+                self.scheduler.commit(request)
+        except Exception as cause:  # noqa: BLE001 - a commit that fails is its request's failure
+            self._fail([request], cause)
+            return
         if token is not None:
             self._deliver(request, token)
         elif request.is_warm and request.num_remaining == 0:
-            self.scheduler.end(request)
-            request.finish("length")
+            self._end(request, "length")
 
     def _deliver(self, request: Request, token: Token) -> None:
+        if math.isnan(token.logprob):
+            self._end(request, "error", "the model's logits are not numbers")
+            return
         request.deliver(token)
         if (reason := request.stop_reason()) is not None:
-            self.scheduler.end(request)
-            request.finish(reason)
+            self._end(request, reason)
 
-    def _measure(self, planned: list[Planned], seconds: float) -> None:
+    def _measure(self, planned: Sequence[Planned], seconds: float) -> None:
         num_tokens = sum(item.num_tokens for item in planned)
         if all(item.num_tokens == 1 for item in planned):
             self.decode_rate.add(num_tokens, seconds)
         elif num_tokens >= _MIN_RATED_PREFILL or self.prefill_rate.value is None:
             self.prefill_rate.add(num_tokens, seconds)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, on the device or on the host, where torch raises a plain RuntimeError."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def _smaller(planned: Sequence[Planned]) -> list[Planned]:
+    """About half of a step: half of each prompt's tokens, or half of the requests where all only decode."""
+    if all(item.num_tokens == 1 for item in planned):
+        return list(planned[: (len(planned) + 1) // 2])
+    return [item._replace(num_tokens=(item.num_tokens + 1) // 2) for item in planned]
+
+
+def _sample(logits: torch.Tensor, requests: Sequence[Request]) -> dict[Request, Token]:
+    samplers = [request.sampler for request in requests if request.sampler is not None]
+    return dict(zip(requests, sample(logits, samplers), strict=True))

@@ -60,7 +60,7 @@ def test_computed_in_chunks_reused_and_rebuilt_give_transformers_tokens(model, p
         computed = engine.generate([prompt], GREEDY)[0]
         assert computed.usage.computed_tokens == len(prompt)
         reused = engine.generate([prompt], GREEDY)[0]
-        assert reused.usage.computed_tokens == 1
+        assert reused.usage.computed_tokens == 0, "the logits of its end were kept"
         forked = engine.generate([other], GREEDY)[0]
         assert 0 < forked.usage.cached_tokens < len(prompt)
         engine.clear_cache()

@@ -70,7 +70,7 @@ def walk(engine: Engine, expect: Reference) -> Iterator[Step]:
     yield step("prefill", short, 20)
     yield step("chunks", left, 41)
     yield step("fork", right, 8)
-    yield step("jump", left, 1)
+    yield step("jump", left, 0)
     (reply,) = engine.generate([short], _PARAMS)
     yield step("turn", [*short, *reply.token_ids, *prompt(5, 5)], 5 + 1)
     together = [left + prompt(3, 6), short + prompt(1, 7), prompt(30, 8)]
