@@ -50,6 +50,10 @@ class EngineConfig:
     eviction: name of the eviction policy ("lru").
     num_threads: torch intra-op threads; None leaves torch's choice.
     max_model_len: longest path in tokens; None takes the model's own limit.
+    forward: "auto" runs the fused forward where a comparison at load time shows that it computes the same, else that of
+        transformers; "fused" insists on the first, "transformers" takes the second.
+    decode_weights: "float16" or "int8" keeps a smaller copy of the weights for steps of few tokens on a CPU. Faster,
+        and not exact: what is promised of tokens holds for "float32" alone.
     """
 
     device: str | None = None
@@ -62,6 +66,8 @@ class EngineConfig:
     num_threads: int | None = None
     max_model_len: int | None = None
     self_check: bool = True
+    forward: str = "auto"
+    decode_weights: str = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,3 +186,5 @@ class EngineStats:
     evicted_tokens: int
     prefill_tokens_per_s: float | None = None
     decode_tokens_per_s: float | None = None
+    forward: str = "transformers"
+    forward_reason: str = ""

@@ -24,6 +24,7 @@ from treechat_engine.api import (
 )
 from treechat_engine.attention import ATTENTION_NAME, register
 from treechat_engine.cache import KVCache
+from treechat_engine.decoder_choice import choose_forward
 from treechat_engine.loading import choose_dtype, load_model
 from treechat_engine.request import Request, RequestHandle, Sink
 from treechat_engine.runner import ModelRunner
@@ -78,6 +79,7 @@ class Engine:
         runner = ModelRunner(model, pool)
         if config.self_check:
             self_check(model, runner, self.cache, spec)
+        self._forward = choose_forward(model, runner, self.cache, config)
         limits = [length for length in (config.max_model_len, spec.max_len) if length]
         self.max_model_len = min(limits, default=num_slots)
         scheduler = Scheduler(self.cache, config.max_batch, config.prefill_chunk)
@@ -171,6 +173,8 @@ class Engine:
                 evicted_tokens=self.cache.evicted_tokens,
                 prefill_tokens_per_s=worker.prefill_rate.value,
                 decode_tokens_per_s=worker.decode_rate.value,
+                forward=self._forward.name,
+                forward_reason=self._forward.reason,
             )
 
     def clear_cache(self) -> None:
@@ -179,8 +183,10 @@ class Engine:
             self.cache.clear()
 
     def close(self) -> None:
-        """Cancels what runs, stops the thread, and gives the model its own attention back. Idempotent."""
+        """Cancels what runs, stops the thread, gives the model its weights and its own attention back. Idempotent."""
         self._worker.close()
+        if self._forward.fused is not None:
+            self._forward.fused.give_back()
         if self._model.config._attn_implementation == ATTENTION_NAME:
             self._model.set_attn_implementation(self._old_attention)
 

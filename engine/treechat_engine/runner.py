@@ -10,6 +10,7 @@ import torch
 
 from treechat_engine.attention import PagedContext
 from treechat_engine.context import SequenceSlice, use
+from treechat_engine.decoder import FusedDecoder
 from treechat_engine.slots import SlotPool
 
 
@@ -27,12 +28,17 @@ class Work(NamedTuple):
 
 
 class ModelRunner:
-    """Runs steps of a transformers model over a slot pool. One thread at a time."""
+    """Runs steps of a model over a slot pool: its fused forward where `fused` is one, else that of transformers.
+
+    One thread at a time.
+    """
 
     def __init__(self, model: Any, pool: SlotPool) -> None:
         self.model = model
         self.pool = pool
         self.device = pool.k[0].device
+        self.fused: FusedDecoder | None = None
+        self.vocab_size: int = model.config.get_text_config(decoder=True).vocab_size
         self._picks_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     @torch.inference_mode()
@@ -50,12 +56,14 @@ class ModelRunner:
             if work.wants_logits:
                 rows.append(len(ids) - 1)
         packed = torch.tensor([ids, positions], device=self.device)
-        with use(PagedContext(self.pool, sequences)):
-            return self._forward(packed[:1], packed[1:], rows)
+        context = PagedContext(self.pool, sequences)
+        index = None if len(rows) == len(ids) else torch.tensor(rows, dtype=torch.long, device=self.device)
+        if self.fused is not None:
+            return self.fused(packed[0], packed[1], max(positions) + 1, index, context)
+        with use(context):
+            return self._forward(packed[:1], packed[1:], index)
 
-    def _forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, rows: list[int]) -> torch.Tensor:
-        keeps_all = len(rows) == input_ids.shape[1]
-        index = None if keeps_all else torch.tensor(rows, dtype=torch.long, device=self.device)
+    def _forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:
         kwargs: dict[str, Any] = {}
         if self._picks_logits:
             kwargs["logits_to_keep"] = 0 if index is None else index

@@ -11,22 +11,24 @@ from treechat_engine import SamplingParams
 from treechat_engine.runner import Work
 
 FAMILIES = ["llama", "qwen2", "mistral-window", "gemma2-softcap-window", "gpt-oss-sinks"]
+BOTH = [(family, forward) for family in FAMILIES for forward in ("transformers", "fused")]
+BOTH.remove(("gpt-oss-sinks", "fused"))
 NUM_TOKENS = 12
 PARAMS = SamplingParams(max_tokens=NUM_TOKENS)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 512])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_tokens_do_not_depend_on_how_the_prefill_is_cut(family, chunk, engines, greedy, prompt):
+@pytest.mark.parametrize(("family", "forward"), BOTH)
+def test_tokens_do_not_depend_on_how_the_prefill_is_cut(family, forward, chunk, engines, greedy, prompt):
     ids = prompt(41)
-    (done,) = engines(family, prefill_chunk=chunk).generate([ids], PARAMS)
+    (done,) = engines(family, forward=forward, prefill_chunk=chunk).generate([ids], PARAMS)
     assert list(done.token_ids) == greedy(family, ids, NUM_TOKENS)
     assert done.usage.computed_tokens == 41
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_fork_and_a_jump_back_reuse_what_is_shared_and_change_no_token(family, engines, greedy, prompt):
-    engine = engines(family)
+@pytest.mark.parametrize(("family", "forward"), BOTH)
+def test_a_fork_and_a_jump_back_reuse_what_is_shared_and_change_no_token(family, forward, engines, greedy, prompt):
+    engine = engines(family, forward=forward)
     trunk = prompt(30)
     left, right = trunk + prompt(9, seed=1), trunk + prompt(8, seed=2)
     for ids, num_computed in ((left, 39), (right, 8), (left, 0), (trunk[:20], 1)):
@@ -36,9 +38,9 @@ def test_a_fork_and_a_jump_back_reuse_what_is_shared_and_change_no_token(family,
         assert done.usage.cached_tokens == len(ids) - num_computed
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_next_turn_computes_its_own_tokens_and_the_last_sampled_one(family, engines, greedy, prompt):
-    engine = engines(family)
+@pytest.mark.parametrize(("family", "forward"), BOTH)
+def test_the_next_turn_computes_its_own_tokens_and_the_last_sampled_one(family, forward, engines, greedy, prompt):
+    engine = engines(family, forward=forward)
     ids = prompt(25)
     (first,) = engine.generate([ids], PARAMS)
     ids = [*ids, *first.token_ids, *prompt(6, seed=3)]
@@ -47,9 +49,9 @@ def test_the_next_turn_computes_its_own_tokens_and_the_last_sampled_one(family, 
     assert list(second.token_ids) == greedy(family, ids, NUM_TOKENS)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_branch_rebuilt_after_eviction_gives_the_same_tokens(family, engines, greedy, prompt):
-    engine = engines(family, kv_tokens=64)
+@pytest.mark.parametrize(("family", "forward"), BOTH)
+def test_a_branch_rebuilt_after_eviction_gives_the_same_tokens(family, forward, engines, greedy, prompt):
+    engine = engines(family, forward=forward, kv_tokens=64)
     ids = prompt(40)
     engine.generate([ids], PARAMS)
     engine.generate([prompt(45, seed=4)], PARAMS)
@@ -59,11 +61,11 @@ def test_a_branch_rebuilt_after_eviction_gives_the_same_tokens(family, engines, 
     assert list(done.token_ids) == greedy(family, ids, NUM_TOKENS)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_tokens_do_not_depend_on_what_shares_the_batch(family, engines, greedy, prompt):
+@pytest.mark.parametrize(("family", "forward"), BOTH)
+def test_tokens_do_not_depend_on_what_shares_the_batch(family, forward, engines, greedy, prompt):
     trunk = prompt(20)
     prompts = [trunk + prompt(n, seed=n) for n in (1, 5, 14)] + [prompt(33, seed=9)]
-    done = engines(family, prefill_chunk=16).generate(prompts, PARAMS)
+    done = engines(family, forward=forward, prefill_chunk=16).generate(prompts, PARAMS)
     assert [list(each.token_ids) for each in done] == [greedy(family, ids, NUM_TOKENS) for ids in prompts]
     assert all(each.usage.cached_tokens == 20 for each in done[1:3]), "the trunk was computed more than once"
 
@@ -89,14 +91,14 @@ def test_a_path_of_many_short_runs_gives_the_same_tokens(engines, greedy, prompt
     assert reused.usage.computed_tokens == 5
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_logits_over_the_cache_are_within_1e_4_of_the_plain_forward(family, engines, models, prompt):
+@pytest.mark.parametrize(("family", "forward"), BOTH)
+def test_logits_over_the_cache_are_within_1e_4_of_the_plain_forward(family, forward, engines, models, prompt):
     ids = prompt(50)
     model = models(family)
     model.set_attn_implementation("eager")
     with torch.inference_mode():
         expected = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
-    engine = engines(family)
+    engine = engines(family, forward=forward)
     lease = engine.cache.lease(ids)
     assert engine.cache.grow(lease, 50)
     cuts = [0, 1, 8, 30, 49, 50]

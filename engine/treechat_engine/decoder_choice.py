@@ -1,0 +1,89 @@
+"""Which forward a model runs: the fused one where a comparison on this machine shows that it computes the same."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+
+from treechat_engine.api import EngineConfig, EngineError
+from treechat_engine.cache import KVCache
+from treechat_engine.decoder import FusedDecoder
+from treechat_engine.decoder_parts import NotStandardError, read_parts
+from treechat_engine.runner import ModelRunner, Work
+
+# Pieces of a prompt that the forwards are compared on: a chunk, a token, a longer chunk, two tokens by themselves.
+_CUTS = (0, 5, 6, 30, 31, 32)
+# Largest difference of a logit: absolute in float32, as a share of the largest logit in the others.
+_MAX_DIFFERENCE = 1e-4
+_SHARES = {torch.float16: 2e-2, torch.bfloat16: 1e-1}
+
+
+class Choice(NamedTuple):
+    """The forward that runs, and why it is this one."""
+
+    fused: FusedDecoder | None
+    reason: str
+
+    @property
+    def name(self) -> str:
+        return "transformers" if self.fused is None else "fused"
+
+
+def choose_forward(model: Any, runner: ModelRunner, cache: KVCache, config: EngineConfig) -> Choice:
+    """Gives the runner the fused forward where config.forward asks for it and the model allows it.
+
+    Raises EngineError where config.forward is "fused" and the model does not allow it, or the config names what is not.
+    """
+    if config.forward not in ("auto", "fused", "transformers"):
+        raise EngineError(f"forward {config.forward!r} is unknown", "Choose auto, fused or transformers")
+    if config.decode_weights not in ("float32", "float16", "int8"):
+        raise EngineError(f"decode_weights {config.decode_weights!r} is unknown", "Choose float32, float16 or int8")
+    if config.forward == "transformers":
+        return Choice(None, "the configuration asks for it")
+    choice = _try_fused(model, runner, cache, config)
+    if choice.fused is None and config.forward == "fused":
+        raise EngineError(f"the fused forward does not run this model: {choice.reason}", "Choose forward='auto'")
+    return choice
+
+
+def _try_fused(model: Any, runner: ModelRunner, cache: KVCache, config: EngineConfig) -> Choice:
+    ids = _sample_ids(runner.vocab_size, min(_CUTS[-1], cache.num_slots))
+    expected = _logits(runner, cache, ids)
+    try:
+        exact = FusedDecoder(read_parts(model))
+    except NotStandardError as error:
+        return Choice(None, str(error))
+    runner.fused = exact
+    difference = float((_logits(runner, cache, ids) - expected).abs().max())
+    share = _SHARES.get(expected.dtype)
+    limit = _MAX_DIFFERENCE if share is None else share * max(1.0, float(expected.abs().max()))
+    if not difference <= limit:
+        runner.fused = None
+        exact.give_back()
+        return Choice(None, f"the fused forward differs by {difference:.2g} in a logit, more than {limit:.2g}")
+    if config.decode_weights != "float32" and runner.device.type == "cpu":
+        exact.add_small(config.decode_weights)
+    return Choice(exact, f"it computes the same: logits differ by at most {difference:.2g}")
+
+
+def _sample_ids(vocab_size: int, num_tokens: int) -> list[int]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(vocab_size, (num_tokens,), generator=generator).tolist()
+
+
+def _logits(runner: ModelRunner, cache: KVCache, ids: list[int]) -> torch.Tensor:
+    """Logits after each piece of ids, the pieces computed over the cache one after another."""
+    lease = cache.lease(ids)
+    if not cache.grow(lease, len(ids)):
+        raise EngineError(f"{len(ids)} slots are needed to check the model, {cache.num_free} are free")
+    try:
+        stops = sorted({min(cut, len(ids)) for cut in _CUTS} - {0})
+        return torch.cat(
+            [
+                runner.step([Work(ids[start:stop], start, lease.runs, True)])
+                for start, stop in zip([0, *stops[:-1]], stops, strict=True)
+            ]
+        )
+    finally:
+        cache.release(lease)
