@@ -7,7 +7,7 @@ from typing import Literal
 
 from textual.binding import Binding, BindingType
 
-Where = Literal["panes", "composer", "everywhere"]
+Where = Literal["panes", "composer", "everywhere", "tokens", "split"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,8 @@ DOING = (
     Key("do.editor", "E", "app.editor", "Edit in $EDITOR", "The same in your own editor"),
     Key("do.regenerate", "r", "app.regenerate", "Regenerate", "Another reply beside this one; 3 then r makes three"),
     Key("do.continue", "c", "app.resume", "Continue", "Go on from the last token of a stopped or cut-off reply"),
+    Key("do.tokens", "t", "app.tokens", "Token view", "How sure the model was of each token, and fork at any"),
+    Key("do.split", "s", "app.split", "Split", "Fork in the middle of this message"),
     Key("do.bookmark", "b", "app.bookmark", "Bookmark", "Mark this message with ★, or take the mark away"),
     Key("do.next_bookmark", "B", "app.next_bookmark", "Next bookmark", "Go to the next ★"),
     Key("do.label", "m", "app.label", "Label", "Give this message a name; its row shows it"),
@@ -87,12 +89,38 @@ EVERYWHERE = (
     Key("app.help", "f1", "app.help", "Help", "This list of keys", "everywhere"),
     Key("app.quit", "ctrl+q", "app.quit", "Quit", "A reply that is being written is kept", "everywhere"),
 )
+TOKENS = (
+    Key("token.next", "l,right", "screen.token(1)", "Next token", "Its alternatives are looked up", "tokens", False),
+    Key("token.previous", "h,left", "screen.token(-1)", "Previous token", "The token before", "tokens", False),
+    Key("token.down", "J,shift+down", "screen.line(1)", "Line below", "The same place, a line down", "tokens", False),
+    Key("token.up", "K,shift+up", "screen.line(-1)", "Line above", "The same place, a line up", "tokens", False),
+    Key("token.next_doubt", "n", "screen.doubt(1)", "Next doubt", "The next token below 50%", "tokens", False),
+    Key("token.previous_doubt", "N", "screen.doubt(-1)", "Doubt before", "The one before", "tokens", False),
+    Key("token.other", "j,down", "screen.choice(1)", "Alternative", "The next less likely one", "tokens", False),
+    Key("token.other_up", "k,up", "screen.choice(-1)", "Likelier one", "The alternative above", "tokens", False),
+    Key("token.first", "g,home", "screen.edge(-1)", "First token", "Where the reply begins", "tokens", False),
+    Key("token.last", "G,end", "screen.edge(1)", "Last token", "Where the reply ends", "tokens", False),
+    Key("token.fork", "enter", "screen.fork", "Fork here", "A sibling with the alternative, going on", "tokens", False),
+    Key("token.close", "escape,q,t", "screen.close", "Close", "Back to the conversation", "tokens", False),
+)
+SPLITTING = (
+    Key("split.next", "l,right", "screen.word(1)", "Next word", "Keep a word more", "split", False),
+    Key("split.previous", "h,left", "screen.word(-1)", "Previous word", "Keep a word less", "split", False),
+    Key("split.down", "j,down", "screen.line(1)", "Line below", "Keep a line more", "split", False),
+    Key("split.up", "k,up", "screen.line(-1)", "Line above", "Keep a line less", "split", False),
+    Key("split.first", "g,home", "screen.edge(-1)", "First word", "Keep the first word only", "split", False),
+    Key("split.last", "G,end", "screen.edge(1)", "Last word", "Keep all but the last word", "split", False),
+    Key("split.here", "enter", "screen.split", "Split here", "A sibling that begins with what is kept", "split", False),
+    Key("split.close", "escape,q,s", "screen.close", "Close", "Back to the conversation", "split", False),
+)
 
 SECTIONS: dict[str, tuple[Key, ...]] = {
     "Composer": COMPOSING,
     "Anywhere": EVERYWHERE,
     "Tree and transcript: moving": MOVING,
     "Tree and transcript: doing": DOING + COUNTS,
+    "Token view": TOKENS,
+    "Split": SPLITTING,
 }
 KEYS: tuple[Key, ...] = tuple(key for section in SECTIONS.values() for key in section)
 
@@ -105,3 +133,5 @@ def bindings(*groups: tuple[Key, ...]) -> list[BindingType]:
 PANE_BINDINGS = bindings(MOVING, DOING, COUNTS, EVERYWHERE)
 COMPOSER_BINDINGS = bindings(COMPOSING, EVERYWHERE)
 APP_BINDINGS = bindings(EVERYWHERE)
+TOKEN_BINDINGS = bindings(TOKENS)
+SPLIT_BINDINGS = bindings(SPLITTING)

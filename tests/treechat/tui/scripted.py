@@ -50,7 +50,10 @@ class Group:
 
 
 class ScriptedEngine:
-    """`reply` gives the text for the n-th request. `gate`: a reply pauses after `pause_at` bytes until it is set."""
+    """`reply` gives the text for the n-th request. `gate`: a reply pauses after `pause_at` bytes until it is set.
+
+    `logprob` gives that of a token; as alternatives each place has "x" and "y".
+    """
 
     def __init__(self, reply: Callable[[int], str]) -> None:
         self.reply = reply
@@ -61,6 +64,7 @@ class ScriptedEngine:
         self.warmed: list[tuple[int, ...]] = []
         self.cancelled_warms = 0
         self.is_closed = False
+        self.logprob: Callable[[int], float] = lambda token_id: -0.1
 
     def _hit(self, ids: Sequence[int]) -> int:
         best = 0
@@ -95,7 +99,9 @@ class ScriptedEngine:
                     break
                 await asyncio.sleep(0)
                 made.append(token_id)
-                yield Token(token_id, -0.1)
+                logprob = self.logprob(token_id)
+                top = ((token_id, logprob), (ord("x"), -2.5), (ord("y"), -4.0)) if params.top_logprobs else ()
+                yield Token(token_id, logprob, top)
         finally:
             self.cached.append((*prompt, *made))
         stopped = stop is not None and stop.is_set()

@@ -1,0 +1,62 @@
+"""Splitting a message: the place is picked word by word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+
+from treechat.tui.bindings import SPLIT_BINDINGS
+from treechat.tui.pieces import Pieces
+
+
+class SplitScreen(ModalScreen[int | None]):
+    """Returns the index of the first word that is left out (at least 1), or None. `then` says what enter does."""
+
+    BINDINGS = SPLIT_BINDINGS
+
+    def __init__(self, words: Sequence[str], then: str) -> None:
+        """words: at least two; joined they are the text."""
+        super().__init__()
+        self._words = words
+        self._then = then
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="split", classes="window full") as window:
+            window.border_title = "Split before the marked word"
+            window.border_subtitle = f"←→ word · ↑↓ line · enter {self._then} · esc closes"
+            yield Pieces(self._words, [None] * len(self._words))
+
+    @property
+    def view(self) -> Pieces:
+        return self.query_one(Pieces)
+
+    def on_mount(self) -> None:
+        self.call_after_refresh(self.go, max(len(self._words) // 2, 1))
+
+    def go(self, index: int) -> None:
+        index = min(max(index, 1), len(self._words) - 1)
+        self.view.rest_from = index
+        self.view.point(index)
+
+    def action_word(self, by: int) -> None:
+        self.go(self.view.index + by)
+
+    def action_line(self, by: int) -> None:
+        self.go(self.view.above(by))
+
+    def action_edge(self, by: int) -> None:
+        self.go(1 if by < 0 else len(self._words) - 1)
+
+    def action_split(self) -> None:
+        self.dismiss(self.view.index)
+
+    def action_close(self) -> None:
+        self.dismiss(None)
+
+    @on(Pieces.Pointed)
+    def _pointed(self, event: Pieces.Pointed) -> None:
+        self.go(event.index)

@@ -1,0 +1,188 @@
+"""The token view: a reply token by token, how sure the model was of each, and what else could have stood there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import NamedTuple
+
+from rich.cells import cell_len
+from rich.style import Style
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from treechat.chat.forking import Alternative, Alternatives, Piece
+from treechat.errors import TreechatError
+from treechat.tui.bindings import TOKEN_BINDINGS
+from treechat.tui.pieces import Pieces, next_doubt, visible
+from treechat.tui.plain import fit
+
+REST_S = 0.15
+"""Resting on a token for so long looks its alternatives up; walking over it does not."""
+
+BAR_LEN = 8
+
+
+class Fork(NamedTuple):
+    """Where to fork: `kept_len` tokens are kept, then comes the alternative, or what the model samples anew."""
+
+    kept_len: int
+    alternative: Alternative | None
+
+
+class TokenScreen(ModalScreen[Fork | None]):
+    """Returns where to fork, or None. Alternatives come from `find`, given a token's index; it raises TreechatError."""
+
+    BINDINGS = TOKEN_BINDINGS
+
+    def __init__(
+        self, pieces: Sequence[Piece], stop_ids: Collection[int], find: Callable[[int], Awaitable[Alternatives]]
+    ) -> None:
+        super().__init__()
+        self.pieces = pieces
+        self.choices: list[Alternative] = []
+        self.choice = 0
+        self._stop_ids = stop_ids
+        self._find = find
+        self._found: dict[int, Alternatives] = {}
+        self._note = ""
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="tokens", classes="window full") as window:
+            window.border_title = "Tokens"
+            with Horizontal():
+                probabilities = [piece.probability for piece in self.pieces]
+                yield Pieces([piece.text for piece in self.pieces], probabilities)
+                yield Static(id="alternatives")
+            yield Static(id="legend")
+
+    @property
+    def view(self) -> Pieces:
+        return self.query_one(Pieces)
+
+    @property
+    def index(self) -> int:
+        """The token under the cursor."""
+        return self.view.index
+
+    def on_mount(self) -> None:
+        legend = Text.assemble(
+            ("underlined", Style(underline=True)),
+            " under 50% · ",
+            ("bold too", Style(underline=True, bold=True)),
+            " under 20% · n N next, previous of these · a lookup computes one token where the branch is ●",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+        self.query_one("#legend", Static).update(legend)
+        first = next_doubt(self.view.probabilities, -1, 1)
+        self.call_after_refresh(self.go, first or 0)
+
+    def go(self, index: int) -> None:
+        """Put the cursor on a token; its alternatives are looked up when it stays there."""
+        self.view.point(min(max(index, 0), len(self.pieces) - 1))
+        self._take(self._found.get(self.index))
+        if self.index not in self._found:
+            self.run_worker(self._look_up(self.index), group="alternatives", exclusive=True, exit_on_error=False)
+
+    async def _look_up(self, index: int) -> None:
+        await asyncio.sleep(REST_S)
+        try:
+            self._found[index] = await self._find(index)
+        except TreechatError as error:
+            if index == self.index:
+                self._note = str(error)
+                self._fill()
+            return
+        if index == self.index:
+            self._take(self._found[index])
+
+    def _take(self, found: Alternatives | None) -> None:
+        piece = self.pieces[self.index]
+        self.choices = list(found.choices) if found else []
+        ids = [choice.id for choice in self.choices]
+        if piece.id not in ids and piece.logprob is not None:
+            # A sampler that was told to be lively may have taken one that is not among the likeliest.
+            self.choices.append(Alternative(piece.id, piece.text, piece.logprob))
+            ids.append(piece.id)
+        self.choice = ids.index(piece.id) if piece.id in ids else 0
+        usage = found.usage if found else None
+        reused = (usage.cached_tokens + usage.restored_tokens) if usage else 0
+        self._note = f"reused {reused:,} · computed {usage.computed_tokens:,}" if usage else "looking …"
+        self._fill()
+
+    # Drawing
+
+    def _fill(self) -> None:
+        panel = self.query_one("#alternatives", Static)
+        width = max(panel.content_size.width, 24)
+        piece = self.pieces[self.index]
+        lines = [Text(f"token {self.index + 1:,} of {len(self.pieces):,}", style="bold")]
+        room = panel.content_size.height - 2 if panel.content_size.height > 2 else len(self.choices)
+        first = max(min(self.choice - room // 2, len(self.choices) - room), 0)
+        for number, choice in list(enumerate(self.choices))[first : first + room]:
+            lines.append(self._line(choice, number == self.choice, choice.id == piece.id, width))
+        lines.append(Text(fit(self._note, width).rstrip(), style="dim"))
+        panel.update(Text("\n").join(lines))
+        is_same = bool(self.choices) and self.choices[self.choice].id == piece.id
+        what = "goes on anew behind it" if is_same or not self.choices else "forks here with it"
+        window = self.query_one("#tokens")
+        window.border_subtitle = f"←→ token · ↑↓ alternative · enter {what} · esc closes"
+
+    def _line(self, choice: Alternative, is_cursor: bool, is_taken: bool, width: int) -> Text:
+        filled = round(choice.probability * BAR_LEN)
+        lead = f"{'›' if is_cursor else ' '}{'●' if is_taken else ' '}{100 * choice.probability:6.2f}% "
+        bar = "█" * filled + "░" * (BAR_LEN - filled)
+        name = fit(self._shown(choice), width - cell_len(lead) - BAR_LEN - 1)
+        line = Text.assemble(lead, bar, " ", name, no_wrap=True)
+        if is_cursor:
+            line.stylize("reverse")
+        return line
+
+    def _shown(self, choice: Alternative) -> str:
+        if choice.id in self._stop_ids:
+            return "(the reply ends)"
+        if not choice.text or "\ufffd" in choice.text:
+            return f"(token {choice.id}, part of a character)"
+        return visible(choice.text).replace("\n", "").replace(" ", "␣")
+
+    # Keys
+
+    def action_token(self, by: int) -> None:
+        self.go(self.index + by)
+
+    def action_line(self, by: int) -> None:
+        self.go(self.view.above(by))
+
+    def action_choice(self, by: int) -> None:
+        if self.choices:
+            self.choice = (self.choice + by) % len(self.choices)
+            self._fill()
+
+    def action_doubt(self, by: int) -> None:
+        target = next_doubt(self.view.probabilities, self.index, by)
+        if target is None:
+            self.app.bell()
+        else:
+            self.go(target)
+
+    def action_edge(self, by: int) -> None:
+        self.go(0 if by < 0 else len(self.pieces) - 1)
+
+    def action_fork(self) -> None:
+        chosen = self.choices[self.choice] if self.choices else None
+        if chosen is None or chosen.id == self.pieces[self.index].id:
+            self.dismiss(Fork(self.index + 1, None))
+        else:
+            self.dismiss(Fork(self.index, chosen))
+
+    def action_close(self) -> None:
+        self.dismiss(None)
+
+    @on(Pieces.Pointed)
+    def _pointed(self, event: Pieces.Pointed) -> None:
+        self.go(event.index)
