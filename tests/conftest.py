@@ -1,10 +1,14 @@
 """One torch thread per test worker: OpenMP threads of several workers would spin against each other."""
 
 import os
+import shutil
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Read when triton is imported, which the engine's tests may do: without a GPU its kernels are interpreted.
+if shutil.which("nvidia-smi") is None:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import pytest
 

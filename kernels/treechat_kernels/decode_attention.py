@@ -1,0 +1,280 @@
+"""Triton: one new token per path over scattered slots, split over the path's length.
+
+A long path would be walked by one processor while the others idle, so each path is cut into splits, which give partial
+results and the log-sum-exp of their scores; a second kernel merges them (flash decoding). Splits begin at fixed
+positions and are merged in order, so a path's result is the same to the bit whatever shares its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+
+from treechat_kernels.blocks import attend_block, block_dim, precision
+from treechat_kernels.layout import SPLIT_LEN, Layout, Paths
+
+
+def decode_attention(
+    q: torch.Tensor,
+    k_pool: torch.Tensor,
+    v_pool: torch.Tensor,
+    slots: torch.Tensor,
+    kv_lens: Sequence[int],
+    *,
+    scaling: float,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    sinks: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """q [B, Hq, Dk] -> [B, Hq, Dv]; the reference of this name in `attention.py` says the rest."""
+    layout = Layout.build(kv_lens, [1] * len(kv_lens), q.device)
+    out = q.new_empty(q.shape[0], q.shape[1], v_pool.shape[2])
+    decode_paths(
+        out, q, k_pool, v_pool, slots, layout, layout.single, scaling=scaling, sliding_window=sliding_window,
+        softcap=softcap, sinks=sinks,
+    )  # fmt: skip
+    return out
+
+
+def decode_paths(
+    out: torch.Tensor,
+    q: torch.Tensor,
+    k_pool: torch.Tensor,
+    v_pool: torch.Tensor,
+    slots: torch.Tensor,
+    layout: Layout,
+    paths: Paths,
+    *,
+    scaling: float,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    sinks: torch.Tensor | None = None,
+) -> None:
+    """Fills the rows of `out` [T, Hq, Dv] that belong to `paths`, whose sequences have one new token each."""
+    if not paths.num:
+        return
+    parts = new_parts(q, v_pool, paths, layout)
+    run_splits(parts, q, k_pool, v_pool, slots, layout, paths, 0, scaling, sliding_window, softcap)
+    merge_splits(out, parts, layout, paths, sliding_window, sinks)
+
+
+def new_parts(q: torch.Tensor, v_pool: torch.Tensor, paths: Paths, layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
+    """Room for partial results [B, Hq, splits, Dv] and their log-sum-exps [B, Hq, splits], float32, not filled."""
+    num_splits = triton.cdiv(paths.max_kv_len, SPLIT_LEN)
+    shape = (len(layout.kv_lens), q.shape[1], num_splits)
+    return (
+        torch.empty(*shape, v_pool.shape[2], dtype=torch.float32, device=q.device),
+        torch.empty(shape, dtype=torch.float32, device=q.device),
+    )
+
+
+def run_splits(
+    parts: tuple[torch.Tensor, torch.Tensor],
+    q: torch.Tensor,
+    k_pool: torch.Tensor,
+    v_pool: torch.Tensor,
+    slots: torch.Tensor,
+    layout: Layout,
+    paths: Paths,
+    first_split: int,
+    scaling: float,
+    sliding_window: int | None,
+    softcap: float | None,
+    shared_splits: int = 0,
+) -> None:
+    """Fills the partial results of splits first_split and up; with shared_splits, of splits 0 to shared_splits - 1.
+
+    shared_splits: how many splits lie in the same slots in all `paths`; each is then read once for all of them.
+    """
+    group = q.shape[1] // k_pool.shape[1]
+    dim, v_dim = q.shape[2], v_pool.shape[2]
+    assert q.stride(2) == k_pool.stride(2) == v_pool.stride(2) == 1, "the head dimension must be contiguous"
+    num_rows = paths.num * group if shared_splits else group
+    block_m = min(64 if block_dim(dim) <= 128 else 32, max(16, triton.next_power_of_2(num_rows)))
+    num_splits = shared_splits or parts[1].shape[2] - first_split
+    if sliding_window is not None and not shared_splits:
+        num_splits = min(num_splits, triton.cdiv(sliding_window, SPLIT_LEN) + 1)
+    tiles = triton.cdiv(num_rows, block_m)
+    grid = (tiles if shared_splits else tiles * paths.num, k_pool.shape[1], num_splits)
+    if num_splits == 0:
+        return
+    wide = q.dtype == torch.float32 or block_dim(dim) > 128
+    split_kernel[grid](
+        parts[0], parts[1], q, k_pool, v_pool, slots, layout.kv_starts, layout.q_starts, paths.indices,
+        paths.num, parts[1].shape[2], first_split, scaling, softcap or 1.0, sliding_window or 0,
+        q.stride(0), q.stride(1), k_pool.stride(0), k_pool.stride(1), v_pool.stride(0), v_pool.stride(1), q.shape[1],
+        GROUP=group, D=dim, DV=v_dim, BD=block_dim(dim), BDV=block_dim(v_dim), BM=block_m, BN=32 if wide else 64,
+        SPLIT=SPLIT_LEN, WINDOW=sliding_window is not None, SOFTCAP=softcap is not None, SHARED=shared_splits > 0,
+        PRECISION=precision(q.dtype), num_warps=4, num_stages=2,
+    )  # fmt: skip
+
+
+def merge_splits(
+    out: torch.Tensor,
+    parts: tuple[torch.Tensor, torch.Tensor],
+    layout: Layout,
+    paths: Paths,
+    sliding_window: int | None,
+    sinks: torch.Tensor | None,
+) -> None:
+    """Merges the partial results of `paths` into their rows of `out` [T, Hq, Dv]."""
+    v_dim = out.shape[2]
+    merge_kernel[(paths.num, out.shape[1])](
+        out, parts[0], parts[1], sinks if sinks is not None else parts[1], layout.kv_starts, layout.q_starts,
+        paths.indices, parts[1].shape[2], sliding_window or 0, out.stride(0), out.stride(1), out.shape[1],
+        DV=v_dim, BDV=block_dim(v_dim), BS=16, SPLIT=SPLIT_LEN, WINDOW=sliding_window is not None,
+        SINKS=sinks is not None, num_warps=4,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["num_paths", "num_splits", "first_split"])
+def split_kernel(
+    part,
+    part_lse,
+    q,
+    k_pool,
+    v_pool,
+    slots,
+    kv_starts,
+    q_starts,
+    paths,
+    num_paths,
+    num_splits,
+    first_split,
+    scaling,
+    softcap,
+    window,
+    q_stride_t,
+    q_stride_h,
+    k_stride,
+    k_stride_h,
+    v_stride,
+    v_stride_h,
+    num_q_heads,
+    GROUP: tl.constexpr,
+    D: tl.constexpr,
+    DV: tl.constexpr,
+    BD: tl.constexpr,
+    BDV: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    SPLIT: tl.constexpr,
+    WINDOW: tl.constexpr,
+    SOFTCAP: tl.constexpr,
+    SHARED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    i_tile, i_h, i_split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    o_m = tl.arange(0, BM)
+    if SHARED:
+        # Rows are the heads of many paths; the keys are read through the first path's slots.
+        o_row = i_tile * BM + o_m
+        o_path, o_g = o_row // GROUP, o_row % GROUP
+        m_row = o_path < num_paths
+        b_seq = tl.load(paths + o_path, mask=m_row, other=0)  # [BM]
+        kv_start = tl.load(kv_starts + tl.load(paths))
+        b_len = tl.load(kv_starts + b_seq + 1, mask=m_row, other=0) - tl.load(kv_starts + b_seq, mask=m_row, other=0)
+        kv_stop = (i_split + 1) * SPLIT
+    else:
+        num_tiles: tl.constexpr = (GROUP + BM - 1) // BM
+        o_g = (i_tile % num_tiles) * BM + o_m
+        m_row = o_g < GROUP
+        i_seq = tl.load(paths + i_tile // num_tiles)
+        kv_start = tl.load(kv_starts + i_seq)
+        kv_len = (tl.load(kv_starts + i_seq + 1) - kv_start).to(tl.int32)
+        if WINDOW:
+            first_split = tl.maximum(first_split, tl.maximum(kv_len - window, 0) // SPLIT)
+        i_split += first_split
+        b_seq = tl.zeros([BM], tl.int64) + i_seq
+        b_len = tl.zeros([BM], tl.int64) + kv_len
+        kv_stop = tl.minimum((i_split + 1) * SPLIT, kv_len)
+    if i_split * SPLIT < kv_stop:
+        o_d, o_dv = tl.arange(0, BD), tl.arange(0, BDV)
+        b_head = i_h * GROUP + o_g
+        b_token = tl.load(q_starts + b_seq, mask=m_row, other=0)
+        b_q = tl.load(
+            q + b_token[:, None] * q_stride_t + b_head[:, None] * q_stride_h + o_d[None, :],
+            mask=m_row[:, None] & (o_d < D)[None, :],
+            other=0.0,
+        )  # [BM, BD]
+        b_high = b_len.to(tl.int32)
+        b_low = tl.maximum(b_high - window, 0) if WINDOW else tl.zeros([BM], tl.int32)
+        b_m = tl.full([BM], float("-inf"), tl.float32)
+        b_l = tl.zeros([BM], tl.float32)
+        b_acc = tl.zeros([BM, BDV], tl.float32)
+        p_k, p_v = k_pool + i_h.to(tl.int64) * k_stride_h, v_pool + i_h.to(tl.int64) * v_stride_h
+        for i_n in range(i_split * SPLIT, kv_stop, BN):
+            b_m, b_l, b_acc = attend_block(
+                b_q, b_m, b_l, b_acc, p_k, p_v, slots + kv_start, i_n + tl.arange(0, BN), kv_stop, b_low, b_high,
+                k_stride, v_stride, scaling, softcap, D, DV, BD, BDV, SOFTCAP, PRECISION,
+            )  # fmt: skip
+        # A row that saw nothing (behind its window) weighs nothing: its log-sum-exp is -inf.
+        b_l_safe = tl.where(b_l == 0.0, 1.0, b_l)
+        b_row = (b_seq * num_q_heads + b_head) * num_splits + i_split
+        tl.store(part_lse + b_row, b_m + tl.log2(b_l_safe), mask=m_row)
+        tl.store(
+            part + b_row[:, None] * DV + o_dv[None, :],
+            b_acc / b_l_safe[:, None],
+            mask=m_row[:, None] & (o_dv < DV)[None, :],
+        )
+
+
+@triton.jit(do_not_specialize=["num_splits"])
+def merge_kernel(
+    out,
+    part,
+    part_lse,
+    sinks,
+    kv_starts,
+    q_starts,
+    paths,
+    num_splits,
+    window,
+    out_stride_t,
+    out_stride_h,
+    num_q_heads,
+    DV: tl.constexpr,
+    BDV: tl.constexpr,
+    BS: tl.constexpr,
+    SPLIT: tl.constexpr,
+    WINDOW: tl.constexpr,
+    SINKS: tl.constexpr,
+):
+    i_path, i_h = tl.program_id(0), tl.program_id(1)
+    i_seq = tl.load(paths + i_path)
+    kv_len = (tl.load(kv_starts + i_seq + 1) - tl.load(kv_starts + i_seq)).to(tl.int32)
+    first = 0
+    if WINDOW:
+        first = tl.maximum(kv_len - window, 0) // SPLIT
+    stop = tl.cdiv(kv_len, SPLIT)
+    o_dv = tl.arange(0, BDV)
+    row = (i_seq * num_q_heads + i_h) * num_splits
+    b_acc = tl.zeros([BDV], tl.float32)
+    if SINKS:
+        m = tl.load(sinks + i_h).to(tl.float32) * 1.4426950408889634
+        total = 1.0
+    else:
+        m = float("-inf")
+        total = 0.0
+    for i_s in range(first, stop, BS):
+        o_s = i_s + tl.arange(0, BS)
+        m_s = o_s < stop
+        b_lse = tl.load(part_lse + row + o_s, mask=m_s, other=float("-inf"))  # [BS]
+        b_part = tl.load(
+            part + (row + o_s)[:, None] * DV + o_dv[None, :], mask=m_s[:, None] & (o_dv < DV)[None, :], other=0.0
+        )  # [BS, BDV]
+        m_new = tl.maximum(m, tl.max(b_lse, 0))
+        b_w = tl.exp2(b_lse - m_new)
+        scale = tl.exp2(m - m_new)
+        b_acc = b_acc * scale + tl.sum(b_part * b_w[:, None], 0)
+        total = total * scale + tl.sum(b_w, 0)
+        m = m_new
+    i_t = tl.load(q_starts + i_seq)
+    tl.store(
+        out + i_t * out_stride_t + i_h * out_stride_h + o_dv,
+        (b_acc / total).to(out.dtype.element_ty),
+        mask=o_dv < DV,
+    )

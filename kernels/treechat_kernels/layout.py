@@ -1,0 +1,136 @@
+"""Where each path's slots and new tokens lie in a ragged batch. Built once per step: one copy to the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+# Tokens. The kernels cut every path at multiples of this, whatever shares the batch, so that a path's result does not
+# depend on its company. Chosen so that eight heads over 4,096 tokens fill a large GPU's processors; not tuned further.
+SPLIT_LEN = 256
+
+
+class Paths(NamedTuple):
+    """Some sequences of the batch. indices [n] int64, on the device. num, max_q_len and max_kv_len are known here."""
+
+    indices: torch.Tensor
+    num: int
+    max_q_len: int
+    max_kv_len: int
+
+
+class SharedPrefix(NamedTuple):
+    """Decoding sequences whose first `prefix_len` tokens lie in the same slots; prefix_len is whole splits, not 0."""
+
+    paths: Paths
+    prefix_len: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A batch of B sequences, packed.
+
+    kv_lens, q_lens: as in `attention.py`. kv_starts, q_starts [B + 1] int64 on the device: where each sequence's slots
+    and new tokens begin. single: the sequences with one new token; several: those with more; alone: those of single
+    that are in no shared prefix; shared: groups of single that read a prefix together.
+    """
+
+    kv_lens: tuple[int, ...]
+    q_lens: tuple[int, ...]
+    kv_starts: torch.Tensor
+    q_starts: torch.Tensor
+    single: Paths
+    several: Paths
+    alone: Paths
+    shared: tuple[SharedPrefix, ...]
+
+    @classmethod
+    def build(
+        cls,
+        kv_lens: Sequence[int],
+        q_lens: Sequence[int],
+        device: torch.device | str,
+        prefixes: Sequence[tuple[Sequence[int], int]] = (),
+    ) -> Layout:
+        """prefixes: (indices of sequences with one new token, length of what they share); see `shared_prefixes`."""
+        assert len(kv_lens) == len(q_lens), f"{len(kv_lens)} paths, {len(q_lens)} lists of new tokens"
+        assert all(0 < q <= kv for q, kv in zip(q_lens, kv_lens, strict=True)), f"{q_lens} new of {kv_lens} tokens"
+        single = [i for i, q_len in enumerate(q_lens) if q_len == 1]
+        several = [i for i, q_len in enumerate(q_lens) if q_len > 1]
+        whole = [(list(group), length // SPLIT_LEN * SPLIT_LEN) for group, length in prefixes if length >= SPLIT_LEN]
+        together = {i for group, _ in whole for i in group}
+        alone = [i for i in single if i not in together]
+        tables = [_starts(kv_lens), _starts(q_lens), single, several, alone, *(group for group, _ in whole)]
+        on_device = _to_device(tables, device)
+
+        def paths(indices: list[int], table: torch.Tensor) -> Paths:
+            longest_q, longest_kv = (max((lens[i] for i in indices), default=0) for lens in (q_lens, kv_lens))
+            return Paths(table, len(indices), longest_q, longest_kv)
+
+        shared = tuple(
+            SharedPrefix(paths(group, table), length)
+            for (group, length), table in zip(whole, on_device[5:], strict=True)
+        )
+        return cls(
+            tuple(kv_lens),
+            tuple(q_lens),
+            on_device[0],
+            on_device[1],
+            paths(single, on_device[2]),
+            paths(several, on_device[3]),
+            paths(alone, on_device[4]),
+            shared,
+        )
+
+
+def shared_prefixes(
+    runs: Sequence[Sequence[tuple[int, int]]], kv_lens: Sequence[int], q_lens: Sequence[int]
+) -> list[tuple[list[int], int]]:
+    """Groups of two or more sequences with one new token whose paths begin in the same slots: (indices, common length).
+
+    runs: per sequence its path's (first slot, length) in order. Siblings of one prefix are found whatever lies between
+    them in the batch; a group's length is what all of it shares.
+    """
+    by_first: dict[int, list[int]] = {}
+    for i, q_len in enumerate(q_lens):
+        if q_len == 1:
+            by_first.setdefault(runs[i][0][0], []).append(i)
+    groups = []
+    for group in by_first.values():
+        if len(group) > 1:
+            length = min(kv_lens[i] for i in group)
+            for i in group[1:]:
+                length = min(length, _common_len(runs[group[0]], runs[i]))
+            groups.append((group, length))
+    return groups
+
+
+def _common_len(a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]]) -> int:
+    """Tokens from the start whose slots are the same, though the runs may be cut at different places."""
+    total = i = j = done_a = done_b = 0
+    while i < len(a) and j < len(b) and a[i][0] + done_a == b[j][0] + done_b:
+        step = min(a[i][1] - done_a, b[j][1] - done_b)
+        total, done_a, done_b = total + step, done_a + step, done_b + step
+        if done_a == a[i][1]:
+            i, done_a = i + 1, 0
+        if done_b == b[j][1]:
+            j, done_b = j + 1, 0
+    return total
+
+
+def _starts(lens: Sequence[int]) -> list[int]:
+    starts = [0]
+    for length in lens:
+        starts.append(starts[-1] + length)
+    return starts
+
+
+def _to_device(tables: Sequence[Sequence[int]], device: torch.device | str) -> list[torch.Tensor]:
+    """The tables as int64 tensors, in one copy."""
+    packed = torch.tensor([each for table in tables for each in table], dtype=torch.int64)
+    if torch.device(device).type == "cuda":
+        packed = packed.pin_memory().to(device, non_blocking=True)
+    return list(torch.split(packed.to(device), [len(table) for table in tables]))

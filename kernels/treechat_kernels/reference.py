@@ -1,0 +1,85 @@
+"""The torch references of the small kernels: what each computes, on any device, without triton.
+
+They compute in float32, or in the dtype of their input where that is wider, and round once at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+
+def rms_norm(
+    x: torch.Tensor,
+    weight: torch.Tensor | None,
+    eps: float,
+    *,
+    residual: torch.Tensor | None = None,
+    plus_one: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """x / rms(x) * weight over the last dimension, and what was normed: x, or x + residual where there is one.
+
+    x [..., N]; weight [N], or [H, N] where x is [..., H, N], or None. plus_one: the weight is one plus `weight`.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    summed = x if residual is None else x + residual
+    values = summed.to(wide)
+    normed = values * torch.rsqrt(values.square().mean(-1, keepdim=True) + eps)
+    if weight is not None:
+        normed = normed * (weight.to(wide) + 1 if plus_one else weight.to(wide))
+    return normed.to(x.dtype), summed
+
+
+def rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, interleaved: bool = False) -> torch.Tensor:
+    """Rotates the first R of x [T, H, D]; the rest stays. cos, sin [T, R], the sign of the rotation folded into sin.
+
+    A value is paired with the one R / 2 away, or with its neighbour where interleaved. For angles theta [T, R / 2], sin
+    is cat(-sin(theta), sin(theta)); where interleaved, -sin(theta) and sin(theta) alternate.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    width = cos.shape[-1]
+    turned = x[..., :width].to(wide)
+    partner = (
+        turned.reshape(*turned.shape[:2], -1, 2).flip(-1).flatten(-2) if interleaved else turned.roll(width // 2, -1)
+    )
+    turned = (turned * cos.to(wide).unsqueeze(1) + partner * sin.to(wide).unsqueeze(1)).to(x.dtype)
+    return torch.cat([turned, x[..., width:]], dim=-1)
+
+
+def silu_mul(gate_up: torch.Tensor, activation: str = "silu") -> torch.Tensor:
+    """gate_up [T, 2 N], gates first -> activation(gate) * up [T, N]. activation: silu, gelu or gelu_tanh."""
+    gate, up = gate_up.to(torch.promote_types(gate_up.dtype, torch.float32)).chunk(2, dim=-1)
+    if activation == "silu":
+        opened = torch.nn.functional.silu(gate)
+    else:
+        opened = torch.nn.functional.gelu(gate, approximate="tanh" if activation == "gelu_tanh" else "none")
+    return (opened * up).to(gate_up.dtype)
+
+
+def write_kv(k_pool: torch.Tensor, v_pool: torch.Tensor, k: torch.Tensor, v: torch.Tensor, slots: torch.Tensor) -> None:
+    """Writes k [T, Hkv, Dk] and v [T, Hkv, Dv] to `slots` [T] of the pools, [S, Hkv, Dk] and [S, Hkv, Dv]."""
+    k_pool.index_copy_(0, slots, k)
+    v_pool.index_copy_(0, slots, v)
+
+
+def gather_slots(pools: Sequence[torch.Tensor], slots: torch.Tensor) -> torch.Tensor:
+    """The rows `slots` [n] of each of L pools [S, ...] of one shape, as one block [L, n, ...] to copy at once."""
+    return torch.stack([pool.index_select(0, slots) for pool in pools])
+
+
+def scatter_slots(pools: Sequence[torch.Tensor], slots: torch.Tensor, block: torch.Tensor) -> None:
+    """Writes block [L, n, ...] to the rows `slots` [n], all different, of L pools [S, ...]."""
+    for pool, rows in zip(pools, block, strict=True):
+        pool.index_copy_(0, slots, rows)
+
+
+def pick(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The most likely token of each row of logits [B, V] and its log-probability: int64 [B], float32 [B].
+
+    Of equal logits the lowest token is taken.
+    """
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    best, token = wide.max(dim=-1)
+    token = (wide == best.unsqueeze(-1)).int().argmax(dim=-1)
+    return token, (best - wide.logsumexp(dim=-1)).to(torch.promote_types(torch.float32, wide.dtype))

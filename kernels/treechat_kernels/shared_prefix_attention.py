@@ -1,0 +1,76 @@
+"""Triton: one new token for each of several siblings, whose shared prefix is read once for all of them.
+
+Two passes of the decoding kernel: the splits of the prefix with the heads of all siblings as rows, then the splits that
+each sibling has for itself. They are the splits that decoding alone would make, merged by the same kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from treechat_kernels.decode_attention import merge_splits, new_parts, run_splits
+from treechat_kernels.layout import SPLIT_LEN, Layout, SharedPrefix
+
+# Bytes of keys and values that sharing must save in one layer. The second pass is one more launch, about 5
+# microseconds, in which a GPU of 2 TB/s reads 10 MB. An estimate from data sheets, not measured.
+MIN_SAVED_BYTES = 10_000_000
+
+
+def sharing_pays(num_paths: int, prefix_len: int, token_bytes: int) -> bool:
+    """Whether to read the prefix once. token_bytes: keys and values of one token in one layer."""
+    return (num_paths - 1) * (prefix_len // SPLIT_LEN * SPLIT_LEN) * token_bytes >= MIN_SAVED_BYTES
+
+
+def shared_prefix_attention(
+    q: torch.Tensor,
+    k_pool: torch.Tensor,
+    v_pool: torch.Tensor,
+    slots: torch.Tensor,
+    kv_lens: Sequence[int],
+    prefix_len: int,
+    *,
+    scaling: float,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    sinks: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """q [B, Hq, Dk] -> [B, Hq, Dv]: decode_attention of B paths whose first prefix_len slots are the same."""
+    everyone = list(range(len(kv_lens)))
+    layout = Layout.build(kv_lens, [1] * len(kv_lens), q.device, [(everyone, prefix_len)])
+    out = q.new_empty(q.shape[0], q.shape[1], v_pool.shape[2])
+    if not layout.shared:
+        layout = Layout.build(kv_lens, [1] * len(kv_lens), q.device)
+        shared = SharedPrefix(layout.single, 0)
+    else:
+        (shared,) = layout.shared
+    shared_paths(
+        out, q, k_pool, v_pool, slots, layout, shared, scaling=scaling, sliding_window=sliding_window,
+        softcap=softcap, sinks=sinks,
+    )  # fmt: skip
+    return out
+
+
+def shared_paths(
+    out: torch.Tensor,
+    q: torch.Tensor,
+    k_pool: torch.Tensor,
+    v_pool: torch.Tensor,
+    slots: torch.Tensor,
+    layout: Layout,
+    shared: SharedPrefix,
+    *,
+    scaling: float,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    sinks: torch.Tensor | None = None,
+) -> None:
+    """Fills the rows of `out` [T, Hq, Dv] that belong to the siblings."""
+    paths, num_shared = shared.paths, shared.prefix_len // SPLIT_LEN
+    parts = new_parts(q, v_pool, paths, layout)
+    run = (parts, q, k_pool, v_pool, slots, layout, paths)
+    if num_shared:
+        run_splits(*run, 0, scaling, sliding_window, softcap, shared_splits=num_shared)
+    run_splits(*run, num_shared, scaling, sliding_window, softcap)
+    merge_splits(out, parts, layout, paths, sliding_window, sinks)

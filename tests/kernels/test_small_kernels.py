@@ -1,0 +1,124 @@
+"""The small kernels against their references computed in float64, on odd lengths and views."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from treechat_kernels import reference
+from treechat_kernels.gather_scatter import gather_slots, scatter_slots
+from treechat_kernels.rms_norm import rms_norm
+from treechat_kernels.rotary import rotary
+from treechat_kernels.sample import pick
+from treechat_kernels.silu_mul import ACTIVATIONS, silu_mul
+from treechat_kernels.write_kv import write_kv
+
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+# A result is rounded once. A whole unit in the last place: the interpreter cuts off where it rounds to bfloat16.
+TOLERANCE = {torch.float32: 3e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+
+
+@pytest.fixture
+def rand(device):
+    generator = torch.Generator().manual_seed(5)
+    return lambda *shape, dtype=torch.float32: torch.randn(*shape, generator=generator).to(dtype).to(device)
+
+
+def close(out, expected):
+    torch.testing.assert_close(out.double(), expected.double(), atol=TOLERANCE[out.dtype], rtol=TOLERANCE[out.dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dim", [15, 128, 576])
+@pytest.mark.parametrize(("weighted", "plus_one"), [(True, False), (True, True), (False, False)])
+def test_rms_norm(rand, dtype, dim, weighted, plus_one):
+    x, weight = rand(3, dim, dtype=dtype), rand(dim, dtype=dtype) if weighted else None
+    out, summed = rms_norm(x, weight, 1e-5, plus_one=plus_one)
+    expected, _ = reference.rms_norm(x.double(), weight.double() if weighted else None, 1e-5, plus_one=plus_one)
+    close(out, expected)
+    assert summed is x
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_rms_norm_adds_the_residual_first_and_gives_the_sum(rand, dtype):
+    x, residual, weight = rand(5, 129, dtype=dtype), rand(5, 129, dtype=dtype), rand(129, dtype=dtype)
+    out, summed = rms_norm(x, weight, 1e-5, residual=residual)
+    close(summed, x.double() + residual.double())
+    close(out, reference.rms_norm(summed.double(), weight.double(), 1e-5)[0])
+
+
+def test_rms_norm_by_head_of_a_view(rand):
+    x, weight = rand(7, 9, 80)[:, 2:7], rand(5, 80)
+    assert not x.is_contiguous()
+    close(rms_norm(x, weight, 1e-6)[0], reference.rms_norm(x.double(), weight.double(), 1e-6)[0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("dim", "width"), [(64, 64), (80, 32), (96, 96)])
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_rotary_of_a_view_whole_and_partial(rand, dtype, dim, width, interleaved):
+    x = rand(15, 11, dim, dtype=dtype)[:, :9]
+    table = rand(15, 2, width, dtype=dtype)
+    cos, sin = table[:, 0], table[:, 1]
+    out = rotary(x, cos, sin, interleaved=interleaved)
+    close(out, reference.rotary(x.double(), cos.double(), sin.double(), interleaved=interleaved))
+    assert torch.equal(out[..., width:], x[..., width:])
+
+
+def test_the_rotary_reference_is_a_rotation_by_the_angle(rand):
+    x, theta = rand(4, 2, 8).double(), rand(4, 3).double()
+    pairs = torch.complex(x[..., :3], x[..., 3:6]) * torch.exp(1j * theta).unsqueeze(1)
+    cos, sin = torch.cat([theta.cos()] * 2, -1), torch.cat([-theta.sin(), theta.sin()], -1)
+    expected = torch.cat([pairs.real, pairs.imag, x[..., 6:]], -1)
+    torch.testing.assert_close(reference.rotary(x, cos, sin), expected)
+    pairs = torch.complex(x[..., 0:6:2], x[..., 1:6:2]) * torch.exp(1j * theta).unsqueeze(1)
+    cos, sin = theta.cos().repeat_interleave(2, -1), torch.stack([-theta.sin(), theta.sin()], -1).flatten(1)
+    expected = torch.cat([torch.view_as_real(pairs).flatten(-2), x[..., 6:]], -1)
+    torch.testing.assert_close(reference.rotary(x, cos, sin, interleaved=True), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.filterwarnings("ignore:overflow encountered in exp")
+@pytest.mark.parametrize("dim", [15, 1100])
+def test_silu_mul(rand, dtype, activation, dim):
+    gate_up = rand(3, 2 * dim, dtype=dtype) * 3
+    close(silu_mul(gate_up, activation), reference.silu_mul(gate_up.double(), activation))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_write_kv_fills_its_slots_and_no_other(rand, device, dtype):
+    pools = [torch.full((50, 3, dim), float("nan"), dtype=dtype, device=device) for dim in (20, 12)]
+    k, v = rand(3, 17, 20, dtype=dtype).transpose(0, 1), rand(17, 3, 12, dtype=dtype)
+    slots = torch.randperm(50, generator=torch.Generator().manual_seed(1))[:17].to(device)
+    write_kv(*pools, k, v, slots)
+    for pool, new in zip(pools, (k, v), strict=True):
+        assert torch.equal(pool[slots], new)
+        assert pool.isnan().all(dim=(1, 2)).sum() == 33
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_gathered_rows_come_back_to_other_slots(rand, device, dtype):
+    pools = [rand(40, 2, 24, dtype=dtype) for _ in range(3)]
+    before = [pool.clone() for pool in pools]
+    picked, to = torch.randperm(40, generator=torch.Generator().manual_seed(1)).to(device).split([15, 25])
+    block = gather_slots(pools, picked)
+    assert torch.equal(block, reference.gather_slots(pools, picked))
+    scatter_slots(pools, to[:15], block)
+    for pool, old, rows in zip(pools, before, block, strict=True):
+        assert torch.equal(pool[to[:15]], rows)
+        assert torch.equal(pool[to[15:]], old[to[15:]]) and torch.equal(pool[picked], old[picked])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("vocab_size", [17, 4097, 9000])
+def test_pick_takes_the_first_of_the_most_likely(rand, dtype, vocab_size):
+    logits = rand(3, vocab_size, dtype=dtype) * 4
+    logits[1, vocab_size // 2] = logits[1, vocab_size - 1] = 30.0
+    logits[2, : vocab_size // 3] = float("-inf")
+    token, logprob = pick(logits)
+    expected, expected_logprob = reference.pick(logits.double())
+    assert torch.equal(token, expected) and token[1] == vocab_size // 2
+    torch.testing.assert_close(logprob.double(), expected_logprob, atol=2e-5, rtol=0)
