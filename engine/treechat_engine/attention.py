@@ -59,12 +59,11 @@ def register() -> None:
 
 
 class PagedContext:
-    """A forward over slots: writes the new tokens' KV, then attends over each sequence's path."""
+    """A forward over slots on the CPU: writes the new tokens' KV, then attends over each sequence's path."""
 
     def __init__(self, pool: SlotPool, sequences: Sequence[SequenceSlice]) -> None:
         self.pool = pool
         self.sequences = sequences
-        self._on_cpu = pool.k[0].device.type == "cpu"
         self._pieces: dict[tuple[int, int | None], Pieces] = {}
         self._slots: torch.Tensor | None = None
         self._write_runs: list[tuple[int, int]] = []
@@ -73,7 +72,7 @@ class PagedContext:
             self._write_runs.extend(clip_runs(sequence.runs, start, sequence.kv_len))
         self._write_slots: torch.Tensor | None = None
         if len(self._write_runs) > 2:
-            self._write_slots = slot_tensor(self._write_runs).to(pool.k[0].device)
+            self._write_slots = slot_tensor(self._write_runs)
 
     def attend(
         self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: AttentionOptions
@@ -81,7 +80,7 @@ class PagedContext:
         k_pool, v_pool = self.pool.k[layer], self.pool.v[layer]
         self._write(k_pool, k)
         self._write(v_pool, v)
-        if not self._on_cpu or options.softcap is not None or q.shape[3] != v.shape[3]:
+        if options.softcap is not None or q.shape[3] != v.shape[3]:
             return self._attend_gathered(q, k_pool, v_pool, self.sequences, options)
         if len(self.sequences) == 1:
             return self._attend_sequence(0, q, k, v, k_pool, v_pool, options)
@@ -156,7 +155,7 @@ class PagedContext:
 
     def _path_slots(self, sequences: Sequence[SequenceSlice]) -> torch.Tensor:
         runs = [run for s in sequences for run in clip_runs(s.runs, 0, s.kv_len)]
-        return slot_tensor(runs).to(self.pool.k[0].device)
+        return slot_tensor(runs)
 
 
 class ProbeContext:

@@ -11,7 +11,9 @@ import torch
 from treechat_engine.attention import PagedContext
 from treechat_engine.context import SequenceSlice, use
 from treechat_engine.decoder import FusedDecoder
+from treechat_engine.device_attention import DeviceContext
 from treechat_engine.slots import SlotPool
+from treechat_kernels import dispatch
 
 
 class Work(NamedTuple):
@@ -37,6 +39,7 @@ class ModelRunner:
         self.model = model
         self.pool = pool
         self.device = pool.k[0].device
+        self._uses_tables = dispatch.uses_tables(self.device)
         self.fused: FusedDecoder | None = None
         self.vocab_size: int = model.config.get_text_config(decoder=True).vocab_size
         self._picks_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -56,7 +59,7 @@ class ModelRunner:
             if work.wants_logits:
                 rows.append(len(ids) - 1)
         packed = torch.tensor([ids, positions], device=self.device)
-        context = PagedContext(self.pool, sequences)
+        context = (DeviceContext if self._uses_tables else PagedContext)(self.pool, sequences)
         index = None if len(rows) == len(ids) else torch.tensor(rows, dtype=torch.long, device=self.device)
         if self.fused is not None:
             return self.fused(packed[0], packed[1], max(positions) + 1, index, context)

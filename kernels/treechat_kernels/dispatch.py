@@ -1,7 +1,8 @@
 """The one place where a kernel is chosen: Triton for tensors on CUDA, the torch reference for all others.
 
-TREECHAT_KERNELS=reference forces the references, to compare or to work around. Triton is imported at the first call
-that needs it, so that a machine without a GPU neither needs nor loads it.
+TREECHAT_KERNELS=reference forces the references, to compare or to work around; TREECHAT_KERNELS=triton forces Triton,
+which with TRITON_INTERPRET=1 runs the GPU's whole path on a CPU, slowly, for tests. Triton is imported at the first
+call that needs it, so that a machine without a GPU neither needs nor loads it.
 """
 
 from __future__ import annotations
@@ -18,14 +19,20 @@ from treechat_kernels import reference
 from treechat_kernels.layout import Layout
 
 
-@cache
-def _forced() -> bool:
-    return os.environ.get("TREECHAT_KERNELS", "").lower() == "reference"
+def uses_tables(device: torch.device) -> bool:
+    """Whether a forward on this device goes through this module, which the CPU's views of runs do not."""
+    return device.type != "cpu" or _forced() == "triton"
 
 
 def uses_triton(x: torch.Tensor) -> bool:
     """Whether kernels for x's device are Triton's."""
-    return x.is_cuda and torch.version.hip is None and not _forced()
+    return _forced() == "triton" or (x.is_cuda and torch.version.hip is None and _forced() != "reference")
+
+
+@cache
+def _forced() -> str:
+    """Read once: the choice is asked for in every layer."""
+    return os.environ.get("TREECHAT_KERNELS", "").lower()
 
 
 def attend(
@@ -71,6 +78,7 @@ def attend_with_triton(
     from treechat_kernels.extend_attention import extend_paths
     from treechat_kernels.shared_prefix_attention import shared_paths, sharing_pays
 
+    assert q.dtype == k_pool.dtype == v_pool.dtype, f"queries are {q.dtype}, keys {k_pool.dtype}"
     q = q if q.stride(2) == 1 else q.contiguous()
     out = q.new_empty(q.shape[0], q.shape[1], v_pool.shape[2])
     args = (out, q, k_pool, v_pool, slots, layout)
