@@ -7,7 +7,7 @@ from typing import Literal
 
 from textual.binding import Binding, BindingType
 
-Where = Literal["panes", "composer", "everywhere", "tokens", "split"]
+Where = Literal["panes", "composer", "everywhere", "tokens", "split", "compare"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,7 @@ DOING = (
     Key("do.continue", "c", "app.resume", "Continue", "Go on from the last token of a stopped or cut-off reply"),
     Key("do.tokens", "t", "app.tokens", "Token view", "How sure the model was of each token, and fork at any"),
     Key("do.split", "s", "app.split", "Split", "Fork in the middle of this message"),
+    Key("do.compare", "equals_sign", "app.compare", "Compare", "The branch under the cursor with the current one"),
     Key("do.bookmark", "b", "app.bookmark", "Bookmark", "Mark this message with ★, or take the mark away"),
     Key("do.next_bookmark", "B", "app.next_bookmark", "Next bookmark", "Go to the next ★"),
     Key("do.label", "m", "app.label", "Label", "Give this message a name; its row shows it"),
@@ -113,6 +114,18 @@ SPLITTING = (
     Key("split.here", "enter", "screen.split", "Split here", "A sibling that begins with what is kept", "split", False),
     Key("split.close", "escape,q,s", "screen.close", "Close", "Back to the conversation", "split", False),
 )
+COMPARING = (
+    Key("compare.down", "j,down", "screen.line(1)", "Down", "A line down", "compare", False),
+    Key("compare.up", "k,up", "screen.line(-1)", "Up", "A line up", "compare", False),
+    Key("compare.page_down", "space,pagedown", "screen.page(1)", "Page down", "A page down", "compare", False),
+    Key("compare.page_up", "b,pageup", "screen.page(-1)", "Page up", "A page up", "compare", False),
+    Key("compare.first", "g,home", "screen.edge(-1)", "Start", "Where the branches part", "compare", False),
+    Key("compare.last", "G,end", "screen.edge(1)", "End", "Where the longer one ends", "compare", False),
+    Key("compare.next", "n", "screen.difference(1)", "Next difference", "The next turn that differs", "compare", False),
+    Key("compare.previous", "N", "screen.difference(-1)", "Difference before", "The one before", "compare", False),
+    Key("compare.jump", "enter", "screen.jump", "Jump", "Make the other branch current", "compare", False),
+    Key("compare.close", "escape,q,equals_sign", "screen.close", "Close", "Back to the conversation", "compare", False),
+)
 
 SECTIONS: dict[str, tuple[Key, ...]] = {
     "Composer": COMPOSING,
@@ -121,6 +134,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
     "Tree and transcript: doing": DOING + COUNTS,
     "Token view": TOKENS,
     "Split": SPLITTING,
+    "Compare": COMPARING,
 }
 KEYS: tuple[Key, ...] = tuple(key for section in SECTIONS.values() for key in section)
 
@@ -135,3 +149,4 @@ COMPOSER_BINDINGS = bindings(COMPOSING, EVERYWHERE)
 APP_BINDINGS = bindings(EVERYWHERE)
 TOKEN_BINDINGS = bindings(TOKENS)
 SPLIT_BINDINGS = bindings(SPLITTING)
+COMPARE_BINDINGS = bindings(COMPARING)

@@ -10,8 +10,8 @@ from textual.timer import Timer
 from treechat.chat.protocol import WarmHandle
 from treechat.config import Config
 from treechat.errors import GenerationError, TreechatError
+from treechat.tui.comparing import Comparing
 from treechat.tui.figures import cost_figures
-from treechat.tui.splitting import Splitting
 from treechat_engine import EngineError, EngineStats
 
 REST_S = 0.4
@@ -21,7 +21,7 @@ COSTS_S = 0.5
 """How often the marks are looked up again, where the cache or what is in sight has changed."""
 
 
-class Warming(Splitting):
+class Warming(Comparing):
     """Costs of the rows in sight, and warming."""
 
     def __init__(self, store_path: Path | None, config: Config, conversation_id: str | None) -> None:

@@ -20,6 +20,7 @@ _NAMES = {
     "right_square_bracket": "]",
     "question_mark": "?",
     "slash": "/",
+    "equals_sign": "=",
     "escape": "esc",
     "up": "↑",
     "down": "↓",

@@ -72,9 +72,9 @@ class TokenScreen(ModalScreen[Fork | None]):
     def on_mount(self) -> None:
         legend = Text.assemble(
             ("underlined", Style(underline=True)),
-            " under 50% · ",
+            " < 50% · ",
             ("bold too", Style(underline=True, bold=True)),
-            " under 20% · n N next, previous of these · a lookup computes one token where the branch is ●",
+            " < 20% · n N walks these · where ●, a lookup computes one token",
             no_wrap=True,
             overflow="ellipsis",
         )

@@ -1,0 +1,43 @@
+"""Every binding says what it does, no two fight for a key, and the README lists them all."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from treechat.tui.bindings import KEYS, SECTIONS
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_each_binding_has_a_name_and_help() -> None:
+    for key in KEYS:
+        assert key.title and key.tooltip and key.binding.tooltip == key.tooltip, key.id
+    assert len({key.id for key in KEYS}) == len(KEYS)
+
+
+@pytest.mark.parametrize("together", [("panes", "everywhere"), ("composer", "everywhere"), ("tokens",), ("split",)])
+def test_no_key_is_bound_twice_in_one_place(together) -> None:
+    taken: dict[str, str] = {}
+    for key in KEYS:
+        if key.where in together:
+            for name in key.keys.split(","):
+                assert name not in taken, f"{name}: {key.id} and {taken[name]}"
+                taken[name] = key.id
+
+
+def test_what_terminals_swallow_is_not_bound() -> None:
+    for key in KEYS:
+        for name in key.keys.split(","):
+            assert name not in ("ctrl+enter", "ctrl+tab", "ctrl+i", "ctrl+m", "ctrl+h"), key.id
+            assert not name.startswith("alt+"), key.id
+
+
+def test_the_readme_lists_each_binding_as_it_is() -> None:
+    made = runpy.run_path(str(ROOT / "assets" / "make_key_table.py"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert made["filled"](readme) == readme, "run python assets/make_key_table.py"
+    assert all(title in readme for title in SECTIONS)
+    assert all(key.tooltip in readme for key in KEYS if not key.id.startswith("count."))

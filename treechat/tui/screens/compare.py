@@ -1,0 +1,130 @@
+"""Two branches side by side: their common part folded away, the rest aligned turn by turn, differing words marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import RenderableType
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Vertical, VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from treechat.tree import Role
+from treechat.tui.bindings import COMPARE_BINDINGS
+from treechat.tui.differences import Comparison, Pair, Part
+from treechat.tui.plain import one_line, shown
+
+MOST = 200
+"""Turns that are shown; what comes behind is only counted."""
+
+SIDE_BY_SIDE = 90
+"""Cells from which on the two stand beside each other."""
+
+NAMES: dict[Role, str] = {"user": "You", "assistant": "Assistant", "system": "System"}
+
+
+class PairView(Static):
+    """One turn of both branches."""
+
+    def __init__(self, pair: Pair) -> None:
+        super().__init__()
+        self.pair = pair
+
+    def on_mount(self) -> None:
+        self.draw()
+
+    def on_resize(self) -> None:
+        self.draw()
+
+    def draw(self) -> None:
+        width = self.app.size.width
+        left = self._side(self.pair.left, self.pair.left_role, "−")
+        right = self._side(self.pair.right, self.pair.right_role, "+")
+        self.update(_beside(left, right) if width >= SIDE_BY_SIDE else _below(left, right, self.pair.is_same))
+
+    def _side(self, parts: Sequence[Part] | None, role: Role | None, mark: str) -> Text:
+        if parts is None or role is None:
+            return Text("(this branch has ended)", style="dim italic")
+        is_same = self.pair.is_same
+        text = Text(f"{' ' if is_same else mark} {NAMES[role]}{'  the same' if is_same else ''}\n", style="bold")
+        own = Style(underline=True, bold=True)
+        for part in parts:
+            text.append(shown(part.text), own if part.is_own else Style(bold=False, dim=is_same))
+        return text
+
+
+def _beside(left: Text, right: Text) -> RenderableType:
+    table = Table.grid(padding=(0, 2), expand=True)
+    table.add_column(ratio=1)
+    table.add_column(ratio=1)
+    table.add_row(left, right)
+    return table
+
+
+def _below(left: Text, right: Text, is_same: bool) -> RenderableType:
+    return left if is_same else Text("\n").join([left, right])
+
+
+class CompareScreen(ModalScreen[bool]):
+    """Returns whether to jump to the right one."""
+
+    BINDINGS = COMPARE_BINDINGS
+
+    def __init__(self, comparison: Comparison, left: str, right: str) -> None:
+        """left, right: what the branches are called."""
+        super().__init__()
+        self.comparison = comparison
+        self._names = (left, right)
+
+    def compose(self) -> ComposeResult:
+        pairs = self.comparison.pairs
+        with Vertical(id="compare", classes="window full") as window:
+            num = self.comparison.num_common
+            window.border_title = f"{num:,} message{'s' if num != 1 else ''} in common, then"
+            window.border_subtitle = "underlined: only there · n N next difference · enter jumps to + · esc closes"
+            yield Static(self._heading(), id="branches")
+            with VerticalScroll():
+                for pair in pairs[:MOST]:
+                    yield PairView(pair)
+                if len(pairs) > MOST:
+                    yield Static(Text(f"… and {len(pairs) - MOST:,} more turns", style="dim"))
+
+    def _heading(self) -> RenderableType:
+        left, right = (Text(f"{mark} {one_line(name)}", no_wrap=True, overflow="ellipsis", style="bold")
+                       for mark, name in zip("−+", self._names, strict=True))  # fmt: skip
+        return _beside(left, right)
+
+    @property
+    def pane(self) -> VerticalScroll:
+        return self.query_one(VerticalScroll)
+
+    def on_mount(self) -> None:
+        self.pane.focus()
+
+    def action_line(self, by: int) -> None:
+        self.pane.scroll_relative(y=by, animate=False)
+
+    def action_page(self, by: int) -> None:
+        self.pane.scroll_relative(y=by * max(self.pane.size.height - 2, 1), animate=False)
+
+    def action_edge(self, by: int) -> None:
+        self.pane.scroll_to(y=0 if by < 0 else self.pane.max_scroll_y, animate=False)
+
+    def action_difference(self, by: int) -> None:
+        here = round(self.pane.scroll_y)
+        tops = [view.virtual_region.y for view in self.query(PairView) if not view.pair.is_same]
+        ahead = [top for top in tops if (top - here) * by > 0]
+        if ahead:
+            self.pane.scroll_to(y=min(ahead, key=lambda top: abs(top - here)), animate=False)
+        else:
+            self.app.bell()
+
+    def action_jump(self) -> None:
+        self.dismiss(True)
+
+    def action_close(self) -> None:
+        self.dismiss(False)
