@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -89,13 +90,8 @@ def inspect_model(model: Any) -> ModelSpec:
     text = model.config.get_text_config(decoder=True)
     probe = ProbeContext()
     ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
-    try:
-        with use(probe), torch.inference_mode():
-            model(input_ids=ids, position_ids=torch.arange(2, device=model.device)[None], use_cache=False)
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
-        raise UnsupportedModelError(f"a forward without transformers' own cache fails: {error}", _WHAT_WORKS) from error
+    with _refusing("a forward without transformers' own cache"), use(probe), torch.inference_mode():
+        model(input_ids=ids, position_ids=torch.arange(2, device=model.device)[None], use_cache=False)
     _check_layers([layer for layer, _, _ in probe.calls], text.num_hidden_layers)
     for layer, kind in enumerate(getattr(text, "layer_types", None) or ()):
         if kind == "sliding_attention" and probe.calls[layer][2].sliding_window is None:
@@ -110,6 +106,17 @@ def inspect_model(model: Any) -> ModelSpec:
     )
 
 
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Refuses a model whose forward raises: transformers has many of them, and each fails in its own way."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
+        raise UnsupportedModelError(f"{what} fails: {error}", _WHAT_WORKS) from error
+
+
 def _check_layers(attended: list[int], num_layers: int) -> None:
     """Refuses a model of which not every layer attends once, in order, through the engine's attention."""
     if attended == list(range(num_layers)):
@@ -120,6 +127,9 @@ def _check_layers(attended: list[int], num_layers: int) -> None:
         )
     if len(attended) != len(set(attended)):
         raise UnsupportedModelError("the model has layers that attend more than once in a forward", _WHAT_WORKS)
+    if len(attended) > num_layers:
+        reason = f"the model attends in {len(attended)} layers, its configuration names {num_layers}"
+        raise UnsupportedModelError(reason, _WHAT_WORKS)
     reason = f"the model kept another attention: {len(attended)} of {num_layers} layers attend through the engine's"
     raise UnsupportedModelError(reason, _WHAT_WORKS)
 
@@ -163,7 +173,7 @@ def _plain_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
     keep = {"logits_to_keep": 2} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
     model.set_attn_implementation("eager")
     try:
-        with torch.inference_mode():
+        with _refusing("the model's own forward"), torch.inference_mode():
             logits: torch.Tensor = model(input_ids=ids, use_cache=False, **keep).logits
     finally:
         model.set_attn_implementation(ATTENTION_NAME)

@@ -13,7 +13,8 @@ import sys
 import torch
 import transformers
 
-from tests.engine.families import REFUSED, SUPPORTED, Family, build
+from tests.engine.families import SUPPORTED, Family, build
+from tests.engine.refused_families import REFUSED
 from tests.engine.walk import reference, start, walk
 from treechat_engine import UnsupportedModelError
 
@@ -26,10 +27,11 @@ def row(family: Family) -> tuple[str, str, bool]:
         return "-", f"refused: {error.message}", True
     expect = reference(build(family))
     with engine:
+        forward = engine.stats().forward
         steps = list(walk(engine, expect))
     wrong = [f"{step.name}: {step.wrong}" for step in steps if step.wrong]
     result = wrong[0] if wrong else f"{len(steps)} of {len(steps)} checks"
-    return getattr(engine, "forward_name", "transformers"), result, not wrong
+    return forward, result, not wrong
 
 
 def main(names: list[str]) -> int:

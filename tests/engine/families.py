@@ -1,4 +1,4 @@
-"""Tiny random models of the families that transformers has: those the engine runs, and those it refuses, and why.
+"""Tiny random models of the families of transformers that the engine runs; `refused_families.py` has the others.
 
 `tests/engine/test_families.py` checks each; `python -m tests.bench.families` prints the table.
 """
@@ -50,10 +50,14 @@ _PARTIAL_ROPE: dict[str, Any] = {"partial_rotary_factor": 0.5}
 
 
 class Family(NamedTuple):
-    """A family: transformers' class names begin with `prefix`; `options` over the common tiny configuration."""
+    """A family: transformers' class names begin with `prefix`; `options` over the common tiny configuration.
+
+    config: name of the configuration's class where it does not follow from the prefix.
+    """
 
     prefix: str
     options: Mapping[str, Any] = MappingProxyType({})
+    config: str = ""
 
 
 SUPPORTED: dict[str, Family] = {
@@ -206,69 +210,44 @@ SUPPORTED: dict[str, Family] = {
     ),
     "exaone_moe": Family("ExaoneMoe", _MIXED | _EXPERTS | _HEAD_DIM),
     "cohere2_moe": Family("Cohere2Moe", _MIXED | _HEAD_DIM | {"num_experts": 4}),
+    "gemma3, with images": Family(
+        "Gemma3",
+        {
+            "text_config": _COMMON | _MIXED | _HEAD_DIM,
+            "vision_config": {
+                "hidden_size": 16,
+                "intermediate_size": 16,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "image_size": 28,
+                "patch_size": 14,
+            },
+            "mm_tokens_per_image": 4,
+            "image_token_index": VOCAB_SIZE - 1,
+            "boi_token_index": VOCAB_SIZE - 2,
+            "eoi_token_index": VOCAB_SIZE - 3,
+        },
+        "Gemma3Config",
+    ),
+    "minicpm3": Family("MiniCPM3", _LATENT),
+    "glm4_moe_lite": Family("Glm4MoeLite", _LATENT | {"num_experts_per_tok": 2, "n_shared_experts": 1}),
+    "jais2": Family("Jais2"),
+    "hy_v3": Family("HYV3", _HEAD_DIM | _EXPERTS),
+    "laguna": Family("Laguna", _EXPERTS),
+    "mellum": Family("Mellum", _EXPERTS),
+    "aria_text": Family("AriaText"),
+    "ctrl": Family("CTRL"),
     "modernbert_decoder": Family(
         "ModernBertDecoder",
         _MIXED | {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, "local_attention": WINDOW},
     ),
 }
 
-_LAYERS_OF = r"layers of type {}"
-_KEPT = "kept another attention"
-REFUSED: dict[str, tuple[Family, str]] = {
-    "llama, rope dynamic": (
-        Family("Llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}}),
-        "dynamic, which depends on the longest position",
-    ),
-    "phi3, longrope": (
-        Family(
-            "Phi3",
-            {
-                "original_max_position_embeddings": 64,
-                "rope_parameters": {
-                    "rope_type": "longrope",
-                    "rope_theta": 10000.0,
-                    "short_factor": [1.0] * 4,
-                    "long_factor": [4.0] * 4,
-                    "original_max_position_embeddings": 64,
-                },
-            },
-        ),
-        "longrope, which depends on the longest position",
-    ),
-    "llama4": (Family("Llama4", _HEAD_DIM), _LAYERS_OF.format("chunked_attention")),
-    "mamba": (Family("Mamba"), _LAYERS_OF.format("linear_attention")),
-    "mamba2": (
-        Family("Mamba2", {"num_heads": 4, "head_dim": 16, "n_groups": 1}),
-        _LAYERS_OF.format("linear_attention"),
-    ),
-    "jamba": (Family("Jamba", {"attn_layer_period": 2, "attn_layer_offset": 1}), _LAYERS_OF.format("linear_attention")),
-    "bamba": (Family("Bamba", {"mamba_n_heads": 8, "mamba_d_head": 8}), _LAYERS_OF.format("linear_attention")),
-    "falcon_h1": (Family("FalconH1"), _LAYERS_OF.format("hybrid")),
-    "granitemoehybrid": (
-        Family("GraniteMoeHybrid", {"mamba_n_heads": 8, "mamba_d_head": 8, "layer_types": ["mamba", "attention"]}),
-        _LAYERS_OF.format("linear_attention"),
-    ),
-    "qwen3_next": (Family("Qwen3Next", _HEAD_DIM), _LAYERS_OF.format("linear_attention")),
-    "recurrent_gemma": (Family("RecurrentGemma"), _LAYERS_OF.format("linear_attention")),
-    "lfm2": (Family("Lfm2", {"layer_types": ["conv", "full_attention"]}), _LAYERS_OF.format("conv")),
-    "rwkv": (Family("Rwkv"), _KEPT),
-    "falcon": (Family("Falcon"), _KEPT),
-    "bloom": (Family("Bloom"), _KEPT),
-    "mpt": (Family("Mpt", {"d_model": 32, "n_heads": 4, "n_layers": 2}), _KEPT),
-    "gptj": (Family("GPTJ", {"rotary_dim": 8}), _KEPT),
-    "codegen": (Family("CodeGen", {"rotary_dim": 8}), _KEPT),
-    "gpt_neo": (Family("GPTNeo", {"attention_types": [[["global", "local"], 1]]}), _KEPT),
-    "xglm": (Family("XGLM"), _KEPT),
-    "diffllama": (Family("DiffLlama"), "attend more than once"),
-    "doge": (Family("Doge"), "a mask or bias of its own"),
-}
-# Of these only the configuration is asked: transformers has no causal language model of them.
-REFUSED_CONFIGS = ["T5", "Bart", "MBart", "Pegasus", "Whisper", "MT5", "UMT5"]
-
 
 def config_of(family: Family) -> Any:
     """The tiny configuration."""
-    name = family.prefix + ("TextConfig" if hasattr(transformers, family.prefix + "TextConfig") else "Config")
+    names = (family.config, f"{family.prefix}TextConfig", f"{family.prefix}Config")
+    name = next(name for name in names if name and hasattr(transformers, name))
     return getattr(transformers, name)(**(_COMMON | dict(family.options)))
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 import transformers
 
-from tests.engine.families import REFUSED, REFUSED_CONFIGS, SUPPORTED, build, config_of
+from tests.engine.families import SUPPORTED, build, config_of
+from tests.engine.refused_families import REFUSED, REFUSED_CONFIGS
 from tests.engine.walk import prompt, reference, start, walk
 from treechat_engine import Engine, EngineConfig, SamplingParams, UnsupportedModelError
 from treechat_engine.support import check_config
