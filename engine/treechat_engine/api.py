@@ -47,7 +47,7 @@ class EngineConfig:
     host_tokens: slots of the host pool; 0 means none.
     max_batch: requests that run in one step.
     prefill_chunk: most prompt tokens that one step computes.
-    eviction: name of the eviction policy ("lru").
+    eviction: name of the eviction policy ("tree", "lru", "lfu", "fifo").
     num_threads: torch intra-op threads; None leaves torch's choice.
     max_model_len: longest path in tokens; None takes the model's own limit.
     forward: "auto" runs the fused forward where a comparison at load time shows that it computes the same, else that of
@@ -62,7 +62,7 @@ class EngineConfig:
     host_tokens: int = 0
     max_batch: int = 8
     prefill_chunk: int = 512
-    eviction: str = "lru"
+    eviction: str = "tree"
     num_threads: int | None = None
     max_model_len: int | None = None
     self_check: bool = True

@@ -144,6 +144,10 @@ class KVCache:
         self.tree.unlock(lease.node)
         lease.slots, lease.runs = [], []
 
+    def protect(self, paths: Sequence[Sequence[int]]) -> None:
+        """The paths that should be evicted last, the one at the cursor first: a bias, for policies that read it."""
+        self.policy.protect([as_ints(ids) for ids in paths])
+
     def peek(self, ids: Sequence[int]) -> Residency:
         """Where the KV of `ids` is. Changes nothing, recency included."""
         resident = self.tree.peek(ids)

@@ -25,6 +25,7 @@ from treechat_engine.api import (
 from treechat_engine.attention import ATTENTION_NAME, register
 from treechat_engine.cache import KVCache
 from treechat_engine.decoder_choice import choose_forward
+from treechat_engine.edges import as_ints
 from treechat_engine.loading import choose_dtype, load_model
 from treechat_engine.request import Request, RequestHandle, Sink
 from treechat_engine.runner import ModelRunner
@@ -60,7 +61,6 @@ class Engine:
         self._model = model.to(device=device, dtype=dtype).eval()
         self._old_attention = model.config._attn_implementation
         self._num_requests = 0
-        self._protected: list[list[int]] = []
         model.set_attn_implementation(ATTENTION_NAME)
         try:
             self._worker = self._make_worker(dtype, device, poison)
@@ -154,9 +154,10 @@ class Engine:
             return [self.cache.peek(ids) for ids in paths]
 
     def protect(self, paths: Sequence[Sequence[int]]) -> None:
-        """Names the paths that should be evicted last. A hint, kept for policies that read it; "lru" does not."""
+        """The paths that should be evicted last, the one at the cursor first: a bias, which "tree" alone reads."""
+        paths = [as_ints(ids) for ids in paths]
         with self._worker.lock:
-            self._protected = [list(ids) for ids in paths]
+            self.cache.protect(paths)
 
     def stats(self) -> EngineStats:
         worker = self._worker

@@ -1,0 +1,105 @@
+"""Eviction policies: what goes first, and that protection is a bias and no lock."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from treechat_engine.edges import DEVICE
+from treechat_engine.policy import POLICIES, Policy, make_policy
+from treechat_engine.radix import RadixTree
+
+
+def evict(tree: RadixTree, policy: Policy, num_slots: int) -> list[int]:
+    return tree.evict(num_slots, policy.ranking(tree))[DEVICE].tolist()
+
+
+def two_branches() -> RadixTree:
+    """Slots 0, 1 are a trunk; 2, 3 its older branch, 4, 5 its newer one; 6, 7 another path, the newest."""
+    tree = RadixTree()
+    trunk = tree.insert([1, 2], [0, 1]).node
+    tree.insert([3, 4], [2, 3], trunk)
+    tree.insert([5, 6], [4, 5], trunk)
+    tree.insert([7, 8], [6, 7])
+    return tree
+
+
+def test_without_more_to_go_by_the_tree_policy_takes_the_least_recently_used_leaf() -> None:
+    assert evict(two_branches(), make_policy("tree"), 2) == [2, 3]
+
+
+def test_a_protected_path_goes_last_and_goes_when_nothing_else_is_left() -> None:
+    tree, policy = two_branches(), make_policy("tree")
+    policy.protect([[1, 2, 3, 4]])
+    assert evict(tree, policy, 4) == [4, 5, 6, 7]
+    assert sorted(evict(tree, policy, 4)) == [0, 1, 2, 3]
+    tree.check()
+
+
+def test_a_path_is_protected_as_far_as_it_is_cached_and_without_a_touch_of_recency() -> None:
+    tree, policy = two_branches(), make_policy("tree")
+    before = {node.serial: node.last_access for node in tree.nodes()}
+    policy.protect([[1, 2, 3, 4, 9, 9]])
+    policy.ranking(tree)
+    assert before == {node.serial: node.last_access for node in tree.nodes()}
+    assert evict(tree, policy, 2) == [4, 5]
+
+
+def test_a_fork_outlives_a_newer_path_after_its_branches_are_gone() -> None:
+    tree, policy = RadixTree(), make_policy("tree")
+    trunk = tree.insert([1, 2], [0, 1]).node
+    tree.insert([3], [2], trunk)
+    tree.insert([4], [3], trunk)
+    for i in range(8):
+        tree.insert([10 + i], [10 + i])
+    assert evict(tree, policy, 2) == [2, 3]
+    assert trunk.is_fork and not trunk.children
+    assert evict(tree, policy, 1) == [10]
+
+
+def test_of_two_equally_old_branches_the_one_nearer_to_the_cursor_stays() -> None:
+    tree, policy = RadixTree(), make_policy("tree")
+    near = tree.insert([1, 2, 3, 4], [0, 1, 2, 3]).node
+    tree.insert([5], [4], near)
+    tree.insert([6], [5], near)
+    far = tree.insert([9, 2, 3, 4], [6, 7, 8, 9]).node
+    tree.insert([5], [10], far)
+    tree.insert([6], [11], far)
+    for node in tree.nodes():
+        node.last_access = node.hits = 1
+    policy.protect([[1, 2, 3, 4]])
+    assert sorted(evict(tree, policy, 2)) == [10, 11]
+
+
+def test_every_policy_frees_all_that_is_asked_for() -> None:
+    for name in POLICIES:
+        tree, policy = two_branches(), make_policy(name)
+        policy.protect([[1, 2, 3, 4], [7, 8]])
+        assert sorted(evict(tree, policy, 100)) == list(range(8))
+
+
+def test_a_policy_of_another_name_is_refused() -> None:
+    with pytest.raises(KeyError):
+        make_policy("mru")
+
+
+@pytest.fixture(scope="module")
+def traces() -> ModuleType:
+    path = Path(__file__).parents[1] / "bench" / "eviction.py"
+    spec = importlib.util.spec_from_file_location("bench_eviction", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_over_days_in_a_tree_the_tree_policy_reuses_most_and_no_more_than_is_possible(traces: ModuleType) -> None:
+    people = [traces.Person(seed, 3) for seed in range(10, 13)]
+    shares = {name: sum(traces.reused(person, 12_000, name) for person in people) for name in POLICIES}
+    assert max(shares, key=shares.__getitem__) == "tree"
+    assert shares["tree"] < sum(traces.optimal(person, 12_000) for person in people)
