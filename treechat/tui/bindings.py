@@ -45,6 +45,7 @@ MOVING = (
     Key("move.back", "backspace", "app.jump_back", "Jump back", "Where you were before the last jump"),
     Key("move.jump", "enter", "app.jump", "Jump here", "Make it current; a turn of yours is also taken for editing"),
     Key("move.find", "slash,ctrl+f", "app.find", "Search", "Find a message of this conversation"),
+    Key("move.filter", "f", "app.filter", "Filter", "Everything, forks only, my turns, bookmarked, warm"),
     Key("move.fold", "space", "app.fold", "Fold", "Hide or show what is below this row"),
     Key("move.hoist", "z", "app.hoist", "Hoist", "Show only what is below this row"),
     Key("move.unhoist", "Z", "app.unhoist", "Un-hoist", "Show the whole tree again"),

@@ -28,7 +28,7 @@ class Changing(Navigating):
         if (node := self.cursor) is not None:
             self.chat.set_bookmark(node.id, not node.bookmarked)
             self.transcript.refresh()
-            self.tree_pane.refresh()
+            self.tree_pane.sync()
 
     def action_next_bookmark(self) -> None:
         ids = [node_id for node_id in self.chat.tree.walk() if self.chat.tree[node_id].bookmarked]
@@ -47,7 +47,7 @@ class Changing(Navigating):
             if label is not None:
                 self.chat.set_label(node.id, label or None)
                 self.transcript.refresh()
-                self.tree_pane.refresh()
+                self.tree_pane.sync()
 
         self.push_screen(AskScreen("Label", node.label or "", "a name for this message; empty takes it away"), done)
 

@@ -23,7 +23,8 @@ class Navigating(Base):
     def action_row(self, by: int) -> None:
         """Next or previous row of the tree; in the transcript, message, or more of a long one."""
         if self.in_tree:
-            self._to_row((self.tree_pane.cursor_row or 0) + by)
+            here = self.tree_pane.cursor_row
+            self._to_row(0 if here is None else here + by)
             return
         if self.transcript.scroll_within(self.cursor_id, by):
             return
@@ -155,6 +156,10 @@ class Navigating(Base):
         self.tree_pane.hoisted_id = None
         self.tree_pane.sync()
         self.tree_pane.point(self.cursor_id)
+
+    def action_filter(self) -> None:
+        """The next filter of the tree's rows."""
+        self.say(f"tree: {self.tree_pane.next_filter()}")
 
     # Focus
 

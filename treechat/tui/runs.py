@@ -86,6 +86,22 @@ class Layout:
             node_id = self._tree[node_id].parent_id if node_id in self._tree else None
         return None
 
+    def nodes_of(self, row: Row) -> list[str]:
+        """Ids of the row's nodes, in order."""
+        if row.dead_ids:
+            return list(row.dead_ids)
+        ids = [row.tip_id]
+        while ids[-1] != row.head_id:
+            parent_id = self._tree[ids[-1]].parent_id
+            assert parent_id is not None, f"{row.head_id} is not above {row.tip_id}"
+            ids.append(parent_id)
+        return ids[::-1]
+
+    def only(self, rows: list[Row]) -> None:
+        """Show these rows instead."""
+        self.rows = rows
+        self._row_of = {node_id: number for number, row in enumerate(rows) for node_id in self.nodes_of(row)}
+
     def _lay(self, root_id: str | None) -> None:
         if root_id is None:
             stack = [_Item(None, None)]

@@ -20,10 +20,14 @@ from treechat.chat.structure import Structure
 from treechat.tree import Node
 from treechat.tui.bindings import PANE_BINDINGS
 from treechat.tui.component_styles import ComponentStyles
+from treechat.tui.filters import FILTERS, Filter, crumbs, narrowed
 from treechat.tui.plain import fit, one_line
 from treechat.tui.runs import Layout, Row, gutter
 
 _MARKDOWN = re.compile(r"[*`]+|(^| )#+ ")
+
+MOST_WARM = 2_000
+"""Rows that the filter by marks looks at."""
 
 NARROW = 44
 """Below this width, the number of turns stands without its word."""
@@ -45,6 +49,7 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
         "tree--cold",
         "tree--figures",
         "tree--star",
+        "tree--top",
     }
 
     @dataclass
@@ -67,7 +72,9 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
         self.folded: set[str] = set()
         self.opened: set[str | None] = set()
         self.hoisted_id: str | None = None
+        self.filter: Filter = FILTERS[0]
         self.costs: Mapping[str, Cost] = {}
+        self._tips: list[str] = []
         self._key: object = None
         self._columns = (0, 0)
 
@@ -88,13 +95,23 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
             return
         tree = self.chat.tree
         folds = (frozenset(self.folded), frozenset(self.opened), self.hoisted_id)
-        key = (id(tree), tree.version, self.chat.current_id, folds)
+        warm_ids = self._warm_ids()
+        marks = (
+            sum(node.bookmarked or bool(node.label) for node in tree.nodes.values())
+            if self.filter == "bookmarked"
+            else 0
+        )
+        key = (id(tree), tree.version, self.chat.current_id, folds, self.filter, warm_ids, marks)
         if key != self._key:
             self._key = key
             self.runs = Layout(
                 tree, self.chat.current_id, folded=self.folded, opened=self.opened, hoisted_id=self.hoisted_id
             )
-            self.virtual_size = Size(0, len(self.runs.rows))
+            self._tips = [row.tip_id for row in self.runs.rows if not row.dead_ids]
+            if self.filter != "everything":
+                narrowed(self.runs, tree, self.filter, self.chat.current_id, warm_ids)
+            # The first line is the pane's own, whatever is scrolled to.
+            self.virtual_size = Size(0, len(self.runs.rows) + 1)
             most_turns = max((row.num_nodes for row in self.runs.rows if not row.dead_ids), default=1)
             most_siblings = max((row.num_siblings for row in self.runs.rows), default=1)
             self._columns = (len(f"{most_turns:,} turns"), 2 * len(str(most_siblings)) + 1 if most_siblings > 1 else 0)
@@ -104,7 +121,7 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
         """Put the cursor on the row that shows the node, and bring it into sight."""
         self.cursor_id = node_id
         if (index := self.cursor_row) is not None:
-            self.scroll_to_region(Region(0, index, 1, 1), animate=False, force=True)
+            self.scroll_to_region(Region(0, index, 1, 2), animate=False, force=True)
         self.refresh()
 
     @property
@@ -122,15 +139,31 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
 
     @property
     def visible_ids(self) -> list[str]:
-        """Last nodes of the rows in sight: their costs are what the marks show."""
+        """Last nodes of the rows whose marks are wanted: those in sight, and all where the filter goes by marks."""
+        if self.filter == "warm":
+            return self._tips[:MOST_WARM]
         top = self.scroll_offset.y
         return [row.tip_id for row in self.rows[top : top + self.size.height] if not row.dead_ids]
+
+    def _warm_ids(self) -> frozenset[str]:
+        if self.filter != "warm":
+            return frozenset()
+        return frozenset(node_id for node_id, cost in self.costs.items() if cost.mark != "○")
+
+    def next_filter(self) -> Filter:
+        """Choose the filter after this one; what it is called."""
+        self.filter = FILTERS[(FILTERS.index(self.filter) + 1) % len(FILTERS)]
+        self.sync()
+        self.point(self.cursor_id)
+        return self.filter
 
     # Drawing
 
     def render_line(self, y: int) -> Strip:
         width = self.scrollable_content_region.width
-        index = y + self.scroll_offset.y
+        if y == 0:
+            return self._top_line(width).adjust_cell_length(width).apply_style(self.rich_style)
+        index = y - 1 + self.scroll_offset.y
         if self.chat is None or index >= len(self.rows):
             return Strip.blank(width, self.rich_style)
         row = self.rows[index]
@@ -139,6 +172,19 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
         if index == self.cursor_row:
             return strip.apply_style(self.rich_style + self.styled("cursor" if self.has_focus else "cursor-blurred"))
         return strip.apply_style(self.rich_style)
+
+    def _top_line(self, width: int) -> Strip:
+        """The filter in force; where one is, if the rows do not say it."""
+        if self.chat is None:
+            return Strip([])
+        parts = [f"f {self.filter}"] if self.filter != "everything" else []
+        row = self.row
+        is_cut = row is not None and gutter(row, width)[:1] == "…"
+        if self.cursor_id and self.cursor_id in self.chat.tree and (self.hoisted_id is not None or is_cut or parts):
+            lead = " · ".join([*parts, "⌂ Z " if self.hoisted_id is not None else ""]).strip(" ")
+            parts = [lead] if lead else []
+            parts.append(crumbs(self.chat.tree, self.cursor_id, width - cell_len(lead) - 5))
+        return Strip([Segment(f" {fit('  '.join(parts), width - 2)}", self.styled("top"))])
 
     def _dead_segments(self, row: Row, width: int) -> list[Segment]:
         text = f"+{len(row.dead_ids):,} dead ends"
@@ -175,7 +221,8 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
     def _is_here(self, row: Row) -> bool:
         assert self.chat is not None
         current_id = self.chat.current_id
-        return current_id is not None and self.runs is not None and self.rows[self.runs.row_of(current_id) or 0] is row
+        index = self.runs.row_of(current_id) if self.runs is not None else None
+        return index is not None and self.rows[index] is row
 
     def _title(self, row: Row) -> tuple[str, str]:
         """What names a run: a label at its ends, else its first message; a reply that is growing shows its end."""
@@ -212,8 +259,8 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
         offset = event.get_content_offset(self)
         if offset is None:
             return
-        index = offset.y + self.scroll_offset.y
-        if 0 <= index < len(self.rows):
+        index = offset.y - 1 + self.scroll_offset.y
+        if offset.y and 0 <= index < len(self.rows):
             tip_id = self.rows[index].tip_id
             self.post_message(self.Chosen(tip_id) if event.chain > 1 else self.Pointed(tip_id))
 

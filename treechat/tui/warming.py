@@ -118,7 +118,7 @@ class Warming(Comparing):
         if chat is not self.chat or not self.is_up:
             return
         self.tree_pane.costs = costs
-        self.tree_pane.refresh()
+        self.tree_pane.sync()
         self.draw_memory(stats)
         self.draw_row()
         warmed = costs.get(self._warm_id or "")

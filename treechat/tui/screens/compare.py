@@ -85,7 +85,7 @@ class CompareScreen(ModalScreen[bool]):
         with Vertical(id="compare", classes="window full") as window:
             num = self.comparison.num_common
             window.border_title = f"{num:,} message{'s' if num != 1 else ''} in common, then"
-            window.border_subtitle = "underlined: only there · n N next difference · enter jumps to + · esc closes"
+            window.border_subtitle = "underlined: only there · n N next · enter jumps to + · esc closes"
             yield Static(self._heading(), id="branches")
             with VerticalScroll():
                 for pair in pairs[:MOST]:
