@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from textual import events
 from textual.actions import ActionParseResult
 from textual.app import ComposeResult, SystemCommand
 from textual.containers import Horizontal, Vertical
@@ -177,6 +178,11 @@ class TreechatApp(Warming):
             return True
 
     # Keys that belong to no part
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.Key) and self.is_up:
+            self.transcript.mark(())
+        await super().on_event(event)
 
     def action_escape(self) -> None:
         """Stops what is being written; else leaves an edit or the tree. Twice: the tree, on the current node."""

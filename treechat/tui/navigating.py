@@ -110,17 +110,22 @@ class Navigating(Base):
     def jump(self, node_id: str) -> None:
         if self.chat.current_id is not None:
             self._jumps.append(self.chat.current_id)
-        self.chat.jump(node_id)
         self.editing_id = None
+        self._jump_to(node_id)
+
+    def _jump_to(self, node_id: str) -> None:
+        """What the branch that is left does not have is marked until the next key."""
+        left = set(self.chat.tree.path(self.chat.current_id))
+        self.chat.jump(node_id)
         self.look_at(node_id)
+        self.transcript.mark([i for i in self.chat.tree.path(self.view_id) if i not in left])
 
     def action_jump_back(self) -> None:
         """Back along the jump list."""
         while self._jumps:
             node_id = self._jumps.pop()
             if node_id in self.chat.tree and not self.chat.tree.is_hidden(node_id):
-                self.chat.jump(node_id)
-                self.look_at(node_id)
+                self._jump_to(node_id)
                 return
         self.bell()
 
@@ -159,7 +164,9 @@ class Navigating(Base):
 
     def action_filter(self) -> None:
         """The next filter of the tree's rows."""
-        self.say(f"tree: {self.tree_pane.next_filter()}")
+        chosen = self.tree_pane.next_filter()
+        if not self.tree_pane.display:
+            self.say(f"tree: {chosen}")
 
     # Focus
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -38,7 +39,7 @@ class Transcript(ScrollView, ComponentStyles, can_focus=True):
     prefix = "transcript"
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         f"transcript--{name}"
-        for name in ("user", "assistant", "system", "bar", "cursor", "notes", "figures", "warning", "empty")
+        for name in ("user", "assistant", "system", "bar", "cursor", "notes", "figures", "warning", "empty", "new")
     }
 
     @dataclass
@@ -53,6 +54,7 @@ class Transcript(ScrollView, ComponentStyles, can_focus=True):
         self.blocks: Blocks | None = None
         self.cursor_id: str | None = None
         self.empty_text = ""
+        self._marked: frozenset[str] = frozenset()
         self._is_settling = False
 
     # What is shown
@@ -114,6 +116,13 @@ class Transcript(ScrollView, ComponentStyles, can_focus=True):
                 self._to(end - height)
         self._settle()
         self.refresh()
+
+    def mark(self, node_ids: Iterable[str]) -> None:
+        """Mark these messages in the gutter, and no others."""
+        marked = frozenset(node_ids)
+        if marked != self._marked:
+            self._marked = marked
+            self.refresh()
 
     @property
     def is_at_end(self) -> bool:
@@ -225,7 +234,8 @@ class Transcript(ScrollView, ComponentStyles, can_focus=True):
         is_cursor = block.node_id == self.cursor_id and self.has_focus
         bar = "▌" if is_cursor else "▎" if node.role == "user" else " "
         bar_style = self.styled("cursor" if is_cursor else "bar")
-        lead = [Segment(" "), Segment(bar, bar_style), Segment(" ")]
+        mark = Segment("┊", self.styled("new")) if block.node_id in self._marked else Segment(" ")
+        lead = [mark, Segment(bar, bar_style), Segment(" ")]
         if line == 0:
             return Strip([*lead, *self._header(block, min(width, self.cache.width + GUTTER) - GUTTER)])
         if node.role == "assistant" and line == block.height - 2:

@@ -181,7 +181,9 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
         row = self.row
         is_cut = row is not None and gutter(row, width)[:1] == "…"
         if self.cursor_id and self.cursor_id in self.chat.tree and (self.hoisted_id is not None or is_cut or parts):
-            lead = " · ".join([*parts, "⌂ Z " if self.hoisted_id is not None else ""]).strip(" ")
+            if self.hoisted_id is not None:
+                parts.append("⌂ Z un-hoists")
+            lead = " · ".join(parts)
             parts = [lead] if lead else []
             parts.append(crumbs(self.chat.tree, self.cursor_id, width - cell_len(lead) - 5))
         return Strip([Segment(f" {fit('  '.join(parts), width - 2)}", self.styled("top"))])

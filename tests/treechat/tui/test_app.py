@@ -170,6 +170,18 @@ async def test_escape_twice_opens_the_tree_on_the_current_node_and_enter_changes
         assert d.app.chat.current_id == here and d.app.composer.has_focus and d.app.composer.text == ""
 
 
+async def test_a_jump_marks_what_the_branch_just_left_does_not_have_until_the_next_key(open_app) -> None:
+    async with open_app(reply=lambda n: f"reply {n}") as d:
+        await d.send("hello")
+        await d.press("tab", "tab", "r")
+        await d.until(lambda: len(d.app.chat.tree) == 3 and d.is_idle, "a second reply")
+        await d.press("K", "enter")
+        marked = [line for line in d.screen_text().splitlines() if line.startswith("┊")]
+        assert any("reply 0" in line for line in marked) and not any("hello" in line for line in marked)
+        await d.press("x")
+        assert "┊" not in d.screen_text()
+
+
 async def test_up_in_an_empty_composer_takes_the_last_own_turn(open_app) -> None:
     async with open_app() as d:
         await d.send("my words")
