@@ -154,7 +154,8 @@ def _draw(
     if num <= BLOCK_LEN:
         return _invert(probs, draws)
     # First a block, then a token in it: running sums of all, in float64, would take ten times as long as their sums.
-    blocks = pad(probs, (0, -num % BLOCK_LEN)).view(len(probs), -1, BLOCK_LEN)
+    padded = pad(probs, (0, -num % BLOCK_LEN)) if num % BLOCK_LEN else probs
+    blocks = padded.view(len(probs), -1, BLOCK_LEN)
     masses = blocks.sum(dim=-1)
     block = _invert(masses, draws)
     before = masses.cumsum(dim=-1, dtype=torch.float64).gather(1, block) - masses.gather(1, block)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 # Steps that a request is passed over before it goes first: some seconds of decoding, most of a minute of long prompts.
 PATIENCE = 128
+# Slots that a reply takes at once while many are free: asking for each token costs 0.1 ms of a step of eight, and
+# breaks up the paths of replies that grow side by side.
+RESERVE = 16
 
 
 class Planned(NamedTuple):
@@ -156,6 +159,8 @@ class Scheduler:
         lease = request.lease
         assert lease is not None, f"request {request.id} holds no lease"
         missing = request.num_computed + num_tokens - len(lease.slots)
+        if missing == 1 and self.cache.num_free > 2 * RESERVE * self.max_batch:
+            missing = RESERVE
         while missing > 0 and not self.cache.grow(lease, missing):
             victim = max(self.running, key=_order)
             self._put_back(victim, blocked=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, ClassVar, NoReturn
 from weakref import WeakKeyDictionary, ref
@@ -36,15 +38,14 @@ class Mailbox:
 
 
 class _Waker:
-    """Wakes the readers of one loop. What arrives before the loop has looked costs it no second wake: the engine's
-    thread would give the interpreter away each time."""
+    """Wakes the readers of one loop, inside `batched` once for all that arrives there."""
 
     _wakers: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, _Waker]] = WeakKeyDictionary()
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Not held: a waker lives as long as its loop, whose entry in `_wakers` it is.
         self._loop = ref(loop)
         self._arrivals: deque[asyncio.Event] = deque()
-        self._is_called = False
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> _Waker:
@@ -59,20 +60,40 @@ class _Waker:
         if loop is None or loop.is_closed():
             return False
         self._arrivals.append(arrived)
-        if not self._is_called:
-            self._is_called = True
-            try:
-                loop.call_soon_threadsafe(self._set_all)
-            except RuntimeError:
-                # Closed since the look above.
-                return False
+        batch: set[_Waker] | None = getattr(_local, "batch", None)
+        if batch is None:
+            self.call()
+        else:
+            batch.add(self)
         return True
 
+    def call(self) -> None:
+        loop = self._loop()
+        # A loop that closed since is told to the next event.
+        with suppress(RuntimeError):
+            if loop is not None:
+                loop.call_soon_threadsafe(self._set_all)
+
     def _set_all(self) -> None:
-        # First the flag: whatever is appended from here on calls again.
-        self._is_called = False
         while self._arrivals:
             self._arrivals.popleft().set()
+
+
+_local = threading.local()
+
+
+@contextmanager
+def batched() -> Iterator[None]:
+    """What this thread delivers inside wakes each loop once, in the end. Waking gives the interpreter away, and takes
+    tens of microseconds: with eight replies to a step, a fifth of a millisecond."""
+    batch: set[_Waker] = set()
+    _local.batch = batch
+    try:
+        yield
+    finally:
+        _local.batch = None
+        for waker in batch:
+            waker.call()
 
 
 class EventStream(AsyncGenerator[Event, None]):

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 import torch
 
 from treechat_engine.api import FinishReason, Token
+from treechat_engine.memory import keep_freed_memory
 from treechat_engine.request import Request
 from treechat_engine.runner import ModelRunner, Work
 from treechat_engine.sampling import sample
 from treechat_engine.scheduler import Planned, Scheduler
+from treechat_engine.streams import batched
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +77,7 @@ class Worker:
 
     def _run(self) -> None:
         torch.set_num_threads(self._num_threads)
+        keep_freed_memory()
         error: str | None = "the engine's thread died"
         try:
             while planned := self._next_step():
@@ -151,7 +154,7 @@ class Worker:
         except Exception as cause:  # noqa: BLE001 - as for a step
             self._fail([request for request, _ in rows], cause)
             return
-        with self.lock:
+        with batched(), self.lock:
             for item in planned:
                 self._advance(item, tokens[item.request])
 
@@ -168,7 +171,7 @@ class Worker:
             self._fail([item.request for item in planned], cause)
             return
         self._measure(planned, time.monotonic() - started_at)
-        with self.lock:
+        with batched(), self.lock:
             for item in planned:
                 self._advance(item, tokens.get(item.request))
             if self._checks:
