@@ -7,7 +7,7 @@ registered under it, so that no mask is built.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AttentionInterface
@@ -17,6 +17,7 @@ from treechat_engine.context import AttentionOptions, SequenceSlice, current
 from treechat_engine.slots import SlotPool
 from treechat_kernels.attention import dense_attention, extend_attention
 from treechat_kernels.runs import Pieces, clip_runs, cut_pieces, path_attention, slot_tensor, view_run
+from treechat_kernels.siblings import SiblingPlan, plan_siblings, sibling_attention
 
 ATTENTION_NAME = "treechat"
 # Options that would change the result if they were ignored.
@@ -58,6 +59,15 @@ def register() -> None:
     AttentionInterface.register(ATTENTION_NAME, treechat_attention)
 
 
+class Siblings(NamedTuple):
+    """The decoding sequences of a step: their indices, their rows of the batch, the longest path, how they attend."""
+
+    indices: list[int]
+    rows: torch.Tensor
+    longest: int
+    plan: SiblingPlan
+
+
 class PagedContext:
     """A forward over slots on the CPU: writes the new tokens' KV, then attends over each sequence's path."""
 
@@ -70,6 +80,8 @@ class PagedContext:
         for sequence in sequences:
             start = sequence.kv_len - sequence.q_len
             self._write_runs.extend(clip_runs(sequence.runs, start, sequence.kv_len))
+        decoding = [i for i, sequence in enumerate(sequences) if sequence.q_len == 1]
+        self._siblings = self._plan_siblings(decoding) if len(decoding) > 1 else None
         self._write_slots: torch.Tensor | None = None
         if len(self._write_runs) > 2:
             self._write_slots = slot_tensor(self._write_runs)
@@ -85,11 +97,32 @@ class PagedContext:
         if len(self.sequences) == 1:
             return self._attend_sequence(0, q, k, v, k_pool, v_pool, options)
         out = q.new_empty(1, q.shape[2], q.shape[1], v.shape[3])
+        siblings, window, done = self._siblings, options.sliding_window, list[int]()
+        if siblings is not None and (window is None or window >= siblings.longest):
+            done = siblings.indices
+            among = q[0].transpose(0, 1)
+            if len(done) < len(self.sequences):
+                among = among.index_select(0, siblings.rows)
+            part = sibling_attention(among, k_pool, v_pool, siblings.plan, scaling=options.scaling, sinks=options.sinks)
+            if len(done) == len(self.sequences):
+                return part.unsqueeze(0)
+            out[0].index_copy_(0, siblings.rows, part)
         for i, sequence in enumerate(self.sequences):
+            if i in done:
+                continue
             rows = slice(sequence.q_start, sequence.q_start + sequence.q_len)
             part = self._attend_sequence(i, q[:, :, rows], k[:, :, rows], v[:, :, rows], k_pool, v_pool, options)
             out[:, rows] = part
         return out
+
+    def _plan_siblings(self, decoding: list[int]) -> Siblings | None:
+        """How the sequences of one new token attend together, None where they share nothing."""
+        sequences = [self.sequences[i] for i in decoding]
+        kv_lens = [sequence.kv_len for sequence in sequences]
+        plan = plan_siblings([sequence.runs for sequence in sequences], kv_lens, self.pool.k[0].shape[1])
+        if plan is None:
+            return None
+        return Siblings(decoding, torch.tensor([sequence.q_start for sequence in sequences]), max(kv_lens), plan)
 
     def _write(self, pool: torch.Tensor, new: torch.Tensor) -> None:
         """Copies new [1, Hkv, T, D] to its slots."""

@@ -15,9 +15,12 @@ from array import array
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from treechat_engine.api import EngineError
+from treechat_engine.edges import Ints, as_ints
+from treechat_kernels import dispatch
 
 # Slots. A gap is at most a turn of chat, or 1/32 of the pool where that is more. Once the pool is full, small gaps only
 # break up the little that is free: with at least 32, the paths of the long session in `tests/bench/bench_cache.py` had
@@ -36,9 +39,17 @@ def runs_of(slots: Sequence[int]) -> list[tuple[int, int]]:
     """The maximal runs of consecutive ascending slots, in the order given, as (first slot, length)."""
     if len(slots) == 1:
         return [(slots[0], 1)]
-    if not slots:
-        return []
-    values = np.frombuffer(slots if isinstance(slots, array) else array("q", slots), dtype=np.int64)
+    return _runs(np.frombuffer(as_ints(slots), dtype=np.int64)) if slots else []
+
+
+def sorted_runs(slots: Sequence[int]) -> list[tuple[int, int]]:
+    """The same of the slots in ascending order."""
+    if len(slots) == 1:
+        return [(slots[0], 1)]
+    return _runs(np.sort(np.frombuffer(as_ints(slots), dtype=np.int64))) if slots else []
+
+
+def _runs(values: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
     starts = np.concatenate(([0], np.flatnonzero(np.diff(values) != 1) + 1))
     lengths = np.diff(np.append(starts, len(values)))
     return list(zip(values[starts].tolist(), lengths.tolist(), strict=True))
@@ -148,6 +159,19 @@ class FreeSlots:
             heapq.heappop(self._by_len)
 
 
+def _empty_rows(
+    num_rows: int, num_heads: int, dim: int, dtype: torch.dtype, device: torch.device | str
+) -> torch.Tensor:
+    """[num_rows, num_heads, dim] in the order that attention on this device reads fastest.
+
+    A CPU reads a run of one head after another: with the rows of a head side by side, 1,500 tokens of the default model
+    took 6.9 ms a step instead of 12.5 (2 threads). Kernels on tables of slots read whole rows.
+    """
+    if dispatch.uses_tables(torch.device(device)):
+        return torch.empty(num_rows, num_heads, dim, dtype=dtype, device=device)
+    return torch.empty(num_heads, num_rows, dim, dtype=dtype, device=device).transpose(0, 1)
+
+
 class SlotPool:
     """Keys and values of `num_slots` tokens in every layer.
 
@@ -169,8 +193,8 @@ class SlotPool:
         self.dummy = num_slots
         self.poison = poison
         # Not zeroed: on the CPU the memory of a slot is then taken when the slot is first written, not at the start.
-        self.k = [torch.empty(num_slots + 1, h, k, dtype=dtype, device=device) for h, k, _ in layer_shapes]
-        self.v = [torch.empty(num_slots + 1, h, v, dtype=dtype, device=device) for h, _, v in layer_shapes]
+        self.k = [_empty_rows(num_slots + 1, h, k, dtype, device) for h, k, _ in layer_shapes]
+        self.v = [_empty_rows(num_slots + 1, h, v, dtype, device) for h, _, v in layer_shapes]
         for rows in (*self.k, *self.v):
             rows[self.dummy].zero_()
         self._free = FreeSlots(num_slots)
@@ -181,7 +205,7 @@ class SlotPool:
     def num_free(self) -> int:
         return self._free.num_free
 
-    def allocate(self, n: int, after: int | None = None, room: int = 0) -> list[int]:
+    def allocate(self, n: int, after: int | None = None, room: int = 0) -> Ints:
         """`n` free slots in order, in as few runs as the module docstring's rules find.
 
         after: the last slot of the branch that grows, to go on behind it. room: how many slots it will ask for next.
@@ -189,14 +213,14 @@ class SlotPool:
         """
         if n > self._free.num_free:
             raise OutOfSlots(f"{n} slots asked, {self._free.num_free} of {self.num_slots} free")
-        slots: list[int] = []
+        slots = array("q")
         for start, length in self._free.take(n, after, room):
             slots.extend(range(start, start + length))
         return slots
 
     def free(self, slots: Sequence[int]) -> None:
         """Give `slots` back. An assertion fails on a slot that is free already."""
-        for start, length in runs_of(sorted(slots)):
+        for start, length in sorted_runs(slots):
             self._free.give(start, length)
             if self.poison:
                 self._fill_nan(start, length)

@@ -7,7 +7,7 @@ pool in place moves a third of the bytes of gathering it first (read, write, rea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 
@@ -15,7 +15,10 @@ import torch
 # machine, where eight runs of 8 to 128 tokens were faster gathered and two were as fast either way; not tuned finer.
 MIN_VIEW_LEN = 64
 
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+
+Run: TypeAlias = tuple[int, int]
 
 
 class Pieces(NamedTuple):
@@ -55,9 +58,21 @@ def cut_pieces(runs: Sequence[tuple[int, int]], start: int, stop: int) -> Pieces
 
 def view_run(pool: torch.Tensor, first: int, length: int) -> torch.Tensor:
     """A run of the pool [S, Hkv, D] as [1, Hkv, length, D], in one operation: an eager decode makes thousands."""
+    return view_chunks(pool, first, length, 1)
+
+
+def view_chunks(pool: torch.Tensor, first: int, length: int, chunks: int) -> torch.Tensor:
+    """A run of the pool [S, Hkv, D] as `chunks` equal parts [chunks, Hkv, length / chunks, D]."""
+    row, head, element = pool.stride()
     _, num_heads, dim = pool.shape
-    row = num_heads * dim
-    return pool.as_strided((1, num_heads, length, dim), (row, dim, row, 1), first * row)
+    part = length // chunks
+    offset = pool.storage_offset() + first * row
+    return pool.as_strided((chunks, num_heads, part, dim), (part * row, head, row, element), offset)
+
+
+def take_slots(pool: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+    """Copies of slots [n] of the pool [S, Hkv, D], as [Hkv, n, D]."""
+    return pool.transpose(0, 1).index_select(1, slots)
 
 
 def path_attention(
@@ -72,7 +87,7 @@ def path_attention(
 ) -> torch.Tensor:
     """Attention of the new tokens q [1, Hq, n, D] of one path, result [1, n, Hq, D]. Keys and values have one width D.
 
-    pieces: what every new token sees, as slots of k_pool and v_pool [S, Hkv, D], which are contiguous.
+    pieces: what every new token sees, as slots of k_pool and v_pool [S, Hkv, D], in any layout.
     own: keys and values [1, Hkv, n, D] of the new tokens themselves, seen causally; None where pieces hold them, n = 1.
     """
     _, num_q_heads, q_len, dim = q.shape
@@ -81,16 +96,14 @@ def path_attention(
         # The heads of a group see the same keys: as if they were query tokens of one head.
         q = q.reshape(1, num_kv_heads, num_q_heads // num_kv_heads, dim)
     parts = [
-        _flash(q, view_run(k_pool, *run), view_run(v_pool, *run), 0.0, False, attn_mask=None, scale=scaling)
+        flash(q, view_run(k_pool, *run), view_run(v_pool, *run), 0.0, False, attn_mask=None, scale=scaling)
         for run in pieces.views
     ]
     if pieces.gathered is not None:
-        k, v = k_pool.index_select(0, pieces.gathered), v_pool.index_select(0, pieces.gathered)
-        length = pieces.gathered.shape[0]
-        k, v = view_run(k, 0, length), view_run(v, 0, length)
-        parts.append(_flash(q, k, v, 0.0, False, attn_mask=None, scale=scaling))
+        k, v = (take_slots(pool, pieces.gathered).unsqueeze(0) for pool in (k_pool, v_pool))
+        parts.append(flash(q, k, v, 0.0, False, attn_mask=None, scale=scaling))
     if own is not None:
-        parts.append(_flash(q, *own, 0.0, True, attn_mask=None, scale=scaling))
+        parts.append(flash(q, *own, 0.0, True, attn_mask=None, scale=scaling))
     out = parts[0][0] if len(parts) == 1 and sinks is None else _merge(parts, sinks, q_len)
     return out.reshape(1, 1, num_q_heads, dim) if q_len == 1 else out.transpose(1, 2)
 

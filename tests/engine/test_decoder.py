@@ -7,6 +7,7 @@ import torch
 
 from tests.engine.families import SUPPORTED, build
 from treechat_engine import Engine, EngineConfig, EngineError, SamplingParams
+from treechat_kernels.siblings import sibling_attention
 
 FUSED = [
     "llama", "llama, rope llama3", "mistral", "ministral", "qwen2", "qwen2, window", "qwen3", "gemma", "gemma2",
@@ -98,6 +99,26 @@ def test_smaller_weights_decode_close_to_the_exact_ones_and_leave_the_prefill_al
     assert small.logprobs[0] == exact.logprobs[0], "the prompt's logits are float32"
     assert small.logprobs[1] != exact.logprobs[1], "the smaller weights were not used"
     assert small.logprobs[1] == pytest.approx(exact.logprobs[1], abs=0.1)
+
+
+@pytest.mark.parametrize("forward", ["transformers", "fused"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "mistral-window"])
+def test_siblings_that_read_their_prefix_together_give_the_tokens_of_each_alone(
+    family, forward, engines, greedy, prompt, monkeypatch
+):
+    calls = []
+
+    def count(q, *args, **options):
+        calls.append(q.shape[0])
+        return sibling_attention(q, *args, **options)
+
+    monkeypatch.setattr("treechat_engine.attention.sibling_attention", count)
+    trunk = prompt(150)
+    prompts = [trunk + prompt(n, seed=n) for n in (1, 2, 2, 7)] + [prompt(20, seed=9)]
+    done = engines(family, forward=forward).generate(prompts, SamplingParams(max_tokens=8))
+    assert [list(each.token_ids) for each in done] == [greedy(family, ids, 8) for ids in prompts]
+    shares = max(calls, default=0)
+    assert shares == (0 if family == "mistral-window" else 5), "the prefix was not read together"
 
 
 def test_positions_beyond_the_first_rotary_table_are_computed_when_they_come():
