@@ -23,6 +23,7 @@ from treechat.tui.bindings import APP_BINDINGS, KEYS
 from treechat.tui.composer import Composer
 from treechat.tui.screens.help import HelpScreen
 from treechat.tui.status import StatusLine, TopLine
+from treechat.tui.themes import HIGH_CONTRAST, THEMES
 from treechat.tui.transcript import Transcript
 from treechat.tui.tree_pane import TreePane
 from treechat.tui.warming import Warming
@@ -77,14 +78,22 @@ class TreechatApp(Warming):
         yield StatusLine(id="status")
 
     def on_mount(self) -> None:
+        for theme in THEMES:
+            self.register_theme(theme)
         if self.config.theme in self.available_themes:
             self.theme = self.config.theme
+        self._restyle()
         self.set_keymap(dict(self.config.keymap))
-        self.theme_changed_signal.subscribe(self, lambda _: self.transcript.restyle())
+        self.theme_changed_signal.subscribe(self, lambda _: self._restyle())
         self.composer.focus()
         self.set_interval(WATCH_S, self._watch)
         # Sizes are known after the first refresh, and the model must not be in the way of the first frame.
         self.call_after_refresh(self._first_frame)
+
+    def _restyle(self) -> None:
+        self.set_class(self.theme == HIGH_CONTRAST.name, "-high-contrast")
+        if self.is_up:
+            self.transcript.restyle()
 
     def _first_frame(self) -> None:
         self.show_conversation()

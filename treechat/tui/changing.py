@@ -1,4 +1,4 @@
-"""Changing the tree without a model: marks, names, hiding, undo, copies, exports, and the windows for them."""
+"""Changing the tree without a model: marks, names, hiding, undo, exports, and the windows for them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from textual.app import SuspendNotSupported
+
 from treechat.errors import TreechatError
 from treechat.formats.document import Document, Message
 from treechat.formats.markdown import write_branch
 from treechat.store import Event
-from treechat.tui.navigating import Navigating
+from treechat.tui.copying import Copying
 from treechat.tui.screens.ask import AskScreen
+from treechat.tui.screens.details import DetailsScreen, facts_of
 from treechat.tui.screens.pick import Choice, PickScreen
 
-_CODE = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
-
-class Changing(Navigating):
+class Changing(Copying):
     """The actions whose effects are marks, names and files."""
 
     def action_bookmark(self) -> None:
@@ -98,18 +99,7 @@ class Changing(Navigating):
         self.redraw()
         self.say(f"{event.kind.replace('_', ' ')} {done}")
 
-    # Copies and files
-
-    def action_copy(self) -> None:
-        if self.cursor_id is not None:
-            self.copy_to_clipboard(self.chat.text(self.cursor_id))
-            self.say("Message copied")
-
-    def action_copy_code(self) -> None:
-        blocks = _CODE.findall(self.chat.text(self.cursor_id)) if self.cursor_id else []
-        if blocks:
-            self.copy_to_clipboard(blocks[-1])
-        self.say("Code copied" if blocks else "No code block in this message")
+    # Files
 
     def action_export(self) -> None:
         chat = self.chat
@@ -137,13 +127,18 @@ class Changing(Navigating):
             try:
                 with self.suspend():
                     subprocess.run([*shlex.split(editor), str(path)], check=True)
-            except (OSError, subprocess.CalledProcessError) as error:
+            except (OSError, ValueError, SuspendNotSupported, subprocess.CalledProcessError) as error:
                 self.tell(TreechatError(f"{editor} did not end well: {error}", "Set $EDITOR to an editor."))
                 return None
             edited = path.read_text(encoding="utf-8", errors="replace").rstrip("\n")
         return edited if edited.strip() and edited != text.rstrip("\n") else None
 
     # Lists
+
+    def action_details(self) -> None:
+        if (node := self.cursor) is not None:
+            turn = self.chat.turn(node.id) if node.role == "assistant" else None
+            self.push_screen(DetailsScreen(facts_of(node, turn, self.chat.cost(node.id))))
 
     def action_open(self) -> None:
         infos = self.store.conversations()
