@@ -1,7 +1,8 @@
-"""KVCache = the tree of cached prefixes + the slot pool: lease, grow, commit, release, evict.
+"""KVCache = the tree of cached prefixes + the pools: lease, grow, commit, release, evict, offload, restore.
 
 The life of a slot: free -> private to one lease (`grow`) -> in the tree (`commit`) -> free (`evict`). What a lease did
 not commit goes straight back to free (`release`). At any time, free + in tree + private are all slots, none twice.
+What is evicted goes to the host tier where there is one, and comes back with the next lease that wants it (`tiers.py`).
 
 Not thread-safe: whoever shares a cache between threads holds a lock around each call.
 """
@@ -9,13 +10,19 @@ Not thread-safe: whoever shares a cache between threads holds a lock around each
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import torch
 
 from treechat_engine.api import Residency
-from treechat_engine.edges import DEVICE, RadixNode, as_ints
-from treechat_engine.policy import Policy, Priority, make_policy
+from treechat_engine.edges import DEVICE, DISK, HOST, Ints, Match, RadixNode, as_ints, no_slots
+from treechat_engine.lease import Lease
+from treechat_engine.policy import Policy, Priority, Rank, make_policy
 from treechat_engine.radix import RadixTree
 from treechat_engine.slots import SlotPool, runs_of
+from treechat_engine.tiers import LowerTiers
+
+__all__ = ["KVCache", "Lease"]
 
 # An eviction under pressure takes at least 1/32 of the pool. Evicting for one decoded token at a time would hand out a
 # leaf's tail backwards, one run per token, and several leaves at once leave larger extents: in the long session
@@ -23,51 +30,28 @@ from treechat_engine.slots import SlotPool, runs_of
 EVICT_SHARE = 32
 
 
-class Lease:
-    """A running request's hold on its cached prefix and on its own new slots. Made by `KVCache.lease`.
-
-    slots: one per token of the path, index = position. The first `committed_len` are the tree's, the rest private.
-    runs: the same slots as maximal contiguous runs (first slot, length). cached_len: tokens found at the start.
-    version: changes whenever slots already handed out were rewritten, which only `commit` does.
-    prompt_len: length of the ids that the lease was taken for.
-    """
-
-    def __init__(self, node: RadixNode, slots: Sequence[int], prompt_len: int) -> None:
-        self.node = node
-        self.slots = list(slots)
-        self.runs = runs_of(slots)
-        self.cached_len = self.committed_len = len(slots)
-        self.prompt_len = prompt_len
-        self.version = 0
-        self.released = False
-
-    def extend(self, slots: Sequence[int]) -> None:
-        """Append private slots, joining the first new run to the last one where they touch."""
-        self.slots.extend(slots)
-        runs = runs_of(slots)
-        if self.runs and runs and sum(self.runs[-1]) == runs[0][0]:
-            start, length = self.runs.pop()
-            runs[0] = (start, length + runs[0][1])
-        self.runs.extend(runs)
-
-    def rewrite(self, pos: int, slots: Sequence[int]) -> None:
-        """Put `slots` in place of those from position `pos` on."""
-        self.slots[pos : pos + len(slots)] = slots
-        self.runs = runs_of(self.slots)
-        self.version += 1
-
-
 class KVCache:
     """Keys and values by token prefix. `policy` names an eviction policy ("tree", "lru", "lfu", "fifo") or is one.
 
-    Raises KeyError for a policy of another name.
+    host_slots: slots of the host tier, 0 for none. pays: whether restoring so many tokens from the host and from disk
+    is faster than computing them; None restores always. Raises KeyError for a policy of another name.
     """
 
-    def __init__(self, pool: SlotPool, policy: str | Priority | Policy = "tree", namespace: str = "") -> None:
+    def __init__(
+        self,
+        pool: SlotPool,
+        policy: str | Priority | Policy = "tree",
+        namespace: str = "",
+        host_slots: int = 0,
+        pays: Callable[[int, int], bool] | None = None,
+    ) -> None:
         self.pool = pool
         self.tree = RadixTree(namespace)
-        self.evicted_tokens = 0
         self.policy = make_policy(policy)
+        self.lower = LowerTiers(pool, host_slots)
+        self.evicted_tokens = 0
+        self.restored_tokens = 0
+        self._pays = pays
         self._evict_batch = pool.num_slots // EVICT_SHARE
         self._leases: set[Lease] = set()
 
@@ -81,32 +65,48 @@ class KVCache:
 
     @property
     def num_cached(self) -> int:
-        """Tokens in the tree."""
+        """Tokens of the tree on the device."""
         return self.tree.num_tokens
+
+    @property
+    def num_on_host(self) -> int:
+        """Tokens of the tree in the host pool."""
+        return self.tree.num_in(HOST)
 
     @property
     def num_available(self) -> int:
         """The most slots that `grow` could give now: free and evictable ones."""
         return self.pool.num_free + self.tree.num_evictable
 
-    def lease(self, ids: Sequence[int]) -> Lease:
-        """Find the longest cached prefix of `ids`, at most len(ids) - 1 tokens of it, and lock it until `release`."""
-        match = self.tree.match(as_ints(ids)[: max(0, len(ids) - 1)])
+    def lease(self, ids: Sequence[int], ahead: bool = False) -> Lease:
+        """Find the longest cached prefix of `ids`, at most len(ids) - 1 tokens of it, and lock it until `release`.
+
+        What lower tiers have of it comes to the device first, where that pays and slots can be had. ahead: the path is
+        computed ahead of need, and evicts only what ranks lower.
+        """
+        key = as_ints(ids)
+        bound = self.policy.rank_ahead(self.tree, key) if ahead else None
+        match = self.tree.match(key[: max(0, len(key) - 1)])
         self.tree.lock(match.node)
-        lease = Lease(match.node, self.tree.slot_array(match.node), prompt_len=len(ids))
+        node = self._restore(match, bound) if match.lower else match.node
+        slots = self.tree.slot_array(node)
+        lease = Lease(node, slots, prompt_len=len(ids), restored_len=len(slots) - match.len, bound=bound)
         self._leases.add(lease)
         return lease
 
     def grow(self, lease: Lease, n: int) -> bool:
         """Give the lease `n` more private slots, evicting what no lease holds where too few are free.
 
-        False, and nothing changed, where even that would not be enough.
+        False, and no slots given, where even that would not be enough. A lease taken ahead of need evicts only what
+        ranks lower than its path did then.
         """
         assert not lease.released, "a released lease cannot grow"
         if n > self.num_available:
             return False
         if n > self.pool.num_free:
-            self.evict(max(n - self.pool.num_free, self._evict_batch))
+            self.evict(max(n - self.pool.num_free, self._evict_batch), lease.bound)
+            if n > self.pool.num_free:
+                return False
         after = lease.slots[-1] if lease.slots else None
         room = max(0, lease.prompt_len - len(lease.slots) - n)
         lease.extend(self.pool.allocate(n, after, room))
@@ -125,7 +125,8 @@ class KVCache:
         if start == end:
             return
         mine = lease.slots[start:end]
-        node, num_existing, _ = self.tree.insert(ids[start:], mine, lease.node)
+        node, num_existing, freed = self.tree.insert(ids[start:], mine, lease.node)
+        self.lower.free(freed)
         self.tree.lock(node, below=lease.node)
         if num_existing:
             theirs = self.tree.slot_array(node, below=lease.node)[:num_existing]
@@ -138,11 +139,10 @@ class KVCache:
         """Free the private slots and unlock the path. The lease then holds no slots; a second call does nothing."""
         if lease.released:
             return
-        lease.released = True
         self._leases.remove(lease)
         self.pool.free(lease.slots[lease.committed_len :])
         self.tree.unlock(lease.node)
-        lease.slots, lease.runs = [], []
+        lease.end()
 
     def protect(self, paths: Sequence[Sequence[int]]) -> None:
         """The paths that should be evicted last, the one at the cursor first: a bias, for policies that read it."""
@@ -150,31 +150,68 @@ class KVCache:
 
     def peek(self, ids: Sequence[int]) -> Residency:
         """Where the KV of `ids` is. Changes nothing, recency included."""
-        resident = self.tree.peek(ids)
-        return Residency(resident=resident, cold=len(ids) - resident)
+        resident, lower = self.tree.reach(ids)
+        return Residency(resident=resident, host=lower, cold=len(ids) - resident - lower)
 
-    def evict(self, n: int) -> int:
-        """Drop up to `n` cached tokens that no lease holds, in the policy's order; returns how many went."""
-        freed = self.tree.evict(n, self.policy.ranking(self.tree))[DEVICE]
-        self.pool.free(freed)
-        self.evicted_tokens += len(freed)
-        return len(freed)
+    def peek_along(self, spans: Sequence[Sequence[int]], parents: Sequence[int]) -> list[Residency]:
+        """`peek` of many paths that share their beginnings, in one walk: path i is path parents[i] (an earlier one, or
+        -1 for none) followed by spans[i]."""
+        lengths: list[int] = []
+        found: list[Residency] = []
+        reaches = self.tree.reach_along(spans, parents)
+        for (resident, lower), span, parent in zip(reaches, spans, parents, strict=True):
+            lengths.append(len(span) + (lengths[parent] if parent >= 0 else 0))
+            found.append(Residency(resident, lower, lengths[-1] - resident - lower))
+        return found
+
+    def read(self, path_ids: Ints, start: int) -> torch.Tensor | None:
+        """The KV of path_ids[start:] as rows [n, width] on the CPU; None where it is no longer cached as a whole.
+
+        Raises DamagedError where a file that should have it does not.
+        """
+        if sum(self.tree.reach(path_ids)) < len(path_ids):
+            return None
+        parts: list[torch.Tensor] = []
+        at = 0
+        for node in self.tree.path(self.tree.node_at(path_ids)):
+            low, high = max(start - at, 0), min(len(path_ids) - at, len(node.ids))
+            if low < high:
+                parts.append(self.lower.read(node.tier, node.slots[low:high]))
+            at += len(node.ids)
+        return torch.cat(parts)
+
+    def evict(self, n: int, colder_than: Rank | None = None) -> int:
+        """Take up to `n` cached tokens that no lease holds off the device, by the policy; returns how many went.
+
+        They go to the host where it has room, which drops what the policy ranks lowest there. colder_than: only what
+        ranks lower than this.
+        """
+        ranking = self.policy.ranking(self.tree)
+        demote = self.lower.make_room(self.tree, min(n, self.tree.num_evictable), ranking)
+        freed = self.tree.evict(n, ranking, DEVICE, colder_than, demote)
+        self.lower.offload()
+        return self._give_back(freed)
 
     def clear(self) -> None:
-        """Drop everything that no lease holds."""
-        self.evict(self.tree.num_evictable)
+        """Drop everything that no lease holds, in all tiers."""
+        ranking = self.policy.ranking(self.tree)
+        for tier in (DISK, HOST, DEVICE):
+            self._give_back(self.tree.evict(self.tree.num_in(tier), ranking, tier))
 
     def check(self) -> None:
-        """Assert every invariant of tree, pool and leases together; costs their size."""
+        """Assert every invariant of tree, pools and leases together; costs their size."""
         self.tree.check()
         self.pool.check()
         slots = [slot for start, length in self.pool.free_extents() for slot in range(start, start + length)]
         locks: Counter[RadixNode] = Counter()
         for node in self.tree.nodes():
-            slots.extend(node.slots)
+            if node.tier == DEVICE:
+                slots.extend(node.slots)
         for lease in self._leases:
             path = self.tree.slots_of(lease.node)
-            assert path == lease.slots[: lease.committed_len], f"{len(path)} tokens in the tree are not the lease's"
+            assert path == lease.slots[: lease.committed_len].tolist(), (
+                f"{len(path)} tokens in the tree: not the lease's"
+            )
             assert lease.runs == runs_of(lease.slots), f"{len(lease.runs)} runs are not those of the slots"
             slots.extend(lease.slots[lease.committed_len :])
             locks.update(self.tree.path(lease.node))
@@ -183,3 +220,45 @@ class KVCache:
         )
         for node in self.tree.nodes():
             assert node.lock_count == locks[node], f"{node!r} is on the path of {locks[node]} leases"
+        self.lower.check(self.tree)
+
+    def _give_back(self, freed: list[Ints]) -> int:
+        """Free the device's slots and those of lower tiers; returns how many left the device."""
+        self.pool.free(freed[DEVICE])
+        self.lower.free(freed)
+        self.evicted_tokens += len(freed[DEVICE])
+        return len(freed[DEVICE])
+
+    def _restore(self, match: Match, bound: Rank | None) -> RadixNode:
+        """Bring what lower tiers have of a match to the device, from its beginning on, as far as slots can be had.
+
+        The caller's lock of `match.node` moves down to the node that is returned.
+        """
+        nodes = match.lower
+        sizes = [sum(len(node.ids) for node in nodes if node.tier == tier) for tier in (HOST, DISK)]
+        if self._pays is not None and not self._pays(*sizes):
+            return match.node
+        # Locked, so that the room that is made for them is not made of them.
+        self.tree.lock(nodes[-1], below=match.node)
+        missing = min(sum(sizes), self.num_available) - self.pool.num_free
+        if missing > 0:
+            self.evict(missing, bound)
+        last = match.node
+        for node in nodes:
+            if len(node.ids) > self.pool.num_free:
+                break
+            after = last.slots[-1] if last.slots else None
+            slots = self.pool.allocate(len(node.ids), after)
+            if not self.lower.restore(node, slots):
+                self.pool.free(slots)
+                break
+            self.lower.free_in(node.tier, self.tree.move(node, DEVICE, slots))
+            self.restored_tokens += len(slots)
+            last = node
+        damaged = self.lower.take_damaged()
+        self.tree.unlock(nodes[-1], below=last)
+        if damaged is not None:
+            freed = no_slots()
+            self.tree.remove(damaged, freed)
+            self.lower.free(freed)
+        return last

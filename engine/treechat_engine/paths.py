@@ -47,6 +47,11 @@ class CachedPaths:
         """Tokens in a tier."""
         return self._num_tokens[tier]
 
+    @property
+    def num_in_all(self) -> int:
+        """Tokens in all tiers."""
+        return sum(self._num_tokens)
+
     def peek(self, ids: Sequence[int]) -> int:
         """Length of the longest prefix of `ids` on the device, in tokens."""
         return self.reach(ids).resident

@@ -41,6 +41,19 @@ class Policy(Protocol):
     def ranking(self, tree: CachedPaths) -> Priority:
         """Ranks nodes as the tree is now; not to be used after another match or insert."""
 
+    def rank_ahead(self, tree: CachedPaths, ids: Ints) -> Rank:
+        """The rank of a path that is computed ahead of need: it may take the place of what ranks lower."""
+
+
+# What is computed ahead of need may never be needed: it counts as last used this many matches and inserts ago.
+AHEAD_AGE = 64
+
+
+def ghost(tree: CachedPaths, parent: RadixNode, ids: Ints) -> RadixNode:
+    """A node for the path `ids` below `parent` that is not in the tree, to be ranked as computed ahead of need."""
+    now = max(0, tree.now - AHEAD_AGE)
+    return RadixNode(parent, ids, ids, 0, now, parent.tier)
+
 
 class Plain:
     """A policy that ranks each node by itself and protects nothing."""
@@ -53,6 +66,9 @@ class Plain:
 
     def ranking(self, tree: CachedPaths) -> Priority:
         return self._priority
+
+    def rank_ahead(self, tree: CachedPaths, ids: Ints) -> Rank:
+        return self._priority(ghost(tree, tree.node_at(ids), ids))
 
 
 # The weights are in units of ln(age): with 4.0, a node counts as used e^4 = 55 times as recently. Chosen on the traces
@@ -120,6 +136,11 @@ class TreePolicy:
             return (score,)
 
         return rank
+
+    def rank_ahead(self, tree: CachedPaths, ids: Ints) -> Rank:
+        (score,) = self.ranking(tree)(ghost(tree, tree.node_at(ids), ids))
+        is_protected = any(len(path) >= len(ids) and path[: len(ids)] == ids for path in self._paths)
+        return (score + PROTECTED * is_protected,)
 
 
 POLICIES: dict[str, Callable[[], Policy]] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import settings
@@ -12,8 +14,8 @@ from treechat_engine.cache import KVCache, Lease
 from treechat_engine.slots import SlotPool, runs_of
 
 
-def make_cache(num_slots: int) -> KVCache:
-    return KVCache(SlotPool(num_slots, [(1, 1, 1)], torch.float32, "cpu", poison=True))
+def make_cache(num_slots: int, **options: Any) -> KVCache:
+    return KVCache(SlotPool(num_slots, [(1, 1, 1)], torch.float32, "cpu", poison=True), **options)
 
 
 def kv_of(ids: list[int]) -> list[float]:
@@ -57,9 +59,12 @@ class Request:
 class CacheAgainstPrefixes(RuleBasedStateMachine):
     """Requests of a small alphabet in a small pool: they share, duplicate, run out of slots, stop at any point."""
 
+    num_host_slots = 0
+
     def __init__(self) -> None:
         super().__init__()
-        self.cache = make_cache(40)
+        self.cache = make_cache(40, host_slots=self.num_host_slots, pays=lambda _host, _disk: self.restores)
+        self.restores = True
         self.requests: list[Request] = []
 
     def pick(self, data: st.DataObject) -> Request:
@@ -68,10 +73,17 @@ class CacheAgainstPrefixes(RuleBasedStateMachine):
     @precondition(lambda self: len(self.requests) < 5)
     @rule(ids=st.lists(st.integers(0, 1), min_size=1, max_size=14))
     def start(self, ids: list[int]) -> None:
-        resident = self.cache.peek(ids).resident
+        before, available = self.cache.peek(ids), self.cache.num_available
         request = Request(self.cache, ids)
         self.requests.append(request)
-        assert request.lease.cached_len == min(resident, len(ids) - 1)
+        found = min(before.resident, len(ids) - 1)
+        on_host = min(before.resident + before.host, len(ids) - 1) - found
+        assert found <= request.lease.cached_len <= found + on_host
+        if not self.restores:
+            assert request.lease.cached_len == found
+        elif available - found >= on_host:
+            assert request.lease.cached_len == found + on_host
+        assert request.lease.restored_len == request.lease.cached_len - found
 
     @precondition(lambda self: self.requests)
     @rule(data=st.data(), n=st.integers(1, 8), commits=st.booleans())
@@ -106,23 +118,27 @@ class CacheAgainstPrefixes(RuleBasedStateMachine):
         assert self.cache.evict(n) == min(n, evictable)
         assert self.cache.evicted_tokens - evicted == min(n, evictable)
 
+    @rule(restores=st.booleans())
+    def find_that_restoring_pays_or_not(self, restores: bool) -> None:
+        self.restores = restores
+
     def compute(self, request: Request, end: int) -> None:
         lease, cache = request.lease, self.cache
         missing = end - len(lease.slots)
         before = (cache.num_available, cache.num_free, cache.num_cached, list(lease.slots))
         if not cache.grow(lease, max(0, missing)):
             assert missing > before[0]
-            assert before == (cache.num_available, cache.num_free, cache.num_cached, lease.slots)
+            assert before == (cache.num_available, cache.num_free, cache.num_cached, lease.slots.tolist())
             return
         write(cache, lease, request.ids[:end], request.num_computed)
         request.num_computed = end
 
     def commit(self, request: Request) -> None:
         lease, done = request.lease, request.ids[: request.num_computed]
-        old, version = list(lease.slots), lease.version
+        old, version = lease.slots.tolist(), lease.version
         self.cache.commit(lease, done)
         assert lease.committed_len == request.num_computed
-        assert (lease.version != version) == (old != lease.slots)
+        assert (lease.version != version) == (old != lease.slots.tolist())
         assert self.cache.peek(done).resident == len(done)
 
     @invariant()
@@ -139,10 +155,19 @@ class CacheAgainstPrefixes(RuleBasedStateMachine):
         self.cache.clear()
         self.cache.check()
         assert self.cache.num_free == self.cache.num_slots
+        assert self.cache.num_on_host == 0
 
 
-CacheAgainstPrefixes.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+class HostTierAgainstPrefixes(CacheAgainstPrefixes):
+    """The same with a host tier too small for all: what comes back is what went, freed rows are poisoned in both."""
+
+    num_host_slots = 24
+
+
+CacheAgainstPrefixes.TestCase.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
+HostTierAgainstPrefixes.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 TestCacheAgainstPrefixes = CacheAgainstPrefixes.TestCase
+TestHostTierAgainstPrefixes = HostTierAgainstPrefixes.TestCase
 
 
 def test_the_last_token_of_a_prompt_is_never_taken_from_the_cache() -> None:
@@ -161,10 +186,10 @@ def test_of_two_that_computed_the_same_the_second_reads_the_slots_of_the_first()
     for lease in (first, second):
         assert cache.grow(lease, 5)
         write(cache, lease, ids, 0)
-    mine = list(second.slots)
+    mine = second.slots.tolist()
     cache.commit(first, ids[:3])
     cache.commit(second, ids)
-    assert second.slots[:3] == first.slots[:3] and second.slots[3:] == mine[3:]
+    assert second.slots[:3] == first.slots[:3] and second.slots[3:].tolist() == mine[3:]
     assert second.version == 1 and second.runs == runs_of(second.slots)
     assert cache.pool.k[0][mine[:3]].isnan().all()
     assert (cache.num_cached, cache.num_free) == (5, 32 - 5 - 2)
@@ -194,7 +219,7 @@ def test_a_release_without_commit_frees_the_private_slots_and_a_second_one_does_
     assert cache.grow(lease, 3)
     cache.release(lease)
     cache.release(lease)
-    assert (cache.num_free, cache.num_cached, lease.slots, lease.runs) == (16, 0, [], [])
+    assert (cache.num_free, cache.num_cached, len(lease.slots), lease.runs) == (16, 0, 0, [])
     cache.check()
 
 
@@ -204,7 +229,7 @@ def test_growing_evicts_what_no_lease_holds_and_fails_whole_where_that_is_not_en
     held = run(cache, [5, 6, 7, 8])
     lease = cache.lease([9] * 7)
     assert not cache.grow(lease, 7)
-    assert (cache.num_free, cache.evicted_tokens, lease.slots) == (2, 0, [])
+    assert (cache.num_free, cache.evicted_tokens, len(lease.slots)) == (2, 0, 0)
     assert cache.grow(lease, 6)
     assert (cache.num_free, cache.evicted_tokens) == (0, 4)
     assert read(cache, held, 4) == kv_of([5, 6, 7, 8])
