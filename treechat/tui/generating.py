@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 
 from textual import on
+from textual.worker import WorkerError
 
 from treechat.chat.events import ChatEvent, NodeAdded, ReplyFinished, TextAdded
 from treechat.chat.session import Chat
@@ -163,8 +165,10 @@ class Generating(Changing):
         """Stop all replies and wait until what came of them is stored."""
         self.stop_writing()
         workers = [worker for worker in self.workers if worker.group == "replies" and not worker.is_finished]
-        if workers:
-            await self.workers.wait_for_complete(workers)
+        for worker in workers:
+            # Where the app goes down by itself, its workers were cancelled: they have kept what came all the same.
+            with suppress(WorkerError):
+                await worker.wait()
 
     async def action_quit(self) -> None:
         await self.finish_writing()

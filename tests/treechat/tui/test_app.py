@@ -138,6 +138,20 @@ async def test_quitting_while_a_reply_is_written_keeps_it(open_app, tmp_path) ->
         assert (reply.role, d.app.chat.text(reply.id), reply.status) == ("assistant", "Half", "stopped")
 
 
+async def test_going_down_while_a_reply_is_written_keeps_it_too(open_app, tmp_path) -> None:
+    model = scripted_model("Half of a reply")
+    model.engine.pause_at = 4
+    path = tmp_path / "kept.db"
+    async with open_app(path, model=model) as d:
+        d.app.composer.put("go")
+        await d.press("enter")
+        await d.until(lambda: "Half" in d.screen_text(), "a growing reply")
+    assert model.engine.is_closed
+    async with open_app(path) as d:
+        reply = d.app.chat.path()[-1]
+        assert (d.app.chat.text(reply.id), reply.status) == ("Half", "stopped")
+
+
 async def test_two_windows_on_one_file_see_each_other(open_app, tmp_path) -> None:
     path = tmp_path / "shared.db"
     async with open_app(path) as one:
