@@ -1,0 +1,190 @@
+"""Compiles what the launchers launch for GPUs that are not there, and prints registers, spills and shared memory.
+
+    python tests/bench/aot.py                       # every variant for sm_80, sm_90, sm_100
+    python tests/bench/aot.py --arch 89 --few       # the few that the tests compile, for one chip
+
+Exits with 1 where a kernel spills registers or asks for more shared memory than a block can have. The launchers
+themselves are called, on tensors in host memory, with the driver replaced by one that only names its chip.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime.jit import JITFunction
+
+from treechat_kernels.decode_attention import decode_attention
+from treechat_kernels.extend_attention import extend_attention
+from treechat_kernels.gather_scatter import gather_slots, scatter_slots
+from treechat_kernels.layout import SPLIT_LEN
+from treechat_kernels.rms_norm import rms_norm
+from treechat_kernels.rotary import rotary
+from treechat_kernels.sample import pick
+from treechat_kernels.shared_prefix_attention import shared_prefix_attention
+from treechat_kernels.silu_mul import silu_mul
+from treechat_kernels.write_kv import write_kv
+
+# Bytes of shared memory that a block can have (CUDA programming guide, table of compute capabilities).
+SHARED_LIMIT = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+DIMS = [(64, 64), (80, 80), (96, 96), (112, 112), (128, 128), (192, 128), (192, 192), (256, 256)]
+
+# A name, and the call of a launcher.
+Variant = tuple[str, Callable[[], object]]
+
+
+class Usage(NamedTuple):
+    """What one kernel takes: registers and bytes spilled per thread, bytes of shared memory per block."""
+
+    variant: str
+    kernel: str
+    arch: int
+    num_registers: int
+    spilled: int
+    shared: int
+
+    @property
+    def fits(self) -> bool:
+        return self.spilled == 0 and self.shared <= SHARED_LIMIT[self.arch]
+
+
+class NoDevice:
+    """A driver of a chip that is not there: enough to compile for it."""
+
+    def __init__(self, arch: int) -> None:
+        self.target = GPUTarget("cuda", arch, 32)
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+    def get_current_device(self) -> int:
+        return self.target.arch
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+def variants(few: bool = False) -> Iterator[Variant]:
+    """What the engine may launch. few: one of each kind, the largest tiles among them."""
+    for name, dtype in DTYPES.items():
+        # The two 16-bit types differ in an instruction, the grouping of heads in a divisor: not every one of each.
+        dims = DIMS if name != "fp16" else DIMS[:1]
+        shapes = [(dim, 4) for dim in dims] + [((128, 128), group) for group in (1, 7, 71)]
+        if few:
+            shapes = [((256, 256), 4)] if name != "fp16" else [((64, 64), 7)]
+        for dim, group in shapes:
+            for has_options in (True,) if few else (False, True):
+                yield from _attention(name, dtype, dim, group, has_options)
+        if not few or name == "bf16":
+            yield from _small(name, dtype, few)
+
+
+def _attention(
+    dtype_name: str, dtype: torch.dtype, dims: tuple[int, int], group: int, has_options: bool
+) -> Iterator[Variant]:
+    dim, v_dim = dims
+    name = f"{dtype_name} {dim}/{v_dim} x{group}{', window, cap, sinks' if has_options else ''}"
+    kv_lens = [SPLIT_LEN + 16] * 8
+    slots = torch.zeros(sum(kv_lens), dtype=torch.int64)
+    pools = torch.zeros(2, 2, dim, dtype=dtype), torch.zeros(2, 2, v_dim, dtype=dtype)
+    options: dict[str, Any] = {"scaling": 0.3}
+    if has_options:
+        options |= {"sliding_window": 128, "softcap": 30.0, "sinks": torch.zeros(2 * group, dtype=dtype)}
+    single, several = (torch.zeros(n, 2 * group, dim, dtype=dtype) for n in (8, 8 * 64))
+    yield f"decode {name}", lambda: decode_attention(single, *pools, slots, kv_lens, **options)
+    yield f"extend {name}", lambda: extend_attention(several, *pools, slots, kv_lens, [64] * 8, **options)
+    yield f"shared {name}", lambda: shared_prefix_attention(single, *pools, slots, kv_lens, SPLIT_LEN, **options)
+
+
+def _small(name: str, dtype: torch.dtype, few: bool) -> Iterator[Variant]:
+    def zeros(*shape: int) -> torch.Tensor:
+        return torch.zeros(*shape, dtype=dtype)
+
+    slots = torch.zeros(4, dtype=torch.int64)
+    for dim in (8192,) if few else (576, 4096, 8192):
+        x, weight = zeros(4, dim), zeros(dim)
+        yield f"rms_norm {name} {dim}", lambda x=x, w=weight: rms_norm(x, w, 1e-5)
+        yield f"rms_norm {name} {dim}, residual", lambda x=x, w=weight: rms_norm(x, w, 1e-5, residual=x, plus_one=True)
+    yield f"rms_norm {name} by head", lambda: rms_norm(zeros(4, 10, 128), zeros(10, 128), 1e-5)
+    for dim, width in ((256, 256),) if few else ((64, 64), (80, 32), (128, 128), (256, 256)):
+        args = zeros(4, 10, dim), zeros(4, width), zeros(4, width)
+        yield f"rotary {name} {width} of {dim}", lambda args=args: rotary(*args)
+        yield f"rotary {name} {width} of {dim}, interleaved", lambda args=args: rotary(*args, interleaved=True)
+    for activation in ("gelu",) if few else ("silu", "gelu", "gelu_tanh"):
+        yield f"{activation} {name}", lambda a=activation: silu_mul(zeros(4, 2 * 1536), a)
+    pools = [zeros(8, 3, 64), zeros(8, 3, 64)]
+    yield f"write_kv {name}", lambda: write_kv(*pools, zeros(4, 3, 64), zeros(4, 3, 64), slots)
+    yield f"gather {name}", lambda: gather_slots(pools, slots)
+    yield f"scatter {name}", lambda: scatter_slots(pools, slots, zeros(2, 4, 3, 64))
+    yield f"pick {name}", lambda: pick(zeros(4, 49152))
+
+
+def compile_all(arch: int, few: bool = False) -> Iterator[Usage]:
+    """Compiles every variant for one chip; a kernel that two variants share comes once."""
+    triton.runtime.driver.set_active(NoDevice(arch))
+    launched: list[Any] = []
+    run = JITFunction.run
+
+    def record(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
+        kernel = run(self, *args, grid=grid, warmup=True, **kwargs)
+        launched.append(kernel)
+        return kernel
+
+    seen: set[str] = set()
+    JITFunction.run = record
+    try:
+        for name, call in variants(few):
+            launched.clear()
+            call()
+            for kernel in launched:
+                if kernel.hash not in seen:
+                    seen.add(kernel.hash)
+                    yield _usage(name, arch, kernel)
+    finally:
+        JITFunction.run = run
+
+
+def _usage(variant: str, arch: int, kernel: Any) -> Usage:
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
+        cubin.write(kernel.asm["cubin"])
+        cubin.flush()
+        report = subprocess.run([tool, "-res-usage", cubin.name], capture_output=True, text=True, check=True).stdout
+    registers = int(re.search(r"REG:(\d+)", report).group(1))
+    # What ptxas spills lies on the stack, and nothing else of these kernels does.
+    spilled = int(re.search(r"STACK:(\d+)", report).group(1)) + int(re.search(r"LOCAL:(\d+)", report).group(1))
+    return Usage(variant, kernel.metadata.name, arch, registers, spilled, kernel.metadata.shared)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", type=int, action="append", choices=list(SHARED_LIMIT), help="default: 80, 90 and 100")
+    parser.add_argument("--few", action="store_true", help="only what the tests compile")
+    args = parser.parse_args()
+    print(f"triton {triton.__version__}; registers and spilled bytes per thread, shared bytes per block")
+    print(f"{'kernel':<16} {'variant':<44} {'chip':>6} {'registers':>9} {'spilled':>7} {'shared':>7}")
+    bad = 0
+    for arch in args.arch or (80, 90, 100):
+        for usage in compile_all(arch, args.few):
+            bad += not usage.fits
+            print(
+                f"{usage.kernel:<16} {usage.variant:<44} {'sm_' + str(arch):>6} {usage.num_registers:>9} "
+                f"{usage.spilled:>7} {usage.shared:>7}{'' if usage.fits else '  DOES NOT FIT'}",
+                flush=True,
+            )
+    print(f"{bad} do not fit" if bad else "all fit")
+    return bool(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
