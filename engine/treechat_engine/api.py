@@ -44,7 +44,7 @@ class EngineConfig:
     device: a torch device string; None chooses cuda, then cpu.
     dtype: "float32", "bfloat16" or "float16"; None is bfloat16 on CUDA and float32 elsewhere.
     kv_tokens: slots of the device pool, one token each; None takes a share of the memory that is free.
-    host_tokens: slots of the host pool; 0 means none.
+    host_tokens: slots of the host pool, to which the device evicts; 0 means none.
     max_batch: requests that run in one step.
     prefill_chunk: most prompt tokens that one step computes.
     eviction: name of the eviction policy ("tree", "lru", "lfu", "fifo").
@@ -160,7 +160,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Residency:
-    """Tokens of a path by where their KV is: device memory, host memory, nowhere."""
+    """Tokens of a path by where their KV is: device memory, a lower tier (host memory or disk), nowhere."""
 
     resident: int = 0
     host: int = 0
@@ -188,3 +188,6 @@ class EngineStats:
     decode_tokens_per_s: float | None = None
     forward: str = "transformers"
     forward_reason: str = ""
+    host_total: int = 0
+    host_cached: int = 0
+    restored_tokens: int = 0

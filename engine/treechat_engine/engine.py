@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 
 from treechat_engine.api import (
@@ -24,8 +26,11 @@ from treechat_engine.api import (
 )
 from treechat_engine.attention import ATTENTION_NAME, register
 from treechat_engine.cache import KVCache
+from treechat_engine.costmodel import CostModel
 from treechat_engine.decoder_choice import choose_forward
-from treechat_engine.edges import as_ints
+from treechat_engine.disk import fingerprint
+from treechat_engine.edges import Ints, as_ints
+from treechat_engine.keeping import Kept, load_kv, save_kv
 from treechat_engine.loading import choose_dtype, load_model
 from treechat_engine.request import Request, RequestHandle, Sink
 from treechat_engine.runner import ModelRunner
@@ -75,15 +80,21 @@ class Engine:
         self._spec = spec = inspect_model(model)
         num_slots = config.kv_tokens or _affordable_slots(spec, dtype, device)
         pool = SlotPool(num_slots, spec.layer_shapes, dtype, device, poison=poison)
-        self.cache = KVCache(pool, policy=config.eviction)
+        costs = CostModel(slot_bytes(spec.layer_shapes, dtype))
+        self._model_key = fingerprint(model, dtype)
+        self.cache = KVCache(pool, config.eviction, self._model_key, config.host_tokens, costs.pays)
         runner = ModelRunner(model, pool)
         if config.self_check:
             self_check(model, runner, self.cache, spec)
         self._forward = choose_forward(model, runner, self.cache, config)
+        if config.host_tokens:
+            costs.fit(runner, self.cache)
         limits = [length for length in (config.max_model_len, spec.max_len) if length]
         self.max_model_len = min(limits, default=num_slots)
         scheduler = Scheduler(self.cache, config.max_batch, config.prefill_chunk)
-        return Worker(runner, scheduler, config.num_threads or torch.get_num_threads(), checks=poison)
+        worker = Worker(runner, scheduler, config.num_threads or torch.get_num_threads(), checks=poison)
+        worker.prefill_rate.listener = costs.observe_compute
+        return worker
 
     @classmethod
     def load(
@@ -139,7 +150,8 @@ class Engine:
         return FanOut(handles, [EventStream(handle, box) for handle, box in zip(handles, boxes, strict=True)])
 
     def warm(self, ids: Sequence[int]) -> RequestHandle:
-        """Computes the KV of `ids` ahead of need, while nothing else runs, into free slots only."""
+        """Computes the KV of `ids` ahead of need, while nothing else runs: into free slots, and those of what the
+        eviction policy ranks lower."""
         handle = RequestHandle(self._cancel)
         self._start([(handle, ids, None, handle.put)], "warm")
         return handle
@@ -152,6 +164,12 @@ class Engine:
     def residencies(self, paths: Sequence[Sequence[int]]) -> list[Residency]:
         with self._worker.lock:
             return [self.cache.peek(ids) for ids in paths]
+
+    def residencies_along(self, spans: Sequence[Sequence[int]], parents: Sequence[int]) -> list[Residency]:
+        """`residency` of many paths that share their beginnings: path i is path parents[i] (an earlier one, or -1 for
+        none) followed by spans[i]. Each span is looked up once; spans in `array('q')` need no conversion."""
+        with self._worker.lock:
+            return self.cache.peek_along(spans, parents)
 
     def protect(self, paths: Sequence[Sequence[int]]) -> None:
         """The paths that should be evicted last, the one at the cursor first: a bias, which "tree" alone reads."""
@@ -174,6 +192,9 @@ class Engine:
                 evicted_tokens=self.cache.evicted_tokens,
                 prefill_tokens_per_s=worker.prefill_rate.value,
                 decode_tokens_per_s=worker.decode_rate.value,
+                host_total=self.config.host_tokens,
+                host_cached=self.cache.num_on_host,
+                restored_tokens=self.cache.restored_tokens,
                 forward=self._forward.name,
                 forward_reason=self._forward.reason,
             )
@@ -182,6 +203,15 @@ class Engine:
         """Drops all cached KV that no running request holds."""
         with self._worker.lock:
             self.cache.clear()
+
+    def save_kv(self, directory: str | Path, budget_bytes: int | None = None) -> Kept:
+        """Writes the warmest prefixes to `directory` for the next engine of this model; None: all. Raises OSError."""
+        return save_kv(self.cache, self._worker.lock, Path(directory), self._model_key, budget_bytes)
+
+    def load_kv(self, directory: str | Path) -> Kept:
+        """Finds what `save_kv` left for this model; rows are read when they are wanted. What is foreign, stale or
+        damaged is left out with a note."""
+        return load_kv(self.cache, self._worker.lock, Path(directory), self._model_key)
 
     def close(self) -> None:
         """Cancels what runs, stops the thread, gives the model its weights and its own attention back. Idempotent."""
@@ -215,7 +245,7 @@ class Engine:
         self, ids: Sequence[int], params: SamplingParams | None, priority: Priority, sink: Sink
     ) -> Request:
         """A checked request. params None: a warm one."""
-        prompt_ids = [int(token_id) for token_id in ids]
+        prompt_ids = _token_ids(ids)
         room = self._check_prompt(prompt_ids, is_warm=params is None)
         sampler = None
         if params is not None:
@@ -227,11 +257,12 @@ class Engine:
             self._num_requests, prompt_ids, params, priority, min(params.max_tokens, room), stop_ids, sampler, sink
         )
 
-    def _check_prompt(self, ids: list[int], is_warm: bool) -> int:
+    def _check_prompt(self, ids: Ints, is_warm: bool) -> int:
         """How many tokens can follow the prompt. The last sampled token needs no slot."""
         if not ids:
             raise ValueError("a prompt needs at least one token")
-        if min(ids) < 0 or max(ids) >= self._spec.vocab_size:
+        values = np.frombuffer(ids, dtype=np.int64)
+        if values.min() < 0 or values.max() >= self._spec.vocab_size:
             raise ValueError(f"a token id is outside 0..{self._spec.vocab_size - 1}")
         room = min(self.max_model_len - len(ids), self.cache.num_slots - len(ids) + 1)
         if room < (0 if is_warm else 1):
@@ -244,6 +275,14 @@ class Engine:
         if handle.request is not None and not handle.request.is_finished:
             handle.request.is_cancelled = True
             self._worker.wake()
+
+
+def _token_ids(ids: Sequence[int]) -> Ints:
+    """A copy, which the request will append to. Raises ValueError for what are no integers."""
+    try:
+        return array("q", ids)
+    except (TypeError, OverflowError) as error:
+        raise ValueError(f"token ids are integers: {error}") from error
 
 
 def _affordable_slots(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> int:

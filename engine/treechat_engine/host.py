@@ -18,6 +18,9 @@ from treechat_engine.edges import Ints
 from treechat_engine.slots import FreeSlots, SlotPool, runs_of, sorted_runs
 from treechat_kernels import dispatch
 
+# Slots in more runs than this are copied by an index.
+MAX_RUNS = 8
+
 
 class Rows:
     """The KV of slots of a pool as rows [n, width], one per token: keys and values of each layer in turn."""
@@ -32,30 +35,50 @@ class Rows:
 
     def gather(self, slots: Ints) -> torch.Tensor:
         """A new tensor on the pool's device."""
-        index = _index(slots, self.device)
         if self._is_one_launch:
-            return dispatch.gather_slots(self._layers, index).flatten(2).transpose(0, 1).reshape(len(slots), self.width)
+            block = dispatch.gather_slots(self._layers, _index(slots, self.device))
+            return block.flatten(2).transpose(0, 1).reshape(len(slots), self.width)
         rows = torch.empty(len(slots), self.width, dtype=self.dtype, device=self.device)
+        runs = runs_of(slots)
+        index = _index(slots, self.device) if len(runs) > MAX_RUNS else None
         for layer, columns in self._columns(rows):
-            columns.copy_(layer.flatten(1)[index])
+            if index is not None:
+                columns.copy_(layer[index])
+                continue
+            for at, (start, length) in _placed(runs):
+                columns[at : at + length] = layer[start : start + length]
         return rows
 
     def scatter(self, slots: Ints, rows: torch.Tensor) -> None:
         """Write rows [n, width] on the pool's device into `slots`."""
-        index = _index(slots, self.device)
         if self._is_one_launch:
             block = rows.view(len(slots), len(self._layers), *self._layers[0].shape[1:]).transpose(0, 1)
-            dispatch.scatter_slots(self._layers, index, block)
+            dispatch.scatter_slots(self._layers, _index(slots, self.device), block)
             return
+        runs = runs_of(slots)
+        index = _index(slots, self.device) if len(runs) > MAX_RUNS else None
         for layer, columns in self._columns(rows):
-            layer.index_copy_(0, index, columns.view(len(slots), *layer.shape[1:]))
+            if index is not None:
+                layer.index_copy_(0, index, columns)
+                continue
+            for at, (start, length) in _placed(runs):
+                layer[start : start + length] = columns[at : at + length]
 
     def _columns(self, rows: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Each layer's keys and values with the part [n, heads, dim] of `rows` that is theirs."""
         start = 0
         for layer in self._layers:
             stop = start + layer[0].numel()
-            yield layer, rows[:, start:stop]
+            yield layer, rows[:, start:stop].view(len(rows), *layer.shape[1:])
             start = stop
+
+
+def _placed(runs: Sequence[tuple[int, int]]) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Runs, each with the number of slots before it."""
+    at = 0
+    for run in runs:
+        yield at, run
+        at += run[1]
 
 
 def _index(slots: Ints, device: torch.device) -> torch.Tensor:
@@ -101,10 +124,8 @@ class HostPool:
             block = self._on_device.gather(device_slots)
             if self._stream is not None and compute is not None:
                 compute.wait_stream(self._stream)
-            at = 0
-            for start, length in runs_of(host_slots):
+            for at, (start, length) in _placed(runs_of(host_slots)):
                 self.rows[start : start + length].copy_(block[at : at + length], non_blocking=True)
-                at += length
 
     def load(self, host_slots: Ints, device_slots: Ints) -> None:
         """Copy to the device. The host's slots may be given away at once: what writes them comes later."""
@@ -114,10 +135,8 @@ class HostPool:
                 block = self.rows[runs[0][0] : sum(runs[0])]
             else:
                 block = torch.empty(len(host_slots), self.rows.shape[1], dtype=self.rows.dtype, device=self._device)
-                at = 0
-                for start, length in runs:
+                for at, (start, length) in _placed(runs):
                     block[at : at + length].copy_(self.rows[start : start + length], non_blocking=True)
-                    at += length
             self._on_device.scatter(device_slots, block)
             if self._stream is not None and compute is not None:
                 compute.wait_stream(self._stream)

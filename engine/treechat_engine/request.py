@@ -19,6 +19,7 @@ from treechat_engine.api import (
     Token,
     Usage,
 )
+from treechat_engine.edges import Ints
 from treechat_engine.end_logits import prompt_key
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Request:
     def __init__(
         self,
         request_id: int,
-        prompt_ids: list[int],
+        prompt_ids: Ints,
         params: SamplingParams,
         priority: Priority,
         max_tokens: int,
@@ -68,6 +69,7 @@ class Request:
         self.common_lens: dict[int, int] = {}
         self._sink = sink
         self._cached_tokens: int | None = None
+        self._restored_tokens = 0
         self._computed_tokens = 0
         self._submitted_at = time.monotonic()
         self._started_at: float | None = None
@@ -91,11 +93,13 @@ class Request:
     def num_sampled(self) -> int:
         return len(self.ids) - self.prompt_len
 
-    def started(self, cached_len: int) -> None:
-        """Notes that the request holds a lease whose first `cached_len` tokens were found."""
+    def started(self, cached_len: int, restored_len: int = 0) -> None:
+        """Notes that the request holds a lease whose first `cached_len` tokens were found, the last `restored_len` of
+        them in a lower tier."""
         self.num_computed = cached_len
         if self._cached_tokens is None:
             self._cached_tokens = cached_len
+            self._restored_tokens = restored_len
             self._computed_tokens = cached_len
             self._started_at = time.monotonic()
 
@@ -127,7 +131,8 @@ class Request:
         cached = self._cached_tokens or 0
         return Usage(
             prompt_tokens=self.prompt_len,
-            cached_tokens=cached,
+            cached_tokens=cached - self._restored_tokens,
+            restored_tokens=self._restored_tokens,
             computed_tokens=max(0, self._computed_tokens - cached),
             completion_tokens=self.num_sampled,
             queue_s=(self._started_at or now) - self._submitted_at,

@@ -11,6 +11,7 @@ was passed over `patience` times counts as the oldest of the highest priority, s
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -84,6 +85,7 @@ class Scheduler:
     def plan(self) -> list[Planned]:
         """The next step; empty where nothing can run. Admits, and takes slots back, as needed."""
         self.in_hand = None
+        self._satisfied.clear()
         planned: list[Planned] = []
         only_warm = all(request.is_warm for request in (*self.running, *self.waiting))
         awake = [r for r in sorted(self.running, key=_order) if only_warm or not r.is_warm]
@@ -150,9 +152,13 @@ class Scheduler:
                     request.rank = 0
 
     def _may_warm(self, request: Request, num_tokens: int) -> bool:
-        """Warming evicts nothing: whatever is cached was wanted, while this may never be."""
-        is_cached = self.cache.peek(request.ids).resident == len(request.ids)
-        return not is_cached and num_tokens <= self.cache.num_free
+        """Whether there is something to compute, and slots for it that are free or hold what ranks lower."""
+        lease = request.lease
+        assert lease is not None, f"request {request.id} holds no lease"
+        if self.cache.peek(request.ids).resident == len(request.ids):
+            return False
+        missing = request.num_computed + num_tokens - len(lease.slots)
+        return missing <= 0 or self.cache.grow(lease, missing)
 
     def _make_room(self, request: Request, num_tokens: int) -> bool:
         """Slots for the request's next tokens, from whoever comes after it. False where it had to give its own back."""
@@ -216,8 +222,9 @@ class Scheduler:
         busy = self._busy(request)
         if len(busy) >= self.max_batch:
             self._put_back(max(busy, key=_order))
-        request.lease = self.cache.lease([*request.ids, 0] if whole else request.ids)
-        request.started(request.lease.cached_len)
+        ids = request.ids + array("q", [0]) if whole else request.ids
+        request.lease = lease = self.cache.lease(ids, ahead=request.is_warm)
+        request.started(lease.cached_len, lease.restored_len)
         self.waiting.remove(request)
         self.running.append(request)
         for other in [r for r in self.running if r.rank > request.rank and r.num_remaining > 1]:

@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -27,14 +27,17 @@ _MIN_RATED_PREFILL = 32
 
 
 class Rate:
-    """A moving estimate of tokens per second, None before the first."""
+    """A moving estimate of tokens per second, None before the first. `listener` is told each new one."""
 
     def __init__(self) -> None:
         self.value: float | None = None
+        self.listener: Callable[[float], None] | None = None
 
     def add(self, num_tokens: int, seconds: float) -> None:
         latest = num_tokens / max(seconds, 1e-9)
         self.value = latest if self.value is None else 0.8 * self.value + 0.2 * latest
+        if self.listener is not None:
+            self.listener(self.value)
 
 
 class Worker:
@@ -106,9 +109,10 @@ class Worker:
                     in_hand = self.scheduler.in_hand
                     self._fail(self._all_requests() if in_hand is None else [in_hand], cause)
                     continue
+                has_ended = self._end_satisfied()
                 if planned:
                     return planned
-                if not self._end_satisfied():
+                if not has_ended:
                     self.lock.wait()
         return []
 

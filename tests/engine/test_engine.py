@@ -223,7 +223,7 @@ def test_interactive_requests_go_before_warm_ones_which_lose_nothing(engines, pr
     assert engine.residency(prompt(40, seed=1)).resident == 40
 
 
-def test_warming_evicts_nothing_and_does_nothing_twice(engines, prompt):
+def test_warming_evicts_nothing_that_was_used_lately_and_does_nothing_twice(engines, prompt):
     engine = engines(kv_tokens=60)
     engine.generate([prompt(40)], SamplingParams(max_tokens=1))
     engine.warm(prompt(40, seed=1)).result()
@@ -231,6 +231,21 @@ def test_warming_evicts_nothing_and_does_nothing_twice(engines, prompt):
     assert engine.stats().evicted_tokens == 0
     usage = engine.warm(prompt(40)).result().usage
     assert (usage.cached_tokens, usage.computed_tokens) == (39, 0)
+
+
+def test_warming_in_a_full_pool_replaces_what_the_policy_ranks_lower_and_nothing_else(engines, prompt):
+    engine = engines(kv_tokens=60)
+    old, current, wanted = prompt(20), prompt(20, seed=1), prompt(30, seed=2)
+    engine.generate([old], SamplingParams(max_tokens=1))
+    for _ in range(60):
+        engine.generate([current], SamplingParams(max_tokens=1))
+    engine.protect([current, wanted])
+    engine.warm(wanted).result()
+    assert engine.residency(wanted).resident == 30
+    assert engine.residency(current).resident == 20
+    assert engine.residency(old).resident < 20
+    engine.warm(prompt(60, seed=3)).result()
+    assert engine.residency(current).resident == 20 and engine.residency(wanted).resident == 30
 
 
 def test_stop_tokens_end_a_reply_and_are_part_of_it(engines, greedy, prompt):
