@@ -26,8 +26,8 @@ class Config:
     model: a hub id, a directory or a .gguf file; None is the default model. db: the database; None is the platform's
     place. theme: a Textual theme. system_prompt: opens each new conversation. max_tokens: longest reply. temperature,
     top_p, top_k, min_p: None takes what the model's authors recommend; temperature 0 is greedy; top_k 0, top_p 1 and
-    min_p 0 cut nothing. device, dtype, kv_tokens, max_batch, num_threads: how the
-    engine runs. keymap: binding id to key.
+    min_p 0 cut nothing. device, dtype, kv_tokens, max_batch, num_threads: how the engine runs. kv_disk_mb: megabytes of
+    a model's KV that are kept on disk for the next start; 0 keeps none. keymap: binding id to key.
     """
 
     model: str | None = None
@@ -43,6 +43,7 @@ class Config:
     device: str | None = None
     dtype: str | None = None
     kv_tokens: int | None = None
+    kv_disk_mb: int = 256
     max_batch: int = 8
     num_threads: int | None = None
     keymap: Mapping[str, str] = field(default_factory=dict)
@@ -95,6 +96,7 @@ _KINDS: dict[str, _Kind] = {
     "device": _STRING,
     "dtype": _Kind("float32, bfloat16 or float16", lambda v: v in ("float32", "bfloat16", "float16")),
     "kv_tokens": _at_least(1),
+    "kv_disk_mb": _at_least(0),
     "max_batch": _at_least(1),
     "num_threads": _at_least(1),
     "keymap": _KEYMAP,

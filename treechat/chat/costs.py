@@ -2,33 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from treechat.chat.events import Cost
 from treechat.chat.model import ChatModel
 from treechat.chat.spans import SpanBook
 from treechat.tree import Tree
+from treechat_engine import Residency
 
 
 def costs_of(model: ChatModel, spans: SpanBook, tree: Tree, node_ids: Iterable[str]) -> dict[str, Cost]:
-    """The cost of each node. One residency lookup serves a node and all its ancestors among `node_ids`.
+    """The cost of each node and of its ancestors. The engine looks each node's span up once, from its parent's on.
 
     The last sampled token of a reply has no KV until the next turn, so one missing token still counts as resident.
     """
-    costs: dict[str, Cost] = {}
+    nodes = with_ancestors(tree, node_ids)
+    ids = spans.known_arrays(nodes)
+    estimates = spans.estimated_lens([node_id for node_id in nodes if node_id not in ids])
+    # What lies below a node without a span is not cached: its row is that of the last node above that has one.
+    row_of: dict[str | None, int] = {None: -1}
+    is_whole: dict[str | None, bool] = {None: True}
+    looked_up: list[Sequence[int]] = []
+    parents: list[int] = []
+    for node_id in nodes:
+        above = tree[node_id].parent_id
+        row_of[node_id], is_whole[node_id] = row_of[above], is_whole[above] and node_id in ids
+        if is_whole[node_id]:
+            row_of[node_id] = len(looked_up)
+            looked_up.append(ids[node_id])
+            parents.append(row_of[above])
+    found = [*model.engine.residencies_along(looked_up, parents), Residency()]
     rate = model.engine.stats().prefill_tokens_per_s
-    # Deepest first: a path looked up once answers for every node on it.
-    for path in sorted((tree.path(node_id) for node_id in set(node_ids)), key=len, reverse=True):
-        if path[-1] in costs:
-            continue
-        ids, ends = spans.known_ids(path)
-        residency = model.engine.residency(ids) if ids else None
-        resident = residency.resident if residency else 0
-        host = residency.host if residency else 0
-        for node_id, end in zip(path, ends, strict=True):
-            if node_id not in costs:
-                reused = min(resident, end)
-                restored = min(host, end - reused)
-                computed = end - reused - restored
-                costs[node_id] = Cost(reused, restored, computed, computed / rate if rate else None)
+    ends: dict[str | None, int] = {None: 0}
+    costs: dict[str, Cost] = {}
+    for node_id in nodes:
+        size = len(ids[node_id]) if node_id in ids else estimates[node_id]
+        ends[node_id] = end = ends[tree[node_id].parent_id] + size
+        residency = found[row_of[node_id]]
+        computed = end - residency.resident - residency.host
+        costs[node_id] = Cost(residency.resident, residency.host, computed, computed / rate if rate else None)
     return costs
+
+
+def with_ancestors(tree: Tree, node_ids: Iterable[str]) -> list[str]:
+    """The nodes and all above them, once each, parents before children."""
+    found: dict[str, None] = {}
+    for node_id in node_ids:
+        above: list[str] = []
+        current: str | None = node_id
+        while current is not None and current not in found:
+            above.append(current)
+            current = tree[current].parent_id
+        found.update(dict.fromkeys(reversed(above)))
+    return list(found)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
+from treechat.chat.kept import KVKeeper
 from treechat.chat.model import ChatModel
 from treechat.chat.template import Template
 from treechat.errors import ModelError, UnsupportedModel
@@ -20,10 +22,12 @@ def load_chat_model(
     *,
     engine_config: EngineConfig | None = None,
     progress: Callable[[Progress], None] = _ignore,
+    kv_disk_mb: int = 0,
 ) -> ChatModel:
     """Fetch, convert and load as far as needed; the first call imports torch.
 
-    spec: None for the default model, a directory, a .gguf file or a hub id.
+    spec: None for the default model, a directory, a .gguf file or a hub id. kv_disk_mb: how much KV is kept on disk
+    when the model is closed, and found again here; 0 keeps none and finds none.
     Raises ModelError (Offline, UnsupportedModel) with a hint.
     """
     files = resolve(spec, progress)
@@ -43,4 +47,8 @@ def load_chat_model(
         raise UnsupportedModel(error.message, error.hint) from error
     except EngineError as error:
         raise ModelError(error.message, error.hint) from error
-    return ChatModel(files.name, engine, template, recommended_sampling(files))
+    if not kv_disk_mb:
+        return ChatModel(files.name, engine, template, recommended_sampling(files))
+    keeper = KVKeeper(str(files.path), kv_disk_mb * 1_000_000)
+    keeper.find(engine)
+    return ChatModel(files.name, engine, template, recommended_sampling(files), partial(keeper.keep, engine))

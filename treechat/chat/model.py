@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from treechat.chat.protocol import ChatEngine
@@ -12,6 +12,7 @@ from treechat.chat.template import Template
 @dataclass(frozen=True)
 class ChatModel:
     """`name` is what the user sees; `sampling` what its authors recommend (temperature, top_p, top_k, min_p).
+    `before_close` is called before the engine is closed.
 
     Close it to give the engine's memory back.
     """
@@ -20,6 +21,7 @@ class ChatModel:
     engine: ChatEngine
     template: Template
     sampling: Mapping[str, float] = field(default_factory=dict)
+    before_close: Callable[[], None] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -38,4 +40,6 @@ class ChatModel:
 
     def close(self) -> None:
         """Close the engine; idempotent."""
+        if self.before_close is not None:
+            self.before_close()
         self.engine.close()

@@ -43,6 +43,13 @@ class ChatEngine(Protocol):
     def residencies(self, paths: Sequence[Sequence[int]]) -> list[Residency]:
         """`residency` of several paths in one call."""
 
+    def residencies_along(self, spans: Sequence[Sequence[int]], parents: Sequence[int]) -> list[Residency]:
+        """`residency` of paths that share their beginnings: path i is path parents[i] (an earlier one, or -1 for none)
+        followed by spans[i]."""
+
+    def protect(self, paths: Sequence[Sequence[int]]) -> None:
+        """The paths whose KV should go last, the current one first. A hint."""
+
     def warm(self, ids: Sequence[int]) -> WarmHandle: ...
 
     def stats(self) -> EngineStats: ...

@@ -10,6 +10,7 @@ from functools import partial
 from treechat.chat.costs import costs_of
 from treechat.chat.events import ChatEvent, Cost, NodeAdded, ReplyFinished
 from treechat.chat.model import ChatModel
+from treechat.chat.protection import Protection
 from treechat.chat.protocol import Group, WarmHandle
 from treechat.chat.reply import Reply
 from treechat.chat.settings import Settings, sampling_record
@@ -41,6 +42,7 @@ class Chat(Structure):
         self.settings = settings or Settings()
         self._model: ChatModel | None = None
         self._spans: SpanBook | None = None
+        self._protection = Protection()
         self.model = model
 
     @classmethod
@@ -86,6 +88,25 @@ class Chat(Structure):
             return {}
         return costs_of(self._model, self._spans, self.tree, (i for i in node_ids if i in self.tree))
 
+    def protect(self, on_screen: Iterable[str] | None = None) -> None:
+        """Tell the engine whose KV should go last: the current path's, that of bookmarks and of the nodes in sight.
+
+        on_screen: None where the same nodes are in sight as the last time. Jumps and bookmarks tell it by themselves.
+        """
+        if on_screen is not None:
+            self._protection.look(self.tree, on_screen)
+        if self._model is not None and self._spans is not None:
+            self._model.engine.protect(self._protection.paths(self.tree, self._spans, self.current_id))
+
+    def jump(self, node_id: str) -> None:
+        super().jump(node_id)
+        self.protect()
+
+    def set_bookmark(self, node_id: str, bookmarked: bool) -> None:
+        super().set_bookmark(node_id, bookmarked)
+        self._protection.look(self.tree)
+        self.protect()
+
     def warm(self, node_id: str) -> WarmHandle | None:
         """Prefill the node's path ahead of need; None while no model is loaded."""
         if self._model is None or self._spans is None:
@@ -99,7 +120,7 @@ class Chat(Structure):
         assert self._spans is not None
         return self._spans.ensure(self.tree, self.tree.path(node_id))[-1]
 
-    def path_ids(self, node_id: str | None) -> list[int]:
+    def path_ids(self, node_id: str | None) -> Sequence[int]:
         """Token ids from the root to the node's end; none for None. Raises ModelError without a model."""
         self.ready_model()
         assert self._spans is not None

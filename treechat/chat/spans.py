@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
+from itertools import takewhile
 
 from treechat.chat.model import ChatModel
 from treechat.chat.template import Message
@@ -20,10 +22,12 @@ class SpanBook:
         self._store = store
         self._model = model
         self._spans: dict[str, Span] = {}
+        self._arrays: dict[str, array[int]] = {}
 
     def forget(self, node_id: str) -> None:
         """The span grew in the store: read it again when it is needed."""
         self._spans.pop(node_id, None)
+        self._arrays.pop(node_id, None)
 
     def known(self, path: Iterable[str]) -> dict[str, Span]:
         """The spans that exist, by node id."""
@@ -54,27 +58,32 @@ class SpanBook:
         """The missing nodes, and the system prompts that a first turn is rendered with."""
         return list({*missing, *(node_id for node_id in path if tree[node_id].role == "system")})
 
-    def ids(self, tree: Tree, path: list[str]) -> list[int]:
-        """Token ids of a path, its spans made as needed."""
-        return [token_id for span in self.ensure(tree, path) for token_id in span.ids]
+    def ids(self, tree: Tree, path: list[str]) -> array[int]:
+        """Token ids of a path, its spans made as needed. In an array: an engine reads it without a conversion."""
+        self.ensure(tree, path)
+        return self._joined(path)
 
-    def known_ids(self, path: list[str]) -> tuple[list[int], list[int]]:
-        """Token ids of the path's leading nodes whose spans exist, and for each node of the path the tokens up to its
-        end, those without a span estimated from the length of their text."""
-        known = self.known(path)
-        ids: list[int] = []
-        ends: list[int] = []
-        whole = True
-        missing = [node_id for node_id in path if node_id not in known]
-        texts = self._store.texts(missing) if missing else {}
-        end = 0
+    def known_ids(self, path: list[str]) -> array[int]:
+        """Token ids of the path's leading nodes whose spans exist."""
+        arrays = self.known_arrays(path)
+        return self._joined(list(takewhile(arrays.__contains__, path)))
+
+    def known_arrays(self, node_ids: Iterable[str]) -> dict[str, array[int]]:
+        """The token ids of the spans that exist, by node id."""
+        known = self.known(node_ids)
+        for node_id, span in known.items():
+            if node_id not in self._arrays:
+                self._arrays[node_id] = array("q", span.ids)
+        return {node_id: self._arrays[node_id] for node_id in known}
+
+    def estimated_lens(self, node_ids: list[str]) -> dict[str, int]:
+        """About how many tokens the texts of nodes without a span have."""
+        texts = self._store.texts(node_ids) if node_ids else {}
+        return {node_id: len(texts.get(node_id, "")) // _CHARACTERS_PER_TOKEN + 1 for node_id in node_ids}
+
+    def _joined(self, path: list[str]) -> array[int]:
+        arrays = self.known_arrays(path)
+        ids = array("q")
         for node_id in path:
-            if node_id in known:
-                end += len(known[node_id].ids)
-                if whole:
-                    ids.extend(known[node_id].ids)
-            else:
-                whole = False
-                end += len(texts.get(node_id, "")) // _CHARACTERS_PER_TOKEN + 1
-            ends.append(end)
-        return ids, ends
+            ids.extend(arrays[node_id])
+        return ids

@@ -29,6 +29,11 @@ def open_app(session: Session, conversation: str | None) -> None:
     def load_model(progress: Callable[[Progress], None]) -> ChatModel:
         from treechat.chat.loading import load_chat_model
 
-        return load_chat_model(session.model_spec, engine_config=engine_config(config), progress=progress)
+        return load_chat_model(
+            session.model_spec,
+            engine_config=engine_config(config),
+            progress=progress,
+            kv_disk_mb=config.kv_disk_mb,
+        )
 
     run_app(session.db_path, config=config, model_spec=session.model_spec, chat=conversation_id, load_model=load_model)

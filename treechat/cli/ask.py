@@ -96,7 +96,10 @@ def _load(session: Session, ctx: click.Context) -> Any:
 
     with Narrator() as narrator:
         model = loading.load_chat_model(
-            session.model_spec, engine_config=engine_config(session.config), progress=narrator
+            session.model_spec,
+            engine_config=engine_config(session.config),
+            progress=narrator,
+            kv_disk_mb=session.config.kv_disk_mb,
         )
     ctx.call_on_close(model.close)
     if model.is_text:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from textual.timer import Timer
 
+from treechat.chat.events import Cost
 from treechat.chat.protocol import WarmHandle
+from treechat.chat.session import Chat
 from treechat.config import Config
 from treechat.errors import GenerationError, TreechatError
 from treechat.tui.comparing import Comparing
@@ -108,7 +110,7 @@ class Warming(Comparing):
             return
         self._is_looking = True
         try:
-            costs = await asyncio.to_thread(chat.costs, ids)
+            costs = await asyncio.to_thread(_look_up, chat, ids)
         except (TreechatError, EngineError):
             # The window is closing, or the next look will say more; marks alone are no reason to disturb anyone.
             return
@@ -130,3 +132,9 @@ class Warming(Comparing):
     def draw_memory(self, stats: EngineStats) -> None:
         used = stats.slots_total - stats.slots_free
         self.status.memory = f"{stats.device}  ·  {used:,}/{stats.slots_total:,} slots"
+
+
+def _look_up(chat: Chat, ids: set[str]) -> dict[str, Cost]:
+    """The costs of what is in sight, whose KV is to go last."""
+    chat.protect(ids)
+    return chat.costs(ids)

@@ -90,6 +90,7 @@ class ScriptedEngine:
     gate: asyncio.Event | None = None
     error: str | None = None
     max_len: int = 10_000
+    protected: list[tuple[int, ...]] = field(default_factory=list)
 
     def _cached(self, ids: Sequence[int]) -> int:
         best = 0
@@ -145,6 +146,15 @@ class ScriptedEngine:
 
     def residencies(self, paths):
         return [self.residency(ids) for ids in paths]
+
+    def residencies_along(self, spans, parents):
+        paths: list[list[int]] = []
+        for span, parent in zip(spans, parents, strict=True):
+            paths.append([*(paths[parent] if parent >= 0 else ()), *span])
+        return [self.residency(ids) for ids in paths]
+
+    def protect(self, paths):
+        self.protected = [tuple(ids) for ids in paths]
 
     def warm(self, ids):
         self.seen.append(tuple(ids))

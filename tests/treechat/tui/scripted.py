@@ -64,6 +64,7 @@ class ScriptedEngine:
         self.warmed: list[tuple[int, ...]] = []
         self.cancelled_warms = 0
         self.is_closed = False
+        self.protected: list[tuple[int, ...]] = []
         self.logprob: Callable[[int], float] = lambda token_id: -0.1
 
     def _hit(self, ids: Sequence[int]) -> int:
@@ -118,6 +119,15 @@ class ScriptedEngine:
 
     def residencies(self, paths: Sequence[Sequence[int]]) -> list[Residency]:
         return [self.residency(ids) for ids in paths]
+
+    def residencies_along(self, spans: Sequence[Sequence[int]], parents: Sequence[int]) -> list[Residency]:
+        paths: list[list[int]] = []
+        for span, parent in zip(spans, parents, strict=True):
+            paths.append([*(paths[parent] if parent >= 0 else ()), *span])
+        return [self.residency(ids) for ids in paths]
+
+    def protect(self, paths: Sequence[Sequence[int]]) -> None:
+        self.protected = [tuple(ids) for ids in paths]
 
     def warm(self, ids: Sequence[int]) -> ScriptedEngine:
         self.warmed.append(tuple(ids))

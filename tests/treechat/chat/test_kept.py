@@ -1,0 +1,87 @@
+"""KV from one start to the next: a real engine of a tiny model finds what the last one kept."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from treechat.chat.kept import MAX_AGE_S, KVKeeper, kept_dir, remove_old
+from treechat.chat.model import ChatModel
+from treechat.chat.session import Chat
+from treechat.chat.settings import Settings
+from treechat.chat.template import Template
+from treechat_engine import Engine, EngineConfig
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TREECHAT_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def start(tokenizer) -> tuple[ChatModel, int]:
+    """A model as the app loads it, and the tokens that were found for it."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=2048, bos_token_id=None, eos_token_id=257,
+    )  # fmt: skip
+    engine = Engine(LlamaForCausalLM(config).float().eval(), EngineConfig(kv_tokens=2000, num_threads=1))
+    keeper = KVKeeper("tiny", 10_000_000)
+    found = keeper.find(engine)
+    return ChatModel("tiny", engine, Template(tokenizer), before_close=lambda: keeper.keep(engine)), found
+
+
+async def test_the_next_start_goes_on_from_what_was_computed(store, tokenizer_with):
+    settings = Settings(max_tokens=5, temperature=0.0)
+    model, found = start(tokenizer_with())
+    assert found == 0
+    chat = Chat.new(store, settings, model)
+    async for _ in chat.send("Hello, which way is it to the sea?"):
+        pass
+    reply = chat.current_id
+    model.close()
+    model.close()
+    model, found = start(tokenizer_with())
+    chat = Chat.open(store, chat.conversation_id, settings, model)
+    cost = chat.cost(reply)
+    assert found > 0
+    assert (cost.restored, cost.computed, cost.mark) == (found, 1, "◐")
+    async for _ in chat.send("And back?"):
+        pass
+    turn = chat.turn(chat.current_id)
+    assert turn.restored_tokens == found
+    assert turn.cached_tokens == 0
+    model.close()
+
+
+def test_models_have_a_directory_each_whatever_their_name(cache):
+    names = ("org/model", "org-model", "/home/me/model", "../../x", "", "長" * 100, "a" * 300)
+    directories = [kept_dir(name) for name in names]
+    assert len(set(directories)) == len(names)
+    assert all(directory.parent == cache / "kv" for directory in directories)
+
+
+def test_what_was_not_used_for_long_is_removed_but_for_the_current_model(tmp_path):
+    for name in ("old", "current", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.safetensors").touch()
+    then = time.time() - MAX_AGE_S - 1
+    for name in ("old", "current"):
+        os.utime(tmp_path / name, (then, then))
+    remove_old(tmp_path, tmp_path / "current")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["current", "new"]
+
+
+def test_a_directory_that_cannot_be_written_is_no_reason_to_fail(cache, tokenizer_with, caplog):
+    model, _ = start(tokenizer_with())
+    cache.mkdir()
+    (cache / "kv").write_text("in the way")
+    with caplog.at_level(logging.WARNING):
+        model.close()
+    assert "KV is not kept" in caplog.text

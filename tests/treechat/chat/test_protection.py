@@ -1,0 +1,75 @@
+"""The engine is told whose KV to keep: the current path, bookmarks, what is in sight."""
+
+from __future__ import annotations
+
+from treechat.chat.costs import with_ancestors
+from treechat.chat.protection import MAX_PATHS, leaves_of
+from treechat.chat.session import Chat
+
+
+async def sent(chat: Chat, text: str, **options) -> str:
+    """Sends and waits for the reply; returns its node's id."""
+    async for _ in chat.send(text, **options):
+        pass
+    return chat.current_id
+
+
+async def test_a_jump_protects_the_path_that_is_current_then(store, model, engine):
+    chat = Chat.new(store, model=model)
+    first = await sent(chat, "one")
+    await sent(chat, "two")
+    chat.jump(first)
+    assert engine.protected == [tuple(chat.path_ids(first))]
+
+
+async def test_bookmarks_and_what_is_in_sight_come_after_the_current_path(store, model, engine):
+    chat = Chat.new(store, model=model)
+    first = await sent(chat, "one")
+    second = await sent(chat, "two")
+    third = await sent(chat, "three", parent_id=first)
+    chat.set_bookmark(second, True)
+    assert engine.protected == [tuple(chat.path_ids(node_id)) for node_id in (third, second)]
+    chat.set_bookmark(second, False)
+    chat.protect([first, second])
+    assert engine.protected == [tuple(chat.path_ids(node_id)) for node_id in (third, second)]
+    chat.jump(first)
+    assert engine.protected == [tuple(chat.path_ids(node_id)) for node_id in (first, second)]
+
+
+async def test_no_more_paths_are_protected_than_mean_something(store, model, engine):
+    chat = Chat.new(store, model=model)
+    root = await sent(chat, "one")
+    leaves = [chat.add("user", str(i), root).id for i in range(MAX_PATHS + 9)]
+    for node_id in leaves:
+        chat.path_ids(node_id)
+    chat.protect(leaves)
+    assert len(engine.protected) == MAX_PATHS
+
+
+def test_without_a_model_nothing_is_told(store):
+    chat = Chat.new(store)
+    chat.add("user", "hello", None)
+    chat.protect([chat.current_id])
+
+
+async def test_of_nodes_on_one_path_the_last_stands_for_all(store, model):
+    chat = Chat.new(store, model=model)
+    first = await sent(chat, "one")
+    second = await sent(chat, "two")
+    third = await sent(chat, "three", parent_id=first)
+    assert leaves_of(chat.tree, [first, third, second, third]) == [third, second]
+    order = with_ancestors(chat.tree, [third, second])
+    assert sorted(order) == sorted(chat.tree.nodes)
+    assert all(order.index(n.parent_id) < order.index(n.id) for n in chat.tree.nodes.values() if n.parent_id)
+
+
+async def test_costs_below_a_node_without_tokens_are_those_above_it_and_an_estimate(store, model, engine):
+    chat = Chat.new(store, model=model)
+    first = await sent(chat, "one")
+    untold = chat.add("user", "x" * 40, first).id
+    below = chat.add("assistant", "y" * 40, untold).id
+    costs = chat.costs([below])
+    num_first = len(chat.path_ids(first))
+    assert costs[first].computed <= 1
+    assert costs[untold].reused == costs[below].reused == costs[first].reused
+    assert costs[below].computed == num_first - costs[first].reused + 22

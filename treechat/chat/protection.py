@@ -1,0 +1,38 @@
+"""Which KV an engine should let go last: that of the current path, of bookmarks, and of what is in sight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from treechat.chat.costs import with_ancestors
+from treechat.chat.spans import SpanBook
+from treechat.tree import Tree
+
+MAX_PATHS = 64
+"""More would keep nothing in particular."""
+
+
+class Protection:
+    """Bookmarks are looked for when one is set and when the window says what is in sight, not at each jump."""
+
+    def __init__(self) -> None:
+        self._on_screen: list[str] = []
+        self._bookmarks: list[str] = []
+
+    def look(self, tree: Tree, on_screen: Iterable[str] | None = None) -> None:
+        """Take over what is bookmarked by now, and what is in sight where that is told."""
+        self._bookmarks = [node.id for node in list(tree.nodes.values()) if node.bookmarked][-MAX_PATHS:]
+        self._on_screen = self._on_screen if on_screen is None else list(on_screen)
+
+    def paths(self, tree: Tree, spans: SpanBook, current_id: str | None) -> list[Sequence[int]]:
+        """Token ids of the paths, the current one first, as far as their spans exist."""
+        kept = leaves_of(tree, [i for i in (*self._bookmarks, *self._on_screen) if i in tree])
+        chosen = [*([] if current_id is None else [current_id]), *kept][:MAX_PATHS]
+        paths = [spans.known_ids(tree.path(node_id)) for node_id in chosen]
+        return [ids for ids in paths if ids]
+
+
+def leaves_of(tree: Tree, node_ids: Sequence[str]) -> list[str]:
+    """Those of the nodes that lie above none of the others, in their order, once each."""
+    above = {tree[node_id].parent_id for node_id in with_ancestors(tree, node_ids)}
+    return [node_id for node_id in dict.fromkeys(node_ids) if node_id not in above]
