@@ -15,8 +15,8 @@ from treechat_engine.runner import ModelRunner, Work
 # Pieces of a prompt that the forwards are compared on: a chunk, a token, a longer chunk, two tokens by themselves.
 _CUTS = (0, 5, 6, 30, 31, 32)
 # Largest difference of a logit, as a share of the largest logit, which counts as 10 at least: 1e-4 in float32 where
-# logits are small. In the default model logits reach 29; transformers' float32 forward is 2e-4 from its float64 one, and
-# ours 1e-4 from it. A gelu of the other kind or a wrong eps make a hundred times more.
+# logits are small. In the default model logits reach 29; transformers' float32 forward is 2e-4 from its float64 one,
+# ours 1e-4 from the first. A gelu of the other kind or a wrong eps make a hundred times more.
 _SHARES = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 _LEAST_SCALE = 10.0
 

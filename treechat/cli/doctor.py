@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from treechat import __version__
-from treechat.cli.context import Session, db_option, json_option, pass_session
+from treechat.cli.context import Session, db_option, json_option, model_option, pass_session
 from treechat.cli.output import print_json, size
 from treechat.errors import TreechatError
 
@@ -21,16 +21,21 @@ _PACKAGES = ("torch", "transformers", "textual", "sqlite-utils", "click", "trito
 LOW_DISK_BYTES = 1_000_000_000
 """The default model takes about half of this."""
 
+_KV_TOKENS = 256
+"""Enough for the checks at load time."""
+
 
 @click.command()
 @db_option
+@model_option
 @json_option
 @pass_session
 @click.pass_context
 def doctor(ctx: click.Context, session: Session, as_json: bool) -> None:
     """Check this machine and the database.
 
-    Versions, device, database, models, disk and terminal. The exit status is 1 if something is wrong.
+    Versions, device, database, models, disk and terminal; with -m, which forward that model runs and why, for which it
+    is loaded. The exit status is 1 if something is wrong.
     """
     problems: list[str] = []
     facts: dict[str, Any] = {
@@ -45,6 +50,8 @@ def doctor(ctx: click.Context, session: Session, as_json: bool) -> None:
         "disk": _disk(problems),
         "terminal": _terminal(),
     }
+    if session.model is not None:
+        facts["forward"] = _forward(session.model, problems)
     if as_json:
         print_json(facts | {"problems": problems})
     else:
@@ -108,6 +115,21 @@ def _models(problems: list[str]) -> dict[str, Any]:
         problems.append(str(error))
         found = []
     return {"path": str(cache_dir()), "installed": [model.name for model in found]}
+
+
+def _forward(spec: str, problems: list[str]) -> dict[str, str]:
+    """The fused forward or that of transformers, and the reason."""
+    from treechat.chat.loading import load_chat_model
+    from treechat_engine import EngineConfig
+
+    try:
+        model = load_chat_model(spec, engine_config=EngineConfig(kv_tokens=_KV_TOKENS))
+    except TreechatError as error:
+        problems.append(str(error))
+        return {}
+    stats = model.engine.stats()
+    model.close()
+    return {"name": stats.forward, "reason": stats.forward_reason}
 
 
 def _disk(problems: list[str]) -> dict[str, str]:

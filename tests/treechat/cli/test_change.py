@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from treechat.config import Config
 
 
@@ -69,6 +71,13 @@ def test_doctor_finds_nothing_wrong_here(cli, trip):
     assert found["database"]["conversations"] == 1
     assert found["packages"]["torch"]
     assert "All is well." in cli("doctor").stdout
+
+
+@pytest.mark.model
+def test_doctor_says_which_forward_a_model_runs_and_why(cli, default_model):
+    found = cli.json("doctor", "-m", str(default_model.path))
+    assert found["forward"]["name"] == "fused"
+    assert "computes the same" in found["forward"]["reason"]
 
 
 def test_models_lists_none_before_the_first_fetch_and_rm_names_what_is_unknown(cli):
