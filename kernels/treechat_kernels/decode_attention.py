@@ -93,9 +93,7 @@ def run_splits(
     dim, v_dim = q.shape[2], v_pool.shape[2]
     assert q.stride(2) == k_pool.stride(2) == v_pool.stride(2) == 1, "the head dimension must be contiguous"
     num_rows = paths.num * group if shared_splits else group
-    # Larger tiles spill registers: see `tests/bench/aot.py`.
-    most_rows = 16 if q.dtype == torch.float32 else 64 if block_dim(dim) <= 64 else 32
-    block_m = min(most_rows, max(16, triton.next_power_of_2(num_rows)))
+    block_m, block_n, num_warps = _tile(num_rows, block_dim(max(dim, v_dim)), q.dtype)
     num_splits = shared_splits or parts[1].shape[2] - first_split
     if sliding_window is not None and not shared_splits:
         num_splits = min(num_splits, triton.cdiv(sliding_window, SPLIT_LEN) + 1)
@@ -103,15 +101,26 @@ def run_splits(
     grid = (tiles if shared_splits else tiles * paths.num, k_pool.shape[1], num_splits)
     if num_splits == 0:
         return
-    wide = q.dtype == torch.float32 or block_dim(dim) > 128
     split_kernel[grid](
         parts[0], parts[1], q, k_pool, v_pool, slots, layout.kv_starts, layout.q_starts, paths.indices,
         paths.num, parts[1].shape[2], first_split, scaling, softcap or 1.0, sliding_window or 0,
         q.stride(0), q.stride(1), k_pool.stride(0), k_pool.stride(1), v_pool.stride(0), v_pool.stride(1), q.shape[1],
-        GROUP=group, D=dim, DV=v_dim, BD=block_dim(dim), BDV=block_dim(v_dim), BM=block_m, BN=32 if wide else 64,
+        GROUP=group, D=dim, DV=v_dim, BD=block_dim(dim), BDV=block_dim(v_dim), BM=block_m, BN=block_n,
         SPLIT=SPLIT_LEN, WINDOW=sliding_window is not None, SOFTCAP=softcap is not None, SHARED=shared_splits > 0,
-        PRECISION=precision(q.dtype), num_warps=8 if block_m > 16 else 4, num_stages=2,
+        PRECISION=precision(q.dtype), num_warps=num_warps, num_stages=2,
+        # Left alone, ptxas stops at 128 registers here and spills a few bytes to fit one more block.
+        maxnreg=168 if block_m == 32 and num_warps == 4 else None,
     )  # fmt: skip
+
+
+def _tile(num_rows: int, padded_dim: int, dtype: torch.dtype) -> tuple[int, int, int]:
+    """Rows, keys and warps of a tile. Larger tiles or other warps spill registers somewhere: `tests/bench/aot.py`."""
+    if dtype == torch.float32:
+        return 16, 32 if padded_dim <= 64 else 16, 4
+    rows = max(16, triton.next_power_of_2(num_rows))
+    if padded_dim > 64:
+        return min(32, rows), 32, 4
+    return min(64, rows), 64, 4 if rows == 16 else 8
 
 
 def merge_splits(

@@ -60,7 +60,7 @@ def extend_paths(
     assert q.stride(2) == k_pool.stride(2) == v_pool.stride(2) == 1, "the head dimension must be contiguous"
     group = q.shape[1] // k_pool.shape[1]
     dim, v_dim = q.shape[2], v_pool.shape[2]
-    block_m, block_n, num_warps = _tile(block_dim(dim), q.dtype)
+    block_m, block_n, num_warps = _tile(block_dim(max(dim, v_dim)), q.dtype)
     grid = (triton.cdiv(paths.max_q_len * group, block_m), k_pool.shape[1], paths.num)
     extend_kernel[grid](
         out, q, k_pool, v_pool, slots, layout.kv_starts, layout.q_starts, paths.indices,
@@ -74,9 +74,9 @@ def extend_paths(
 
 
 def _tile(padded_dim: int, dtype: torch.dtype) -> tuple[int, int, int]:
-    """Rows, keys and warps of a tile. Larger tiles or fewer warps spill registers somewhere: `bench/aot.py`."""
+    """Rows, keys and warps of a tile. Larger tiles or fewer warps spill registers somewhere: `tests/bench/aot.py`."""
     if dtype == torch.float32:
-        return (32, 32, 4) if padded_dim <= 64 else (16, 32, 4 if padded_dim <= 128 else 8)
+        return (32, 32, 4) if padded_dim <= 64 else (16, 16, 4 if padded_dim <= 128 else 8)
     if padded_dim > 128:
         return 64, 32, 8
     return (64, 64, 8) if padded_dim > 64 else (64, 32, 4)
