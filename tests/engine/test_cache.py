@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from treechat_engine.cache import KVCache, Lease
+from treechat_engine.keeping import load_kv, save_kv
 from treechat_engine.slots import SlotPool, runs_of
 
 
@@ -59,11 +63,11 @@ class Request:
 class CacheAgainstPrefixes(RuleBasedStateMachine):
     """Requests of a small alphabet in a small pool: they share, duplicate, run out of slots, stop at any point."""
 
-    num_host_slots = 0
+    num_slots, num_host_slots = 40, 0
 
     def __init__(self) -> None:
         super().__init__()
-        self.cache = make_cache(40, host_slots=self.num_host_slots, pays=lambda _host, _disk: self.restores)
+        self.cache = make_cache(self.num_slots, host_slots=self.num_host_slots, pays=lambda _host, _disk: self.restores)
         self.restores = True
         self.requests: list[Request] = []
 
@@ -122,6 +126,10 @@ class CacheAgainstPrefixes(RuleBasedStateMachine):
     def find_that_restoring_pays_or_not(self, restores: bool) -> None:
         self.restores = restores
 
+    @rule(paths=st.lists(st.lists(st.integers(0, 1), max_size=8), max_size=3))
+    def protect(self, paths: list[list[int]]) -> None:
+        self.cache.protect(paths)
+
     def compute(self, request: Request, end: int) -> None:
         lease, cache = request.lease, self.cache
         missing = end - len(lease.slots)
@@ -161,7 +169,35 @@ class CacheAgainstPrefixes(RuleBasedStateMachine):
 class HostTierAgainstPrefixes(CacheAgainstPrefixes):
     """The same with a host tier too small for all: what comes back is what went, freed rows are poisoned in both."""
 
-    num_host_slots = 24
+    num_slots, num_host_slots = 24, 24
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory()
+
+    @rule(ids=st.lists(st.integers(0, 1), min_size=6, max_size=14), n=st.integers(4, 24))
+    def run_and_evict(self, ids: list[int], n: int) -> None:
+        self.start(ids)
+        request = self.requests.pop()
+        self.compute(request, len(ids))
+        self.commit(request)
+        self.cache.release(request.lease)
+        self.evict(n)
+
+    @precondition(lambda self: not self.requests)
+    @rule(share=st.sampled_from([0.5, 1.0]))
+    def restart(self, share: float) -> None:
+        """What a cache leaves on disk is all that the next one starts with."""
+        total, directory = self.cache.tree.num_in_all, Path(self.directory.name)
+        kept = save_kv(self.cache, nullcontext(), directory, "model", int(share * total) * 8)
+        self.cache.check()
+        self.cache = make_cache(self.num_slots, host_slots=self.num_host_slots, pays=lambda _host, _disk: self.restores)
+        assert load_kv(self.cache, nullcontext(), directory, "model").notes == []
+        assert self.cache.tree.num_in_all == kept.num_tokens == int(share * total)
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.directory.cleanup()
 
 
 CacheAgainstPrefixes.TestCase.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
