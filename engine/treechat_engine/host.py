@@ -31,7 +31,7 @@ class Rows:
         self.device = self._layers[0].device
         self.width = sum(rows[0].numel() for rows in self._layers)
         # One launch for all layers where they are alike.
-        self._is_one_launch = self.device.type == "cuda" and len({rows.shape for rows in self._layers}) == 1
+        self._is_one_launch = dispatch.uses_tables(self.device) and len({rows.shape for rows in self._layers}) == 1
 
     def gather(self, slots: Ints) -> torch.Tensor:
         """A new tensor on the pool's device."""

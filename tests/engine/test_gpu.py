@@ -38,3 +38,21 @@ def test_bfloat16_agrees_with_itself_whether_computed_or_reused(models, prompt):
         (reused,) = engine.generate([ids], one)
         assert reused.usage.cached_tokens > 0
         assert computed.logprobs[0] == pytest.approx(reused.logprobs[0], abs=0.05)
+
+
+def test_what_went_to_pinned_memory_comes_back_and_replies_are_the_same(models, greedy, prompt, tmp_path):
+    config = EngineConfig(device="cuda", dtype="float32", kv_tokens=80, host_tokens=200, prefill_chunk=16)
+    with Engine(models("llama"), config, poison=True) as engine:
+        assert engine.cache.lower.host.rows.is_pinned()
+        engine.cache._pays = None
+        first, second = prompt(50), prompt(50, seed=1)
+        for ids, restores in ((first, False), (second, False), (first, True), (second, True)):
+            (done,) = engine.generate([ids], GREEDY)
+            assert list(done.token_ids) == greedy("llama", ids, 12)
+            assert (done.usage.restored_tokens > 0) == restores
+        kept = engine.save_kv(tmp_path)
+        engine.clear_cache()
+        assert engine.load_kv(tmp_path).num_tokens == kept.num_tokens
+        (done,) = engine.generate([second], GREEDY)
+        assert list(done.token_ids) == greedy("llama", second, 12)
+        assert done.usage.restored_tokens == 49

@@ -44,6 +44,20 @@ def test_rows_go_to_the_host_and_back_into_other_slots_unchanged(slots) -> None:
     assert host.num_free == 40
 
 
+def test_one_launch_for_all_layers_moves_the_same_rows_as_a_copy_for_each() -> None:
+    shapes = [(2, 3, 3)] * 2
+    pool, other = (SlotPool(16, shapes, torch.float32, "cpu") for _ in range(2))
+    for layer, rows in enumerate((*pool.k, *pool.v)):
+        rows.copy_(torch.arange(rows.numel(), dtype=torch.float32).view(rows.shape) + 1000 * layer)
+    by_layer, at_once, target = Rows(pool), Rows(pool), Rows(other)
+    at_once._is_one_launch = target._is_one_launch = True
+    slots = array("q", [3, 4, 5, 9, 1])
+    assert by_layer.gather(slots).equal(at_once.gather(slots))
+    target.scatter(slots, by_layer.gather(slots))
+    for mine, theirs in zip((*pool.k, *pool.v), (*other.k, *other.v), strict=True):
+        assert mine[slots.tolist()].equal(theirs[slots.tolist()])
+
+
 def test_the_check_of_the_host_pool_notices_a_free_row_that_was_written() -> None:
     host = HostPool(Rows(filled_pool()), 8, poison=True)
     host.rows[3].zero_()
