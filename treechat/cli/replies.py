@@ -94,11 +94,11 @@ def _json(chat: Chat, finished: list[ReplyFinished]) -> dict[str, Any]:
 
 def _node_json(chat: Chat, event: ReplyFinished) -> dict[str, Any]:
     turn = event.turn
-    names = ("prompt_tokens", "cached_tokens", "computed_tokens", "completion_tokens", "ttft_s", "total_s")
+    counts = ("prompt_tokens", "cached_tokens", "restored_tokens", "computed_tokens", "completion_tokens")
     return {
         "id": event.node.id,
         "parent": event.node.parent_id,
         "text": chat.text(event.node.id),
         "finish_reason": turn.finish_reason,
-        "usage": {name: getattr(turn, name) for name in names},
+        "usage": {name: getattr(turn, name) for name in (*counts, "ttft_s", "total_s")},
     }

@@ -24,13 +24,16 @@ def test_ask_json_has_exactly_these_keys_and_going_on_reuses_the_path(cli, tiny_
     [node] = first["nodes"]
     assert set(node) == {"id", "parent", "text", "finish_reason", "usage"}
     assert set(node["usage"]) == {
-        "prompt_tokens", "cached_tokens", "computed_tokens", "completion_tokens", "ttft_s", "total_s",
+        "prompt_tokens", "cached_tokens", "restored_tokens", "computed_tokens", "completion_tokens", "ttft_s",
+        "total_s",
     }  # fmt: skip
     assert (node["finish_reason"], node["usage"]["completion_tokens"]) == ("length", 4)
     second = cli.json(*common, "-c", node["id"], "-n", "3", "More")
     assert second["conversation"] == first["conversation"]
     assert len({one["id"] for one in second["nodes"]}) == 3
     assert len({one["parent"] for one in second["nodes"]}) == 1
+    # The last sampled token has no KV; all else was kept on disk by the command before.
+    assert second["nodes"][0]["usage"]["restored_tokens"] == node["usage"]["prompt_tokens"] + 3
     computed = [one["usage"]["computed_tokens"] for one in second["nodes"]]
     assert computed[0] > 1 and max(computed[1:]) <= 1
     assert [line["role"] for line in cli.json("log")] == ["system", "user", "assistant", "user", "assistant"]
