@@ -5,12 +5,23 @@ Scores are kept in units of log 2, since the hardware has exp2. A row that has s
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 
 # The interpreter multiplies the bits of bfloat16 matrices as integers.
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+
+
+class Tile(NamedTuple):
+    """How a launch is cut. max_registers: None is ptxas's choice, which may spill a few bytes to fit one more block."""
+
+    rows: int
+    keys: int
+    num_warps: int
+    max_registers: int | None = None
 
 
 def block_dim(dim: int) -> int:

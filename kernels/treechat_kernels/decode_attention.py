@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from treechat_kernels.blocks import attend_block, block_dim, precision
+from treechat_kernels.blocks import Tile, attend_block, block_dim, precision
 from treechat_kernels.layout import SPLIT_LEN, Layout, Paths
 
 
@@ -93,11 +93,11 @@ def run_splits(
     dim, v_dim = q.shape[2], v_pool.shape[2]
     assert q.stride(2) == k_pool.stride(2) == v_pool.stride(2) == 1, "the head dimension must be contiguous"
     num_rows = paths.num * group if shared_splits else group
-    block_m, block_n, num_warps = _tile(num_rows, block_dim(max(dim, v_dim)), q.dtype)
+    tile = _tile(num_rows, block_dim(max(dim, v_dim)), q.dtype)
     num_splits = shared_splits or parts[1].shape[2] - first_split
     if sliding_window is not None and not shared_splits:
         num_splits = min(num_splits, triton.cdiv(sliding_window, SPLIT_LEN) + 1)
-    tiles = triton.cdiv(num_rows, block_m)
+    tiles = triton.cdiv(num_rows, tile.rows)
     grid = (tiles if shared_splits else tiles * paths.num, k_pool.shape[1], num_splits)
     if num_splits == 0:
         return
@@ -105,22 +105,21 @@ def run_splits(
         parts[0], parts[1], q, k_pool, v_pool, slots, layout.kv_starts, layout.q_starts, paths.indices,
         paths.num, parts[1].shape[2], first_split, scaling, softcap or 1.0, sliding_window or 0,
         q.stride(0), q.stride(1), k_pool.stride(0), k_pool.stride(1), v_pool.stride(0), v_pool.stride(1), q.shape[1],
-        GROUP=group, D=dim, DV=v_dim, BD=block_dim(dim), BDV=block_dim(v_dim), BM=block_m, BN=block_n,
+        GROUP=group, D=dim, DV=v_dim, BD=block_dim(dim), BDV=block_dim(v_dim), BM=tile.rows, BN=tile.keys,
         SPLIT=SPLIT_LEN, WINDOW=sliding_window is not None, SOFTCAP=softcap is not None, SHARED=shared_splits > 0,
-        PRECISION=precision(q.dtype), num_warps=num_warps, num_stages=2,
-        # Left alone, ptxas stops at 128 registers here and spills a few bytes to fit one more block.
-        maxnreg=168 if block_m == 32 and num_warps == 4 else None,
+        PRECISION=precision(q.dtype), num_warps=tile.num_warps, num_stages=2,
+        maxnreg=tile.max_registers,
     )  # fmt: skip
 
 
-def _tile(num_rows: int, padded_dim: int, dtype: torch.dtype) -> tuple[int, int, int]:
-    """Rows, keys and warps of a tile. Larger tiles or other warps spill registers somewhere: `tests/bench/aot.py`."""
+def _tile(num_rows: int, padded_dim: int, dtype: torch.dtype) -> Tile:
+    """The largest tile that spills registers on none of the chips of `tests/bench/aot.py`."""
     if dtype == torch.float32:
-        return 16, 32 if padded_dim <= 64 else 16, 4
+        return Tile(16, 32, 4) if padded_dim <= 64 else Tile(16, 16, 4, 160)
     rows = max(16, triton.next_power_of_2(num_rows))
     if padded_dim > 64:
-        return min(32, rows), 32, 4
-    return min(64, rows), 64, 4 if rows == 16 else 8
+        return Tile(16, 32, 4) if rows == 16 else Tile(32, 32, 4, 224)
+    return Tile(min(64, rows), 64, 4 if rows == 16 else 8)
 
 
 def merge_splits(

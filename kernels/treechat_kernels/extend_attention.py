@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from treechat_kernels.blocks import attend_block, block_dim, precision
+from treechat_kernels.blocks import Tile, attend_block, block_dim, precision
 from treechat_kernels.layout import Layout, Paths
 
 
@@ -60,26 +60,26 @@ def extend_paths(
     assert q.stride(2) == k_pool.stride(2) == v_pool.stride(2) == 1, "the head dimension must be contiguous"
     group = q.shape[1] // k_pool.shape[1]
     dim, v_dim = q.shape[2], v_pool.shape[2]
-    block_m, block_n, num_warps = _tile(block_dim(max(dim, v_dim)), q.dtype)
-    grid = (triton.cdiv(paths.max_q_len * group, block_m), k_pool.shape[1], paths.num)
+    tile = _tile(block_dim(max(dim, v_dim)), q.dtype)
+    grid = (triton.cdiv(paths.max_q_len * group, tile.rows), k_pool.shape[1], paths.num)
     extend_kernel[grid](
         out, q, k_pool, v_pool, slots, layout.kv_starts, layout.q_starts, paths.indices,
         sinks if sinks is not None else q, scaling, softcap or 1.0, sliding_window or 0,
         q.stride(0), q.stride(1), k_pool.stride(0), k_pool.stride(1), v_pool.stride(0), v_pool.stride(1),
         out.stride(0), out.stride(1),
-        GROUP=group, D=dim, DV=v_dim, BD=block_dim(dim), BDV=block_dim(v_dim), BM=block_m, BN=block_n,
+        GROUP=group, D=dim, DV=v_dim, BD=block_dim(dim), BDV=block_dim(v_dim), BM=tile.rows, BN=tile.keys,
         WINDOW=sliding_window is not None, SOFTCAP=softcap is not None, SINKS=sinks is not None,
-        PRECISION=precision(q.dtype), num_warps=num_warps, num_stages=2,
+        PRECISION=precision(q.dtype), num_warps=tile.num_warps, num_stages=2,
     )  # fmt: skip
 
 
-def _tile(padded_dim: int, dtype: torch.dtype) -> tuple[int, int, int]:
-    """Rows, keys and warps of a tile. Larger tiles or fewer warps spill registers somewhere: `tests/bench/aot.py`."""
+def _tile(padded_dim: int, dtype: torch.dtype) -> Tile:
+    """The largest tile that spills registers on none of the chips of `tests/bench/aot.py`."""
     if dtype == torch.float32:
-        return (32, 32, 4) if padded_dim <= 64 else (16, 16, 4 if padded_dim <= 128 else 8)
+        return Tile(32, 32, 4) if padded_dim <= 64 else Tile(16, 16, 8)
     if padded_dim > 128:
-        return 64, 32, 8
-    return (64, 64, 8) if padded_dim > 64 else (64, 32, 4)
+        return Tile(64, 32, 8)
+    return Tile(64, 64, 8) if padded_dim > 64 else Tile(64, 32, 4)
 
 
 @triton.jit
