@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from treechat.chat.costs import costs_of
 from treechat.chat.events import Cost
@@ -59,6 +59,19 @@ class Computed(Structure):
             self._protection.look(self.tree, on_screen)
         if self._model is not None and self._spans is not None:
             self._model.engine.protect(self._protection.paths(self.tree, self._spans, self.current_id))
+
+    @property
+    def protected(self) -> Collection[str]:
+        """Ids of the nodes that `set_protected` named."""
+        return self._protection.chosen.keys()
+
+    def set_protected(self, node_id: str, protected: bool) -> None:
+        """Have the engine keep the path to the node longer than others, in this window and while it lasts."""
+        if protected:
+            self._protection.chosen[node_id] = None
+        else:
+            self._protection.chosen.pop(node_id, None)
+        self.protect()
 
     def jump(self, node_id: str) -> None:
         super().jump(node_id)

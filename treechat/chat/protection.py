@@ -1,4 +1,4 @@
-"""Which KV an engine should let go last: that of the current path, of bookmarks, and of what is in sight."""
+"""Whose KV an engine should let go last: the current path's, of protected nodes, of bookmarks, of what is in sight."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ class Protection:
     """Bookmarks are looked for when one is set and when the window says what is in sight, not at each jump."""
 
     def __init__(self) -> None:
+        self.chosen: dict[str, None] = {}
+        """Ids of the nodes that the user protects, in this window and while it lasts."""
         self._on_screen: list[str] = []
         self._bookmarks: list[str] = []
 
@@ -26,7 +28,7 @@ class Protection:
 
     def paths(self, tree: Tree, spans: SpanBook, current_id: str | None) -> list[Sequence[int]]:
         """Token ids of the paths, the current one first, as far as their spans exist."""
-        kept = leaves_of(tree, [i for i in (*self._bookmarks, *self._on_screen) if i in tree])
+        kept = leaves_of(tree, [i for i in (*self.chosen, *self._bookmarks, *self._on_screen) if i in tree])
         chosen = [*([] if current_id is None else [current_id]), *kept][:MAX_PATHS]
         paths = [spans.known_ids(tree.path(node_id)) for node_id in chosen]
         return [ids for ids in paths if ids]

@@ -70,6 +70,7 @@ DOING = (
     Key("do.details", "D", "app.details", "Details", "Model, seed, sampling, tokens and times of this message"),
     Key("do.export", "x", "app.export", "Export Markdown", "Write this branch to a file in the working directory"),
     Key("do.warm", "w", "app.warm", "Warm", "Compute this branch's KV now, at the lowest priority"),
+    Key("do.protect", "p", "app.protect", "Protect", "Keep this branch's KV longer than others (◆); again lets it go"),
     Key("pane.help", "question_mark", "app.help", "Help", "All keys", in_palette=False),
     Key("pane.composer", "i", "app.compose_text", "Write", "To the composer", in_palette=False),
 )

@@ -15,8 +15,8 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from treechat.chat.computed import Computed
 from treechat.chat.events import Cost
-from treechat.chat.structure import Structure
 from treechat.tree import Node
 from treechat.tui.bindings import PANE_BINDINGS
 from treechat.tui.component_styles import ComponentStyles
@@ -66,7 +66,7 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.chat: Structure | None = None
+        self.chat: Computed | None = None
         self.runs: Layout | None = None
         self.cursor_id: str | None = None
         self.folded: set[str] = set()
@@ -83,7 +83,7 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
 
     # What is shown
 
-    def show(self, chat: Structure) -> None:
+    def show(self, chat: Computed) -> None:
         """Take over a conversation; folds and hoist belong to the one before."""
         self.chat = chat
         self.folded, self.opened, self.hoisted_id, self._key = set(), set(), None, None
@@ -205,7 +205,9 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
         title, style = self._title(row)
         title = one_line(title)
         used = min(cell_len(title), max(room - cell_len(here), 0))
-        is_marked = any(node.bookmarked for node in self._ends(row))
+        is_bookmarked = any(node.bookmarked for node in self._ends(row))
+        is_protected = any(node.id in self.chat.protected for node in self._ends(row))
+        sign = "★" if is_bookmarked else "◆" if is_protected else " "
         return [
             Segment(lead, self.styled("guide")),
             Segment(f"{mark} ", self.styled("mark" if mark in "●◐" else "cold")),
@@ -213,7 +215,7 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
             Segment(here, self.styled("here")),
             Segment(" " * max(room - used - cell_len(here), 0)),
             Segment(f"  {figures}", self.styled("figures")),
-            Segment(" ★ " if is_marked else "   ", self.styled("star")),
+            Segment(f" {sign} ", self.styled("star")),
         ]
 
     def _ends(self, row: Row) -> tuple[Node, Node]:

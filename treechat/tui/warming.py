@@ -60,6 +60,14 @@ class Warming(Comparing):
         if cost.mark != "●" and not self.chat.streaming and self._warm is None:
             self.action_warm()
 
+    def action_protect(self) -> None:
+        if (node_id := self.cursor_id) is None:
+            return
+        protected = node_id not in self.chat.protected
+        self.chat.set_protected(node_id, protected)
+        self.tree_pane.refresh()
+        self.say("This branch is let go last" if protected else "Protected no longer")
+
     def action_warm(self) -> None:
         node_id = self.cursor_id
         if self.chat.model is None:

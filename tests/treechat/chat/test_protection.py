@@ -46,6 +46,20 @@ async def test_no_more_paths_are_protected_than_mean_something(store, model, eng
     assert len(engine.protected) == MAX_PATHS
 
 
+async def test_what_the_user_protects_comes_right_after_the_current_path(store, model, engine):
+    chat = Chat.new(store, model=model)
+    first = await sent(chat, "one")
+    second = await sent(chat, "two")
+    third = await sent(chat, "three", parent_id=first)
+    chat.set_bookmark(third, True)
+    chat.set_protected(second, True)
+    chat.jump(first)
+    assert engine.protected == [tuple(chat.path_ids(node_id)) for node_id in (first, second, third)]
+    chat.set_protected(second, False)
+    assert not chat.protected
+    assert engine.protected == [tuple(chat.path_ids(node_id)) for node_id in (first, third)]
+
+
 def test_without_a_model_nothing_is_told(store):
     chat = Chat.new(store)
     chat.add("user", "hello", None)

@@ -226,6 +226,18 @@ async def test_labels_and_bookmarks_show_in_the_tree(open_app) -> None:
         assert "hello" in row and "★" not in row
 
 
+async def test_a_protected_branch_is_marked_and_the_engine_is_told(open_app) -> None:
+    async with open_app(size=(120, 30)) as d:
+        await d.send("hello")
+        protected_id = d.app.chat.current_id
+        await d.press("tab", "p")
+        assert list(d.app.chat.protected) == [protected_id]
+        assert "◆" in next(line for line in d.screen_text().splitlines() if "← here" in line)
+        await d.press("p")
+        assert not d.app.chat.protected
+        assert "◆" not in d.screen_text()
+
+
 async def test_help_lists_each_binding_with_the_keys_in_force(open_app) -> None:
     async with open_app(size=(120, 100), config=Config(keymap={"do.regenerate": "f5"})) as d:
         await d.press("f1")
