@@ -12,7 +12,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("arch", [80, 90, 100])
 def test_the_largest_variants_fit_the_chip(arch, tmp_path):
     pytest.importorskip("triton")
