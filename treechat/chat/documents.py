@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from treechat.errors import NodeNotFound
-from treechat.formats.document import Document, ImportReport, Message
+from treechat.formats.document import Document, ImportReport, Message, Source
 from treechat.store import NewNode, Store
 from treechat.store.ids import new_id
 from treechat.tree import Conversation, Tree
@@ -17,28 +17,49 @@ def document_of(
     store: Store, conversation_id: str, node_ids: Sequence[str] | None = None, tokens: bool = False
 ) -> Document:
     """A conversation as a document: all that is visible, or only `node_ids` (parents first). tokens: spans too."""
-    conversation, tree = store.conversation(conversation_id), store.load_tree(conversation_id)
+    tree = store.load_tree(conversation_id)
+    # After the tree: loading it leads the current node to a visible one.
+    conversation = store.conversation(conversation_id)
     ids = list(tree.walk()) if node_ids is None else list(node_ids)
-    texts, turns = store.texts(ids), store.turns(ids)
+    texts, turns, metas = store.texts(ids), store.turns(ids), store.metas(ids)
+    spans = store.spans_of(ids) if tokens else {}
     messages = []
     for node_id in ids:
         node = tree[node_id]
-        spans = tuple(store.all_spans(node_id)) if tokens else ()
         labels = (node.label,) if node.label is not None else ()
-        messages.append(Message(node, texts[node_id], turns.get(node_id), spans, labels, store.meta(node_id)))
+        found = tuple(spans.get(node_id, ()))
+        messages.append(Message(node, texts[node_id], turns.get(node_id), found, labels, metas[node_id]))
     if conversation.current_id not in set(ids):
         conversation = replace(conversation, current_id=ids[-1] if node_ids and ids else None)
-    return Document(conversation, messages)
+    source = store.source_of(conversation_id)
+    return Document(conversation, messages, Source(*source) if source else None)
+
+
+def subtree_of(store: Store, conversation_id: str, node_id: str, tokens: bool = False) -> Document:
+    """A node and all below it as a document. The node becomes a root, so its own span, which goes on from what stood
+    above it, is left out; one is made from the text where it is needed.
+    """
+    tree = store.load_tree(conversation_id)
+    document = document_of(store, conversation_id, list(tree.subtree(node_id)), tokens)
+    root = document.messages[0]
+    if root.node.parent_id is not None:
+        document.messages[0] = replace(root, node=replace(root.node, parent_id=None), spans=())
+    if document.conversation.current_id != store.conversation(conversation_id).current_id:
+        conversation = replace(document.conversation, current_id=tree.leaf(node_id))
+        document = replace(document, conversation=conversation)
+    return document
 
 
 def import_document(store: Store, document: Document, source: str, report: ImportReport, dry_run: bool = False) -> str:
     """Add what the store lacks of a document; returns the conversation's id. Importing twice adds nothing.
 
-    source: where such ids come from, as "treechat". The conversation and its nodes keep their ids unless those are
-    taken by others. Counts go to `report`. dry_run: count only.
+    source: where such ids come from, as "treechat", unless the document says where it came from before. The
+    conversation and its nodes keep their ids unless those are taken by others. Counts go to `report`. dry_run: count
+    only.
     """
     origin = document.conversation
-    known = store.find_source(source, origin.id)
+    source, source_id = document.source or (source, origin.id)
+    known = store.find_source(source, source_id)
     if known is None and any(info.id == origin.id for info in store.conversations()):
         known = store.conversation(origin.id)
     tree = store.load_tree(known.id) if known else Tree()
@@ -55,8 +76,9 @@ def import_document(store: Store, document: Document, source: str, report: Impor
             origin.title,
             id=conversation_id,
             created_at=origin.created_at or None,
+            updated_at=origin.updated_at or None,
             source=source,
-            source_id=origin.id,
+            source_id=source_id,
             meta=origin.meta,
         )
     if rows:

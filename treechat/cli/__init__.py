@@ -12,7 +12,8 @@ from treechat.cli.benchmark import bench
 from treechat.cli.change import redo, rm, undo
 from treechat.cli.context import Session, db_option, model_option, pass_session
 from treechat.cli.doctor import doctor
-from treechat.cli.exchange import export, import_
+from treechat.cli.exchange import import_
+from treechat.cli.exporting import export
 from treechat.cli.failures import Commands
 from treechat.cli.look import cat, log, ls, search, show
 from treechat.cli.models import models

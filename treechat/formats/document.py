@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from treechat.tree import Conversation, Node, Span, Tree, Turn
 
@@ -26,12 +26,23 @@ class Message:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Source(NamedTuple):
+    """Where a conversation was imported from: the name of the format, and the conversation's id there."""
+
+    name: str
+    id: str
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One conversation, parents before children, siblings in order, without cycles or missing parents."""
+    """One conversation, parents before children, siblings in order, without cycles or missing parents.
+
+    source: where it came from before it was written in the format that it was read from; None where it was made there.
+    """
 
     conversation: Conversation
     messages: list[Message]
+    source: Source | None = None
 
     @property
     def tree(self) -> Tree:

@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from treechat.formats.document import Document, Message
-from treechat.tree import Tree
+from treechat.formats.runs import runs_of
 
 NAMES = {"system": "System", "user": "You", "assistant": "Assistant"}
+
+
+def write(document: Document) -> Iterator[str]:
+    """The document as it is best read: a single branch as a chat, anything else as a tree."""
+    tree = document.tree
+    chain = list(tree.walk())
+    if len(tree.roots) <= 1 and not any(tree.is_fork(node_id) for node_id in chain):
+        return write_branch(document, chain)
+    return write_tree(document)
 
 
 def write_branch(document: Document, node_ids: Sequence[str]) -> Iterator[str]:
@@ -23,25 +32,12 @@ def write_tree(document: Document) -> Iterator[str]:
     by_id = {message.node.id: message for message in document.messages}
     tree = document.tree
     yield _title(document)
-    stack = [(root_id, str(i)) for i, root_id in reversed(list(enumerate(tree.roots, 1)))]
-    while stack:
-        node_id, number = stack.pop()
-        run = _run(tree, node_id)
-        node = tree[node_id]
+    for run in runs_of(tree):
+        node = tree[run.node_ids[0]]
         name = node.label or node.preview[:60] or "(empty)"
-        yield f"## {number} · {_one_line(name)}\n\n"
-        for run_id in run:
-            yield _message(by_id[run_id], level=3)
-        below = [(child_id, f"{number}.{i}") for i, child_id in enumerate(tree.children(run[-1]), 1)]
-        stack.extend(reversed(below))
-
-
-def _run(tree: Tree, node_id: str) -> list[str]:
-    """The chain from the node down to the next fork or leaf."""
-    run = [node_id]
-    while len(children := tree.children(run[-1])) == 1:
-        run.append(children[0])
-    return run
+        yield f"## {run.number} · {_one_line(name)}\n\n"
+        for node_id in run.node_ids:
+            yield _message(by_id[node_id], level=3)
 
 
 def _title(document: Document) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -29,7 +29,19 @@ def write(documents: Iterable[Document], tokens: bool = False) -> Iterator[str]:
 
 
 def _line(record: dict[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+    except ValueError:
+        return json.dumps(_finite(record), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for the numbers that JSON cannot say; what was imported may hold such."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _header(document: Document, tokens: bool) -> dict[str, Any]:
@@ -40,11 +52,15 @@ def _header(document: Document, tokens: bool) -> dict[str, Any]:
         "id": conversation.id,
         "title": conversation.title,
         "created": conversation.created_at,
+        "updated": conversation.updated_at,
         "current": conversation.current_id,
         "models": sorted({message.turn.model for message in document.messages if message.turn}),
     }
     if tokens:
         record["tokenizers"] = sorted({span.tokenizer for message in document.messages for span in message.spans})
+    source = document.source
+    if source is not None and tuple(source) != (FORMAT, conversation.id):
+        record["source"] = {"name": source[0], "id": source[1]}
     if conversation.meta:
         record["meta"] = dict(conversation.meta)
     return record

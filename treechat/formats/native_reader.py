@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from treechat.errors import FormatError
-from treechat.formats.document import Document, ImportReport, Message
+from treechat.formats.document import Document, ImportReport, Message, Source
 from treechat.formats.lines import Line, read_lines, without_surrogates
 from treechat.formats.native import FORMAT, VERSION
 from treechat.formats.structure import arrange
@@ -113,7 +113,7 @@ def _turn(record: dict[str, Any]) -> Turn:
     return Turn(
         model=string(record, "model"),
         sampling=mapping(record, "sampling"),
-        seed=_whole(record, "seed"),
+        seed=_whole(record, "seed", end=2**64),
         finish_reason=None if record.get("finish_reason") is None else string(record, "finish_reason"),
         prompt_tokens=_whole(record, "prompt_tokens"),
         cached_tokens=_whole(record, "cached_tokens"),
@@ -126,10 +126,10 @@ def _turn(record: dict[str, Any]) -> Turn:
     )
 
 
-def _whole(record: dict[str, Any], key: str) -> int | None:
+def _whole(record: dict[str, Any], key: str, end: int = 2**63) -> int | None:
     value = record.get(key)
-    # SQLite's integers have 64 bits.
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63):
+    # SQLite's integers have 64 bits, of which one is the sign.
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < end):
         return value
     raise Bad(f"{key} is not a whole number")
 
@@ -149,6 +149,7 @@ def _document(header: dict[str, Any], messages: list[Message], name: str, report
     try:
         conversation_id, title = _node_id(header, "id"), string(header, "title", "")
         created_at, meta = number(header, "created") or 0.0, mapping(header, "meta")
+        updated_at, source = number(header, "updated") or created_at, _source(mapping(header, "source"))
     except Bad as error:
         raise FormatError(f"the header of {name} cannot be used: {error}") from error
     arranged = arrange(messages, report, name)
@@ -156,4 +157,9 @@ def _document(header: dict[str, Any], messages: list[Message], name: str, report
     if current_id is not None and not any(message.node.id == current_id for message in arranged):
         report.drop(name, f"the current node {current_id} is missing")
         current_id = None
-    return Document(Conversation(conversation_id, title, created_at, created_at, current_id, meta), arranged)
+    conversation = Conversation(conversation_id, title, created_at, updated_at, current_id, meta)
+    return Document(conversation, arranged, source)
+
+
+def _source(record: dict[str, Any]) -> Source | None:
+    return Source(string(record, "name"), string(record, "id")) if record else None

@@ -40,19 +40,21 @@ class Conversations(Connection):
         *,
         id: str | None = None,
         created_at: float | None = None,
+        updated_at: float | None = None,
         source: str | None = None,
         source_id: str | None = None,
         meta: Mapping[str, Any] | None = None,
     ) -> Conversation:
         """A new, empty conversation. `source` and `source_id` say where an imported one came from."""
         created_at = time.time() if created_at is None else created_at
-        conversation = Conversation(id or new_id(), clean(title), created_at, created_at, None, dict(meta or {}))
+        updated_at = created_at if updated_at is None else updated_at
+        conversation = Conversation(id or new_id(), clean(title), created_at, updated_at, None, dict(meta or {}))
         origin = tuple(None if value is None else clean(value) for value in (source, source_id))
         with self._writing() as conn:
             conn.execute(
                 "INSERT INTO conversations (id, title, created_at, updated_at, meta, source, source_id)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (conversation.id, conversation.title, created_at, created_at, dump_json(conversation.meta), *origin),
+                (conversation.id, conversation.title, created_at, updated_at, dump_json(conversation.meta), *origin),
             )
         return conversation
 
@@ -71,6 +73,12 @@ class Conversations(Connection):
             (clean(source), clean(source_id)),
         )
         return None if row is None else conversation_from(row)
+
+    def source_of(self, conversation_id: str) -> tuple[str, str] | None:
+        """Where the conversation was imported from, as `find_source` takes it; None where it was made here."""
+        query = "SELECT source, source_id FROM conversations WHERE id = ? AND source_id IS NOT NULL"
+        row = self._one(query, (conversation_id,))
+        return None if row is None else (str(row[0]), str(row[1]))
 
     def conversations(self, limit: int | None = None) -> list[ConversationInfo]:
         """Visible conversations, the last changed first."""

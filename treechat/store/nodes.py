@@ -91,6 +91,15 @@ class Nodes(Conversations, Spans):
         row = self._one("SELECT meta FROM nodes WHERE id = ?", (node_id,))
         return load_mapping(_found(row, node_id)[0])
 
+    def metas(self, node_ids: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+        """`meta` of several nodes; ids that name no node are left out."""
+        found: dict[str, Mapping[str, Any]] = {}
+        with self._reading() as conn:
+            for piece, marks in chunks(node_ids):
+                for node_id, meta in conn.execute(f"SELECT id, meta FROM nodes WHERE id IN ({marks})", piece):
+                    found[node_id] = load_mapping(meta)
+        return found
+
     def text(self, node_id: str) -> str:
         """The whole text; that of a streaming reply as far as it was flushed. Raises NodeNotFound."""
         found = self.texts([node_id])

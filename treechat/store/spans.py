@@ -95,10 +95,24 @@ class Spans(Connection):
 
     def all_spans(self, node_id: str) -> list[Span]:
         """The node's spans, one per tokenizer."""
-        rows = self._all("SELECT tokenizer FROM spans WHERE node_id = ? UNION SELECT tokenizer FROM streams"
-                         " WHERE node_id = ? AND tokenizer IS NOT NULL", (node_id, node_id))  # fmt: skip
-        found = (self.span(node_id, tokenizer) for (tokenizer,) in rows)
-        return [span for span in found if span is not None]
+        return self.spans_of([node_id]).get(node_id, [])
+
+    def spans_of(self, node_ids: Iterable[str]) -> dict[str, list[Span]]:
+        """`all_spans` of several nodes; those that have none are left out."""
+        found: dict[str, list[Span]] = {}
+        ids = list(node_ids)
+        with self._reading() as conn:
+            tokenizers: set[str] = set()
+            for piece, marks in chunks(ids):
+                query = (
+                    f"SELECT tokenizer FROM spans WHERE node_id IN ({marks}) UNION"
+                    f" SELECT tokenizer FROM streams WHERE node_id IN ({marks}) AND tokenizer IS NOT NULL"
+                )
+                tokenizers.update(row[0] for row in conn.execute(query, piece + piece))
+            for tokenizer in sorted(tokenizers):
+                for node_id, span in self.spans(ids, tokenizer).items():
+                    found.setdefault(node_id, []).append(span)
+        return found
 
     def turn(self, node_id: str) -> Turn | None:
         """How the node was generated; None for one that was not."""

@@ -1,0 +1,159 @@
+"""export: each format through the command line; a backup of everything, and what it gives back."""
+
+import io
+import json
+import math
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from treechat.chat.documents import document_of, import_document
+from treechat.formats import native, native_reader
+from treechat.formats.document import ImportReport
+from treechat.store import NewNode, Store
+from treechat.store.spans import TURN_COLUMNS
+from treechat.tree import Span, Turn
+
+NODES = "conversation_id, id, parent_id, role, status, created_at, label, bookmarked, preview, text"
+QUERIES = {
+    "conversations": "SELECT id, title, created_at, updated_at, current_id FROM conversations ORDER BY updated_at, seq",
+    "nodes": f"SELECT {NODES} FROM nodes ORDER BY id",
+    "siblings": "SELECT conversation_id, parent_id, group_concat(id) FROM (SELECT * FROM nodes ORDER BY seq) GROUP BY 1, 2",
+    "spans": "SELECT node_id, tokenizer, ids, logprobs FROM spans ORDER BY 1, 2",
+    "turns": f"SELECT node_id, {TURN_COLUMNS.replace('sampling, ', '')} FROM turns ORDER BY 1",
+}
+OBJECTS = (
+    "SELECT id, meta FROM nodes UNION ALL SELECT id, meta FROM conversations"
+    " UNION ALL SELECT node_id, sampling FROM turns"
+)
+
+
+def contents(store: Store) -> dict[str, list]:
+    """What a database holds and an export must bring back; the order of keys in JSON objects aside."""
+    found = {name: store._all(sql) for name, sql in QUERIES.items()}
+    return found | {
+        "objects": sorted((i, json.dumps(json.loads(text), sort_keys=True)) for i, text in store._all(OBJECTS))
+    }
+
+
+def test_all_and_import_restore_an_equal_database(cli, trip, tmp_path):
+    with cli.store() as store:
+        other = store.create_conversation("Other", source="chatgpt", source_id="abc", created_at=1.0).id
+        spans = [Span("t1", (1, 2**31 - 1), (-0.1, -math.inf)), Span("t2", (), None)]
+        store.add_node(other, None, "assistant", "hi \U0010fffd", turn=Turn("m", seed=2**64 - 1), spans=spans)
+        store.rename(trip["c"], "Changed last")
+    cli("export", "--all", "-o", str(tmp_path / "all.jsonl"))
+    restored = tmp_path / "restored.db"
+    cli("import", str(tmp_path / "all.jsonl"), "--db", str(restored))
+    with cli.store() as store, Store.open(restored) as copy:
+        assert contents(copy) == contents(store)
+        assert contents(copy)["spans"] and contents(copy)["turns"]
+    cli("export", "--all", "--db", str(restored), "-o", str(tmp_path / "again.jsonl"))
+    assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "all.jsonl").read_bytes()
+    with Store.open(restored) as store:
+        found = store.find_source("chatgpt", "abc")
+        assert found is not None and found.id == other
+
+
+planes = [range(plane << 16, (plane + 1) << 16) for plane in range(17)]
+characters = st.one_of(
+    *(
+        st.characters(min_codepoint=p[0], max_codepoint=p[-1], exclude_categories=["Cs"], exclude_characters="\0")
+        for p in planes
+    )
+)
+texts = st.one_of(st.just(""), st.text(characters, max_size=12))
+logprobs = st.floats(width=32, max_value=0, allow_nan=False)
+turns = st.none() | st.builds(
+    Turn, texts, st.dictionaries(texts, st.floats(allow_nan=False, allow_infinity=False) | texts, max_size=2),
+    st.none() | st.integers(0, 2**64 - 1), st.none() | texts, st.none() | st.integers(0, 2**40),
+)  # fmt: skip
+shapes = st.sampled_from(["deep", "broad", "any"])
+
+
+@st.composite
+def rows(draw):
+    shape, made = draw(shapes), []
+    for i in range(draw(st.integers(1, 12))):
+        above = {"deep": [f"n{i - 1}"], "broad": ["n0"], "any": [None, *[row.id for row in made]]}[shape]
+        ids = draw(st.lists(st.integers(0, 2**31 - 1), max_size=3))
+        span = Span("tok", tuple(ids), draw(st.none() | st.tuples(*[logprobs] * len(ids))))
+        new = NewNode(
+            draw(st.sampled_from(above)) if i else None,
+            draw(st.sampled_from(["system", "user", "assistant"])),
+            draw(texts),
+            f"n{i}",
+            draw(st.sampled_from(["complete", "stopped", "interrupted", "failed"])),
+            draw(st.floats(0.5, 2e9)),
+            draw(st.dictionaries(texts, st.integers() | texts, max_size=2)),
+            draw(st.none() | texts),
+            draw(st.booleans()),
+            spans=[span],
+            turn=draw(turns),
+        )
+        made.append(new)
+    return made
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows(), texts)
+def test_any_tree_comes_back_equal_and_exports_to_the_same_bytes(made, title):
+    with Store.open(None) as store, Store.open(None) as copy:
+        conversation = store.create_conversation(title, created_at=3.5)
+        store.add_nodes(conversation.id, made)
+        store.set_current(conversation.id, made[-1].id)
+        data = "".join(native.write([document_of(store, conversation.id, tokens=True)], tokens=True))
+        report = ImportReport()
+        for document in native_reader.read(io.BytesIO(data.encode()), "x", report):
+            import_document(copy, document, native.FORMAT, report)
+        assert report.dropped == report.failed == []
+        assert contents(copy) == contents(store)
+        assert "".join(native.write([document_of(copy, conversation.id, tokens=True)], tokens=True)) == data
+
+
+def test_only_everything_takes_its_tokens_along_unasked(cli, trip):
+    assert "spans" in cli("export", "--all").stdout
+    assert "spans" not in cli("export", "--all", "--no-tokens").stdout
+    assert "spans" not in cli("export").stdout
+    cli("export", "--tokens", "--format", "markdown", status=2)
+
+
+def test_numbers_that_json_cannot_say_are_null(cli, trip):
+    with cli.store() as store:
+        store.add_node(trip["c"], None, "user", "x", meta={"score": [math.nan, {"y": math.inf}]})
+    last = json.loads(cli("export").stdout.splitlines()[-1])
+    assert last["meta"] == {"score": [None, {"y": None}]}
+
+
+def test_a_subtree_is_the_node_and_all_below_without_the_span_that_went_on_from_above(cli, trip, tmp_path):
+    file = tmp_path / "x.jsonl"
+    cli("export", "a1a1", "--subtree", "--tokens", "-o", str(file))
+    header, *nodes = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(node["id"], node["parent"]) for node in nodes] == [(trip["a1"], None), (trip["q2"], trip["a1"])]
+    assert "spans" not in nodes[0] and header["current"] == trip["q2"]
+    report = cli.json("import", str(file), "--db", str(tmp_path / "o.db"))
+    assert (report["nodes"], report["dropped"]) == (2, [])
+    markdown = cli("export", "a1a1", "--subtree", "--format", "markdown").stdout
+    assert "By train?" in markdown and "Where to go?" not in markdown
+    cli("export", "a1a1", "--subtree", "--branch", status=2)
+
+
+def test_a_subtree_from_a_root_keeps_all_its_tokens_and_the_current_node(cli, trip):
+    assert cli("export", "sysy", "--subtree", "--tokens").stdout == cli("export", "--tokens").stdout
+
+
+def test_openai_lines_of_leaves_and_of_bookmarks(cli, trip):
+    lines = [json.loads(line)["messages"] for line in cli("export", "--format", "openai").stdout.splitlines()]
+    assert [path[-1]["content"] for path in lines] == ["By train?", "To Florence."]
+    [line] = cli("export", "--format", "openai", "--bookmarked", "--weights").stdout.splitlines()
+    assert json.loads(line)["messages"][-1] == {"role": "assistant", "content": "To Florence.", "weight": 1}
+    cli("export", "--weights", status=2)
+
+
+def test_dot_and_mermaid_of_all_conversations(cli, trip):
+    with cli.store() as store:
+        store.add_node(store.create_conversation("Second").id, None, "user", "hi")
+    assert cli("export", "--all", "--format", "dot").stdout.count("subgraph") == 2
+    mermaid = cli("export", "--all", "--format", "mermaid", "--messages").stdout
+    assert mermaid.count("subgraph") == 2 and mermaid.count("-->") == 4
+    cli("export", "--messages", status=2)

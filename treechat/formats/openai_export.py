@@ -1,0 +1,68 @@
+"""OpenAI chat JSONL, written: `{"messages": [{"role", "content"}]}`, one line per path.
+
+Paths that share a prefix repeat it, as the format wants it; reading the file back merges them into one tree again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from treechat.formats.document import Document, Message
+from treechat.tree import Tree
+
+
+def write(document: Document, bookmarked: bool = False, weights: bool = False) -> Iterator[str]:
+    """One line per path from a root to a leaf, or for `bookmarked` to each bookmarked node.
+
+    weights: for training. Each reply has weight 1 in the first line that it is in and 0 in the others, and 0 where it
+    was cut off, so that what branches share is learnt once. What follows the last reply, and a line that teaches
+    nothing, is left out.
+    """
+    by_id = {message.node.id: message for message in document.messages}
+    tree = document.tree
+    taught: set[str] = set()
+
+    def is_end(node_id: str) -> bool:
+        return tree[node_id].bookmarked if bookmarked else not tree.children(node_id)
+
+    for path in _paths(tree, is_end):
+        messages = [by_id[node_id] for node_id in path]
+        rows = _weighted(messages, taught) if weights else [_row(message) for message in messages]
+        if rows:
+            yield json.dumps({"messages": rows}, ensure_ascii=False) + "\n"
+
+
+def _paths(tree: Tree, is_end: Callable[[str], bool]) -> Iterator[list[str]]:
+    """The paths to the nodes that are ends, in order. The list is one and the same: it changes with the next step."""
+    path: list[str] = []
+    stack = [(root_id, 0) for root_id in reversed(tree.roots)]
+    while stack:
+        node_id, depth = stack.pop()
+        del path[depth:]
+        path.append(node_id)
+        if is_end(node_id):
+            yield path
+        stack.extend((child_id, depth + 1) for child_id in reversed(tree.children(node_id)))
+
+
+def _row(message: Message) -> dict[str, Any]:
+    return {"role": message.node.role, "content": message.text}
+
+
+def _weighted(messages: list[Message], taught: set[str]) -> list[dict[str, Any]]:
+    """The rows up to the last reply; empty where none of them has a weight. What has one goes into `taught`."""
+    rows: list[dict[str, Any]] = []
+    num_rows, teaches = 0, False
+    for message in messages:
+        row = _row(message)
+        rows.append(row)
+        if message.node.role == "assistant":
+            node = message.node
+            is_new = node.status == "complete" and node.id not in taught and bool(message.text)
+            row["weight"] = int(is_new)
+            teaches |= is_new
+            taught.add(node.id)
+            num_rows = len(rows)
+    return rows[:num_rows] if teaches else []
