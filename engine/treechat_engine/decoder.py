@@ -14,6 +14,7 @@ from torch import nn
 from treechat_engine.context import ForwardContext
 from treechat_engine.decoder_parts import DecoderParts, LayerParts, Norm, NotStandardError
 from treechat_engine.linears import ExactLinear, Linear, PackedLinear, PlainLinear, can_pack, with_small
+from treechat_kernels import dispatch
 
 # Positions whose cos and sin are computed at a time.
 _ROTARY_STEP = 2048
@@ -83,6 +84,12 @@ class FusedDecoder:
             self._taken.append((linears, packed))
         return packed
 
+    def reserve(self, max_len: int) -> None:
+        """Makes tables for positions below max_len now, so that they stay where they are."""
+        like = self._parts.norm.weight if self._parts.norm.weight is not None else self._parts.head.weight[0]
+        for table in self._rotary.values():
+            table.reserve(max_len, like[None])
+
     def add_small(self, form: str) -> None:
         """Adds a smaller copy of the weights, "float16" or "int8", for steps of few rows: no longer exact."""
         with torch.no_grad():
@@ -119,10 +126,14 @@ class RotaryTable:
 
     def at(self, positions: torch.Tensor, max_len: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """cos and sin, [T, 1, R] each, of positions below max_len."""
+        picked = self.reserve(max_len, like).index_select(0, positions)
+        return picked[:, 0:1], picked[:, 1:2]
+
+    def reserve(self, max_len: int, like: torch.Tensor) -> torch.Tensor:
+        """The table [positions, 2, R] of at least max_len positions, in the dtype and on the device of like [T, N]."""
         if self._table is None or self._table.shape[0] < max_len:
             self._table = self._compute(-(-max_len // _ROTARY_STEP) * _ROTARY_STEP, like)
-        picked = self._table.index_select(0, positions)
-        return picked[:, 0:1], picked[:, 1:2]
+        return self._table
 
     def _compute(self, length: int, like: torch.Tensor) -> torch.Tensor:
         positions = torch.arange(length, device=like.device)[None]
@@ -133,6 +144,8 @@ class RotaryTable:
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotates the first R of x [T, H, D] by cos and sin [T, 1, R], pairing i with i + R / 2."""
+    if dispatch.uses_triton(x):
+        return dispatch.rotary(x, cos.squeeze(1), sin.squeeze(1))
     width = cos.shape[-1]
     turned = x if width == x.shape[-1] else x[..., :width]
     turned = torch.addcmul(turned * cos, turned.roll(width // 2, -1), sin).to(x.dtype)
@@ -169,8 +182,15 @@ class _Layer:
         hidden = self._attend(i, hidden, rotary, context)
         x = self._add(self._out, hidden, x, parts.post_attention)
         hidden = x if parts.pre_mlp is None else parts.pre_mlp(x)
-        gate, up = self._gate_up(hidden).chunk(2, dim=-1)
-        return self._add(self._down, parts.activation(gate) * up, x, parts.post_mlp)
+        return self._add(self._down, self._gate(self._gate_up(hidden)), x, parts.post_mlp)
+
+    def _gate(self, gate_up: torch.Tensor) -> torch.Tensor:
+        """[T, 2 N] -> [T, N]."""
+        if self._parts.gate is not None and dispatch.uses_triton(gate_up):
+            return dispatch.silu_mul(gate_up, self._parts.gate)
+        gate, up = gate_up.chunk(2, dim=-1)
+        gated: torch.Tensor = self._parts.activation(gate) * up
+        return gated
 
     def _attend(
         self,

@@ -16,6 +16,7 @@ from torch import nn
 
 from treechat_engine.attention import ProbeContext
 from treechat_engine.context import AttentionOptions, use
+from treechat_kernels import dispatch, reference
 
 _NORMS = (
     "input_layernorm",
@@ -47,6 +48,8 @@ class Norm:
             length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
             scale = torch.addcmul(self._eps, length, length, value=1 / x.shape[-1]).rsqrt_()
             return x * scale if self.weight is None else (x * scale).mul_(self.weight)
+        if dispatch.uses_triton(x):
+            return dispatch.rms_norm(x, self.weight, self.eps)[0]
         return torch.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
 
     @cached_property
@@ -55,6 +58,8 @@ class Norm:
 
     def by_head(self, x: torch.Tensor) -> torch.Tensor:
         """x [T, H, D] with a weight of [H, D]."""
+        if dispatch.uses_triton(x):
+            return dispatch.rms_norm(x, self.weight, self.eps)[0]
         normed = torch.rms_norm(x, (x.shape[-1],), None, self.eps)
         return normed if self.weight is None else normed * self.weight
 
@@ -64,6 +69,7 @@ class LayerParts:
     """One decoder layer. qkv and gate_up hold the linears whose weights are joined, in order.
 
     head_norms: q and k norms per head, weights joined to [Hq + Hkv, D]. whole_norms: q and k norms over all heads.
+    gate: the activation's name in `silu_mul`, None where it is another.
     rotary: name of the layer type whose cos and sin apply, None where the layer has no rotary embedding.
     """
 
@@ -72,6 +78,7 @@ class LayerParts:
     gate_up: list[nn.Linear]
     down: nn.Linear
     activation: nn.Module
+    gate: str | None
     pre_attention: Norm | None
     post_attention: Norm | None
     pre_mlp: Norm | None
@@ -178,13 +185,15 @@ def _read_layer(layer: Any, num_kv_heads: int, options: AttentionOptions, kind: 
         raise NotStandardError(f"queries, keys and values have {rows} rows")
     norms = {name: _read_norm(getattr(layer, name)) for name in _NORMS if hasattr(layer, name)}
     pre_attention, post_attention, pre_mlp, post_mlp = _arrange_norms(norms)
+    activation = getattr(mlp, "act_fn", None) or mlp.activation_fn
     head_norms, whole_norms = _read_qk_norms(attention, num_q_heads, num_kv_heads, head_dim)
     return LayerParts(
         qkv=qkv,
         out=out,
         gate_up=_linears(mlp, "gate_up_proj", ("gate_proj", "up_proj")),
         down=_linears(mlp, "down_proj", ())[0],
-        activation=getattr(mlp, "act_fn", None) or mlp.activation_fn,
+        activation=activation,
+        gate=_read_activation(activation),
         pre_attention=pre_attention,
         post_attention=post_attention,
         pre_mlp=pre_mlp,
@@ -248,3 +257,15 @@ def _read_norm(module: nn.Module) -> Norm:
             if float((norm(x).float() - expected).abs().max()) <= 1e-2 * scale:
                 return norm
     raise NotStandardError(f"{type(module).__name__} is no RMS norm")
+
+
+def _read_activation(module: nn.Module) -> str | None:
+    """The name of what the module computes, told by trying."""
+    x = torch.linspace(-4, 4, 64)
+    gate_up = torch.cat([x, torch.ones_like(x)])[None]
+    with torch.inference_mode():
+        expected = module(x)
+        for name in ("silu", "gelu", "gelu_tanh"):
+            if torch.allclose(reference.silu_mul(gate_up, name)[0], expected, atol=1e-6):
+                return name
+    return None

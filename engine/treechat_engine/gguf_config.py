@@ -10,13 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gguf
 import numpy as np
 import transformers
 
 from treechat_engine.api import UnsupportedModelError
+
+if TYPE_CHECKING:
+    import gguf
 
 _RENAMED = {
     "attention.key_length": "head_dim",
@@ -41,13 +43,20 @@ Read = Callable[[str], Any]
 
 def gguf_config(path: Path) -> Any:
     """The transformers config of a .gguf file. Raises UnsupportedModelError for frequencies that transformers lacks."""
-    reader = gguf.GGUFReader(str(path))
+    reader = _reader(path)
     config = transformers.AutoConfig.from_pretrained(str(path.parent), gguf_file=path.name, local_files_only=True)
     architecture = _value(reader, "general.architecture")
     if architecture not in _READ_IN_FULL:
         tensors = {tensor.name: tensor for tensor in reader.tensors if tensor.name.startswith("rope_f")}
         _correct(config, architecture, lambda key: _value(reader, f"{architecture}.{key}"), tensors)
     return config
+
+
+def _reader(path: Path) -> gguf.GGUFReader:
+    # Imported here: where no file of this format is read, the library may be missing.
+    import gguf
+
+    return gguf.GGUFReader(str(path))
 
 
 def plain_weights() -> dict[str, Any]:
@@ -60,7 +69,7 @@ def check_all_read(path: Path, model: Any) -> None:
     """Raises UnsupportedModelError where the file holds weights that the loaded model has no place for."""
     distinct = {tensor.data_ptr(): tensor.numel() for tensor in model.state_dict().values()}
     num_read = sum(distinct.values())
-    weights = [tensor for tensor in gguf.GGUFReader(str(path)).tensors if not tensor.name.startswith("rope_f")]
+    weights = [tensor for tensor in _reader(path).tensors if not tensor.name.startswith("rope_f")]
     num_stored = sum(int(tensor.n_elements) for tensor in weights)
     if num_stored > num_read:
         reason = f"{path.name} holds {num_stored - num_read:,} weights that transformers has no place for"

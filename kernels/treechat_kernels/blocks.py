@@ -22,6 +22,7 @@ class Tile(NamedTuple):
     keys: int
     num_warps: int
     max_registers: int | None = None
+    num_stages: int = 2
 
 
 def block_dim(dim: int) -> int:

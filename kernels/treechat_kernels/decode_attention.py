@@ -14,7 +14,10 @@ import triton
 import triton.language as tl
 
 from treechat_kernels.blocks import Tile, attend_block, block_dim, precision
-from treechat_kernels.layout import SPLIT_LEN, Layout, Paths
+from treechat_kernels.layout import SPLIT_LEN, Layout, Paths, SharedPrefix
+
+# Values of partial results that the merge holds in registers.
+_MERGED_AT_ONCE = 8192
 
 
 def decode_attention(
@@ -57,7 +60,7 @@ def decode_paths(
     if not paths.num:
         return
     parts = new_parts(q, v_pool, paths, layout)
-    run_splits(parts, q, k_pool, v_pool, slots, layout, paths, 0, scaling, sliding_window, softcap)
+    run_splits(parts, q, k_pool, v_pool, slots, layout, paths, None, scaling, sliding_window, softcap)
     merge_splits(out, parts, layout, paths, sliding_window, sinks)
 
 
@@ -79,35 +82,36 @@ def run_splits(
     slots: torch.Tensor,
     layout: Layout,
     paths: Paths,
-    first_split: int,
+    prefix: SharedPrefix | None,
     scaling: float,
     sliding_window: int | None,
     softcap: float | None,
-    shared_splits: int = 0,
+    shared: bool = False,
 ) -> None:
-    """Fills the partial results of splits first_split and up; with shared_splits, of splits 0 to shared_splits - 1.
-
-    shared_splits: how many splits lie in the same slots in all `paths`; each is then read once for all of them.
-    """
+    """Fills the partial results of all splits behind the prefix; with `shared`, those of the prefix itself, whose slots
+    are then read once for all of `paths`."""
     group = q.shape[1] // k_pool.shape[1]
     dim, v_dim = q.shape[2], v_pool.shape[2]
     assert q.stride(2) == k_pool.stride(2) == v_pool.stride(2) == 1, "the head dimension must be contiguous"
-    num_rows = paths.num * group if shared_splits else group
+    num_rows = paths.num * group if shared else group
     tile = _tile(num_rows, block_dim(max(dim, v_dim)), q.dtype)
-    num_splits = shared_splits or parts[1].shape[2] - first_split
-    if sliding_window is not None and not shared_splits:
+    num_splits = triton.cdiv(paths.max_kv_len, SPLIT_LEN)
+    if shared and prefix is not None:
+        num_splits = min(num_splits, prefix.prefix_len // SPLIT_LEN)
+    elif sliding_window is not None:
         num_splits = min(num_splits, triton.cdiv(sliding_window, SPLIT_LEN) + 1)
     tiles = triton.cdiv(num_rows, tile.rows)
-    grid = (tiles if shared_splits else tiles * paths.num, k_pool.shape[1], num_splits)
+    grid = (tiles if shared else tiles * paths.num, k_pool.shape[1], num_splits)
     if num_splits == 0:
         return
     split_kernel[grid](
-        parts[0], parts[1], q, k_pool, v_pool, slots, layout.kv_starts, layout.q_starts, paths.indices,
-        paths.num, parts[1].shape[2], first_split, scaling, softcap or 1.0, sliding_window or 0,
+        parts[0], parts[1], q, k_pool, v_pool, slots, layout.kv_starts, layout.kv_len_table, layout.q_starts,
+        paths.indices, prefix.num_splits if prefix is not None else layout.no_splits, paths.num, parts[1].shape[2],
+        scaling, softcap or 1.0, sliding_window or 0,
         q.stride(0), q.stride(1), k_pool.stride(0), k_pool.stride(1), v_pool.stride(0), v_pool.stride(1), q.shape[1],
         GROUP=group, D=dim, DV=v_dim, BD=block_dim(dim), BDV=block_dim(v_dim), BM=tile.rows, BN=tile.keys,
-        SPLIT=SPLIT_LEN, WINDOW=sliding_window is not None, SOFTCAP=softcap is not None, SHARED=shared_splits > 0,
-        PRECISION=precision(q.dtype), num_warps=tile.num_warps, num_stages=2,
+        SPLIT=SPLIT_LEN, WINDOW=sliding_window is not None, SOFTCAP=softcap is not None, SHARED=shared,
+        PRECISION=precision(q.dtype), num_warps=tile.num_warps, num_stages=tile.num_stages,
         maxnreg=tile.max_registers,
     )  # fmt: skip
 
@@ -117,9 +121,11 @@ def _tile(num_rows: int, padded_dim: int, dtype: torch.dtype) -> Tile:
     if dtype == torch.float32:
         return Tile(16, 32 if padded_dim <= 64 else 16, 4)
     rows = max(16, triton.next_power_of_2(num_rows))
-    if padded_dim > 64:
+    if padded_dim > 128:
         return Tile(16, 32, 4) if rows == 16 else Tile(32, 32, 4, 224)
-    return Tile(min(64, rows), 64, 4 if rows == 16 else 8)
+    if padded_dim > 64:
+        return Tile(16, 64, 8) if rows == 16 else Tile(32, 32, 4, 224)
+    return Tile(16, 64, 4, num_stages=3) if rows == 16 else Tile(min(64, rows), 64, 8)
 
 
 def merge_splits(
@@ -133,14 +139,14 @@ def merge_splits(
     """Merges the partial results of `paths` into their rows of `out` [T, Hq, Dv]."""
     v_dim = out.shape[2]
     merge_kernel[(paths.num, out.shape[1])](
-        out, parts[0], parts[1], sinks if sinks is not None else parts[1], layout.kv_starts, layout.q_starts,
+        out, parts[0], parts[1], sinks if sinks is not None else parts[1], layout.kv_len_table, layout.q_starts,
         paths.indices, parts[1].shape[2], sliding_window or 0, out.stride(0), out.stride(1), out.shape[1],
-        DV=v_dim, BDV=block_dim(v_dim), BS=16, SPLIT=SPLIT_LEN, WINDOW=sliding_window is not None,
-        SINKS=sinks is not None, num_warps=4,
+        DV=v_dim, BDV=block_dim(v_dim), BS=_MERGED_AT_ONCE // block_dim(v_dim), SPLIT=SPLIT_LEN,
+        WINDOW=sliding_window is not None, SINKS=sinks is not None, num_warps=4,
     )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["num_paths", "num_splits", "first_split"])
+@triton.jit(do_not_specialize=["num_paths", "num_splits"])
 def split_kernel(
     part,
     part_lse,
@@ -149,11 +155,12 @@ def split_kernel(
     v_pool,
     slots,
     kv_starts,
+    kv_lens,
     q_starts,
     paths,
+    shared_splits,
     num_paths,
     num_splits,
-    first_split,
     scaling,
     softcap,
     window,
@@ -179,6 +186,7 @@ def split_kernel(
 ):
     i_tile, i_h, i_split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     o_m = tl.arange(0, BM)
+    first_split = tl.load(shared_splits).to(tl.int32)
     if SHARED:
         # Rows are the heads of many paths; the keys are read through the first path's slots.
         o_row = i_tile * BM + o_m
@@ -186,15 +194,15 @@ def split_kernel(
         m_row = o_path < num_paths
         b_seq = tl.load(paths + o_path, mask=m_row, other=0)  # [BM]
         kv_start = tl.load(kv_starts + tl.load(paths))
-        b_len = tl.load(kv_starts + b_seq + 1, mask=m_row, other=0) - tl.load(kv_starts + b_seq, mask=m_row, other=0)
-        kv_stop = (i_split + 1) * SPLIT
+        b_len = tl.load(kv_lens + b_seq, mask=m_row, other=0)
+        kv_stop = tl.minimum(i_split + 1, first_split) * SPLIT
     else:
         num_tiles: tl.constexpr = (GROUP + BM - 1) // BM
         o_g = (i_tile % num_tiles) * BM + o_m
         m_row = o_g < GROUP
         i_seq = tl.load(paths + i_tile // num_tiles)
         kv_start = tl.load(kv_starts + i_seq)
-        kv_len = (tl.load(kv_starts + i_seq + 1) - kv_start).to(tl.int32)
+        kv_len = tl.load(kv_lens + i_seq).to(tl.int32)
         if WINDOW:
             first_split = tl.maximum(first_split, tl.maximum(kv_len - window, 0) // SPLIT)
         i_split += first_split
@@ -238,7 +246,7 @@ def merge_kernel(
     part,
     part_lse,
     sinks,
-    kv_starts,
+    kv_lens,
     q_starts,
     paths,
     num_splits,
@@ -255,7 +263,7 @@ def merge_kernel(
 ):
     i_path, i_h = tl.program_id(0), tl.program_id(1)
     i_seq = tl.load(paths + i_path)
-    kv_len = (tl.load(kv_starts + i_seq + 1) - tl.load(kv_starts + i_seq)).to(tl.int32)
+    kv_len = tl.load(kv_lens + i_seq).to(tl.int32)
     first = 0
     if WINDOW:
         first = tl.maximum(kv_len - window, 0) // SPLIT

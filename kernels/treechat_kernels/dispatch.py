@@ -161,10 +161,13 @@ def silu_mul(gate_up: torch.Tensor, activation: str = "silu") -> torch.Tensor:
     return reference.silu_mul(gate_up, activation)
 
 
-def pick(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """See `reference.pick`."""
+def pick(
+    logits: torch.Tensor, out: tuple[torch.Tensor, torch.Tensor] | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """See `reference.pick`. out: tensors that the results are written to."""
     if uses_triton(logits):
         from treechat_kernels.sample import pick as launch
 
-        return launch(logits)
-    return reference.pick(logits)
+        return launch(logits, out)
+    picked = reference.pick(logits)
+    return picked if out is None else (out[0].copy_(picked[0]), out[1].copy_(picked[1]))

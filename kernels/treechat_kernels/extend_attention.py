@@ -63,13 +63,13 @@ def extend_paths(
     tile = _tile(block_dim(max(dim, v_dim)), q.dtype)
     grid = (triton.cdiv(paths.max_q_len * group, tile.rows), k_pool.shape[1], paths.num)
     extend_kernel[grid](
-        out, q, k_pool, v_pool, slots, layout.kv_starts, layout.q_starts, paths.indices,
+        out, q, k_pool, v_pool, slots, layout.kv_starts, layout.kv_len_table, layout.q_starts, paths.indices,
         sinks if sinks is not None else q, scaling, softcap or 1.0, sliding_window or 0,
         q.stride(0), q.stride(1), k_pool.stride(0), k_pool.stride(1), v_pool.stride(0), v_pool.stride(1),
         out.stride(0), out.stride(1),
         GROUP=group, D=dim, DV=v_dim, BD=block_dim(dim), BDV=block_dim(v_dim), BM=tile.rows, BN=tile.keys,
         WINDOW=sliding_window is not None, SOFTCAP=softcap is not None, SINKS=sinks is not None,
-        PRECISION=precision(q.dtype), num_warps=tile.num_warps, num_stages=2,
+        PRECISION=precision(q.dtype), num_warps=tile.num_warps, num_stages=tile.num_stages,
     )  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def _tile(padded_dim: int, dtype: torch.dtype) -> Tile:
         return Tile(32, 32, 4) if padded_dim <= 64 else Tile(16, 16, 8)
     if padded_dim > 128:
         return Tile(64, 32, 8)
-    return Tile(64, 64, 8) if padded_dim > 64 else Tile(64, 32, 4)
+    return Tile(64, 64, 4, num_stages=3)
 
 
 @triton.jit
@@ -90,6 +90,7 @@ def extend_kernel(
     v_pool,
     slots,
     kv_starts,
+    kv_lens,
     q_starts,
     paths,
     sinks,
@@ -121,7 +122,7 @@ def extend_kernel(
     q_start = tl.load(q_starts + i_seq)
     kv_start = tl.load(kv_starts + i_seq)
     q_len = (tl.load(q_starts + i_seq + 1) - q_start).to(tl.int32)
-    kv_len = (tl.load(kv_starts + i_seq + 1) - kv_start).to(tl.int32)
+    kv_len = tl.load(kv_lens + i_seq).to(tl.int32)
     if i_tile * BM < q_len * GROUP:
         o_row = i_tile * BM + tl.arange(0, BM)
         o_t, o_g = o_row // GROUP, o_row % GROUP

@@ -23,10 +23,14 @@ class Paths(NamedTuple):
 
 
 class SharedPrefix(NamedTuple):
-    """Decoding sequences whose first `prefix_len` tokens lie in the same slots; prefix_len is whole splits, not 0."""
+    """Decoding sequences whose first `prefix_len` tokens lie in the same slots; prefix_len is whole splits, not 0.
+
+    num_splits [1] int64: the same in splits, on the device, where it may change between replays of a graph.
+    """
 
     paths: Paths
     prefix_len: int
+    num_splits: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -34,14 +38,17 @@ class Layout:
     """A batch of B sequences, packed.
 
     kv_lens, q_lens: as in `attention.py`. kv_starts, q_starts [B + 1] int64 on the device: where each sequence's slots
-    and new tokens begin. single: the sequences with one new token; several: those with more; alone: those of single
-    that are in no shared prefix; shared: groups of single that read a prefix together.
+    and new tokens begin; kv_len_table [B]: kv_lens there; no_splits [1]: a zero. single: the sequences with one new
+    token; several: those with more; alone: those of single that are in no shared prefix; shared: groups of single that
+    read a prefix together.
     """
 
     kv_lens: tuple[int, ...]
     q_lens: tuple[int, ...]
     kv_starts: torch.Tensor
     q_starts: torch.Tensor
+    kv_len_table: torch.Tensor
+    no_splits: torch.Tensor
     single: Paths
     several: Paths
     alone: Paths
@@ -63,7 +70,9 @@ class Layout:
         whole = [(list(group), length // SPLIT_LEN * SPLIT_LEN) for group, length in prefixes if length >= SPLIT_LEN]
         together = {i for group, _ in whole for i in group}
         alone = [i for i in single if i not in together]
-        tables = [_starts(kv_lens), _starts(q_lens), single, several, alone, *(group for group, _ in whole)]
+        sizes = [[length // SPLIT_LEN] for _, length in whole]
+        groups = [group for group, _ in whole]
+        tables = [_starts(kv_lens), _starts(q_lens), kv_lens, [0], single, several, alone, *groups, *sizes]
         on_device = _to_device(tables, device)
 
         def paths(indices: list[int], table: torch.Tensor) -> Paths:
@@ -71,17 +80,47 @@ class Layout:
             return Paths(table, len(indices), longest_q, longest_kv)
 
         shared = tuple(
-            SharedPrefix(paths(group, table), length)
-            for (group, length), table in zip(whole, on_device[5:], strict=True)
+            SharedPrefix(paths(group, table), length, size)
+            for (group, length), table, size in zip(
+                whole, on_device[7 : 7 + len(whole)], on_device[7 + len(whole) :], strict=True
+            )
         )
         return cls(
             tuple(kv_lens),
             tuple(q_lens),
             on_device[0],
             on_device[1],
-            paths(single, on_device[2]),
-            paths(several, on_device[3]),
-            paths(alone, on_device[4]),
+            on_device[2],
+            on_device[3],
+            paths(single, on_device[4]),
+            paths(several, on_device[5]),
+            paths(alone, on_device[6]),
+            shared,
+        )
+
+    @classmethod
+    def of_tables(
+        cls, kv_starts: torch.Tensor, kv_len_table: torch.Tensor, max_kv_len: int, shared_splits: torch.Tensor | None
+    ) -> Layout:
+        """B sequences of one new token each, whose lengths [B] are read from the device at each launch: for a graph.
+
+        max_kv_len: no length exceeds it. shared_splits [1]: how many splits all sequences have in common, also read at
+        each launch; None where none is looked for.
+        """
+        num, device = kv_len_table.shape[0], kv_len_table.device
+        everyone = Paths(torch.arange(num, device=device), num, 1, max_kv_len)
+        none = Paths(everyone.indices[:0], 0, 0, 0)
+        shared = () if shared_splits is None else (SharedPrefix(everyone, max_kv_len, shared_splits),)
+        return cls(
+            (max_kv_len,) * num,
+            (1,) * num,
+            kv_starts,
+            torch.arange(num + 1, device=device),
+            kv_len_table,
+            torch.zeros(1, dtype=torch.int64, device=device),
+            everyone,
+            none,
+            none if shared else everyone,
             shared,
         )
 

@@ -1,7 +1,8 @@
 """Triton: the most likely token and its log-probability in one reading of the logits.
 
-That is all of sampling that is here. Drawing stays in torch: each request has its own seeded generator, whose numbers
-must be the same on every device, and its filters sort or select, which torch does with kernels of its own.
+A row is cut into chunks, which many processors read at once, and merged. That is all of sampling that is here. Drawing
+stays in torch: each request has its own seeded generator, whose numbers must be the same on every device, and its
+filters sort or select, which torch does with kernels of its own.
 """
 
 from __future__ import annotations
@@ -10,40 +11,62 @@ import torch
 import triton
 import triton.language as tl
 
+CHUNK = 4096
 
-def pick(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `reference.pick`. logits [B, V] may be a view whose last dimension is contiguous."""
+
+def pick(
+    logits: torch.Tensor, out: tuple[torch.Tensor, torch.Tensor] | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `reference.pick`. logits [B, V] may be a view whose last dimension is contiguous. out: where results go."""
     num_rows, vocab_size = logits.shape
     logits = logits if logits.stride(1) == 1 else logits.contiguous()
-    token = torch.empty(num_rows, dtype=torch.int64, device=logits.device)
-    logprob = torch.empty(num_rows, dtype=torch.float32, device=logits.device)
+    token, logprob = out or (
+        torch.empty(num_rows, dtype=torch.int64, device=logits.device),
+        torch.empty(num_rows, dtype=torch.float32, device=logits.device),
+    )
+    chunk = min(CHUNK, triton.next_power_of_2(vocab_size))
+    num_chunks = triton.cdiv(vocab_size, chunk)
+    best = torch.empty(num_rows, num_chunks, dtype=torch.float32, device=logits.device)
+    mass = torch.empty_like(best)
+    place = torch.empty(num_rows, num_chunks, dtype=torch.int32, device=logits.device)
     if num_rows:
-        pick_kernel[(num_rows,)](
-            token, logprob, logits, logits.stride(0), vocab_size,
-            BN=min(4096, triton.next_power_of_2(vocab_size)), num_warps=8,
-        )  # fmt: skip
+        chunk_kernel[(num_chunks, num_rows)](
+            best, place, mass, logits, logits.stride(0), vocab_size, num_chunks, BN=chunk, num_warps=8
+        )
+        best_kernel[(num_rows,)](
+            token, logprob, best, place, mass, num_chunks, BC=triton.next_power_of_2(num_chunks), num_warps=1
+        )
     return token, logprob
 
 
 @triton.jit
-def pick_kernel(token, logprob, logits, stride, vocab_size, BN: tl.constexpr):
+def chunk_kernel(best, place, mass, logits, stride, vocab_size, num_chunks, BN: tl.constexpr):
+    i_chunk, i_row = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    o_n = i_chunk * BN + tl.arange(0, BN)
+    m_n = o_n < vocab_size
+    b_x = tl.load(logits + i_row * stride + o_n, mask=m_n, other=float("-inf")).to(tl.float32)
+    value = tl.max(b_x, 0)
+    # Where no logit is a number none equals the largest: the position must still be one of the vocabulary.
+    at = tl.minimum(tl.min(tl.where((b_x == value) & m_n, o_n, vocab_size), 0), vocab_size - 1)
+    safe = tl.where(value == float("-inf"), 0.0, value)
+    row = i_row * num_chunks + i_chunk
+    tl.store(best + row, value)
+    tl.store(place + row, at)
+    tl.store(mass + row, tl.sum(tl.exp(b_x - safe), 0))
+
+
+@triton.jit
+def best_kernel(token, logprob, best, place, mass, num_chunks, BC: tl.constexpr):
     i_row = tl.program_id(0).to(tl.int64)
-    best = float("-inf")
-    best_token = 0
-    b_m = tl.full([BN], float("-inf"), tl.float32)
-    b_l = tl.zeros([BN], tl.float32)
-    for i_n in range(0, vocab_size, BN):
-        o_n = i_n + tl.arange(0, BN)
-        b_x = tl.load(logits + i_row * stride + o_n, mask=o_n < vocab_size, other=float("-inf")).to(tl.float32)
-        value = tl.max(b_x, 0)
-        at = i_n + tl.min(tl.where(b_x == value, tl.arange(0, BN), BN), 0)
-        # Strictly more: of equal logits the first stays.
-        best_token = tl.where(value > best, at, best_token)
-        best = tl.maximum(best, value)
-        b_m_new = tl.maximum(b_m, b_x)
-        b_safe = tl.where(b_m_new == float("-inf"), 0.0, b_m_new)
-        b_l = b_l * tl.exp(b_m - b_safe) + tl.exp(b_x - b_safe)
-        b_m = b_m_new
-    total = tl.sum(b_l * tl.exp(b_m - best), 0)
-    tl.store(token + i_row, best_token)
+    o_c = tl.arange(0, BC)
+    m_c = o_c < num_chunks
+    b_best = tl.load(best + i_row * num_chunks + o_c, mask=m_c, other=float("-inf"))
+    b_place = tl.load(place + i_row * num_chunks + o_c, mask=m_c, other=2147483647)
+    b_mass = tl.load(mass + i_row * num_chunks + o_c, mask=m_c, other=0.0)
+    value = tl.max(b_best, 0)
+    # Of equal logits the first stays; of chunks without numbers too.
+    at = tl.min(tl.where(b_best == value, b_place, 2147483647), 0)
+    at = tl.where(at == 2147483647, tl.min(b_place, 0), at)
+    total = tl.sum(b_mass * tl.exp(b_best - value), 0)
+    tl.store(token + i_row, at.to(tl.int64))
     tl.store(logprob + i_row, -tl.log(total))

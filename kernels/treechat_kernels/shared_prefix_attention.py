@@ -42,7 +42,7 @@ def shared_prefix_attention(
     out = q.new_empty(q.shape[0], q.shape[1], v_pool.shape[2])
     if not layout.shared:
         layout = Layout.build(kv_lens, [1] * len(kv_lens), q.device)
-        shared = SharedPrefix(layout.single, 0)
+        shared = SharedPrefix(layout.single, 0, layout.no_splits)
     else:
         (shared,) = layout.shared
     shared_paths(
@@ -67,10 +67,9 @@ def shared_paths(
     sinks: torch.Tensor | None = None,
 ) -> None:
     """Fills the rows of `out` [T, Hq, Dv] that belong to the siblings."""
-    paths, num_shared = shared.paths, shared.prefix_len // SPLIT_LEN
+    paths = shared.paths
     parts = new_parts(q, v_pool, paths, layout)
-    run = (parts, q, k_pool, v_pool, slots, layout, paths)
-    if num_shared:
-        run_splits(*run, 0, scaling, sliding_window, softcap, shared_splits=num_shared)
-    run_splits(*run, num_shared, scaling, sliding_window, softcap)
+    run = (parts, q, k_pool, v_pool, slots, layout, paths, shared, scaling, sliding_window, softcap)
+    run_splits(*run, shared=True)
+    run_splits(*run)
     merge_splits(out, parts, layout, paths, sliding_window, sinks)
