@@ -14,8 +14,8 @@ import click
 
 from treechat import __version__
 from treechat.cli.context import Session, db_option, json_option, model_option, pass_session
-from treechat.cli.output import print_json, size
-from treechat.errors import TreechatError
+from treechat.cli.output import plural, print_json, say, size
+from treechat.errors import StoreError, TreechatError
 
 _PACKAGES = ("torch", "transformers", "textual", "sqlite-utils", "click", "triton")
 LOW_DISK_BYTES = 1_000_000_000
@@ -29,14 +29,26 @@ _KV_TOKENS = 256
 @db_option
 @model_option
 @json_option
+@click.option(
+    "--backup",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Copy the whole database to FILE, and check the copy.",
+)
 @pass_session
 @click.pass_context
-def doctor(ctx: click.Context, session: Session, as_json: bool) -> None:
+def doctor(ctx: click.Context, session: Session, as_json: bool, backup: Path | None) -> None:
     """Check this machine and the database.
 
     Versions, device, database, models, disk and terminal; with -m, which forward that model runs and why, for which it
     is loaded. The exit status is 1 if something is wrong.
+
+    With --backup nothing else is done. The copy holds everything, deleted messages and undo history included, and may
+    be made while treechat is in use; --db opens it.
     """
+    if backup is not None:
+        _back_up(session, backup, as_json)
+        return
     problems: list[str] = []
     facts: dict[str, Any] = {
         "treechat": __version__,
@@ -58,6 +70,18 @@ def doctor(ctx: click.Context, session: Session, as_json: bool) -> None:
         _print(facts, problems)
     if problems:
         ctx.exit(1)
+
+
+def _back_up(session: Session, target: Path, as_json: bool) -> None:
+    path = session.db_path
+    if not path.exists():
+        raise StoreError(f"There is no database at {path}", "Name another file with --db")
+    session.store.back_up(target)
+    num_bytes, num = target.stat().st_size, len(session.store.conversations())
+    if as_json:
+        print_json({"database": str(path), "backup": str(target), "size_bytes": num_bytes, "conversations": num})
+    else:
+        say(f"{target} is a copy of {path}: {plural(num, 'conversation')}, {size(num_bytes)}.")
 
 
 def _version(package: str) -> str | None:

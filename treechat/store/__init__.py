@@ -5,6 +5,7 @@
     conversations  nodes  spans  what is kept
     replies  owner               a reply in the making, and whose it is
     events  names  search  checks   undo; names of nodes; finding text; finding damage
+    backup                       a copy of the whole file
 
 Any program reads the file: `sqlite3 treechat.db "SELECT line FROM tree"` prints every conversation.
 """

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from treechat.errors import StoreError
+from treechat.store.backup import Backup
 from treechat.store.checks import Checks
 from treechat.store.connection import connect
 from treechat.store.events import Events
@@ -16,7 +17,7 @@ from treechat.store.replies import Replies
 from treechat.store.search import Search
 
 
-class Store(Replies, Events, Names, Search, Checks):
+class Store(Replies, Events, Names, Search, Checks, Backup):
     """All conversations, in one file that several windows may have open at once.
 
     Safe to use from several threads. Every method may raise StoreError; a method that writes has then written nothing.

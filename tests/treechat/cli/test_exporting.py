@@ -18,7 +18,8 @@ NODES = "conversation_id, id, parent_id, role, status, created_at, label, bookma
 QUERIES = {
     "conversations": "SELECT id, title, created_at, updated_at, current_id FROM conversations ORDER BY updated_at, seq",
     "nodes": f"SELECT {NODES} FROM nodes ORDER BY id",
-    "siblings": "SELECT conversation_id, parent_id, group_concat(id) FROM (SELECT * FROM nodes ORDER BY seq) GROUP BY 1, 2",
+    "siblings": "SELECT conversation_id, parent_id, group_concat(id) FROM (SELECT * FROM nodes ORDER BY seq)"
+    " GROUP BY 1, 2",
     "spans": "SELECT node_id, tokenizer, ids, logprobs FROM spans ORDER BY 1, 2",
     "turns": f"SELECT node_id, {TURN_COLUMNS.replace('sampling, ', '')} FROM turns ORDER BY 1",
 }
