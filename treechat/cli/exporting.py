@@ -14,7 +14,7 @@ from treechat.cli.context import Session, db_option, pass_session
 if TYPE_CHECKING:
     from treechat.formats.document import Document
 
-FORMATS = ("native", "markdown", "openai", "dot", "mermaid")
+FORMATS = ("native", "markdown", "html", "openai", "dot", "mermaid")
 _OPTIONS = {"tokens": ("native",), "bookmarked": ("openai",), "weights": ("openai",), "messages": ("dot", "mermaid")}
 """The formats that an option belongs to."""
 
@@ -48,7 +48,8 @@ def export(
     With every branch of a CONVERSATION, or only the one that leads to NODE.
 
     The native format is JSON Lines and can be imported again: --all, and import of it, restore a database. The others
-    are for reading (markdown), for training (openai), and for drawing the structure (dot, mermaid).
+    are for reading (markdown; html, one page with every branch), for training (openai), and for drawing the structure
+    (dot, mermaid).
     """
     if everything and (branch or subtree or name != "@"):
         raise click.UsageError("--all takes neither a name nor --branch nor --subtree.")
@@ -79,6 +80,10 @@ def pieces(
             return native.write(documents, tokens)
         case "markdown":
             return (piece for document in documents for piece in markdown.write(document))
+        case "html":
+            from treechat.formats import html
+
+            return html.write(documents)
         case "openai":
             return (line for document in documents for line in openai_export.write(document, bookmarked, weights))
         case "dot":

@@ -151,6 +151,16 @@ def test_openai_lines_of_leaves_and_of_bookmarks(cli, trip):
     cli("export", "--weights", status=2)
 
 
+def test_html_of_one_and_of_all_conversations(cli, trip, tmp_path):
+    with cli.store() as store:
+        store.add_node(store.create_conversation("Second").id, None, "user", "hi")
+    cli("export", "--all", "--format", "html", "-o", str(tmp_path / "all.html"))
+    page = (tmp_path / "all.html").read_text()
+    assert page.count("<h1 ") == 2 and page.count("<article ") == 6
+    assert "<title>Conversations</title>" in page and "\x1b" not in page
+    assert "<title>Second</title>" in cli("export", "--format", "html").stdout
+
+
 def test_dot_and_mermaid_of_all_conversations(cli, trip):
     with cli.store() as store:
         store.add_node(store.create_conversation("Second").id, None, "user", "hi")

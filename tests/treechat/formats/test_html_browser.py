@@ -1,0 +1,116 @@
+"""The page in a real browser: branches switch, the tree folds, search finds, nothing is fetched."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from tests.treechat.formats.test_html import hostile_document
+from treechat.formats import html
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt install chromium)")
+
+DRIVER = """
+const results = {};
+const wait = () => new Promise((done) => setTimeout(done, 400));
+const key = (name, on) => (on ?? document.body).dispatchEvent(
+  new KeyboardEvent("keydown", {key: name, bubbles: true, cancelable: true}));
+const shown = () => [...document.querySelectorAll("main > section")]
+  .filter((section) => section.offsetParent).map((section) => section.id).join(" ");
+const rows = () => [...document.querySelectorAll("#rows > li")].filter((row) => row.offsetParent).length;
+(async () => {
+  await wait();
+  results.start = shown();
+  key("l"); await wait();
+  results.afterL = shown();
+  key("h"); await wait();
+  results.afterH = shown();
+  results.address = location.hash;
+  document.querySelector('#r0-0 .ways a[href="#n-a2"]').click(); await wait();
+  results.afterLink = shown();
+  results.marked = document.querySelector('.ways a[aria-current]:not([href="#n-r1"])').getAttribute("href");
+  history.back(); await wait();
+  results.afterBack = shown();
+  results.rows = rows();
+  key("F"); results.allFolded = rows();
+  key("F"); results.unfolded = rows();
+  const row = document.querySelector('#rows a[href="#n-r1"]');
+  row.focus(); key("ArrowLeft", row); results.oneFolded = rows();
+  key("ArrowRight", row);
+  const search = document.getElementById("search");
+  search.value = "two cut"; search.dispatchEvent(new Event("input")); await wait();
+  results.count = document.getElementById("count").textContent;
+  results.hits = [...document.querySelectorAll("#hits a")].map((hit) => [hit.getAttribute("href"), hit.textContent]);
+  key("Enter", search); await wait();
+  results.afterSearch = shown();
+  results.highlighted = CSS.highlights.get("hit").size;
+  const back = () => getComputedStyle(document.body).backgroundColor;
+  key("t"); results.dark = back();
+  key("t"); results.light = back();
+  document.title = JSON.stringify(results);
+})();
+"""
+
+
+def browse(page, tmp_path, fragment=""):
+    """The page's source after its scripts ran, what the console said, and what was asked for."""
+    file, log = tmp_path / "page.html", tmp_path / "net.json"
+    file.write_text(page, encoding="utf-8", errors="replace")
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,800", "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path / 'profile'}", f"--log-net-log={log}", "--virtual-time-budget=20000", "--dump-dom",
+        f"{file.as_uri()}{fragment}",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, timeout=120, check=True)
+    console = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if "CONSOLE" in line]
+    return done.stdout.decode("utf-8", "replace"), console, log.read_text(encoding="utf-8")
+
+
+def shown_in(source):
+    return re.findall(r'<section class="[^"]*shown[^"]*" id="([^"]*)"', source)
+
+
+def test_the_address_chooses_the_branch_and_the_policy_lets_the_script_run(document, tmp_path):
+    source, console, _ = browse("".join(html.write([document])), tmp_path, "#n-a2")
+    assert shown_in(source) == ["c0", "r0-0", "r0-2"]
+    assert console == []
+
+
+def test_hostile_texts_run_nothing_and_fetch_nothing(tmp_path):
+    source, console, net = browse("".join(html.write([hostile_document()])), tmp_path)
+    assert len(shown_in(source)) == 3
+    assert console == []
+    assert "page.html" in net and "e.example" not in net and "a.example" not in net
+
+
+def test_keys_links_folding_search_and_themes(document, tmp_path):
+    page = "".join(html.write([document]))
+    # The page's policy would not let the driver in.
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    source, console, _ = browse(page.replace("</body>", f"<script>{DRIVER}</script></body>"), tmp_path)
+    assert console == []
+    title = re.search(r"<title>(.*?)</title>", source)
+    assert title is not None and title[1].startswith("{"), title
+    assert json.loads(title[1].replace("&amp;", "&")) == {
+        "start": "c0 r0-0 r0-1",
+        "afterL": "c0 r0-0 r0-2",
+        "afterH": "c0 r0-0 r0-1",
+        "address": "#n-a1",
+        "afterLink": "c0 r0-0 r0-2",
+        "marked": "#n-a2",
+        "afterBack": "c0 r0-0 r0-1",
+        "rows": 5,
+        "allFolded": 1,
+        "unfolded": 5,
+        "oneFolded": 3,
+        "count": "1 message",
+        "hits": [["#n-a2", "Two, cut"]],
+        "afterSearch": "c0 r0-0 r0-2",
+        "highlighted": 3,
+        "dark": "rgb(20, 23, 28)",
+        "light": "rgb(255, 255, 255)",
+    }
