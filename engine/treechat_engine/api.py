@@ -54,6 +54,7 @@ class EngineConfig:
         transformers; "fused" insists on the first, "transformers" takes the second.
     decode_weights: "float16" or "int8" keeps a smaller copy of the weights for steps of few tokens on a CPU. Faster,
         and not exact: what is promised of tokens holds for "float32" alone.
+    cuda_graphs: on CUDA, decode by graphs, captured at the first use of each size.
     """
 
     device: str | None = None
@@ -68,6 +69,7 @@ class EngineConfig:
     self_check: bool = True
     forward: str = "auto"
     decode_weights: str = "float32"
+    cuda_graphs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,10 @@ class Residency:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """A snapshot. Slots are tokens; `prefill_tokens_per_s` is a moving estimate, None before the first prefill."""
+    """A snapshot. Slots are tokens; `prefill_tokens_per_s` is a moving estimate, None before the first prefill.
+
+    graphs: how many CUDA graphs decode, or why none does; empty where there is no CUDA or the configuration has none.
+    """
 
     model: str
     device: str
@@ -191,3 +196,4 @@ class EngineStats:
     host_total: int = 0
     host_cached: int = 0
     restored_tokens: int = 0
+    graphs: str = ""

@@ -182,10 +182,14 @@ class _Layer:
         hidden = self._attend(i, hidden, rotary, context)
         x = self._add(self._out, hidden, x, parts.post_attention)
         hidden = x if parts.pre_mlp is None else parts.pre_mlp(x)
-        return self._add(self._down, self._gate(self._gate_up(hidden)), x, parts.post_mlp)
+        return self._add(self._down, self._gated(hidden), x, parts.post_mlp)
 
-    def _gate(self, gate_up: torch.Tensor) -> torch.Tensor:
-        """[T, 2 N] -> [T, N]."""
+    def _gated(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[T, hidden] -> [T, N], the joined halves multiplied."""
+        linear = self._gate_up
+        if self._parts.gate is not None and isinstance(linear, PlainLinear) and linear.takes_row(hidden):
+            return dispatch.linear_row(hidden, linear.weight, linear.bias, gate=self._parts.gate)
+        gate_up = linear(hidden)
         if self._parts.gate is not None and dispatch.uses_triton(gate_up):
             return dispatch.silu_mul(gate_up, self._parts.gate)
         gate, up = gate_up.chunk(2, dim=-1)

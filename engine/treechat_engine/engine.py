@@ -89,8 +89,9 @@ class Engine:
         self._forward = choose_forward(model, runner, self.cache, config)
         if config.host_tokens:
             costs.fit(runner, self.cache)
-        limits = [length for length in (config.max_model_len, spec.max_len) if length]
-        self.max_model_len = min(limits, default=num_slots)
+        self.max_model_len = min((n for n in (config.max_model_len, spec.max_len) if n), default=num_slots)
+        if config.cuda_graphs and device.type == "cuda":
+            runner.use_graphs(config.max_batch, min(self.max_model_len, num_slots))
         scheduler = Scheduler(self.cache, config.max_batch, config.prefill_chunk)
         worker = Worker(runner, scheduler, config.num_threads or torch.get_num_threads(), checks=poison)
         worker.prefill_rate.listener = costs.observe_compute
@@ -197,6 +198,7 @@ class Engine:
                 restored_tokens=self.cache.restored_tokens,
                 forward=self._forward.name,
                 forward_reason=self._forward.reason,
+                graphs=worker.graphs,
             )
 
     def clear_cache(self) -> None:

@@ -18,6 +18,8 @@ from typing import Protocol
 
 import torch
 
+from treechat_kernels import dispatch
+
 # Most rows of a step for which a smaller form was measured faster than packed float32.
 MAX_HALF_ROWS = 2
 MAX_INT8_ROWS = 6
@@ -45,19 +47,27 @@ def can_pack(weight: torch.Tensor) -> bool:
 
 
 class PlainLinear:
-    """x [T, in] -> [T, out] by F.linear."""
+    """x [T, in] -> [T, out] by F.linear, or for one row on CUDA by a kernel of our own."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self.weight = weight
         self.bias = bias
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self.takes_row(x):
+            return dispatch.linear_row(x, self.weight, self.bias)
         return torch.nn.functional.linear(x, self.weight, self.bias)
 
     def add(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        if self.takes_row(x):
+            return dispatch.linear_row(x, self.weight, self.bias, residual=residual)
         if self.bias is None and x.is_cuda:
             return torch.addmm(residual, x, self.weight.t())
         return residual + self(x)
+
+    def takes_row(self, x: torch.Tensor) -> bool:
+        """Whether x is a single row, for which there is a kernel."""
+        return x.shape[0] == 1 and dispatch.uses_triton(x)
 
     def dense(self) -> torch.Tensor:
         """The weight [out, in] as it was given."""

@@ -12,8 +12,12 @@ from treechat_engine.attention import PagedContext
 from treechat_engine.context import SequenceSlice, use
 from treechat_engine.decoder import FusedDecoder
 from treechat_engine.device_attention import DeviceContext
+from treechat_engine.graphs import DecodeGraphs, GraphContext, Step
 from treechat_engine.slots import SlotPool
 from treechat_kernels import dispatch
+
+# Tokens. Longer paths are decoded without a graph, so that the tables of slots stay small.
+MAX_GRAPH_LEN = 1 << 17
 
 
 class Work(NamedTuple):
@@ -41,6 +45,7 @@ class ModelRunner:
         self.device = pool.k[0].device
         self._uses_tables = dispatch.uses_tables(self.device)
         self.fused: FusedDecoder | None = None
+        self.graphs: DecodeGraphs | None = None
         self.vocab_size: int = model.config.get_text_config(decoder=True).vocab_size
         self._picks_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
 
@@ -65,6 +70,25 @@ class ModelRunner:
             return self.fused(packed[0], packed[1], max(positions) + 1, index, context)
         with use(context):
             return self._forward(packed[:1], packed[1:], index)
+
+    def use_graphs(self, max_batch: int, max_len: int) -> None:
+        """From now on `launch` starts steps of one token per sequence as CUDA graphs. max_len: tokens of a path."""
+        max_len = min(max_len, MAX_GRAPH_LEN)
+        if self.fused is not None:
+            with torch.inference_mode():
+                self.fused.reserve(max_len + 1)
+        self.graphs = DecodeGraphs(self.pool, self._forward_rows, max_batch, max_len)
+
+    @torch.inference_mode()
+    def launch(self, batch: Sequence[Work]) -> Step | None:
+        """Starts a step in which every sequence has one token and wants its logits, where there is a graph for it."""
+        return None if self.graphs is None else self.graphs.launch(batch)
+
+    def _forward_rows(self, ids: torch.Tensor, positions: torch.Tensor, context: GraphContext) -> torch.Tensor:
+        if self.fused is not None:
+            return self.fused(ids, positions, 0, None, context)
+        with use(context):
+            return self._forward(ids[None], positions[None], None)
 
     def _forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:
         kwargs: dict[str, Any] = {}

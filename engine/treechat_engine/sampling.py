@@ -58,6 +58,11 @@ class Sampler:
         self.history = History(params, prompt_ids) if has_penalty else None
         self.bias = Bias(params, vocab_size) if params.logit_bias else None
 
+    @property
+    def is_argmax(self) -> bool:
+        """Whether the most likely token is all that is asked for."""
+        return self.cut.greedy and not (self.history or self.bias or self.params.top_logprobs)
+
     def draw(self) -> float:
         """The request's next number in [0, 1)."""
         return self._random.random()

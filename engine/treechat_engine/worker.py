@@ -6,15 +6,15 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
 from treechat_engine.api import FinishReason, Token
+from treechat_engine.graph_decoder import GraphDecoder, sample_requests
 from treechat_engine.memory import keep_freed_memory
 from treechat_engine.request import Request
 from treechat_engine.runner import ModelRunner, Work
-from treechat_engine.sampling import sample
 from treechat_engine.scheduler import Planned, Scheduler
 from treechat_engine.streams import batched
 
@@ -55,7 +55,13 @@ class Worker:
         self._runner = runner
         self._num_threads = num_threads
         self._checks = checks
+        self._decoder = GraphDecoder(runner, scheduler, self.lock, self._take_over, self._fail)
         self._thread = threading.Thread(target=self._run, name="treechat-engine", daemon=True)
+
+    @property
+    def graphs(self) -> str:
+        """How many CUDA graphs decode, or why none does; empty where none was asked for."""
+        return self._decoder.state
 
     def start(self) -> None:
         self._thread.start()
@@ -154,7 +160,7 @@ class Worker:
         rows = [(item.request, item.end_logits) for item in planned if item.end_logits is not None]
         try:
             with torch.inference_mode():
-                tokens = _sample(torch.stack([logits for _, logits in rows]), [request for request, _ in rows])
+                tokens = sample_requests(torch.stack([logits for _, logits in rows]), [request for request, _ in rows])
         except Exception as cause:  # noqa: BLE001 - as for a step
             self._fail([request for request, _ in rows], cause)
             return
@@ -165,6 +171,8 @@ class Worker:
     def _step(self, planned: Sequence[Planned]) -> None:
         """One step of the model. Out of memory: once more with about half of it; the rest keeps its turn."""
         started_at = time.monotonic()
+        if self._decoder.decode(planned):
+            return
         tokens, cause = self._try(planned)
         if cause is not None and is_out_of_memory(cause):
             # Slots are allocated up front, so what ran out is the forward's own memory: a smaller step needs less.
@@ -174,10 +182,15 @@ class Worker:
         if cause is not None:
             self._fail([item.request for item in planned], cause)
             return
-        self._measure(planned, time.monotonic() - started_at)
+        self._take_over(planned, tokens, time.monotonic() - started_at)
+
+    def _take_over(self, planned: Sequence[Planned], tokens: Mapping[Request, Token], seconds: float) -> None:
+        """Takes the results of a step over, but for requests that ended meanwhile."""
+        self._measure(planned, seconds)
         with batched(), self.lock:
             for item in planned:
-                self._advance(item, tokens.get(item.request))
+                if not item.request.is_finished:
+                    self._advance(item, tokens.get(item.request))
             if self._checks:
                 self.scheduler.cache.check()
 
@@ -209,7 +222,7 @@ class Worker:
         if not sampling:
             return {}
         with torch.inference_mode():
-            tokens = _sample(logits, sampling)
+            tokens = sample_requests(logits, sampling)
             for row, request in enumerate(sampling):
                 if not request.num_sampled:
                     with self.lock:
@@ -260,8 +273,3 @@ def _smaller(planned: Sequence[Planned]) -> list[Planned]:
     if all(item.num_tokens == 1 for item in planned):
         return list(planned[: (len(planned) + 1) // 2])
     return [item._replace(num_tokens=(item.num_tokens + 1) // 2) for item in planned]
-
-
-def _sample(logits: torch.Tensor, requests: Sequence[Request]) -> dict[Request, Token]:
-    samplers = [request.sampler for request in requests if request.sampler is not None]
-    return dict(zip(requests, sample(logits, samplers), strict=True))

@@ -25,6 +25,11 @@ class Tile(NamedTuple):
     num_stages: int = 2
 
 
+def chip() -> int:
+    """Compute capability of the device that kernels are launched on, 90 for sm_90; 0 under the interpreter."""
+    return 0 if INTERPRETED.value else int(triton.runtime.driver.active.get_current_target().arch)
+
+
 def block_dim(dim: int) -> int:
     """A head dimension as the power of two that a tile has, at least the 16 that a matrix unit takes."""
     return max(16, 1 << (dim - 1).bit_length())

@@ -125,7 +125,7 @@ def _tile(num_rows: int, padded_dim: int, dtype: torch.dtype) -> Tile:
         return Tile(16, 32, 4) if rows == 16 else Tile(32, 32, 4, 224)
     if padded_dim > 64:
         return Tile(16, 64, 8) if rows == 16 else Tile(32, 32, 4, 224)
-    return Tile(16, 64, 4, num_stages=3) if rows == 16 else Tile(min(64, rows), 64, 8)
+    return Tile(min(64, rows), 64, 4 if rows == 16 else 8)
 
 
 def merge_splits(

@@ -161,6 +161,22 @@ def silu_mul(gate_up: torch.Tensor, activation: str = "silu") -> torch.Tensor:
     return reference.silu_mul(gate_up, activation)
 
 
+def linear_row(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    *,
+    residual: torch.Tensor | None = None,
+    gate: str | None = None,
+) -> torch.Tensor:
+    """See `reference.linear_row`."""
+    if uses_triton(x):
+        from treechat_kernels.linear import linear_row as launch
+
+        return launch(x, weight, bias, residual=residual, gate=gate)
+    return reference.linear_row(x, weight, bias, residual=residual, gate=gate)
+
+
 def pick(
     logits: torch.Tensor, out: tuple[torch.Tensor, torch.Tensor] | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -57,6 +57,22 @@ def silu_mul(gate_up: torch.Tensor, activation: str = "silu") -> torch.Tensor:
     return (opened * up).to(gate_up.dtype)
 
 
+def linear_row(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    *,
+    residual: torch.Tensor | None = None,
+    gate: str | None = None,
+) -> torch.Tensor:
+    """x [1, in] -> [1, out] by weight [out, in] and bias [out]; then `silu_mul` where a gate is named, which halves
+    out; then the residual [1, out] is added."""
+    out = torch.nn.functional.linear(x, weight, bias)
+    if gate is not None:
+        out = silu_mul(out, gate)
+    return out if residual is None else out + residual
+
+
 def write_kv(k_pool: torch.Tensor, v_pool: torch.Tensor, k: torch.Tensor, v: torch.Tensor, slots: torch.Tensor) -> None:
     """Writes k [T, Hkv, Dk] and v [T, Hkv, Dv] to `slots` [T] of the pools, [S, Hkv, Dk] and [S, Hkv, Dv]."""
     k_pool.index_copy_(0, slots, k)

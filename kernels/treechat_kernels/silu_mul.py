@@ -23,12 +23,7 @@ def silu_mul(gate_up: torch.Tensor, activation: str = "silu") -> torch.Tensor:
 
 
 @triton.jit
-def silu_mul_kernel(out, gate_up, stride, dim, ACTIVATION: tl.constexpr, BN: tl.constexpr):
-    i_t = tl.program_id(0).to(tl.int64)
-    o_n = tl.program_id(1) * BN + tl.arange(0, BN)
-    m_n = o_n < dim
-    b_gate = tl.load(gate_up + i_t * stride + o_n, mask=m_n, other=0.0).to(tl.float32)
-    b_up = tl.load(gate_up + i_t * stride + dim + o_n, mask=m_n, other=0.0).to(tl.float32)
+def activate(b_gate, ACTIVATION: tl.constexpr):
     if ACTIVATION == 0:
         b_gate = b_gate * tl.sigmoid(b_gate)
     elif ACTIVATION == 1:
@@ -37,4 +32,15 @@ def silu_mul_kernel(out, gate_up, stride, dim, ACTIVATION: tl.constexpr, BN: tl.
         # 0.5 (1 + tanh(y)) is sigmoid(2y).
         b_y = 0.7978845608028654 * (b_gate + 0.044715 * b_gate * b_gate * b_gate)
         b_gate = b_gate * tl.sigmoid(2.0 * b_y)
+    return b_gate
+
+
+@triton.jit
+def silu_mul_kernel(out, gate_up, stride, dim, ACTIVATION: tl.constexpr, BN: tl.constexpr):
+    i_t = tl.program_id(0).to(tl.int64)
+    o_n = tl.program_id(1) * BN + tl.arange(0, BN)
+    m_n = o_n < dim
+    b_gate = tl.load(gate_up + i_t * stride + o_n, mask=m_n, other=0.0).to(tl.float32)
+    b_up = tl.load(gate_up + i_t * stride + dim + o_n, mask=m_n, other=0.0).to(tl.float32)
+    b_gate = activate(b_gate, ACTIVATION)
     tl.store(out + i_t * dim + o_n, (b_gate * b_up).to(out.dtype.element_ty), mask=m_n)

@@ -20,7 +20,7 @@ def test_float32_on_the_device_gives_the_tokens_of_the_cpu(family, models, greed
     trunk = prompt(30)
     left, right = trunk + prompt(9, seed=1), trunk + prompt(8, seed=2)
     with Engine(models(family), config, poison=True) as engine:
-        for ids, num_computed in ((left, 39), (right, 8), (left, 1)):
+        for ids, num_computed in ((left, 39), (right, 8), (left, 0)):
             (done,) = engine.generate([ids], GREEDY)
             assert list(done.token_ids) == greedy(family, ids, 12)
             assert done.usage.computed_tokens == num_computed
@@ -56,3 +56,114 @@ def test_what_went_to_pinned_memory_comes_back_and_replies_are_the_same(models, 
         (done,) = engine.generate([second], GREEDY)
         assert list(done.token_ids) == greedy("llama", second, 12)
         assert done.usage.restored_tokens == 49
+
+
+@pytest.mark.parametrize("forward", ["fused", "transformers"])
+@pytest.mark.parametrize("family", ["llama", "mistral-window"])
+def test_graphs_and_eager_steps_choose_the_same_tokens(family, forward, models, greedy, prompt):
+    prompts = [prompt(n, seed=n) for n in (30, 17, 45)]
+    expected = [greedy(family, ids, 40) for ids in prompts]
+    for graphs in (True, False):
+        config = EngineConfig(device="cuda", dtype="float32", kv_tokens=400, forward=forward, cuda_graphs=graphs)
+        with Engine(models(family), config, poison=True) as engine:
+            done = engine.generate(prompts, SamplingParams(max_tokens=40))
+            assert [list(each.token_ids) for each in done] == expected
+            (again,) = engine.generate([[*prompts[0], *expected[0][:20]]], SamplingParams(max_tokens=20))
+            assert list(again.token_ids) == expected[0][20:]
+            assert again.usage.computed_tokens == 1
+            assert engine.stats().graphs == ("2 captured" if graphs else "")
+            engine.cache.check()
+
+
+def test_graphs_follow_paths_over_many_splits_and_slots_of_many_runs(models, greedy, prompt):
+    config = EngineConfig(device="cuda", dtype="float32", kv_tokens=900, prefill_chunk=64)
+    trunk = prompt(240)
+    with Engine(models("llama"), config, poison=True) as engine:
+        for seed in range(4):
+            ids = trunk[: 60 * seed + 60] + prompt(9, seed=seed)
+            (done,) = engine.generate([ids], SamplingParams(max_tokens=30))
+            assert list(done.token_ids) == greedy("llama", ids, 30)
+        ids = trunk + prompt(3, seed=9)
+        (done,) = engine.generate([ids], SamplingParams(max_tokens=20))
+        assert list(done.token_ids) == greedy("llama", ids, 20)
+        assert engine.stats().graphs == "3 captured", "one split, then two, then four"
+
+
+def test_siblings_in_a_graph_read_their_prefix_once(models, greedy, prompt, monkeypatch):
+    from treechat_engine import graphs
+    from treechat_kernels import shared_prefix_attention
+
+    monkeypatch.setattr(shared_prefix_attention, "MIN_SAVED_BYTES", 1)
+    keys = []
+    launch = graphs.DecodeGraphs._replay
+    monkeypatch.setattr(
+        graphs.DecodeGraphs, "_replay", lambda self, key, n: (keys.append(key), launch(self, key, n))[1]
+    )
+    trunk = prompt(300)
+    config = EngineConfig(device="cuda", dtype="float32", kv_tokens=900)
+    with Engine(models("llama"), config, poison=True) as engine:
+        prompts = [trunk + prompt(4, seed=seed) for seed in (1, 2, 3)]
+        done = engine.generate(prompts, SamplingParams(max_tokens=20))
+        assert [list(each.token_ids) for each in done] == [greedy("llama", ids, 20) for ids in prompts]
+    assert any(key.shares and key.batch == 4 for key in keys)
+
+
+def test_a_reply_that_ends_while_the_next_step_runs_leaves_the_others_as_they_were(models, greedy, prompt):
+    first, second = prompt(20, seed=1), prompt(25, seed=2)
+    expected = greedy("llama", first, 24)
+    stop = next(each for i, each in enumerate(expected) if i > 5 and each not in expected[:i])
+    config = EngineConfig(device="cuda", dtype="float32", kv_tokens=200)
+    with Engine(models("llama"), config, poison=True) as engine:
+        ends, goes_on = engine.generate(
+            [first, second], [SamplingParams(max_tokens=24, stop_token_ids=(stop,)), SamplingParams(max_tokens=24)]
+        )
+        assert list(ends.token_ids) == expected[: expected.index(stop) + 1]
+        assert ends.finish_reason == "stop"
+        assert list(goes_on.token_ids) == greedy("llama", second, 24)
+        engine.cache.check()
+
+
+def test_sampled_replies_are_the_same_by_graphs_and_eagerly(models, prompt):
+    params = [SamplingParams(max_tokens=20, temperature=0.9, top_p=0.9, seed=seed) for seed in (1, 2)]
+    replies = []
+    for graphs in (True, False):
+        config = EngineConfig(device="cuda", dtype="float32", kv_tokens=200, cuda_graphs=graphs)
+        with Engine(models("llama"), config) as engine:
+            replies.append([each.token_ids for each in engine.generate([prompt(20)] * 2, params)])
+    assert replies[0] == replies[1]
+
+
+def test_a_step_that_cannot_be_captured_runs_eagerly_and_says_so(models, greedy, prompt):
+    model = models("llama")
+    act = model.model.layers[0].mlp.act_fn.forward
+    model.model.layers[0].mlp.act_fn.forward = lambda x: act(x) if x.sum().item() else x
+    config = EngineConfig(device="cuda", dtype="float32", kv_tokens=200, forward="transformers")
+    with Engine(model, config) as engine:
+        ids = prompt(20)
+        (done,) = engine.generate([ids], GREEDY)
+        assert list(done.token_ids) == greedy("llama", ids, 12)
+        assert "cannot be captured" in engine.stats().graphs
+
+
+def test_out_of_device_memory_in_a_step_ends_no_request(models, greedy, prompt, monkeypatch):
+    config = EngineConfig(device="cuda", dtype="float32", kv_tokens=200, cuda_graphs=False)
+    with Engine(models("llama"), config, poison=True) as engine:
+        runner, step = engine._worker._runner, engine._worker._runner.step
+        hoard = []
+
+        def greedy_step(batch):
+            if not hoard:
+                hoard.append(torch.empty(1 << 50, dtype=torch.uint8, device="cuda"))
+            return step(batch)
+
+        def once(batch):
+            try:
+                return greedy_step(batch)
+            finally:
+                hoard.append(None)
+
+        monkeypatch.setattr(runner, "step", once)
+        ids = prompt(20)
+        (done,) = engine.generate([ids], GREEDY)
+        assert list(done.token_ids) == greedy("llama", ids, 12)
+        assert hoard

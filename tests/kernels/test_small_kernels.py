@@ -9,6 +9,7 @@ pytest.importorskip("triton")
 
 from treechat_kernels import reference
 from treechat_kernels.gather_scatter import gather_slots, scatter_slots
+from treechat_kernels.linear import linear_row
 from treechat_kernels.rms_norm import rms_norm
 from treechat_kernels.rotary import rotary
 from treechat_kernels.sample import pick
@@ -122,3 +123,17 @@ def test_pick_takes_the_first_of_the_most_likely(rand, dtype, vocab_size):
     expected, expected_logprob = reference.pick(logits.double())
     assert torch.equal(token, expected) and token[1] == vocab_size // 2
     torch.testing.assert_close(logprob.double(), expected_logprob, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("gate", [None, "silu", "gelu", "gelu_tanh"])
+@pytest.mark.parametrize(("out_len", "in_len"), [(6, 48), (34, 1100), (2, 2048)])
+def test_a_linear_layer_of_one_row(device, gate, out_len, in_len):
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(1, in_len), torch.randn(out_len, in_len) / in_len**0.5, torch.randn(out_len)
+    residual = torch.randn(1, out_len // (2 if gate else 1))
+    args = [each.to(device) for each in (x, weight, bias)]
+    for biased, added in ((False, False), (True, True)):
+        out = linear_row(*args[: 3 if biased else 2], residual=residual.to(device) if added else None, gate=gate)
+        exact = [each.double() for each in (x, weight, bias)][: 3 if biased else 2]
+        expected = reference.linear_row(*exact, residual=residual.double() if added else None, gate=gate)
+        torch.testing.assert_close(out.cpu().double(), expected, atol=1e-5, rtol=1e-5)

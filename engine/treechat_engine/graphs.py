@@ -1,0 +1,271 @@
+"""CUDA graphs of decoding: a step of one new token per sequence as one launch, the choice of greedy tokens inside.
+
+What a step reads is kept in tables on the device: per row the token, its position, the path's length, the slot that the
+token's KV goes to, and the slots of the path. Batches are padded to a few sizes, lengths to powers of two of splits,
+and a graph is captured at the first use of each pair; padded rows write to the dummy slot. At its end a graph moves its
+own tables on by the token that it chose, so that the next step of the same rows can be launched before anybody has read
+this one's tokens: what the host does then is hidden behind the device.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from treechat_engine.context import AttentionOptions
+from treechat_kernels import dispatch
+from treechat_kernels.layout import SPLIT_LEN, Layout, shared_prefixes
+from treechat_kernels.runs import clip_runs, slot_tensor
+from treechat_kernels.shared_prefix_attention import sharing_pays
+
+if TYPE_CHECKING:
+    from treechat_engine.runner import Work
+    from treechat_engine.slots import SlotPool
+
+logger = logging.getLogger(__name__)
+
+_BATCHES = (1, 2, 4, 8, 16, 32, 64)
+# Rows of the table of scalars.
+_ID, _POSITION, _KV_LEN, _WRITE_SLOT = range(4)
+
+# ids, positions [B], a context -> logits [B, vocabulary].
+Forward = Callable[[torch.Tensor, torch.Tensor, "GraphContext"], torch.Tensor]
+
+
+class Captured(NamedTuple):
+    """A graph and what it writes. context holds tables that the graph reads, and is kept for that alone."""
+
+    graph: torch.cuda.CUDAGraph
+    logits: torch.Tensor
+    context: GraphContext
+
+
+class Key(NamedTuple):
+    """What a graph is captured for: rows, splits of the longest path, and whether rows read a common prefix once."""
+
+    batch: int
+    splits: int
+    shares: bool
+
+
+class GraphContext:
+    """A forward over the tables of `DecodeGraphs`, whatever they hold by the time it is replayed."""
+
+    def __init__(self, pool: SlotPool, slots: torch.Tensor, write_slots: torch.Tensor, layout: Layout) -> None:
+        self._pool = pool
+        self._slots = slots
+        self._write_slots = write_slots
+        self._layout = layout
+
+    def attend(
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: AttentionOptions
+    ) -> torch.Tensor:
+        q, k, v = (each[0].transpose(0, 1) for each in (q, k, v))
+        k_pool, v_pool = self._pool.k[layer], self._pool.v[layer]
+        dispatch.write_kv(k_pool, v_pool, k, v, self._write_slots)
+        out = dispatch.attend(
+            q,
+            k_pool,
+            v_pool,
+            self._slots,
+            self._layout,
+            scaling=options.scaling,
+            sliding_window=options.sliding_window,
+            softcap=options.softcap,
+            sinks=options.sinks,
+        )
+        return out.unsqueeze(0)
+
+
+class Step:
+    """A launched step. logits [rows, vocabulary] are overwritten by the next one that is launched."""
+
+    def __init__(self, key: Key, logits: torch.Tensor, picked: torch.Tensor, done: torch.cuda.Event) -> None:
+        self.key = key
+        self.logits = logits
+        self._picked = picked
+        self._done = done
+
+    def greedy(self) -> list[tuple[int, float]]:
+        """The most likely token of each row and its log-probability. Waits for the device."""
+        self._done.synchronize()
+        ids, logprobs = self._picked[0].tolist(), self._picked[1].view(torch.float32)[::2].tolist()
+        return list(zip(ids, logprobs, strict=True))[: len(self.logits)]
+
+
+class DecodeGraphs:
+    """Captured steps over a slot pool. One thread at a time, always the same.
+
+    problem: why nothing is captured any more, None while all is well.
+    """
+
+    def __init__(self, pool: SlotPool, forward: Forward, max_batch: int, max_len: int) -> None:
+        """max_len: the longest path in tokens."""
+        self._pool = pool
+        self._forward = forward
+        self._batches = [size for size in _BATCHES if size < max_batch] + [max_batch]
+        self._max_len = max_len
+        device = pool.k[0].device
+        self._slots = torch.full((max_batch, max_len + 1), pool.dummy, dtype=torch.int64, device=device)
+        self._scalars = torch.zeros(4, max_batch, dtype=torch.int64, device=device)
+        self._shared_splits = torch.zeros(1, dtype=torch.int64, device=device)
+        self._starts = torch.arange(max_batch + 1, device=device) * (max_len + 1)
+        self._picked = torch.zeros(2, max_batch, dtype=torch.int64, device=device)
+        # What each row's table holds: the path's runs, as they were copied.
+        self._rows: list[list[tuple[int, int]]] = [[] for _ in range(max_batch)]
+        self._captured: dict[Key, Captured] = {}
+        self._memory = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self.problem: str | None = None
+
+    @property
+    def num_captured(self) -> int:
+        return len(self._captured)
+
+    def launch(self, batch: Sequence[Work]) -> Step | None:
+        """Starts a step in which each sequence has one new token. None where it cannot be captured: see `problem`."""
+        kv_lens = [work.start + 1 for work in batch]
+        if self.problem is not None or len(batch) > self._batches[-1] or max(kv_lens) > self._max_len:
+            return None
+        shared = self._common_splits(batch, kv_lens)
+        key = self._key(len(batch), max(kv_lens), shared > 0)
+        if key not in self._captured and not self._capture(key):
+            return None
+        for row, work in enumerate(batch):
+            self._fill(row, work.runs)
+        padding = key.batch - len(batch)
+        dummy = self._pool.dummy
+        table = [
+            [work.ids[0] for work in batch] + [0] * padding,
+            [work.start for work in batch] + [0] * padding,
+            kv_lens + [1] * padding,
+            [_slot_at(work.runs, work.start) for work in batch] + [dummy] * padding,
+            [shared] * key.batch,
+        ]
+        packed = torch.tensor(table).pin_memory().to(self._scalars.device, non_blocking=True)
+        self._scalars[:, : key.batch] = packed[:4]
+        self._shared_splits.copy_(packed[4, :1])
+        return self._replay(key, len(batch))
+
+    def go_on(self, last: Step, batch: Sequence[Work]) -> Step | None:
+        """Starts the step after `last`, whose tokens nobody needs to have read: its rows go on by what it chose.
+
+        batch: the same sequences, `start` moved on, ids unknown. None where they need another graph.
+        """
+        max_len = max(work.start + 1 for work in batch)
+        if max_len > last.key.splits * SPLIT_LEN or max_len > self._max_len:
+            return None
+        for row, work in enumerate(batch):
+            self._fill(row, work.runs)
+        return self._replay(last.key, len(batch))
+
+    def _replay(self, key: Key, num_rows: int) -> Step:
+        captured = self._captured[key]
+        captured.graph.replay()
+        picked = torch.empty(2, key.batch, dtype=torch.int64, pin_memory=True)
+        picked.copy_(self._picked[:, : key.batch], non_blocking=True)
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record()
+        return Step(key, captured.logits[:num_rows], picked, done)
+
+    def _key(self, num_rows: int, max_kv_len: int, shares: bool) -> Key:
+        splits = 1 << (-(-max_kv_len // SPLIT_LEN) - 1).bit_length()
+        return Key(next(size for size in self._batches if size >= num_rows), splits, shares)
+
+    def _common_splits(self, batch: Sequence[Work], kv_lens: Sequence[int]) -> int:
+        """Splits that all sequences have in common, 0 where reading them once does not pay."""
+        if len(batch) == 1:
+            return 0
+        groups = shared_prefixes([work.runs for work in batch], kv_lens, [1] * len(batch))
+        if len(groups) != 1 or len(groups[0][0]) < len(batch):
+            return 0
+        k, v = self._pool.k[0], self._pool.v[0]
+        token_bytes = (k.stride(0) + v.stride(0)) * k.element_size()
+        length = groups[0][1]
+        return length // SPLIT_LEN if sharing_pays(len(batch), length, token_bytes) else 0
+
+    def _fill(self, row: int, runs: Sequence[tuple[int, int]]) -> None:
+        """Brings the row's table of slots up to the path's runs, those of tokens to come included."""
+        held = self._rows[row]
+        same = 0
+        while same < min(len(held), len(runs)) and held[same] == runs[same]:
+            same += 1
+        if same == len(runs):
+            return
+        # The run that grew is copied from where it grew.
+        done = sum(length for _, length in held[:same])
+        first, length = runs[same]
+        skip = held[same][1] if same < len(held) and held[same][0] == first and held[same][1] < length else 0
+        slots = slot_tensor([(first + skip, length - skip), *runs[same + 1 :]])
+        room = max(0, self._slots.shape[1] - done - skip)
+        slots = slots[:room].pin_memory()
+        self._slots[row, done + skip : done + skip + len(slots)].copy_(slots, non_blocking=True)
+        self._rows[row] = list(runs)
+
+    def _capture(self, key: Key) -> bool:
+        """Captures the graph, on rows that are all padding. False, and `problem` set, where that fails."""
+        rows = slice(0, key.batch)
+        self._scalars[:, rows] = torch.tensor([[0], [0], [1], [self._pool.dummy]], device=self._scalars.device)
+        self._shared_splits.zero_()
+        self._rows = [[] for _ in self._rows]
+        self._slots[:, 0] = self._pool.dummy
+        layout = Layout.of_tables(
+            self._starts[: key.batch + 1],
+            self._scalars[_KV_LEN, rows],
+            key.splits * SPLIT_LEN,
+            self._shared_splits if key.shares else None,
+        )
+        context = GraphContext(self._pool, self._slots.view(-1), self._scalars[_WRITE_SLOT, rows], layout)
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Once outside: kernels are compiled and libraries take their memory at their first call.
+            with torch.cuda.stream(stream):
+                self._run(key, context)
+            torch.cuda.current_stream().wait_stream(stream)
+            torch.cuda.synchronize()
+            with torch.cuda.graph(graph, pool=self._memory, stream=stream, capture_error_mode="thread_local"):
+                logits = self._run(key, context)
+        except RuntimeError as error:
+            _end_capture(stream)
+            self.problem = f"the step cannot be captured: {str(error).splitlines()[0]}"
+            logger.warning("decoding without CUDA graphs: %s", self.problem)
+            return False
+        self._captured[key] = Captured(graph, logits, context)
+        return True
+
+    def _run(self, key: Key, context: GraphContext) -> torch.Tensor:
+        """The forward, the choice, and the tables moved on."""
+        rows = slice(0, key.batch)
+        scalars = self._scalars[:, rows]
+        logits = self._forward(scalars[_ID], scalars[_POSITION], context)
+        picked = self._picked[:, rows]
+        token, logprob = dispatch.pick(logits)
+        picked[0].copy_(token)
+        picked[1].view(torch.float32)[::2].copy_(logprob)
+        self._move_on(scalars, token)
+        return logits
+
+    def _move_on(self, scalars: torch.Tensor, token: torch.Tensor) -> None:
+        """The chosen tokens are the next ones; padded rows, which write to the dummy slot, stay."""
+        grows = (scalars[_WRITE_SLOT] != self._pool.dummy).long()
+        scalars[_ID].copy_(token)
+        scalars[_POSITION].add_(grows)
+        following = self._slots.view(-1).index_select(0, self._starts[: scalars.shape[1]] + scalars[_KV_LEN])
+        scalars[_WRITE_SLOT].copy_(torch.where(grows.bool(), following, self._pool.dummy))
+        scalars[_KV_LEN].add_(grows)
+
+
+def _end_capture(stream: torch.cuda.Stream) -> None:
+    """After a capture that failed: torch's generator believes in it until another one ends well."""
+    torch.cuda.synchronize()
+    with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=stream, capture_error_mode="thread_local"):
+        torch.zeros(1, device=stream.device)
+
+
+def _slot_at(runs: Sequence[tuple[int, int]], position: int) -> int:
+    """The slot of the path's token at `position`."""
+    return clip_runs(runs, position, position + 1)[0][0]
