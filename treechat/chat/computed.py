@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import threading
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
+from contextlib import aclosing
 
 from treechat.chat.costs import costs_of
-from treechat.chat.events import Cost
+from treechat.chat.events import Cost, SpansMade
+from treechat.chat.making import AT_ONCE, LateWarm, make_spans
 from treechat.chat.model import ChatModel
 from treechat.chat.protection import Protection
 from treechat.chat.protocol import WarmHandle
@@ -24,6 +27,7 @@ class Computed(Structure):
         self._model: ChatModel | None = None
         self._spans: SpanBook | None = None
         self._protection = Protection()
+        self._making: set[threading.Event] = set()
 
     @property
     def model(self) -> ChatModel | None:
@@ -86,8 +90,25 @@ class Computed(Structure):
         """Prefill the node's path ahead of need; None while no model is loaded."""
         if self._model is None or self._spans is None:
             return None
-        ids = self._spans.ids(self.tree, self.tree.path(node_id))
+        path = self.tree.path(node_id)
+        if self._spans.num_missing(path) > AT_ONCE:
+            return LateWarm(self._model.engine, self._spans, self.tree, path)
+        ids = self._spans.ids(self.tree, path)
         return self._model.engine.warm(ids) if ids else None
+
+    async def make_spans(self, node_id: str | None) -> AsyncGenerator[SpansMade, None]:
+        """Make the spans that the path to the node lacks for this model. Raises ModelError, GenerationError."""
+        self.ready_model()
+        assert self._spans is not None
+        stopped = threading.Event()
+        self._making.add(stopped)
+        try:
+            made = make_spans(self._spans, self.tree, self.tree.path(node_id), stopped)
+            async with aclosing(made) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self._making.discard(stopped)
 
     def span(self, node_id: str) -> Span:
         """The node's token ids for this model, made from its text as needed. Raises ModelError without a model."""

@@ -31,7 +31,15 @@ class ReplyFinished:
     error: str | None = None
 
 
-ChatEvent = NodeAdded | TextAdded | ReplyFinished
+@dataclass(frozen=True, slots=True)
+class SpansMade:
+    """A path without tokens for this model, an imported one say, gets them: `num` messages of `total` have them."""
+
+    num: int
+    total: int
+
+
+ChatEvent = NodeAdded | TextAdded | ReplyFinished | SpansMade
 
 
 @dataclass(frozen=True, slots=True)

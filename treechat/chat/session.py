@@ -108,11 +108,14 @@ class Chat(Computed):
         if node_id in self.replies:
             raise UsageError("This reply is still being written")
         path = self.tree.path(node_id)
-        span = self._spans.ensure(self.tree, path)[-1]
         turn = self.store.turn(node_id)
         ended = node.status == "complete" and (turn is None or turn.finish_reason == "stop")
         if ended and not model.is_text:
             raise UsageError("This reply ended by itself", "Send a message, or regenerate it (r).")
+        async with aclosing(self.make_spans(node_id)) as made:
+            async for progress in made:
+                yield progress
+        span = self._spans.ensure(self.tree, path)[-1]
         text = self.text(node_id)
         is_leaf = not self.tree.children(node_id, hidden=True)
         ids = self._spans.ids(self.tree, path)
@@ -128,6 +131,9 @@ class Chat(Computed):
         is_end: the ids end it; nothing is generated.
         """
         model = self.ready_model()
+        async with aclosing(self.make_spans(parent_id)) as made:
+            async for progress in made:
+                yield progress
         ids = [*self.path_ids(parent_id), *span.ids]
         if not is_end:
             async with aclosing(self._go_on(parent_id, ids, span, text)) as events:
@@ -163,15 +169,21 @@ class Chat(Computed):
                 yield event
 
     def stop(self, node_id: str | None = None) -> bool:
-        """Stop one reply, or all; what came is kept. Whether there was any."""
+        """Stop one reply, or all and what they wait for; what came is kept. Whether there was any."""
         chosen = [reply for key, reply in self.replies.items() if node_id in (None, key)]
         for reply in chosen:
             reply.stop()
-        return bool(chosen)
+        making = list(self._making) if node_id is None else []
+        for stopped in making:
+            stopped.set()
+        return bool(chosen or making)
 
     async def _replies(self, parent_id: str, n: int) -> AsyncGenerator[ChatEvent, None]:
         model = self.ready_model()
         assert self._spans is not None
+        async with aclosing(self.make_spans(parent_id)) as made:
+            async for progress in made:
+                yield progress
         ids = self._spans.ids(self.tree, self.tree.path(parent_id))
         params = [self.settings.params(model, sibling) for sibling in range(n)]
         group = self._request(model, ids, params)

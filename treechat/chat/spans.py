@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import takewhile
 
 from treechat.chat.model import ChatModel
@@ -11,8 +12,14 @@ from treechat.chat.template import Message
 from treechat.store import Store
 from treechat.tree import Span, Tree
 
-_CHARACTERS_PER_TOKEN = 4
+CHUNK = 200
+"""Spans made and stored at a time."""
+
+_BYTES_PER_TOKEN = 4
 """To estimate the tokens of a text that was not tokenized yet; English prose has 4 to 4.5."""
+
+_TEMPLATE_TOKENS = 6
+"""What a template puts around a message, about."""
 
 
 class SpanBook:
@@ -23,11 +30,13 @@ class SpanBook:
         self._model = model
         self._spans: dict[str, Span] = {}
         self._arrays: dict[str, array[int]] = {}
+        self._estimates: dict[str, int] = {}
 
     def forget(self, node_id: str) -> None:
         """The span grew in the store: read it again when it is needed."""
         self._spans.pop(node_id, None)
         self._arrays.pop(node_id, None)
+        self._estimates.pop(node_id, None)
 
     def known(self, path: Iterable[str]) -> dict[str, Span]:
         """The spans that exist, by node id."""
@@ -37,26 +46,66 @@ class SpanBook:
             self._spans.update(self._store.spans(missing, self._model.fingerprint))
         return {node_id: self._spans[node_id] for node_id in path if node_id in self._spans}
 
-    def ensure(self, tree: Tree, path: list[str]) -> list[Span]:
-        """The spans of a path from its root, root first; those missing are made from the text and stored."""
-        known = self.known(path)
-        missing = [node_id for node_id in path if node_id not in known]
-        if missing:
-            texts = self._store.texts(self._needed_texts(tree, path, missing))
-            messages = [Message(tree[node_id].role, texts.get(node_id, "")) for node_id in path]
-            for index, node_id in enumerate(path):
-                if node_id not in known:
-                    parent_ids = known[path[index - 1]].ids if index else ()
-                    ids = self._model.template.span_ids(messages[:index], messages[index], parent_ids)
-                    known[node_id] = span = Span(self._model.fingerprint, tuple(ids))
-                    self._store.put_span(node_id, span)
-                    self._spans[node_id] = span
-        return [known[node_id] for node_id in path]
+    def num_missing(self, path: list[str]) -> int:
+        """How many nodes of the path have no span yet."""
+        return len(path) - len(self.known(path))
 
-    @staticmethod
-    def _needed_texts(tree: Tree, path: list[str], missing: list[str]) -> list[str]:
-        """The missing nodes, and the system prompts that a first turn is rendered with."""
-        return list({*missing, *(node_id for node_id in path if tree[node_id].role == "system")})
+    def ensure(
+        self,
+        tree: Tree,
+        path: list[str],
+        progress: Callable[[int], object] | None = None,
+        stopped: threading.Event | None = None,
+    ) -> list[Span]:
+        """The spans of a path from its root, root first; those missing are made from the text and stored.
+
+        progress: gets the number of spans made so far. Where `stopped` is set meanwhile, the rest stays unmade, and
+        only the leading spans are returned.
+        """
+        known = self.known(path)
+        missing = [index for index, node_id in enumerate(path) if node_id not in known]
+        for start in range(0, len(missing), CHUNK):
+            if stopped is not None and stopped.is_set():
+                break
+            chunk = missing[start : start + CHUNK]
+            made = self._make(tree, path, chunk, known)
+            self._store.put_spans(made)
+            self._spans.update(made)
+            if progress is not None:
+                progress(start + len(chunk))
+        return [known[node_id] for node_id in takewhile(known.__contains__, path)]
+
+    def _make(self, tree: Tree, path: list[str], indexes: list[int], known: dict[str, Span]) -> list[tuple[str, Span]]:
+        """The spans at these places of the path, into `known` too; those above them are known."""
+        num_systems = sum(1 for _ in takewhile(lambda node_id: tree[node_id].role == "system", path))
+        node_ids = [path[index] for index in indexes]
+        # The system prompts too: a first turn is rendered with them.
+        texts = self._store.texts([*path[:num_systems], *node_ids])
+        open_ids = self._open_replies(tree, node_ids)
+        systems = [Message("system", texts[node_id]) for node_id in path[:num_systems]]
+        made = []
+        for index, node_id in zip(indexes, node_ids, strict=True):
+            ancestors, parent_ids = systems[:index], known[path[index - 1]].ids if index else ()
+            if index > num_systems:
+                # Of the messages in between a template looks at the last one's role only.
+                ancestors = [*systems, Message(tree[path[index - 1]].role, "")]
+            template = self._model.template
+            ids = template.span_ids(ancestors, Message(tree[node_id].role, texts[node_id]), parent_ids)
+            if node_id in open_ids and ids and ids[-1] in template.stop_ids:
+                ids.pop()
+            known[node_id] = span = Span(self._model.fingerprint, tuple(ids))
+            made.append((node_id, span))
+        return made
+
+    def _open_replies(self, tree: Tree, node_ids: Iterable[str]) -> set[str]:
+        """Replies that were stopped or cut off: they have no end, so that they can be continued."""
+        replies = [node_id for node_id in node_ids if tree[node_id].role == "assistant"]
+        turns = self._store.turns(replies)
+        return {
+            node_id
+            for node_id in replies
+            if tree[node_id].status != "complete" or (node_id in turns and turns[node_id].finish_reason == "length")
+        }
 
     def ids(self, tree: Tree, path: list[str]) -> array[int]:
         """Token ids of a path, its spans made as needed. In an array: an engine reads it without a conversion."""
@@ -77,9 +126,12 @@ class SpanBook:
         return {node_id: self._arrays[node_id] for node_id in known}
 
     def estimated_lens(self, node_ids: list[str]) -> dict[str, int]:
-        """About how many tokens the texts of nodes without a span have."""
-        texts = self._store.texts(node_ids) if node_ids else {}
-        return {node_id: len(texts.get(node_id, "")) // _CHARACTERS_PER_TOKEN + 1 for node_id in node_ids}
+        """About how many tokens the spans of nodes without one would have."""
+        missing = [node_id for node_id in node_ids if node_id not in self._estimates]
+        lens = self._store.text_lens(missing) if missing else {}
+        for node_id in missing:
+            self._estimates[node_id] = lens.get(node_id, 0) // _BYTES_PER_TOKEN + _TEMPLATE_TOKENS
+        return {node_id: self._estimates[node_id] for node_id in node_ids}
 
     def _joined(self, path: list[str]) -> array[int]:
         arrays = self.known_arrays(path)

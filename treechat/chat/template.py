@@ -43,6 +43,9 @@ class Message:
     text: str
 
 
+_STAND_IN = (Message("user", "a"), Message("assistant", "b"))
+
+
 class Template:
     """A tokenizer with its chat template, or without one: then text goes on from text (`is_text`).
 
@@ -130,16 +133,19 @@ class Template:
         return alone if whole.startswith(alone) else ""
 
     def _later_turn(self, message: Message) -> str:
-        history = [Message("user", "a"), Message("assistant", "b")]
         try:
-            before = self._render(history)
-            after = self._render([*history, message], prompt=message.role == "user")
+            before = self._stand_in_text
+            after = self._render([*_STAND_IN, message], prompt=message.role == "user")
         except TemplateError:
             return self._later_turn(Message("user", message.text)) if message.role != "user" else message.text
         if after.startswith(before):
             return after[len(before) :]
         # The template changed its past (it dropped a reply's thoughts, say): cut behind the reply's own text instead.
         return after.rpartition("b" + self._closing)[2] or after
+
+    @cached_property
+    def _stand_in_text(self) -> str:
+        return self._render(_STAND_IN)
 
     @cached_property
     def _closing(self) -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from treechat.chat.events import ReplyFinished, TextAdded
-from treechat.cli.output import print_json, print_text, say
+from treechat.chat.events import ReplyFinished, SpansMade, TextAdded
+from treechat.cli.output import plural, print_json, print_text, say
 
 if TYPE_CHECKING:
     from treechat.chat.session import Chat
@@ -45,6 +45,8 @@ async def _run(chat: Chat, message: str, parent_id: str | None, n: int, as_json:
             async for event in events:
                 if isinstance(event, ReplyFinished):
                     finished.append(event)
+                elif isinstance(event, SpansMade) and not event.num:
+                    say(f"{plural(event.total, 'message')} get their tokens for this model first, this once.")
                 elif isinstance(event, TextAdded) and n == 1 and not as_json:
                     printed = event.text or printed
                     print_text(event.text, end="")

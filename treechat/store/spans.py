@@ -74,6 +74,11 @@ class Spans(Connection):
         with self._writing() as conn:
             write_spans(conn, [(node_id, span)])
 
+    def put_spans(self, spans: Iterable[tuple[str, Span]]) -> None:
+        """`put_span` of many nodes, all or none."""
+        with self._writing() as conn:
+            write_spans(conn, spans)
+
     def span(self, node_id: str, tokenizer: str) -> Span | None:
         """The node's span for that tokenizer; that of a streaming reply as far as it was flushed."""
         return self.spans([node_id], tokenizer).get(node_id)

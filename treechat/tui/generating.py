@@ -9,7 +9,7 @@ from pathlib import Path
 from textual import on
 from textual.worker import WorkerError
 
-from treechat.chat.events import ChatEvent, NodeAdded, ReplyFinished, TextAdded
+from treechat.chat.events import ChatEvent, NodeAdded, ReplyFinished, SpansMade, TextAdded
 from treechat.chat.session import Chat
 from treechat.config import Config
 from treechat.errors import GenerationError, TreechatError
@@ -133,6 +133,8 @@ class Generating(Changing):
         if chat is not self.chat:
             return
         match event:
+            case SpansMade(num, total):
+                self.status.activity = f"tokens of {num:,}/{total:,} messages for this model"
             case TextAdded():
                 self.transcript.append(event.node_id, event.text)
             case NodeAdded(node):

@@ -86,4 +86,4 @@ async def test_costs_below_a_node_without_tokens_are_those_above_it_and_an_estim
     num_first = len(chat.path_ids(first))
     assert costs[first].computed <= 1
     assert costs[untold].reused == costs[below].reused == costs[first].reused
-    assert costs[below].computed == num_first - costs[first].reused + 22
+    assert costs[below].computed == num_first - costs[first].reused + 32
