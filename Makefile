@@ -18,7 +18,8 @@ check: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 gpu:
-	PYTHONPATH=engine:kernels $(PYTHON) -m pytest -m gpu tests/engine tests/kernels $(ARGS)
+	PYTHONPATH=engine:kernels $(PYTHON) -m pytest -m gpu tests/engine tests/kernels
+	PYTHONPATH=.:engine:kernels $(PYTHON) -m tests.bench.gpu $(ARGS)
 
 bench: $(VENV)/.installed
 	$(BIN)/treechat bench $(ARGS)

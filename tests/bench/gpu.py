@@ -1,0 +1,97 @@
+"""What the engine and its kernels do on a GPU, beside the machine's ceilings and beside others, in one run.
+
+    python -m tests.bench.gpu [--json FILE] [--minutes 8] [--only kernels,decode,resume,swarm] [--models 0.5B,8B]
+
+Models have real models' shapes and random weights, in bfloat16; contexts are filled with random keys and values where
+only decoding is measured. Times are medians of several runs in this process. What there is no time for is left out and
+said. `treechat bench` measures real models; this measures shapes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+import triton
+
+from tests.bench import gpu_engine, gpu_kernels
+from tests.bench.gpu_common import Ceilings, Report, ceilings
+from tests.bench.gpu_models import SHAPES, build
+
+PARTS = ("kernels", "decode", "resume", "swarm")
+ROOT = Path(__file__).parents[2]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="also write the figures here, after each part")
+    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--only", default=",".join(PARTS))
+    parser.add_argument("--models", default=",".join(SHAPES))
+    parser.add_argument("--commit", default="", help="the commit, where this is no checkout")
+    args = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("there is no CUDA device: run this where there is one", file=sys.stderr)
+        return 1
+    report = Report(args.json, time.monotonic() + 60 * args.minutes)
+    limits = ceilings()
+    report.head(
+        {
+            "machine": torch.cuda.get_device_name(),
+            "torch": torch.__version__,
+            "triton": triton.__version__,
+            "transformers": transformers.__version__,
+            "dtype": "bfloat16",
+            "commit": args.commit or _commit(),
+            "copy_gb_s": round(limits.bytes_per_s / 1e9),
+            "bf16_tflop_s": round(limits.flop_per_s / 1e12),
+        }
+    )
+    only = args.only.split(",")
+    if "kernels" in only:
+        for part in gpu_kernels.PARTS:
+            _attempt(report, part, limits)
+    for name in args.models.split(","):
+        if report.is_late:
+            report.note(f"no time for {name}")
+            continue
+        model = build(SHAPES[name])
+        for part, title in ((gpu_engine.decode, "decode"), (gpu_engine.resume, "resume"), (gpu_engine.swarm, "swarm")):
+            if title in only:
+                _attempt(report, lambda r, c, part=part, name=name, model=model: part(r, c, name, model), limits)
+        del model
+        torch.cuda.empty_cache()
+    report.write()
+    return 0
+
+
+def _attempt(report: Report, part: Callable[[Report, Ceilings], Any], limits: Ceilings) -> None:
+    """A part that fails is a figure less, not the end of the run."""
+    try:
+        part(report, limits)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other parts can still be measured
+        traceback.print_exc()
+        report.note(f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+    report.write()
+
+
+def _commit() -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True
+        )
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

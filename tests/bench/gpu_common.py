@@ -1,0 +1,70 @@
+"""What the GPU measurements share: the machine's ceilings, timing, and the report."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from triton.testing import do_bench, do_bench_cudagraph
+
+
+class Ceilings(NamedTuple):
+    """Bytes per second of a large copy, read and written counted; bf16 operations per second of a matrix product."""
+
+    bytes_per_s: float
+    flop_per_s: float
+
+
+def ceilings() -> Ceilings:
+    size = 1 << 29
+    a = torch.empty(size, dtype=torch.uint8, device="cuda").random_()
+    b = torch.empty_like(a)
+    copy_s = do_bench(lambda: b.copy_(a), return_mode="median") / 1e3
+    x, y = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    product_s = do_bench(lambda: x @ y, return_mode="median") / 1e3
+    return Ceilings(2 * size / copy_s, 2 * 8192**3 / product_s)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """The median time of launches replayed from a graph, without the gaps that Python leaves."""
+    work()
+    torch.cuda.synchronize()
+    return do_bench_cudagraph(work, rep=20, return_mode="median") / 1e3
+
+
+class Report:
+    """Prints each row as it comes and keeps all for the file."""
+
+    def __init__(self, path: Path | None, deadline: float) -> None:
+        self._path = path
+        self._deadline = deadline
+        self._data: dict[str, Any] = {}
+        self._title = ""
+
+    @property
+    def is_late(self) -> bool:
+        return time.monotonic() > self._deadline
+
+    def head(self, values: dict[str, Any]) -> None:
+        self._data.update(values)
+        print(", ".join(f"{key} {value}" for key, value in values.items()), flush=True)
+
+    def row(self, part: str, **values: Any) -> None:
+        if part != self._title:
+            self._title = part
+            print(f"\n{part}", flush=True)
+        rounded = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in values.items()}
+        self._data.setdefault(part, []).append(rounded)
+        print("  " + "  ".join(f"{key} {value}" for key, value in rounded.items()), flush=True)
+
+    def note(self, text: str) -> None:
+        self._data.setdefault("notes", []).append(text)
+        print(f"  ({text})", flush=True)
+
+    def write(self) -> None:
+        if self._path is not None:
+            self._path.write_text(json.dumps(self._data, indent=1) + "\n")

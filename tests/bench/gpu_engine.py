@@ -1,0 +1,205 @@
+"""The engine on models of real shapes: decoding, time to first token of jumps and forks, and a swarm."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from transformers import DynamicCache, StaticCache
+
+from tests.bench.gpu_common import Ceilings, Report
+from tests.bench.gpu_models import kv_bytes_per_token, weight_bytes
+from treechat_engine import Engine, EngineConfig, SamplingParams
+
+NEW_TOKENS = 65
+DECODES = ((1, 1024), (1, 8192), (1, 32768), (4, 8192), (8, 8192), (16, 8192), (16, 1024))
+
+
+def _engine(model: Any, num_slots: int, **options: Any) -> Engine:
+    config = EngineConfig(
+        device="cuda", dtype="bfloat16", kv_tokens=num_slots, max_batch=16, prefill_chunk=2048, **options
+    )
+    return Engine(model, config)
+
+
+def _ids(length: int) -> list[int]:
+    return random.choices(range(40_000), k=length)
+
+
+def _fill(engine: Engine, prompts: Sequence[list[int]]) -> None:
+    """Makes the prompts cached, with random keys and values: decoding takes as long over any."""
+    with engine._worker.lock, torch.inference_mode():
+        for rows in (*engine.cache.pool.k, *engine.cache.pool.v):
+            rows.normal_()
+        for ids in prompts:
+            lease = engine.cache.lease(ids)
+            assert engine.cache.grow(lease, len(ids) - len(lease.slots)), "the pool is too small"
+            engine.cache.commit(lease, ids)
+            engine.cache.release(lease)
+
+
+def _decode_rate(engine: Engine, batch: int, context: int) -> float:
+    """Tokens per second of all replies together, from the first token of the last to the end."""
+    engine.clear_cache()
+    prompts = [_ids(context) for _ in range(batch)]
+    _fill(engine, prompts)
+    params = SamplingParams(max_tokens=NEW_TOKENS, ignore_eos=True)
+    rates = []
+    for _ in range(3):
+        done = engine.generate([[*ids, 1, 2] for ids in prompts], params)
+        first = max(each.usage.ttft_s for each in done)
+        last = max(each.usage.total_s for each in done)
+        rates.append(batch * (NEW_TOKENS - 1) / (last - first))
+    return statistics.median(rates)
+
+
+def _generate_rate(model: Any, batch: int, context: int, make_cache: Callable[[int], Any], **options: Any) -> float:
+    """transformers' own, over a cache of random keys and values."""
+    config = model.config
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    model.set_attn_implementation("sdpa")
+    cache = make_cache(context + NEW_TOKENS + 8)
+    for layer in range(config.num_hidden_layers):
+        k, v = (
+            torch.randn(batch, config.num_key_value_heads, context, dim, device="cuda", dtype=torch.bfloat16)
+            for _ in range(2)
+        )
+        cache.update(k, v, layer, {"cache_position": torch.arange(context, device="cuda")})
+    ids = torch.tensor([_ids(context + 1) for _ in range(batch)], device="cuda")
+    times: list[float] = []
+
+    def clock(_: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        torch.cuda.synchronize()
+        times.append(time.perf_counter())
+        return scores
+
+    with torch.inference_mode():
+        model.generate(
+            ids, attention_mask=torch.ones_like(ids), past_key_values=cache, max_new_tokens=NEW_TOKENS,
+            min_new_tokens=NEW_TOKENS, do_sample=False, logits_processor=[clock], pad_token_id=0, **options,
+        )  # fmt: skip
+    # The first steps warm up; a compiled forward compiles in them.
+    tail = times[len(times) // 2 :]
+    return batch * (len(tail) - 1) / (tail[-1] - tail[0])
+
+
+def decode(report: Report, limits: Ceilings, name: str, model: Any) -> None:
+    per_token, weights = kv_bytes_per_token(model.config), weight_bytes(model)
+    budget = int(torch.cuda.mem_get_info()[0] * 0.8) // per_token
+    cases = [(batch, context) for batch, context in DECODES if batch * (context + 200) < budget]
+    num_slots = max(batch * (context + 200) for batch, context in cases)
+    rates: dict[tuple[int, int], dict[str, Any]] = {}
+    for graphs in (True, False):
+        with _engine(model, num_slots, cuda_graphs=graphs) as engine:
+            for case in cases:
+                if graphs or case in ((1, 8192), (8, 8192)):
+                    rate = _decode_rate(engine, *case)
+                    rates.setdefault(case, {})["tokens_per_s" if graphs else "eager_tokens_per_s"] = rate
+            if graphs:
+                stats = engine.stats()
+                report.note(f"{name}: {stats.forward} forward ({stats.forward_reason}), graphs: {stats.graphs}")
+        torch.cuda.empty_cache()
+    for case in ((1, 8192), (8, 8192)):
+        if case in rates and not report.is_late:
+            rates[case] |= _others(report, name, model, *case)
+            torch.cuda.empty_cache()
+    for (batch, context), found in rates.items():
+        floor = (weights + batch * context * per_token) / limits.bytes_per_s
+        share = found["tokens_per_s"] / batch * floor
+        report.row("decode", model=name, batch=batch, context=context, of_bandwidth=share, **found)
+
+
+def _others(report: Report, name: str, model: Any, batch: int, context: int) -> dict[str, float]:
+    config = model.config
+    ways: dict[str, tuple[Callable[[int], Any], dict[str, Any]]] = {
+        "generate_dynamic": (lambda _: DynamicCache(config=config), {}),
+        "generate_static": (lambda length: StaticCache(config=config, max_cache_len=length), {"disable_compile": True}),
+    }
+    if name == "0.5B" and batch == 1:
+        ways["generate_static_compiled"] = (ways["generate_static"][0], {})
+    found = {}
+    for way, (make_cache, options) in ways.items():
+        try:
+            found[way] = _generate_rate(model, batch, context, make_cache, **options)
+        except Exception as error:  # noqa: BLE001 - one of the others less
+            report.note(f"{name} {way} at {batch} x {context}: {type(error).__name__}: {str(error)[:120]}")
+    return found
+
+
+def resume(report: Report, _limits: Ceilings, name: str, model: Any) -> None:
+    """Time to first token: a full prefill, then a jump back to a branch and a fork, 29 new tokens each."""
+    one = SamplingParams(max_tokens=1, ignore_eos=True)
+    with _engine(model, 40_000, host_tokens=40_000) as engine:
+        engine.generate([_ids(3000)], one)
+        for length in (1024, 8192, 32768):
+            if report.is_late:
+                report.note(f"{name}: no time to resume at {length}")
+                return
+            figures: dict[str, list[float]] = {"full": [], "jump": [], "fork": []}
+            for _ in range(3):
+                engine.clear_cache()
+                prefix = _ids(length - 250)
+                a, b = prefix + _ids(250), prefix + _ids(250)
+                for kind, ids in (("full", a), ("", b), ("jump", a + _ids(29)), ("fork", prefix + _ids(29))):
+                    (done,) = engine.generate([ids], one)
+                    if kind:
+                        figures[kind].append(done.usage.ttft_s)
+            full, jump, fork = (statistics.median(each) for each in figures.values())
+            report.row(
+                "resume", model=name, tokens=length, full_ms=full * 1e3, jump_ms=jump * 1e3, fork_ms=fork * 1e3,
+                jump_faster=full / jump, restore_ms=_restore(engine, a, one) * 1e3,
+            )  # fmt: skip
+
+
+def _restore(engine: Engine, ids: list[int], one: SamplingParams) -> float:
+    """Time to first token of a path that is in host memory."""
+    engine.cache._pays = None
+    with engine._worker.lock:
+        engine.cache.evict(engine.cache.num_slots)
+    (done,) = engine.generate([[*ids, 3]], one)
+    return done.usage.ttft_s if done.usage.restored_tokens > len(ids) // 2 else float("nan")
+
+
+def swarm(report: Report, _limits: Ceilings, name: str, model: Any) -> None:
+    """Five agents on 6,000 shared tokens, 200 tokens each, together and as five separate prompts."""
+    if report.is_late:
+        report.note(f"{name}: no time for the swarm")
+        return
+    params = [SamplingParams(max_tokens=200, ignore_eos=True) for _ in range(5)]
+    with _engine(model, 40_000) as engine:
+        engine.generate([_ids(3000)], SamplingParams(max_tokens=40, ignore_eos=True))
+        found: dict[str, Any] = {}
+        for kind in ("shared", "separate"):
+            rates = []
+            for _ in range(3):
+                engine.clear_cache()
+                shared = _ids(6000)
+                prompts = [(shared if kind == "shared" else _ids(6000)) + _ids(20) for _ in range(5)]
+                begun = time.perf_counter()
+                engine.generate(prompts, params)
+                rates.append(5 * 200 / (time.perf_counter() - begun))
+            stats = engine.stats()
+            found[f"{kind}_tokens_per_s"] = statistics.median(rates)
+            found[f"{kind}_slots"] = stats.slots_cached
+        report.row("swarm", model=name, agents=5, prompt=6000, reply=200, **found)
+        rates = []
+        for _ in range(3):
+            begun = time.perf_counter()
+            asyncio.run(_fan_out(engine, shared, params))
+            rates.append(5 * 200 / (time.perf_counter() - begun))
+        report.row("fan-out of a warm prefix", model=name, siblings=5, tokens_per_s=statistics.median(rates))
+
+
+async def _fan_out(engine: Engine, ids: list[int], params: list[SamplingParams]) -> None:
+    group = engine.fan_out(ids, params)
+
+    async def drain(stream: Any) -> None:
+        async for _ in stream:
+            pass
+
+    await asyncio.gather(*(drain(stream) for stream in group.streams))
