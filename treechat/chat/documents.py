@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from treechat.errors import NodeNotFound
@@ -50,52 +50,67 @@ def subtree_of(store: Store, conversation_id: str, node_id: str, tokens: bool = 
     return document
 
 
-def import_document(store: Store, document: Document, source: str, report: ImportReport, dry_run: bool = False) -> str:
-    """Add what the store lacks of a document; returns the conversation's id. Importing twice adds nothing.
+Planned = dict[Source, dict[str, str | None]]
+"""What a dry run would have added so far: parents by node id, by conversation."""
+
+
+def import_document(
+    store: Store,
+    document: Document,
+    source: str,
+    report: ImportReport,
+    dry_run: bool = False,
+    planned: Planned | None = None,
+) -> str:
+    """Add what the store lacks of a document, all or nothing; returns the conversation's id. Importing twice adds
+    nothing.
 
     source: where such ids come from, as "treechat", unless the document says where it came from before. The
     conversation and its nodes keep their ids unless those are taken by others. Counts go to `report`. dry_run: count
-    only.
+    only; `planned` then remembers what the documents before would have added.
     """
     origin = document.conversation
-    source, source_id = document.source or (source, origin.id)
-    known = store.find_source(source, source_id)
-    if known is None and any(info.id == origin.id for info in store.conversations()):
-        known = store.conversation(origin.id)
+    key = document.source or Source(source, origin.id)
+    known = store.find_source(*key) or store.visible_conversation(origin.id)
     tree = store.load_tree(known.id) if known else Tree()
     conversation_id = known.id if known else _free_conversation_id(store, origin)
-    rows = _missing_rows(store, document, conversation_id, tree, report)
-    forks_before = _num_forks(tree, {})
-    report.conversations += known is None
-    report.nodes += len(rows)
-    report.forks += _num_forks(tree, {str(row.id): row.parent_id for row in rows}) - forks_before
+    before: dict[str, str | None] = {} if planned is None else planned.setdefault(key, {})
+    is_new = known is None and not before
+    rows = [row for row in _missing_rows(store, document, conversation_id, tree, report) if row.id not in before]
+    forks_before = _num_forks(tree, before)
+    added = before | {str(row.id): row.parent_id for row in rows}
+    forks = _num_forks(tree, added) - forks_before
+    report.count(conversation_id, origin.title, key, is_new, len(rows), forks)
     if dry_run:
+        before.update(added)
         return conversation_id
-    if known is None:
-        store.create_conversation(
-            origin.title,
-            id=conversation_id,
-            created_at=origin.created_at or None,
-            updated_at=origin.updated_at or None,
-            source=source,
-            source_id=source_id,
-            meta=origin.meta,
-        )
-    if rows:
-        store.add_nodes(conversation_id, rows)
-    if known is None and origin.current_id is not None:
-        store.set_current(conversation_id, _id_in(store, conversation_id, origin.current_id))
+    with store.transaction():
+        if known is None:
+            store.create_conversation(
+                origin.title,
+                id=conversation_id,
+                created_at=origin.created_at or None,
+                updated_at=origin.updated_at or None,
+                source=key.name,
+                source_id=key.id,
+                meta=origin.meta,
+            )
+        if rows:
+            store.add_nodes(conversation_id, rows)
+        if known is None and origin.current_id is not None:
+            ids = _ids_in(store, conversation_id, [origin.current_id])
+            store.set_current(conversation_id, ids[origin.current_id])
     return conversation_id
 
 
 def _missing_rows(
     store: Store, document: Document, conversation_id: str, tree: Tree, report: ImportReport
 ) -> list[NewNode]:
-    ids: dict[str, str] = {}
+    ids = _ids_in(store, conversation_id, [message.node.id for message in document.messages])
     rows = []
     for message in document.messages:
         node = message.node
-        ids[node.id] = node_id = _id_in(store, conversation_id, node.id)
+        node_id = ids[node.id]
         if node_id in tree:
             continue
         if len(message.labels) > 1:
@@ -118,14 +133,15 @@ def _missing_rows(
     return rows
 
 
-def _id_in(store: Store, conversation_id: str, node_id: str) -> str:
-    """The node's own id; where another conversation has taken that, one that is always made the same way from it."""
-    try:
-        if store.conversation_of(node_id) == conversation_id:
-            return node_id
-    except NodeNotFound:
-        return node_id
-    return hashlib.blake2b(f"{conversation_id}/{node_id}".encode(), digest_size=8).hexdigest()
+def _ids_in(store: Store, conversation_id: str, node_ids: Sequence[str]) -> dict[str, str]:
+    """Each node's own id; where another conversation has taken that, one that is always made the same way from it."""
+    owners = store.conversations_of(node_ids)
+    ids = {}
+    for node_id in node_ids:
+        is_free = owners.get(node_id, conversation_id) == conversation_id
+        digest = hashlib.blake2b(f"{conversation_id}/{node_id}".encode(), digest_size=8)
+        ids[node_id] = node_id if is_free else digest.hexdigest()
+    return ids
 
 
 def _free_conversation_id(store: Store, origin: Conversation) -> str:
@@ -136,7 +152,7 @@ def _free_conversation_id(store: Store, origin: Conversation) -> str:
     return new_id()
 
 
-def _num_forks(tree: Tree, added: dict[str, str | None]) -> int:
+def _num_forks(tree: Tree, added: Mapping[str, str | None]) -> int:
     """Forks of the tree with more nodes in it, given as id to parent id."""
     counts: dict[str, int] = {}
     parents = [node.parent_id for node in tree.nodes.values()] + list(added.values())

@@ -55,30 +55,56 @@ class Document:
         return sum(count > 1 for parent_id, count in parents.items() if parent_id is not None)
 
 
+MAX_SENTENCES = 10_000
+"""Sentences of each kind that a report keeps; more are counted only, so that a hostile file cannot fill the memory."""
+
+
 @dataclass(slots=True)
 class ImportReport:
     """What came in, what was left out and why, what could not be read at all. One sentence per entry.
 
-    conversations, nodes, forks: counts of what was added.
+    conversations, nodes, forks: counts of what was added. imported: the same for each conversation that got something.
+    num_unsaid: sentences beyond `MAX_SENTENCES`.
     """
 
     conversations: int = 0
     nodes: int = 0
     forks: int = 0
+    imported: list[dict[str, Any]] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    num_unsaid: int = 0
+
+    def count(
+        self, conversation_id: str, title: str, source: Source, is_new: bool, num_nodes: int, num_forks: int
+    ) -> None:
+        """Note what a conversation got."""
+        self.conversations += is_new
+        self.nodes += num_nodes
+        self.forks += num_forks
+        if is_new or num_nodes:
+            counts = {"new": is_new, "nodes": num_nodes, "forks": num_forks}
+            self.imported.append({"id": conversation_id, "title": title, "source": source.name, **counts})
 
     def drop(self, where: str, why: str) -> None:
-        self.dropped.append(f"{where}: {why}")
+        self._say(self.dropped, f"{where}: {why}")
 
     def fail(self, where: str, why: str) -> None:
-        self.failed.append(f"{where}: {why}")
+        self._say(self.failed, f"{where}: {why}")
+
+    def _say(self, sentences: list[str], sentence: str) -> None:
+        if len(sentences) < MAX_SENTENCES:
+            sentences.append(sentence)
+        else:
+            self.num_unsaid += 1
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "conversations": self.conversations,
             "nodes": self.nodes,
             "forks": self.forks,
+            "imported": self.imported,
             "dropped": self.dropped,
             "failed": self.failed,
+            "unsaid": self.num_unsaid,
         }

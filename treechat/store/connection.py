@@ -103,6 +103,12 @@ class Connection:
                 raise store_error(error, self.path) from error
 
     @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Several writes as one: all or none are kept, and nobody sees some of them."""
+        with self._writing():
+            yield
+
+    @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction, or part of the one that is open. All or nothing is written."""
         with self._reading() as conn:

@@ -65,6 +65,12 @@ class Conversations(Connection):
             raise NodeNotFound(f"There is no conversation {short_id(conversation_id)}", "`treechat ls` lists them")
         return conversation_from(row)
 
+    def visible_conversation(self, conversation_id: str) -> Conversation | None:
+        """The conversation of that id; None where there is none, or it is hidden."""
+        query = f"SELECT {CONVERSATION_COLUMNS} FROM conversations WHERE id = ? AND NOT hidden"
+        row = self._one(query, (clean(conversation_id),))
+        return None if row is None else conversation_from(row)
+
     def find_source(self, source: str, source_id: str) -> Conversation | None:
         """The visible conversation that was imported from there, so that an import can be repeated."""
         row = self._one(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from treechat.errors import NodeNotFound
 from treechat.store.codec import clean
 from treechat.store.conversations import CONVERSATION_COLUMNS, conversation_from
 from treechat.store.ids import short_id
 from treechat.store.nodes import Nodes
+from treechat.store.spans import chunks
 from treechat.store.values import Resolved
 from treechat.tree import Conversation
 
@@ -35,6 +37,14 @@ class Names(Nodes):
             name, steps = match["base"], int(match["steps"] or 1)
         found = self._current(conversation_id) if name == "@" else self._labelled(name, conversation_id)
         return self._up(found or self._by_id(name, conversation_id), steps)
+
+    def conversations_of(self, node_ids: Iterable[str]) -> dict[str, str]:
+        """`conversation_of` of several nodes; ids that name no node are left out."""
+        found: dict[str, str] = {}
+        with self._reading() as conn:
+            for piece, marks in chunks(node_ids):
+                found.update(conn.execute(f"SELECT id, conversation_id FROM nodes WHERE id IN ({marks})", piece))
+        return found
 
     def resolve_conversation(self, name: str) -> Conversation:
         """The conversation whose id begins with `name`; for `@` the one changed last. Raises NodeNotFound."""

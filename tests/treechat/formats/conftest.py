@@ -1,10 +1,14 @@
 """A conversation with everything that the native format carries."""
 
+import json
 import math
+from typing import Any, NamedTuple
 
 import pytest
 
-from treechat.formats.document import Document, Message
+from treechat.formats.document import Document, ImportReport, Message
+from treechat.formats.importers import importer_for
+from treechat.formats.inputs import inputs_of
 from treechat.tree import Conversation, Node, Span, Turn, preview_of
 
 
@@ -28,3 +32,51 @@ def document() -> Document:
         message("x1", None, "user", "another root"),
     ]
     return Document(Conversation("c1", "A title", 1.0, 2.0, "u2", {"language": "en"}), messages)
+
+
+class Read(NamedTuple):
+    """What an importer made of a file."""
+
+    documents: list[Document]
+    report: ImportReport
+
+    def nodes(self, index: int = 0) -> dict[str, tuple[str | None, str, str]]:
+        """Parent, role and text by the source's own id, parents first."""
+        messages = self.documents[index].messages
+        sources = {message.node.id: message.meta["id"] for message in messages}
+        return {
+            message.meta["id"]: (sources.get(message.node.parent_id), message.node.role, message.text)
+            for message in messages
+        }
+
+    def message(self, source_id: str) -> Message:
+        return next(m for d in self.documents for m in d.messages if m.meta["id"] == source_id)
+
+    @property
+    def current(self) -> str | None:
+        """The source's own id of the first document's current node."""
+        document = self.documents[0]
+        current_id = document.conversation.current_id
+        return next((m.meta["id"] for m in document.messages if m.node.id == current_id), None)
+
+
+@pytest.fixture
+def read(tmp_path):
+    """read(data, form=None): a file with that content, through the importer that recognises it (it must be `form`)."""
+
+    def read_file(data: Any, form: str | None = None, name: str = "export.bin") -> Read:
+        path = tmp_path / name
+        raw = data if isinstance(data, bytes | str) else json.dumps(data)
+        path.write_bytes(raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw)
+        report, documents, names = ImportReport(), [], set()
+        with inputs_of(path) as files:
+            for file in files:
+                importer = importer_for(file)
+                if importer is None:
+                    continue
+                names.add(importer.name)
+                documents.extend(importer.read(file, report))
+        assert form is None or names == {form}, names
+        return Read(documents, report)
+
+    return read_file

@@ -1,0 +1,162 @@
+"""import of other programs' files through the command line: what is new, what is said, what stays out."""
+
+import io
+import json
+import os
+import threading
+import zipfile
+from pathlib import Path
+
+from treechat.cli.exchange import FORMATS
+from treechat.formats.importers import IMPORTERS
+
+
+def chatgpt(*ids: str, conversation_id: str = "c1", parents: dict[str, str] | None = None) -> dict:
+    """A chain of messages with these ids, unless `parents` says otherwise."""
+    above = dict(zip(ids, (None, *ids), strict=False)) | (parents or {})
+    return {
+        "conversation_id": conversation_id,
+        "title": f"Chat {conversation_id}",
+        "mapping": {
+            i: {
+                "parent": above[i],
+                "message": {
+                    "author": {"role": "user" if i[0] == "u" else "assistant"},
+                    "content": {"content_type": "text", "parts": [i]},
+                    "end_turn": True,
+                },
+            }
+            for i in ids
+        },
+    }
+
+
+def test_the_formats_of_the_command_are_those_of_the_importers():
+    assert tuple(IMPORTERS) == FORMATS
+
+
+def test_a_grown_export_adds_its_new_nodes_to_the_same_tree(cli, tmp_path):
+    file = tmp_path / "conversations.json"
+    file.write_text(json.dumps([chatgpt("u1", "a1")]))
+    assert cli.json("import", str(file))["nodes"] == 2
+    assert cli.json("import", str(file))["nodes"] == 0
+    file.write_text(
+        json.dumps([chatgpt("u1", "a1", "u2", "a1b", parents={"a1b": "u1"}), chatgpt("u1", conversation_id="c2")])
+    )
+    report = cli.json("import", str(file))
+    assert (report["conversations"], report["nodes"], report["forks"]) == (1, 3, 1)
+    assert [(one["title"], one["new"], one["nodes"]) for one in report["imported"]] == [
+        ("Chat c1", False, 2),
+        ("Chat c2", True, 1),
+    ]
+    assert sorted(row["nodes"] for row in cli.json("ls")) == [1, 4]
+
+
+def test_what_was_imported_goes_on_as_any_other_conversation(cli, tmp_path):
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps(chatgpt("u1", "a1", "a2", parents={"a2": "u1"})))
+    cli("import", str(file))
+    exported = tmp_path / "native.jsonl"
+    cli("export", "--all", "-o", str(exported))
+    other = ("--db", str(tmp_path / "other.db"))
+    assert cli.json("import", str(exported), *other)["nodes"] == 3
+    assert cli.json("import", str(file), *other)["nodes"] == 0
+
+
+def test_a_deleted_conversation_comes_back_when_it_is_imported_again(cli, tmp_path):
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps(chatgpt("u1", "a1")))
+    cli("import", str(file))
+    cli("rm", cli.json("ls")[0]["id"])
+    assert cli.json("import", str(file))["nodes"] == 2
+    assert cli.json("import", str(file))["nodes"] == 0
+
+
+def test_a_folder_a_zip_and_a_pipe(cli, tmp_path):
+    folder = tmp_path / "exports" / "deep"
+    folder.mkdir(parents=True)
+    (folder / "a.json").write_text(json.dumps([chatgpt("u1", "a1")]))
+    (folder / "settings.json").write_text('{"theme": "dark"}')
+    (folder / "picture.png").write_bytes(b"\x89PNG")
+    archive = tmp_path / "x.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(folder / "a.json", "a.json")
+    report = cli.json("import", str(tmp_path / "exports"))
+    assert report["nodes"] == 2 and "1 other file" in report["dropped"][0]
+    assert cli.json("import", str(archive))["nodes"] == 0
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(archive.read_bytes(),))
+    writer.start()
+    assert cli.json("import", str(pipe), "--db", str(tmp_path / "o.db"))["nodes"] == 2
+    writer.join()
+
+
+def test_nothing_of_a_zip_is_written_by_its_own_path(cli, tmp_path):
+    archive = tmp_path / "inner" / "x.zip"
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("../../escaped.json", json.dumps([chatgpt("u1")]))
+        file.writestr("/tmp/absolute-treechat.json", json.dumps([chatgpt("u1", conversation_id="c2")]))
+    before = {path for path in tmp_path.rglob("*") if "data" not in path.parts}
+    assert cli.json("import", str(archive))["nodes"] == 2
+    assert {path for path in tmp_path.rglob("*") if "data" not in path.parts} == before
+    assert not Path("/tmp/absolute-treechat.json").exists()
+
+
+def test_a_zip_bomb_is_not_read_to_its_end(cli, tmp_path):
+    archive = tmp_path / "bomb.zip"
+    with (
+        zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file,
+        file.open("x.json", "w", force_zip64=True) as member,
+    ):
+        member.write(b"[")
+        for _ in range(300):
+            member.write(b" " * (1 << 20))
+    [why] = cli.json("import", str(archive), status=1)["failed"]
+    assert "expands to far more" in why
+
+
+def test_damaged_zips_are_said_to_be_damaged(cli, tmp_path):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as file:
+        file.writestr("x.json", json.dumps([chatgpt("u1", "a1")]))
+    whole = data.getvalue()
+    for name, damaged in {"cut": whole[:-30], "changed": whole.replace(b"author", b"Author")}.items():
+        file = tmp_path / f"{name}.zip"
+        file.write_bytes(damaged)
+        [why, *_] = cli.json("import", str(file), status=1)["failed"]
+        assert "damaged" in why
+
+
+def test_what_is_no_conversation_says_which_formats_there_are(cli, tmp_path):
+    file = tmp_path / "x.json"
+    for content in (b'{"theme": "dark"}', b"", b"\x00\xff", b"hello", b"[" * 100_000, b"[1, 2]"):
+        file.write_bytes(content)
+        result = cli("import", str(file), status=1)
+        assert "ChatGPT" in result.stderr and "--format" in result.stderr
+
+
+def test_a_broken_conversation_does_not_keep_the_others_out(cli, tmp_path):
+    file = tmp_path / "x.json"
+    good = json.dumps(chatgpt("u1", "a1"))
+    file.write_text(f'[{good.replace("c1", "c0")}, {{"mapping": tru}}, 7, {good}, ' + good[:-40])
+    report = cli.json("import", str(file), status=1)
+    assert report["conversations"] == 2
+    assert len(report["failed"]) == 2 and "item 2" in report["failed"][0]
+
+
+def test_control_characters_of_a_file_do_not_reach_the_terminal(cli, tmp_path):
+    file = tmp_path / "x.json"
+    evil = chatgpt("u1") | {"title": "\x1b[2Jgone"}
+    evil["mapping"]["u1"]["parent"] = "\x1b[31mmissing"
+    file.write_text(json.dumps(evil))
+    assert "\x1b" not in cli("import", str(file)).stderr
+
+
+def test_format_is_believed(cli, tmp_path):
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps(chatgpt("u1")))
+    [why] = cli.json("import", "--format", "treechat", str(file), status=1)["failed"]
+    assert "not a treechat export" in why
+    assert cli.json("import", "--format", "chatgpt", str(file))["nodes"] == 1

@@ -1,0 +1,79 @@
+"""JSON of any depth, for values that the standard parser refuses because it recurses. Slower, and iterative."""
+
+from __future__ import annotations
+
+import json
+import re
+from json.decoder import scanstring  # type: ignore[attr-defined]
+from typing import Any
+
+_BLANK = re.compile(r"[ \t\n\r]*")
+_ATOM = re.compile(r"-?\d[\d.eE+-]*|[a-zA-Z-]+")
+
+
+def parse(text: str, decoder: json.JSONDecoder) -> Any:
+    """The value of the whole text; numbers and names are left to `decoder`. Raises ValueError."""
+    top: list[Any] = []
+    containers: list[Any] = [top]
+    keys: list[str] = []
+    position, expecting = _skip(text, 0), "value"
+    while position < len(text):
+        char, holder = text[position], containers[-1]
+        closes = char in "]}" and len(containers) > 1 and (char == "]") == isinstance(holder, list)
+        if closes and expecting in ("value or end", "key or end", "comma"):
+            containers.pop()
+            position, expecting = position + 1, "comma"
+        elif expecting in ("key", "key or end"):
+            if char != '"':
+                raise ValueError("a key is no string")
+            key, position = scanstring(text, position + 1, True)
+            position = _skip(text, position)
+            if text[position : position + 1] != ":":
+                raise ValueError("a key has no value")
+            keys.append(key)
+            position, expecting = position + 1, "value"
+        elif expecting.startswith("value"):
+            value, position, opened = _value(text, position, decoder)
+            _put(holder, keys, value)
+            if opened:
+                containers.append(value)
+                expecting = "value or end" if isinstance(value, list) else "key or end"
+            else:
+                expecting = "comma"
+        elif char == "," and len(containers) > 1:
+            position, expecting = position + 1, "value" if isinstance(holder, list) else "key"
+        else:
+            raise ValueError(f"{char!r} is out of place")
+        position = _skip(text, position)
+    if len(containers) > 1 or len(top) != 1:
+        raise ValueError("the text ends too early")
+    return top[0]
+
+
+def _skip(text: str, position: int) -> int:
+    match = _BLANK.match(text, position)
+    assert match is not None, "a pattern of blanks matches everywhere"
+    return match.end()
+
+
+def _value(text: str, position: int, decoder: json.JSONDecoder) -> tuple[Any, int, bool]:
+    """The value that begins there, where it ends, and whether it was only opened."""
+    char = text[position]
+    if char == "{":
+        return {}, position + 1, True
+    if char == "[":
+        return [], position + 1, True
+    if char == '"':
+        value, end = scanstring(text, position + 1, True)
+        return value, end, False
+    atom = _ATOM.match(text, position)
+    if atom is None:
+        raise ValueError(f"{char!r} is out of place")
+    return decoder.decode(atom.group()), atom.end(), False
+
+
+def _put(holder: Any, keys: list[str], value: Any) -> None:
+    if isinstance(holder, list):
+        holder.append(value)
+    else:
+        holder[keys.pop()] = value

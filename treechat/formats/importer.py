@@ -1,0 +1,51 @@
+"""What an importer is: a name, a look at the content, and a way from one file to documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+from typing import Any, NamedTuple
+
+from treechat.formats.document import Document, ImportReport
+from treechat.formats.inputs import Input
+from treechat.formats.records import read_records
+
+NUM_SAMPLED = 12
+
+Read = Callable[[Input, ImportReport], Iterator[Document]]
+
+
+class Importer(NamedTuple):
+    """recognises: whether one of the first records of a file is of this format. read: yields whole conversations.
+
+    `read` never raises for what is in a record: it reports, and goes on. Raises FormatError where nothing can be read,
+    and OSError.
+    """
+
+    name: str
+    title: str
+    recognises: Callable[[Any], bool]
+    read: Read
+    is_sqlite: bool = False
+
+
+def by_record(convert: Callable[[Any, str, ImportReport], Document | None]) -> Read:
+    """A reader for formats in which one record is one conversation. convert: takes a record, and where it stands."""
+
+    def read(file: Input, report: ImportReport) -> Iterator[Document]:
+        for where, value in read_records(file, report):
+            document = convert(value, where, report)
+            if document is not None:
+                yield document
+
+    return read
+
+
+def sample(file: Input) -> Iterator[Any]:
+    """The first records of a file, for a look; none where it is no JSON. Raises OSError, FormatError for a bad zip."""
+    # Whoever reads the file for good reports what is wrong with its records.
+    with closing(read_records(replace(file, progress=None), ImportReport())) as records:
+        for record in islice(records, NUM_SAMPLED):
+            yield record.value

@@ -1,0 +1,45 @@
+"""All importers, and which one a file is for: told from its content, never from its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from treechat.errors import FormatError
+from treechat.formats import chatgpt, native, native_reader
+from treechat.formats.document import Document, ImportReport
+from treechat.formats.importer import Importer, sample
+from treechat.formats.inputs import Input
+
+
+def _read_native(file: Input, report: ImportReport) -> Iterator[Document]:
+    with file.open() as stream:
+        yield from native_reader.read(stream, file.name, report)
+
+
+NATIVE = Importer(
+    native.FORMAT,
+    "treechat",
+    lambda value: isinstance(value, dict) and value.get("format") == native.FORMAT,
+    _read_native,
+)
+
+IMPORTERS = {importer.name: importer for importer in (NATIVE, chatgpt.IMPORTER)}
+"""By name; the first that recognises a file is the one for it."""
+
+
+def importer_for(file: Input) -> Importer | None:
+    """The importer that recognises the content of a file; None where none does. Raises OSError and FormatError."""
+    if file.is_sqlite:
+        return next((importer for importer in IMPORTERS.values() if importer.is_sqlite), None)
+    for value in sample(file):
+        for importer in IMPORTERS.values():
+            if not importer.is_sqlite and importer.recognises(value):
+                return importer
+    return None
+
+
+def unknown_format(name: str) -> FormatError:
+    titles = ", ".join(importer.title for importer in IMPORTERS.values())
+    return FormatError(
+        f"{name} is in no format that treechat knows ({titles})", "If it is one of these, name it with --format"
+    )
