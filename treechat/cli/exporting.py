@@ -12,7 +12,7 @@ import click
 from treechat.cli.context import Session, db_option, pass_session
 
 if TYPE_CHECKING:
-    from treechat.formats.document import Document
+    from treechat.chat.exporting import Scope
 
 FORMATS = ("native", "markdown", "html", "openai", "dot", "mermaid")
 _OPTIONS = {"tokens": ("native",), "bookmarked": ("openai",), "weights": ("openai",), "messages": ("dot", "mermaid")}
@@ -59,78 +59,48 @@ def export(
         if options[option] and form not in forms:
             raise click.UsageError(f"--{option} belongs to the format {' or '.join(forms)}.")
     tokens = everything and form == "native" if options["tokens"] is None else bool(options["tokens"])
-    chosen = _all(session, tokens) if everything else [_chosen(session, name, branch, subtree, tokens)]
-    write_to(output, pieces(chosen, form, tokens=tokens, **{k: bool(v) for k, v in options.items() if k != "tokens"}))
+    chosen = {name: bool(value) for name, value in options.items() if name != "tokens"}
+    _write(_pieces(session, name, everything, _scope(branch, subtree), form, tokens, chosen), output)
 
 
-def pieces(
-    documents: Iterable[Document],
+def _scope(branch: bool, subtree: bool) -> Scope | None:
+    """None: what the name says."""
+    return "branch" if branch else "subtree" if subtree else None
+
+
+def _pieces(
+    session: Session,
+    name: str,
+    everything: bool,
+    scope: Scope | None,
     form: str,
-    *,
-    tokens: bool = False,
-    bookmarked: bool = False,
-    weights: bool = False,
-    messages: bool = False,
+    tokens: bool,
+    options: dict[str, bool],
 ) -> Iterator[str]:
-    """The text of a file in the format `form`, one of `FORMATS`."""
-    from treechat.formats import graphs, markdown, native, openai_export
-
-    match form:
-        case "native":
-            return native.write(documents, tokens)
-        case "markdown":
-            return (piece for document in documents for piece in markdown.write(document))
-        case "html":
-            from treechat.formats import html
-
-            return html.write(documents)
-        case "openai":
-            return (line for document in documents for line in openai_export.write(document, bookmarked, weights))
-        case "dot":
-            return graphs.write_dot(documents, messages)
-        case _:
-            assert form == "mermaid", form
-            return graphs.write_mermaid(documents, messages)
-
-
-def _all(session: Session, tokens: bool) -> Iterator[Document]:
-    from treechat.chat.documents import document_of
-
-    # The oldest first: importing the file gives the same order in the list.
-    for info in reversed(session.store.conversations()):
-        yield document_of(session.store, info.id, tokens=tokens)
-
-
-def _chosen(session: Session, name: str, branch: bool, subtree: bool, tokens: bool) -> Document:
-    from treechat.chat.documents import document_of, subtree_of
+    from treechat.chat.exporting import all_documents, part_of, pieces
     from treechat.cli.names import find
 
     store = session.store
+    if everything:
+        return pieces(all_documents(store, tokens), form, tokens=tokens, **options)
     conversation_id, node_id = find(store, name)
-    if (branch or subtree) and node_id is None:
+    if scope is not None and node_id is None:
         node_id = store.conversation(conversation_id).current_id
-    if node_id is None:
-        return document_of(store, conversation_id, tokens=tokens)
-    if subtree:
-        return subtree_of(store, conversation_id, node_id, tokens)
-    return document_of(store, conversation_id, store.load_tree(conversation_id).path(node_id), tokens)
+    document = part_of(store, conversation_id, node_id, scope or "branch", tokens)
+    return pieces([document], form, tokens=tokens, **options)
 
 
-def write_to(output: Path | None, texts: Iterable[str]) -> None:
-    """To standard output, or to a file that is there whole or not at all."""
+def _write(texts: Iterable[str], output: Path | None) -> None:
+    """To standard output, or to a file."""
+    from treechat.chat.exporting import write_file
+
     if output is None or str(output) == "-":
         stdout = sys.stdout.buffer
         for text in texts:
             stdout.write(text.encode("utf-8", errors="replace"))
         stdout.flush()
         return
-    part = output.with_name(f"{output.name}.part")
     try:
-        with part.open("wb") as file:
-            for text in texts:
-                file.write(text.encode("utf-8", errors="replace"))
-        part.replace(output)
+        write_file(output, texts)
     except OSError as error:
         raise click.ClickException(f"{output} cannot be written: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -68,7 +68,7 @@ DOING = (
     Key("do.copy_code", "Y", "app.copy_code", "Copy code", "Copy the last code block of this message"),
     Key("do.pager", "P", "app.pager", "Open in $PAGER", "The whole text of this message, outside of the app"),
     Key("do.details", "D", "app.details", "Details", "Model, seed, sampling, tokens and times of this message"),
-    Key("do.export", "x", "app.export", "Export Markdown", "Write this branch to a file in the working directory"),
+    Key("do.export", "x", "app.export", "Export", "Branch, subtree, conversation or all: Markdown, HTML, JSON, graphs"),
     Key("do.warm", "w", "app.warm", "Warm", "Compute this branch's KV now, at the lowest priority"),
     Key("do.protect", "p", "app.protect", "Protect", "Keep this branch's KV longer than others (◆); again lets it go"),
     Key("pane.help", "question_mark", "app.help", "Help", "All keys", in_palette=False),

@@ -1,9 +1,8 @@
-"""Changing the tree without a model: marks, names, hiding, undo, exports, and the windows for them."""
+"""Changing the tree without a model: marks, names, hiding, undo, and the windows for them."""
 
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import subprocess
 import tempfile
@@ -13,17 +12,15 @@ from pathlib import Path
 from textual.app import SuspendNotSupported
 
 from treechat.errors import TreechatError
-from treechat.formats.document import Document, Message
-from treechat.formats.markdown import write_branch
 from treechat.store import Event
-from treechat.tui.copying import Copying
+from treechat.tui.exporting import Exporting
 from treechat.tui.screens.ask import AskScreen
 from treechat.tui.screens.details import DetailsScreen, facts_of
 from treechat.tui.screens.pick import Choice, PickScreen
 
 
-class Changing(Copying):
-    """The actions whose effects are marks, names and files."""
+class Changing(Exporting):
+    """The actions whose effects are marks and names."""
 
     def action_bookmark(self) -> None:
         if (node := self.cursor) is not None:
@@ -98,25 +95,6 @@ class Changing(Copying):
             self.cursor_id = event.node_id
         self.redraw()
         self.say(f"{event.kind.replace('_', ' ')} {done}")
-
-    # Files
-
-    def action_export(self) -> None:
-        chat = self.chat
-        path = chat.tree.path(self.view_id)
-        if not path or chat.conversation is None:
-            return
-        texts = chat.texts(path)
-        messages = [Message(chat.tree[node_id], texts[node_id]) for node_id in path]
-        name = re.sub(r"[^\w-]+", "-", chat.title).strip("-").lower()[:40] or "conversation"
-        target = _free_name(Path.cwd(), name)
-        try:
-            with target.open("x", encoding="utf-8") as file:
-                file.writelines(write_branch(Document(chat.conversation, messages), path))
-        except OSError as error:
-            self.tell(TreechatError(f"{target} cannot be written: {error.strerror}", "Start treechat elsewhere."))
-            return
-        self.say(f"Written to {target}")
 
     def edit_outside(self, text: str) -> str | None:
         """The text after `$VISUAL` or `$EDITOR` had it; None where nothing changed or there is no editor."""
@@ -201,9 +179,3 @@ class Changing(Copying):
         self.chat = self._chat_of(conversation_id)
         self._jumps.clear()
         self.show_conversation()
-
-
-def _free_name(folder: Path, name: str) -> Path:
-    """A path that does not exist yet: exports never overwrite."""
-    candidates = (folder / f"{name}{f'-{i}' if i else ''}.md" for i in range(10_000))
-    return next(path for path in candidates if not path.exists())

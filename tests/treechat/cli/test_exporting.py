@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treechat.chat.documents import document_of, import_document
+from treechat.chat.exporting import SUFFIXES
+from treechat.cli.exporting import FORMATS
 from treechat.formats import native, native_reader
 from treechat.formats.document import ImportReport
 from treechat.store import NewNode, Store
@@ -110,6 +112,10 @@ def test_any_tree_comes_back_equal_and_exports_to_the_same_bytes(made, title):
         assert report.dropped == report.failed == []
         assert contents(copy) == contents(store)
         assert "".join(native.write([document_of(copy, conversation.id, tokens=True)], tokens=True)) == data
+
+
+def test_the_command_line_has_each_format():
+    assert set(FORMATS) == set(SUFFIXES)
 
 
 def test_only_everything_takes_its_tokens_along_unasked(cli, trip):

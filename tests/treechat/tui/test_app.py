@@ -280,15 +280,6 @@ async def test_search_finds_a_message_of_this_conversation(open_app) -> None:
         await d.until(lambda: d.app.cursor_id == d.app.chat.path()[1].id, "the found reply")
 
 
-async def test_a_branch_is_exported_as_markdown(open_app, tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    async with open_app() as d:
-        await d.send("hello there")
-        await d.press("tab", "x", "x")
-        assert sorted(file.name for file in tmp_path.glob("*.md")) == ["hello-there-1.md", "hello-there.md"]
-        assert "Hello *there*." in (tmp_path / "hello-there.md").read_text()
-
-
 async def test_resting_on_a_cold_branch_warms_it_and_moving_cancels(open_app, tmp_path) -> None:
     path = tmp_path / "cold.db"
     async with open_app(path) as d:

@@ -37,17 +37,20 @@ class PickScreen(ModalScreen[str | None]):
         Binding("up,ctrl+p", "step(-1)", "Previous"),
     ]
 
-    def __init__(self, title: str, find: Callable[[str], Sequence[Choice]], placeholder: str) -> None:
+    def __init__(
+        self, title: str, find: Callable[[str], Sequence[Choice]], placeholder: str, verb: str = "opens"
+    ) -> None:
         super().__init__()
         self._title = title
         self._find = find
         self._placeholder = placeholder
+        self._verb = verb
         self._choices: list[Choice] = []
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="window") as window:
             window.border_title = self._title
-            window.border_subtitle = "enter opens · esc closes"
+            window.border_subtitle = f"enter {self._verb} · esc closes"
             yield Input(placeholder=self._placeholder)
             options = OptionList(markup=False)
             options.can_focus = False

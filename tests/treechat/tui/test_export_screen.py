@@ -1,0 +1,98 @@
+"""x: what to write and as what; files that are whole, new, and readable by what they are for."""
+
+import json
+
+from treechat.chat.exporting import SUFFIXES
+from treechat.errors import StoreError
+from treechat.store import Store
+from treechat.tui.exporting import NAMES, choices
+from treechat.tui.screens.pick import PickScreen
+
+
+async def export(d, tmp_path, query: str = "") -> list[str]:
+    """Export by what is typed, and the names of all files after it."""
+    before = {path.name for path in tmp_path.iterdir()}
+    await d.press("x")
+    await d.until(lambda: isinstance(d.app.screen, PickScreen), "the list")
+    await d.press(*(" " if character == " " else character for character in query), "enter")
+    await d.until(lambda: {path.name for path in tmp_path.iterdir()} > before, "a file")
+    await d.until(lambda: not any(w.group == "exports" and not w.is_finished for w in d.app.workers), "its end")
+    return sorted(path.name for path in tmp_path.iterdir())
+
+
+def test_each_format_is_offered():
+    assert {choice.id.split(":")[1] for choice in choices()} == set(NAMES) == set(SUFFIXES)
+    assert len({choice.text for choice in choices()}) == len(choices())
+
+
+async def test_enter_writes_the_branch_as_markdown_and_never_over_a_file(open_app, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with open_app() as d:
+        await d.send("hello there")
+        await d.press("tab")
+        await export(d, tmp_path)
+        assert await export(d, tmp_path) == ["hello-there-1.md", "hello-there.md"]
+        assert "Hello *there*." in (tmp_path / "hello-there.md").read_text()
+        assert "Written to" in d.screen_text()
+
+
+async def test_typing_chooses_the_page_of_the_conversation(open_app, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with open_app() as d:
+        await d.send("one")
+        await d.press("tab", "r")
+        await d.until(lambda: len(d.app.chat.tree) == 3 and d.is_idle, "a second reply")
+        assert await export(d, tmp_path, "html conversation") == ["one.html"]
+        assert (tmp_path / "one.html").read_text().count("<article ") == 3
+
+
+async def test_from_this_message_on_begins_at_the_cursor(open_app, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with open_app() as d:
+        await d.send("one")
+        await d.send("two")
+        second = d.app.chat.path()[2].id
+        d.app.look_at(second, view_id=d.app.view_id)
+        await d.press("tab")
+        await export(d, tmp_path, "from json")
+        _, *nodes = [json.loads(line) for line in (tmp_path / "one.jsonl").read_text().splitlines()]
+        assert [node["text"] for node in nodes] == ["two", "Hello *there*."]
+        assert nodes[0]["id"] == second and nodes[0]["parent"] is None
+
+
+async def test_everything_with_its_tokens(open_app, tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    async with open_app(tmp_path / "x.db") as d:
+        await d.send("one")
+        await d.press("ctrl+n")
+        await d.send("other")
+        await d.press("tab")
+        assert await export(d, folder, "all treechat") == ["conversations.jsonl"]
+    records = [json.loads(line) for line in (folder / "conversations.jsonl").read_text().splitlines()]
+    assert [record["title"] for record in records if "format" in record] == ["one", "other"]
+    assert all("spans" in record for record in records if "role" in record)
+
+
+async def test_an_export_that_fails_says_so_and_leaves_nothing(open_app, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with open_app() as d:
+        await d.send("one")
+
+        def damaged(*_):
+            raise StoreError("The disk failed", "Check the disk.")
+
+        monkeypatch.setattr(Store, "texts", damaged)
+        await d.press("tab", "x")
+        await d.until(lambda: isinstance(d.app.screen, PickScreen), "the list")
+        await d.press("enter")
+        await d.until(lambda: "Check the disk." in d.screen_text(), "the hint")
+        monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_conversation_without_messages_has_nothing_to_export(open_app):
+    async with open_app() as d:
+        await d.press("tab", "x")
+        await d.until(lambda: "nothing to export" in d.screen_text(), "the answer")

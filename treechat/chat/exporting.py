@@ -1,0 +1,80 @@
+"""What an export is made of: which part of a conversation, in which format, into which file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from treechat.chat.documents import document_of, subtree_of
+from treechat.store import Store
+
+if TYPE_CHECKING:
+    from treechat.formats.document import Document
+
+Scope = Literal["branch", "subtree", "conversation"]
+
+SUFFIXES = {
+    "native": ".jsonl",
+    "markdown": ".md",
+    "html": ".html",
+    "openai": ".openai.jsonl",
+    "dot": ".dot",
+    "mermaid": ".mmd",
+}
+"""How a file's name ends, by format."""
+
+
+def part_of(store: Store, conversation_id: str, node_id: str | None, scope: Scope, tokens: bool = False) -> Document:
+    """branch: the path to the node; subtree: the node and all below it; conversation: everything, `node_id` or not."""
+    if scope == "conversation" or node_id is None:
+        return document_of(store, conversation_id, tokens=tokens)
+    if scope == "subtree":
+        return subtree_of(store, conversation_id, node_id, tokens)
+    return document_of(store, conversation_id, store.load_tree(conversation_id).path(node_id), tokens)
+
+
+def all_documents(store: Store, tokens: bool = False) -> Iterator[Document]:
+    """Every conversation, each read when its turn comes; the oldest first, so that an import gives the same order."""
+    for info in reversed(store.conversations()):
+        yield document_of(store, info.id, tokens=tokens)
+
+
+def pieces(
+    documents: Iterable[Document],
+    form: str,
+    *,
+    tokens: bool = False,
+    bookmarked: bool = False,
+    weights: bool = False,
+    messages: bool = False,
+) -> Iterator[str]:
+    """The text of a file in the format `form`, one of `SUFFIXES`. The options are those of the formats' writers."""
+    from treechat.formats import graphs, html, markdown, native, openai_export
+
+    match form:
+        case "native":
+            return native.write(documents, tokens)
+        case "markdown":
+            return (piece for document in documents for piece in markdown.write(document))
+        case "html":
+            return html.write(documents)
+        case "openai":
+            return (line for document in documents for line in openai_export.write(document, bookmarked, weights))
+        case "dot":
+            return graphs.write_dot(documents, messages)
+        case _:
+            assert form == "mermaid", form
+            return graphs.write_mermaid(documents, messages)
+
+
+def write_file(target: Path, texts: Iterable[str]) -> None:
+    """Write the file whole or not at all; one that was there is replaced. Raises OSError."""
+    part = target.with_name(f"{target.name}.part")
+    try:
+        with part.open("wb") as file:
+            for text in texts:
+                file.write(text.encode("utf-8", errors="replace"))
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
