@@ -13,6 +13,7 @@ from torch import nn
 
 from treechat_engine.context import ForwardContext
 from treechat_engine.decoder_parts import DecoderParts, LayerParts, Norm, NotStandardError
+from treechat_engine.device_attention import TableContext
 from treechat_engine.linears import ExactLinear, Linear, PackedLinear, PlainLinear, can_pack, with_small
 from treechat_kernels import dispatch
 
@@ -144,8 +145,6 @@ class RotaryTable:
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotates the first R of x [T, H, D] by cos and sin [T, 1, R], pairing i with i + R / 2."""
-    if dispatch.uses_triton(x):
-        return dispatch.rotary(x, cos.squeeze(1), sin.squeeze(1))
     width = cos.shape[-1]
     turned = x if width == x.shape[-1] else x[..., :width]
     turned = torch.addcmul(turned * cos, turned.roll(width // 2, -1), sin).to(x.dtype)
@@ -178,35 +177,38 @@ class _Layer:
         context: ForwardContext,
     ) -> torch.Tensor:
         parts = self._parts
-        hidden = x if parts.pre_attention is None else parts.pre_attention(x)
-        hidden = self._attend(i, hidden, rotary, context)
-        x = self._add(self._out, hidden, x, parts.post_attention)
-        hidden = x if parts.pre_mlp is None else parts.pre_mlp(x)
-        return self._add(self._down, self._gated(hidden), x, parts.post_mlp)
+        attended = self._attend(i, self._normed(self._qkv, x, parts.pre_attention), rotary, context)
+        x = self._add(self._out, attended, x, parts.post_attention)
+        return self._add(self._down, self._gated(x), x, parts.post_mlp)
 
-    def _gated(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[T, hidden] -> [T, N], the joined halves multiplied."""
-        linear = self._gate_up
-        if self._parts.gate is not None and isinstance(linear, PlainLinear) and linear.takes_row(hidden):
-            return dispatch.linear_row(hidden, linear.weight, linear.bias, gate=self._parts.gate)
-        gate_up = linear(hidden)
-        if self._parts.gate is not None and dispatch.uses_triton(gate_up):
-            return dispatch.silu_mul(gate_up, self._parts.gate)
-        gate, up = gate_up.chunk(2, dim=-1)
-        gated: torch.Tensor = self._parts.activation(gate) * up
+    def _normed(self, linear: Linear, x: torch.Tensor, norm: Norm | None) -> torch.Tensor:
+        """The linear layer of the normed x."""
+        if isinstance(linear, PlainLinear) and linear.takes_row(x):
+            return linear.row(x, None if norm is None else (norm.weight, norm.eps), None)
+        return linear(x if norm is None else norm(x))
+
+    def _gated(self, x: torch.Tensor) -> torch.Tensor:
+        """[T, hidden] -> [T, N]: norm, both halves, and their product."""
+        linear, norm, gate = self._gate_up, self._parts.pre_mlp, self._parts.gate
+        if gate is not None and isinstance(linear, PlainLinear) and linear.takes_row(x):
+            return linear.row(x, None if norm is None else (norm.weight, norm.eps), gate)
+        gate_up = self._normed(linear, x, norm)
+        if gate is not None and dispatch.uses_triton(gate_up):
+            return dispatch.silu_mul(gate_up, gate)
+        opened, up = gate_up.chunk(2, dim=-1)
+        gated: torch.Tensor = self._parts.activation(opened) * up
         return gated
 
     def _attend(
         self,
         i: int,
-        hidden: torch.Tensor,
+        qkv: torch.Tensor,
         rotary: dict[str, tuple[torch.Tensor, torch.Tensor]],
         context: ForwardContext,
     ) -> torch.Tensor:
-        """[T, hidden] -> [T, Hq * D]."""
+        """[T, (Hq + 2 Hkv) * D] -> [T, Hq * D]."""
         parts = self._parts
-        num_tokens = hidden.shape[0]
-        qkv = self._qkv(hidden)
+        num_tokens = qkv.shape[0]
         if parts.whole_norms is not None:
             qk = self._norm_whole(qkv, *parts.whole_norms)
         else:
@@ -215,6 +217,10 @@ class _Layer:
         if parts.head_norms is not None:
             qk = parts.head_norms.by_head(qk)
         if parts.rotary is not None:
+            if isinstance(context, TableContext):
+                cos, sin = rotary[parts.rotary]
+                turned = cos.squeeze(1), sin.squeeze(1)
+                return context.attend_rotating(i, qk, v, turned, parts.attention).reshape(num_tokens, -1)
             qk = rotate(qk, *rotary[parts.rotary])
         q, k = qk.narrow(1, 0, parts.num_q_heads), qk.narrow(1, parts.num_q_heads, parts.num_kv_heads)
         q, k, v = (each.transpose(0, 1).unsqueeze(0) for each in (q, k, v))

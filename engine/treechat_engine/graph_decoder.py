@@ -40,10 +40,14 @@ class GraphDecoder:
 
     @property
     def state(self) -> str:
-        graphs = self._runner.graphs
+        """What `EngineStats.graphs` says."""
+        graphs, prompts = self._runner.graphs, self._runner.prompt_graphs
         if graphs is None:
             return ""
-        return graphs.problem or f"{graphs.num_captured} captured"
+        decoding = graphs.problem or f"{graphs.num_captured} for decoding"
+        if prompts is None:
+            return decoding
+        return f"{decoding}, {prompts.problem or f'{prompts.num_captured} for prompts'}"
 
     @torch.inference_mode()
     def decode(self, planned: Sequence[Planned]) -> bool:

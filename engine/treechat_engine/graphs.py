@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from treechat_engine.context import AttentionOptions
+from treechat_engine.device_attention import TableContext
+from treechat_engine.graph_capture import CaptureError, SlotTable, capture
 from treechat_kernels import dispatch
 from treechat_kernels.layout import SPLIT_LEN, Layout, shared_prefixes
-from treechat_kernels.runs import clip_runs, slot_tensor
+from treechat_kernels.runs import clip_runs
 from treechat_kernels.shared_prefix_attention import sharing_pays
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _BATCHES = (1, 2, 4, 8, 16, 32, 64)
 _ID, _POSITION, _KV_LEN, _WRITE_SLOT = range(4)
 
 # ids, positions [B], a context -> logits [B, vocabulary].
-Forward = Callable[[torch.Tensor, torch.Tensor, "GraphContext"], torch.Tensor]
+Forward = Callable[[torch.Tensor, torch.Tensor, TableContext], torch.Tensor]
 
 
 class Captured(NamedTuple):
@@ -40,7 +41,7 @@ class Captured(NamedTuple):
 
     graph: torch.cuda.CUDAGraph
     logits: torch.Tensor
-    context: GraphContext
+    context: TableContext
 
 
 class Key(NamedTuple):
@@ -49,35 +50,6 @@ class Key(NamedTuple):
     batch: int
     splits: int
     shares: bool
-
-
-class GraphContext:
-    """A forward over the tables of `DecodeGraphs`, whatever they hold by the time it is replayed."""
-
-    def __init__(self, pool: SlotPool, slots: torch.Tensor, write_slots: torch.Tensor, layout: Layout) -> None:
-        self._pool = pool
-        self._slots = slots
-        self._write_slots = write_slots
-        self._layout = layout
-
-    def attend(
-        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: AttentionOptions
-    ) -> torch.Tensor:
-        q, k, v = (each[0].transpose(0, 1) for each in (q, k, v))
-        k_pool, v_pool = self._pool.k[layer], self._pool.v[layer]
-        dispatch.write_kv(k_pool, v_pool, k, v, self._write_slots)
-        out = dispatch.attend(
-            q,
-            k_pool,
-            v_pool,
-            self._slots,
-            self._layout,
-            scaling=options.scaling,
-            sliding_window=options.sliding_window,
-            softcap=options.softcap,
-            sinks=options.sinks,
-        )
-        return out.unsqueeze(0)
 
 
 class Step:
@@ -102,22 +74,20 @@ class DecodeGraphs:
     problem: why nothing is captured any more, None while all is well.
     """
 
-    def __init__(self, pool: SlotPool, forward: Forward, max_batch: int, max_len: int) -> None:
-        """max_len: the longest path in tokens."""
+    def __init__(self, pool: SlotPool, forward: Forward, max_batch: int, max_len: int, memory: Any) -> None:
+        """max_len: the longest path in tokens. memory: the pool that graphs share."""
         self._pool = pool
         self._forward = forward
         self._batches = [size for size in _BATCHES if size < max_batch] + [max_batch]
         self._max_len = max_len
         device = pool.k[0].device
-        self._slots = torch.full((max_batch, max_len + 1), pool.dummy, dtype=torch.int64, device=device)
+        self._slots = SlotTable(max_batch, max_len + 1, pool.dummy, device)
         self._scalars = torch.zeros(4, max_batch, dtype=torch.int64, device=device)
         self._shared_splits = torch.zeros(1, dtype=torch.int64, device=device)
         self._starts = torch.arange(max_batch + 1, device=device) * (max_len + 1)
         self._picked = torch.zeros(2, max_batch, dtype=torch.int64, device=device)
-        # What each row's table holds: the path's runs, as they were copied.
-        self._rows: list[list[tuple[int, int]]] = [[] for _ in range(max_batch)]
         self._captured: dict[Key, Captured] = {}
-        self._memory = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self._memory = memory
         self.problem: str | None = None
 
     @property
@@ -134,7 +104,7 @@ class DecodeGraphs:
         if key not in self._captured and not self._capture(key):
             return None
         for row, work in enumerate(batch):
-            self._fill(row, work.runs)
+            self._slots.fill(row, work.runs)
         padding = key.batch - len(batch)
         dummy = self._pool.dummy
         table = [
@@ -158,7 +128,7 @@ class DecodeGraphs:
         if max_len > last.key.splits * SPLIT_LEN or max_len > self._max_len:
             return None
         for row, work in enumerate(batch):
-            self._fill(row, work.runs)
+            self._slots.fill(row, work.runs)
         return self._replay(last.key, len(batch))
 
     def _replay(self, key: Key, num_rows: int) -> Step:
@@ -186,58 +156,29 @@ class DecodeGraphs:
         length = groups[0][1]
         return length // SPLIT_LEN if sharing_pays(len(batch), length, token_bytes) else 0
 
-    def _fill(self, row: int, runs: Sequence[tuple[int, int]]) -> None:
-        """Brings the row's table of slots up to the path's runs, those of tokens to come included."""
-        held = self._rows[row]
-        same = 0
-        while same < min(len(held), len(runs)) and held[same] == runs[same]:
-            same += 1
-        if same == len(runs):
-            return
-        # The run that grew is copied from where it grew.
-        done = sum(length for _, length in held[:same])
-        first, length = runs[same]
-        skip = held[same][1] if same < len(held) and held[same][0] == first and held[same][1] < length else 0
-        slots = slot_tensor([(first + skip, length - skip), *runs[same + 1 :]])
-        room = max(0, self._slots.shape[1] - done - skip)
-        slots = slots[:room].pin_memory()
-        self._slots[row, done + skip : done + skip + len(slots)].copy_(slots, non_blocking=True)
-        self._rows[row] = list(runs)
-
     def _capture(self, key: Key) -> bool:
         """Captures the graph, on rows that are all padding. False, and `problem` set, where that fails."""
         rows = slice(0, key.batch)
         self._scalars[:, rows] = torch.tensor([[0], [0], [1], [self._pool.dummy]], device=self._scalars.device)
         self._shared_splits.zero_()
-        self._rows = [[] for _ in self._rows]
-        self._slots[:, 0] = self._pool.dummy
+        self._slots.clear()
         layout = Layout.of_tables(
             self._starts[: key.batch + 1],
             self._scalars[_KV_LEN, rows],
             key.splits * SPLIT_LEN,
             self._shared_splits if key.shares else None,
         )
-        context = GraphContext(self._pool, self._slots.view(-1), self._scalars[_WRITE_SLOT, rows], layout)
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        graph = torch.cuda.CUDAGraph()
+        context = TableContext(self._pool, self._slots.flat, self._scalars[_WRITE_SLOT, rows], layout)
         try:
-            # Once outside: kernels are compiled and libraries take their memory at their first call.
-            with torch.cuda.stream(stream):
-                self._run(key, context)
-            torch.cuda.current_stream().wait_stream(stream)
-            torch.cuda.synchronize()
-            with torch.cuda.graph(graph, pool=self._memory, stream=stream, capture_error_mode="thread_local"):
-                logits = self._run(key, context)
-        except RuntimeError as error:
-            _end_capture(stream)
-            self.problem = f"the step cannot be captured: {str(error).splitlines()[0]}"
+            graph, logits = capture(lambda: self._run(key, context), self._memory)
+        except CaptureError as error:
+            self.problem = str(error)
             logger.warning("decoding without CUDA graphs: %s", self.problem)
             return False
         self._captured[key] = Captured(graph, logits, context)
         return True
 
-    def _run(self, key: Key, context: GraphContext) -> torch.Tensor:
+    def _run(self, key: Key, context: TableContext) -> torch.Tensor:
         """The forward, the choice, and the tables moved on."""
         rows = slice(0, key.batch)
         scalars = self._scalars[:, rows]
@@ -254,16 +195,9 @@ class DecodeGraphs:
         grows = (scalars[_WRITE_SLOT] != self._pool.dummy).long()
         scalars[_ID].copy_(token)
         scalars[_POSITION].add_(grows)
-        following = self._slots.view(-1).index_select(0, self._starts[: scalars.shape[1]] + scalars[_KV_LEN])
+        following = self._slots.flat.index_select(0, self._starts[: scalars.shape[1]] + scalars[_KV_LEN])
         scalars[_WRITE_SLOT].copy_(torch.where(grows.bool(), following, self._pool.dummy))
         scalars[_KV_LEN].add_(grows)
-
-
-def _end_capture(stream: torch.cuda.Stream) -> None:
-    """After a capture that failed: torch's generator believes in it until another one ends well."""
-    torch.cuda.synchronize()
-    with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=stream, capture_error_mode="thread_local"):
-        torch.zeros(1, device=stream.device)
 
 
 def _slot_at(runs: Sequence[tuple[int, int]], position: int) -> int:

@@ -20,6 +20,8 @@ import torch
 
 from treechat_kernels import dispatch
 
+# Values of a row on CUDA up to which norm and linear layer are one kernel.
+MAX_NORMED_IN_ROW = 1024
 # Most rows of a step for which a smaller form was measured faster than packed float32.
 MAX_HALF_ROWS = 2
 MAX_INT8_ROWS = 6
@@ -64,6 +66,12 @@ class PlainLinear:
         if self.bias is None and x.is_cuda:
             return torch.addmm(residual, x, self.weight.t())
         return residual + self(x)
+
+    def row(self, x: torch.Tensor, norm: tuple[torch.Tensor | None, float] | None, gate: str | None) -> torch.Tensor:
+        """`dispatch.linear_row` of a row x [1, in], for which the norm is a kernel of its own where x is long."""
+        if norm is not None and x.shape[1] > MAX_NORMED_IN_ROW:
+            x, norm = dispatch.rms_norm(x, *norm)[0], None
+        return dispatch.linear_row(x, self.weight, self.bias, norm=norm, gate=gate)
 
     def takes_row(self, x: torch.Tensor) -> bool:
         """Whether x is a single row, for which there is a kernel."""

@@ -11,8 +11,9 @@ import torch
 from treechat_engine.attention import PagedContext
 from treechat_engine.context import SequenceSlice, use
 from treechat_engine.decoder import FusedDecoder
-from treechat_engine.device_attention import DeviceContext
-from treechat_engine.graphs import DecodeGraphs, GraphContext, Step
+from treechat_engine.device_attention import DeviceContext, TableContext
+from treechat_engine.graphs import DecodeGraphs, Step
+from treechat_engine.prompt_graphs import PromptGraphs
 from treechat_engine.slots import SlotPool
 from treechat_kernels import dispatch
 
@@ -46,12 +47,17 @@ class ModelRunner:
         self._uses_tables = dispatch.uses_tables(self.device)
         self.fused: FusedDecoder | None = None
         self.graphs: DecodeGraphs | None = None
+        self.prompt_graphs: PromptGraphs | None = None
         self.vocab_size: int = model.config.get_text_config(decoder=True).vocab_size
         self._picks_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     @torch.inference_mode()
     def step(self, batch: Sequence[Work]) -> torch.Tensor:
         """Writes the KV of all tokens to their slots; returns logits [rows, vocabulary] of those that want them."""
+        if self.prompt_graphs is not None and len(batch) == 1 and len(batch[0].ids) > 1:
+            logits = self.prompt_graphs.run(batch[0])
+            if logits is not None:
+                return logits if batch[0].wants_logits else logits[:0]
         ids: list[int] = []
         positions: list[int] = []
         rows: list[int] = []
@@ -72,23 +78,35 @@ class ModelRunner:
             return self._forward(packed[:1], packed[1:], index)
 
     def use_graphs(self, max_batch: int, max_len: int) -> None:
-        """From now on `launch` starts steps of one token per sequence as CUDA graphs. max_len: tokens of a path."""
+        """From now on `launch` starts steps of one token per sequence as CUDA graphs, and `step` those of one prompt.
+
+        max_len: tokens of a path.
+        """
         max_len = min(max_len, MAX_GRAPH_LEN)
         if self.fused is not None:
             with torch.inference_mode():
                 self.fused.reserve(max_len + 1)
-        self.graphs = DecodeGraphs(self.pool, self._forward_rows, max_batch, max_len)
+        memory = torch.cuda.graph_pool_handle()
+        self.graphs = DecodeGraphs(self.pool, self._forward_rows, max_batch, max_len, memory)
+        if self.fused is not None:
+            self.prompt_graphs = PromptGraphs(self.pool, self._forward_prompt, max_len, memory)
 
     @torch.inference_mode()
     def launch(self, batch: Sequence[Work]) -> Step | None:
         """Starts a step in which every sequence has one token and wants its logits, where there is a graph for it."""
         return None if self.graphs is None else self.graphs.launch(batch)
 
-    def _forward_rows(self, ids: torch.Tensor, positions: torch.Tensor, context: GraphContext) -> torch.Tensor:
+    def _forward_rows(self, ids: torch.Tensor, positions: torch.Tensor, context: TableContext) -> torch.Tensor:
         if self.fused is not None:
             return self.fused(ids, positions, 0, None, context)
         with use(context):
             return self._forward(ids[None], positions[None], None)
+
+    def _forward_prompt(
+        self, ids: torch.Tensor, positions: torch.Tensor, index: torch.Tensor, context: TableContext
+    ) -> torch.Tensor:
+        assert self.fused is not None, "graphs of prompts without the fused forward"
+        return self.fused(ids, positions, 0, index, context)
 
     def _forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:
         kwargs: dict[str, Any] = {}

@@ -108,6 +108,23 @@ def write_kv(k_pool: torch.Tensor, v_pool: torch.Tensor, k: torch.Tensor, v: tor
         reference.write_kv(k_pool, v_pool, k, v, slots)
 
 
+def rotate_and_write(
+    k_pool: torch.Tensor,
+    v_pool: torch.Tensor,
+    qk: torch.Tensor,
+    v: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    slots: torch.Tensor,
+) -> torch.Tensor:
+    """See `reference.rotate_and_write`."""
+    if uses_triton(k_pool):
+        from treechat_kernels.write_kv import rotate_and_write as launch
+
+        return launch(k_pool, v_pool, qk, v, cos, sin, slots)
+    return reference.rotate_and_write(k_pool, v_pool, qk, v, cos, sin, slots)
+
+
 def gather_slots(pools: Sequence[torch.Tensor], slots: torch.Tensor) -> torch.Tensor:
     """See `reference.gather_slots`."""
     if uses_triton(pools[0]):
@@ -166,6 +183,7 @@ def linear_row(
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
     *,
+    norm: tuple[torch.Tensor | None, float] | None = None,
     residual: torch.Tensor | None = None,
     gate: str | None = None,
 ) -> torch.Tensor:
@@ -173,8 +191,8 @@ def linear_row(
     if uses_triton(x):
         from treechat_kernels.linear import linear_row as launch
 
-        return launch(x, weight, bias, residual=residual, gate=gate)
-    return reference.linear_row(x, weight, bias, residual=residual, gate=gate)
+        return launch(x, weight, bias, norm=norm, residual=residual, gate=gate)
+    return reference.linear_row(x, weight, bias, norm=norm, residual=residual, gate=gate)
 
 
 def pick(

@@ -125,6 +125,17 @@ class Layout:
             shared,
         )
 
+    @classmethod
+    def of_new_tokens(
+        cls, kv_len_table: torch.Tensor, q_starts: torch.Tensor, max_q_len: int, max_kv_len: int
+    ) -> Layout:
+        """One sequence of up to max_q_len new tokens; its length [1] and q_starts [2] are read at each launch."""
+        zero = torch.zeros(1, dtype=torch.int64, device=kv_len_table.device)
+        none = Paths(zero[:0], 0, 0, 0)
+        several = Paths(zero, 1, max_q_len, max_kv_len)
+        starts = torch.zeros(2, dtype=torch.int64, device=zero.device)
+        return cls((max_kv_len,), (max_q_len,), starts, q_starts, kv_len_table, zero, none, several, none, ())
+
 
 def shared_prefixes(
     runs: Sequence[Sequence[tuple[int, int]]], kv_lens: Sequence[int], q_lens: Sequence[int]

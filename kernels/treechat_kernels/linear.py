@@ -1,4 +1,4 @@
-"""Triton: a linear layer of one row, with bias, residual, or the gate of a gated MLP in the same pass.
+"""Triton: a linear layer of one row, with norm before, bias, residual, or the gate of a gated MLP in the same pass.
 
 One row reads each weight once and multiplies it once: what counts is to keep many loads in flight, for which matrix
 libraries are not made. On an H100 cuBLAS took 1.05 to 1.8 times as long, most where the matrix is small.
@@ -12,35 +12,46 @@ import triton.language as tl
 
 from treechat_kernels.silu_mul import ACTIVATIONS, activate
 
+# Most values of a row that is normed in the same pass.
+MAX_NORMED = 1024
+
 
 def linear_row(
     x: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
     *,
+    norm: tuple[torch.Tensor | None, float] | None = None,
     residual: torch.Tensor | None = None,
     gate: str | None = None,
 ) -> torch.Tensor:
-    """As `reference.linear_row`."""
+    """As `reference.linear_row`. Each processor norms x for itself, so a norm goes with at most MAX_NORMED values."""
     out_len, in_len = weight.shape
     assert x.shape == (1, in_len), f"x is {tuple(x.shape)} for a weight of {tuple(weight.shape)}"
     assert weight.stride(1) == 1, "the weight's rows must be contiguous"
     x = x.contiguous()
     num = out_len // 2 if gate else out_len
     out = torch.empty(1, num, dtype=x.dtype, device=x.device)
+    norm_weight, eps = norm if norm is not None else (None, 0.0)
+    assert norm is None or in_len <= MAX_NORMED, f"a norm of {in_len} values"
     rows, keys, num_warps = (2, 1024, 1) if in_len <= 1024 else (1, 1024, 4)
     linear_row_kernel[(triton.cdiv(num, rows),)](
         out, x, weight, bias if bias is not None else x, residual.contiguous() if residual is not None else x,
-        num, weight.stride(0), K=in_len, BN=rows, BK=keys, BIAS=bias is not None, RESIDUAL=residual is not None,
-        GATE=gate is not None, ACTIVATION=ACTIVATIONS[gate] if gate else 0, num_warps=num_warps, num_stages=2,
+        norm_weight if norm_weight is not None else x, eps, num, weight.stride(0),
+        K=in_len, BN=rows, BK=keys, BIAS=bias is not None, RESIDUAL=residual is not None, NORM=norm is not None,
+        NORM_WEIGHT=norm_weight is not None, GATE=gate is not None, ACTIVATION=ACTIVATIONS[gate] if gate else 0,
+        num_warps=num_warps, num_stages=2,
     )  # fmt: skip
     return out
 
 
 @triton.jit
-def row_products(x, p_weight, m_n, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
-    """The dot products [BN] of x [K] with the rows at p_weight [BN]."""
+def row_products(x, b_x, p_weight, m_n, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
+    """The dot products [BN] of x [K] with the rows at p_weight [BN]. b_x: x, where it is one block."""
     o_k = tl.arange(0, BK)
+    if K <= BK:
+        b_w = tl.load(p_weight[:, None] + o_k[None, :], mask=m_n[:, None] & (o_k < K)[None, :], other=0.0)
+        return tl.sum(b_x[None, :] * b_w.to(tl.float32), 1)
     b_acc = tl.zeros([BN, BK], tl.float32)
     for i_k in range(0, K, BK):
         m_k = i_k + o_k < K
@@ -57,6 +68,8 @@ def linear_row_kernel(
     weight,
     bias,
     residual,
+    norm_weight,
+    eps,
     num,
     weight_stride,
     K: tl.constexpr,
@@ -64,20 +77,29 @@ def linear_row_kernel(
     BK: tl.constexpr,
     BIAS: tl.constexpr,
     RESIDUAL: tl.constexpr,
+    NORM: tl.constexpr,
+    NORM_WEIGHT: tl.constexpr,
     GATE: tl.constexpr,
     ACTIVATION: tl.constexpr,
 ):
     o_n = tl.program_id(0) * BN + tl.arange(0, BN)
     m_n = o_n < num
-    b_y = row_products(x, weight + o_n.to(tl.int64) * weight_stride, m_n, K, BN, BK)
+    o_k = tl.arange(0, BK)
+    b_x = tl.load(x + o_k, mask=o_k < K, other=0.0).to(tl.float32)
+    if NORM:
+        b_x *= tl.rsqrt(tl.sum(b_x * b_x, 0) / K + eps)
+        if NORM_WEIGHT:
+            b_x *= tl.load(norm_weight + o_k, mask=o_k < K, other=0.0).to(tl.float32)
+        # Rounded as it is where the norm is a kernel of its own.
+        b_x = b_x.to(out.dtype.element_ty).to(tl.float32)
+    b_y = row_products(x, b_x, weight + o_n.to(tl.int64) * weight_stride, m_n, K, BN, BK)
     if BIAS:
         b_y += tl.load(bias + o_n, mask=m_n, other=0.0).to(tl.float32)
     if GATE:
         o_up = o_n.to(tl.int64) + num
-        b_up = row_products(x, weight + o_up * weight_stride, m_n, K, BN, BK)
+        b_up = row_products(x, b_x, weight + o_up * weight_stride, m_n, K, BN, BK)
         if BIAS:
             b_up += tl.load(bias + o_up, mask=m_n, other=0.0).to(tl.float32)
-        # Rounded as they are where the gate is a kernel of its own.
         b_up = b_up.to(out.dtype.element_ty).to(tl.float32)
         b_y = activate(b_y.to(out.dtype.element_ty).to(tl.float32), ACTIVATION) * b_up
     if RESIDUAL:

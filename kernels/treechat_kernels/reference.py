@@ -62,11 +62,17 @@ def linear_row(
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
     *,
+    norm: tuple[torch.Tensor | None, float] | None = None,
     residual: torch.Tensor | None = None,
     gate: str | None = None,
 ) -> torch.Tensor:
-    """x [1, in] -> [1, out] by weight [out, in] and bias [out]; then `silu_mul` where a gate is named, which halves
-    out; then the residual [1, out] is added."""
+    """x [1, in] -> [1, out] by weight [out, in] and bias [out].
+
+    norm: weight and eps of an `rms_norm` of x before; gate: a `silu_mul` after, which halves out; residual [1, out] is
+    added at the end.
+    """
+    if norm is not None:
+        x = rms_norm(x, *norm)[0]
     out = torch.nn.functional.linear(x, weight, bias)
     if gate is not None:
         out = silu_mul(out, gate)
@@ -77,6 +83,22 @@ def write_kv(k_pool: torch.Tensor, v_pool: torch.Tensor, k: torch.Tensor, v: tor
     """Writes k [T, Hkv, Dk] and v [T, Hkv, Dv] to `slots` [T] of the pools, [S, Hkv, Dk] and [S, Hkv, Dv]."""
     k_pool.index_copy_(0, slots, k)
     v_pool.index_copy_(0, slots, v)
+
+
+def rotate_and_write(
+    k_pool: torch.Tensor,
+    v_pool: torch.Tensor,
+    qk: torch.Tensor,
+    v: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    slots: torch.Tensor,
+) -> torch.Tensor:
+    """`rotary` of qk [T, Hq + Hkv, D]; then keys and v [T, Hkv, D] are written to `slots` [T]; gives q [T, Hq, D]."""
+    turned = rotary(qk, cos, sin)
+    num_q_heads = qk.shape[1] - v.shape[1]
+    write_kv(k_pool, v_pool, turned[:, num_q_heads:], v, slots)
+    return turned[:, :num_q_heads]
 
 
 def gather_slots(pools: Sequence[torch.Tensor], slots: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Triton: the keys and values of new tokens to their slots, both in one launch."""
+"""Triton: the keys and values of new tokens to their slots in one launch, which may rotate queries and keys too."""
 
 from __future__ import annotations
 
@@ -57,3 +57,77 @@ def write_kv_kernel(
         write_row(k_pool + i_slot * k_pool_stride, k + i_t * k_stride_t, k_stride_h, num_heads, o_n, DK)
     else:
         write_row(v_pool + i_slot * v_pool_stride, v + i_t * v_stride_t, v_stride_h, num_heads, o_n, DV)
+
+
+def rotate_and_write(
+    k_pool: torch.Tensor,
+    v_pool: torch.Tensor,
+    qk: torch.Tensor,
+    v: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    slots: torch.Tensor,
+) -> torch.Tensor:
+    """As `reference.rotate_and_write`. qk and v may be views whose last dimension is contiguous."""
+    num_tokens, num_heads, dim = qk.shape
+    num_kv_heads = v.shape[1]
+    q = torch.empty(num_tokens, num_heads - num_kv_heads, dim, dtype=qk.dtype, device=qk.device)
+    for pool in (k_pool, v_pool):
+        assert pool.stride(2) == 1 and pool.stride(1) == dim, f"strides of a pool are {pool.stride()}"
+    assert qk.stride(2) == v.stride(2) == cos.stride(1) == sin.stride(1) == 1, "rows must be contiguous"
+    if num_tokens:
+        rotate_and_write_kernel[(num_tokens, num_heads + num_kv_heads)](
+            q, k_pool, v_pool, qk, v, cos, sin, slots, k_pool.stride(0), v_pool.stride(0), qk.stride(0), qk.stride(1),
+            v.stride(0), v.stride(1), cos.stride(0), sin.stride(0), num_heads - num_kv_heads, num_kv_heads,
+            D=dim, R=cos.shape[1], BD=triton.next_power_of_2(dim), num_warps=1,
+        )  # fmt: skip
+    return q
+
+
+@triton.jit
+def rotate_and_write_kernel(
+    q,
+    k_pool,
+    v_pool,
+    qk,
+    v,
+    cos,
+    sin,
+    slots,
+    k_pool_stride,
+    v_pool_stride,
+    qk_stride_t,
+    qk_stride_h,
+    v_stride_t,
+    v_stride_h,
+    cos_stride,
+    sin_stride,
+    num_q_heads,
+    num_kv_heads,
+    D: tl.constexpr,
+    R: tl.constexpr,
+    BD: tl.constexpr,
+):
+    i_t, i_h = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    o_d = tl.arange(0, BD)
+    m_d = o_d < D
+    i_slot = tl.load(slots + i_t).to(tl.int64)
+    num_turned = num_q_heads + num_kv_heads
+    if i_h >= num_turned:
+        i_v = i_h - num_turned
+        b_v = tl.load(v + i_t * v_stride_t + i_v * v_stride_h + o_d, mask=m_d, other=0.0)
+        tl.store(v_pool + i_slot * v_pool_stride + i_v * D + o_d, b_v.to(v_pool.dtype.element_ty), mask=m_d)
+    else:
+        m_r = o_d < R
+        p_x = qk + i_t * qk_stride_t + i_h * qk_stride_h
+        b_x = tl.load(p_x + o_d, mask=m_d, other=0.0)
+        b_partner = tl.load(p_x + (o_d + R // 2) % R, mask=m_r, other=0.0).to(tl.float32)
+        b_cos = tl.load(cos + i_t * cos_stride + o_d, mask=m_r, other=1.0).to(tl.float32)
+        b_sin = tl.load(sin + i_t * sin_stride + o_d, mask=m_r, other=0.0).to(tl.float32)
+        b_y = (b_x.to(tl.float32) * b_cos + b_partner * b_sin).to(q.dtype.element_ty)
+        b_y = tl.where(m_r, b_y, b_x.to(q.dtype.element_ty))
+        if i_h < num_q_heads:
+            tl.store(q + (i_t * num_q_heads + i_h) * D + o_d, b_y, mask=m_d)
+        else:
+            p_k = k_pool + i_slot * k_pool_stride + (i_h - num_q_heads) * D + o_d
+            tl.store(p_k, b_y.to(k_pool.dtype.element_ty), mask=m_d)

@@ -14,7 +14,7 @@ from treechat_kernels.rms_norm import rms_norm
 from treechat_kernels.rotary import rotary
 from treechat_kernels.sample import pick
 from treechat_kernels.silu_mul import ACTIVATIONS, silu_mul
-from treechat_kernels.write_kv import write_kv
+from treechat_kernels.write_kv import rotate_and_write, write_kv
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 # A result is rounded once. A whole unit in the last place: the interpreter cuts off where it rounds to bfloat16.
@@ -137,3 +137,31 @@ def test_a_linear_layer_of_one_row(device, gate, out_len, in_len):
         exact = [each.double() for each in (x, weight, bias)][: 3 if biased else 2]
         expected = reference.linear_row(*exact, residual=residual.double() if added else None, gate=gate)
         torch.testing.assert_close(out.cpu().double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_a_linear_layer_of_one_row_that_is_normed_first(device, weighted):
+    torch.manual_seed(0)
+    x, weight, norm = torch.randn(1, 576), torch.randn(34, 576) / 24, torch.randn(576)
+    out = linear_row(x.to(device), weight.to(device), norm=(norm.to(device) if weighted else None, 1e-5), gate="silu")
+    expected = reference.linear_row(
+        x.double(), weight.double(), norm=(norm.double() if weighted else None, 1e-5), gate="silu"
+    )
+    torch.testing.assert_close(out.cpu().double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("dim", "width"), [(64, 64), (80, 32)])
+def test_rotating_and_writing_in_one_launch(device, dim, width):
+    torch.manual_seed(0)
+    qkv = torch.randn(5, 6 + 2 + 2, dim)
+    qk, v = qkv[:, :8], qkv[:, 8:]
+    cos, sin = torch.randn(5, 2, width).unbind(1)
+    slots = torch.tensor([7, 0, 3, 9, 4])
+    pools = [torch.full((10, 2, dim), float("nan")) for _ in range(2)]
+    expected_pools = [pool.clone() for pool in pools]
+    on_device = [each.to(device) for each in (qkv, *pools, cos, sin, slots)]
+    q = rotate_and_write(*on_device[1:3], on_device[0][:, :8], on_device[0][:, 8:], *on_device[3:])
+    expected = reference.rotate_and_write(*expected_pools, qk, v, cos, sin, slots)
+    torch.testing.assert_close(q.cpu(), expected)
+    for pool, expected_pool in zip(on_device[1:3], expected_pools, strict=True):
+        torch.testing.assert_close(pool.cpu(), expected_pool, equal_nan=True)

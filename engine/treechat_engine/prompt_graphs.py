@@ -1,0 +1,104 @@
+"""CUDA graphs of short prompts: the few new tokens of a jump or a fork over a cached path, as one launch.
+
+An eager forward costs the host more than 10 ms of launches however few tokens there are, which is most of the time to
+the first token. Lengths are padded to a few sizes; padded tokens write to the dummy slot and nobody reads them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from treechat_engine.device_attention import TableContext
+from treechat_engine.graph_capture import CaptureError, SlotTable, capture
+from treechat_kernels.layout import Layout
+from treechat_kernels.runs import clip_runs, slot_tensor
+
+if TYPE_CHECKING:
+    from treechat_engine.runner import Work
+    from treechat_engine.slots import SlotPool
+
+logger = logging.getLogger(__name__)
+
+# Between two of these the waste is at most a half; above, a forward is long enough to hide its launches.
+SIZES = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+
+# ids, positions [T], index [1], a context -> logits [1, vocabulary].
+Forward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, TableContext], torch.Tensor]
+
+
+class Captured(NamedTuple):
+    """table [3 T + 4]: ids, positions and slots of the tokens; length of the path, 0, number of tokens, the last of
+    them. context holds other tables that the graph reads, and is kept for that alone."""
+
+    graph: torch.cuda.CUDAGraph
+    logits: torch.Tensor
+    table: torch.Tensor
+    context: TableContext
+
+
+class PromptGraphs:
+    """Captured forwards of one sequence of several tokens. One thread at a time, always the same.
+
+    problem: why nothing is captured any more, None while all is well.
+    """
+
+    def __init__(self, pool: SlotPool, forward: Forward, max_len: int, memory: Any) -> None:
+        """max_len: the longest path in tokens. memory: the pool that graphs share."""
+        self._pool = pool
+        self._forward = forward
+        self._max_len = max_len
+        self._memory = memory
+        self._slots = SlotTable(1, max_len + 1, pool.dummy, pool.k[0].device)
+        self._captured: dict[int, Captured] = {}
+        self.problem: str | None = None
+
+    @property
+    def num_captured(self) -> int:
+        return len(self._captured)
+
+    def run(self, work: Work) -> torch.Tensor | None:
+        """Logits [1, vocabulary] after the last token, whose KV is written as by any step; None: not by a graph."""
+        num_tokens, kv_len = len(work.ids), work.start + len(work.ids)
+        size = next((size for size in SIZES if size >= num_tokens), None)
+        if self.problem is not None or size is None or kv_len > self._max_len:
+            return None
+        if size not in self._captured:
+            try:
+                self._capture(size)
+            except CaptureError as error:
+                self.problem = str(error)
+                logger.warning("prompts without CUDA graphs: %s", self.problem)
+                return None
+        captured, padding = self._captured[size], size - num_tokens
+        self._slots.fill(0, work.runs)
+        table = torch.full((3 * size + 4,), self._pool.dummy, dtype=torch.int64)
+        table[:num_tokens] = torch.tensor(work.ids)
+        table[size : size + num_tokens] = torch.arange(work.start, kv_len)
+        for start in (num_tokens, size + num_tokens):
+            table[start : start + padding] = 0
+        table[2 * size : 2 * size + num_tokens] = slot_tensor(clip_runs(work.runs, work.start, kv_len))
+        table[3 * size :] = torch.tensor([kv_len, 0, num_tokens, num_tokens - 1])
+        captured.table.copy_(table.pin_memory(), non_blocking=True)
+        captured.graph.replay()
+        return captured.logits.clone()
+
+    def _capture(self, size: int) -> None:
+        """Captures the forward of `size` tokens, on padding alone."""
+        self._slots.clear()
+        table = torch.zeros(3 * size + 4, dtype=torch.int64, device=self._pool.k[0].device)
+        table[2 * size : 3 * size] = self._pool.dummy
+        table[3 * size] = table[3 * size + 2] = 1
+        kv_len, q_starts, last = (
+            table[3 * size : 3 * size + 1],
+            table[3 * size + 1 : 3 * size + 3],
+            table[3 * size + 3 :],
+        )
+        layout = Layout.of_new_tokens(kv_len, q_starts, size, self._max_len)
+        ids, positions, write_slots = table[: 3 * size].view(3, size)
+        context = TableContext(self._pool, self._slots.flat, write_slots, layout)
+        graph, logits = capture(lambda: self._forward(ids, positions, last, context), self._memory)
+        self._captured[size] = Captured(graph, logits, table, context)
