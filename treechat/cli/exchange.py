@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from treechat.formats.importer import Importer
     from treechat.formats.inputs import Input
 
-FORMATS = ("treechat", "chatgpt")
+FORMATS = (
+    "treechat",
+    "chatgpt",
+    "claude",
+)
 
 MAX_SHOWN = 40
 """Sentences of the report that are printed; `--json` prints all."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from treechat.formats.loose import dict_of, first_text, kept, list_of, text_of
 
-_TEXT_KEYS = ("text", "content", "value", "result", "output", "summary")
+_TEXT_KEYS = ("text", "content", "value", "result", "output", "summary", "error", "message")
 
 
 class Content:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from treechat.errors import FormatError
-from treechat.formats import chatgpt, native, native_reader
+from treechat.formats import (
+    chatgpt,
+    claude,
+    native,
+    native_reader,
+)
 from treechat.formats.document import Document, ImportReport
 from treechat.formats.importer import Importer, sample
 from treechat.formats.inputs import Input
@@ -23,7 +28,14 @@ NATIVE = Importer(
     _read_native,
 )
 
-IMPORTERS = {importer.name: importer for importer in (NATIVE, chatgpt.IMPORTER)}
+IMPORTERS = {
+    importer.name: importer
+    for importer in (
+        NATIVE,
+        chatgpt.IMPORTER,
+        claude.IMPORTER,
+    )
+}
 """By name; the first that recognises a file is the one for it."""
 
 
