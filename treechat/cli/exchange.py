@@ -23,6 +23,8 @@ FORMATS = (
     "treechat",
     "chatgpt",
     "claude",
+    "openai",
+    "sharegpt",
 )
 
 MAX_SHOWN = 40

@@ -10,6 +10,8 @@ from treechat.formats import (
     claude,
     native,
     native_reader,
+    openai_chat,
+    sharegpt,
 )
 from treechat.formats.document import Document, ImportReport
 from treechat.formats.importer import Importer, sample
@@ -34,6 +36,8 @@ IMPORTERS = {
         NATIVE,
         chatgpt.IMPORTER,
         claude.IMPORTER,
+        openai_chat.IMPORTER,
+        sharegpt.IMPORTER,
     )
 }
 """By name; the first that recognises a file is the one for it."""

@@ -1,0 +1,111 @@
+"""OpenAI's chat lines and ShareGPT: rows that share a prefix are one tree."""
+
+import json
+
+from treechat.formats import flat, openai_export
+
+
+def row(*texts, **more):
+    roles = ["user", "assistant"] * len(texts)
+    return {"messages": [{"role": r, "content": t} for r, t in zip(roles, texts, strict=False)], **more}
+
+
+def lines(*rows):
+    return "\n".join(map(json.dumps, rows)) + "\n"
+
+
+def paths(document):
+    by_id = {m.node.id: m for m in document.messages}
+    tree = document.tree
+    return [[by_id[i].text for i in tree.path(leaf)] for leaf in tree.walk() if not tree.children(leaf)]
+
+
+def test_rows_that_share_a_prefix_are_one_tree_and_others_are_others(read):
+    found = read(lines(row("Hi", "A", "More", "B"), row("Hi", "C"), row("Bye", "D"), row("Hi", "A", "Other")), "openai")
+    assert [paths(document) for document in found.documents] == [
+        [["Hi", "A", "More", "B"], ["Hi", "A", "Other"], ["Hi", "C"]],
+        [["Bye", "D"]],
+    ]
+    assert [document.conversation.title for document in found.documents] == ["Hi", "Bye"]
+    assert not found.report.dropped and not found.report.failed
+
+
+def test_the_same_text_of_another_role_is_another_node(read):
+    rows = [{"messages": [{"role": role, "content": "x"}]} for role in ("user", "system", "assistant", "developer")]
+    assert len(read(lines(*rows), "openai").documents) == 3
+
+
+def test_what_treechat_exports_comes_back_as_the_same_tree(read, document):
+    exported = "".join(openai_export.write(document))
+    found = read(exported, "openai")
+    assert sorted(p for d in found.documents for p in paths(d)) == sorted(paths(document))
+
+
+def test_portions_give_the_same_ids_as_one(read, monkeypatch):
+    rows = [row("Hi", f"A{i % 3}", f"B{i}") for i in range(20)]
+    whole = {m.node.id: m.text for m in read(lines(*rows), "openai").documents[0].messages}
+    monkeypatch.setattr(flat, "PORTION_BYTES", 3_000)
+    found = read(lines(*rows), "openai")
+    assert len(found.documents) > 3
+    assert {m.node.id: m.text for d in found.documents for m in d.messages} == whole
+
+
+def test_parts_tools_and_reasoning(read):
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
+    messages = [
+        {"role": "user", "content": [{"type": "text", "text": "What?"}, image]},
+        {
+            "role": "assistant",
+            "content": None,
+            "reasoning_content": "Hm",
+            "tool_calls": [{"id": "1", "function": {"name": "look", "arguments": "{}"}}],
+        },
+        {"role": "tool", "tool_call_id": "1", "content": "a cat"},
+        {"role": "assistant", "content": "A cat.", "weight": 0},
+        {"role": "user", "content": "Sure?"},
+        {"role": "critic", "content": "no"},
+        {"role": "assistant", "content": "Yes", "weight": 1},
+    ]
+    found = read(lines({"messages": messages, "tools": [], "model": "gpt-x"}), "openai")
+    assert [m.text for m in found.documents[0].messages] == [
+        "What?\n\n[image]",
+        "[thoughts]\n\n[called look]\n\n[result of look]\n\nA cat.",
+        "Sure?",
+        "Yes",
+    ]
+    last = found.documents[0].messages[-1]
+    assert last.turn.model == "gpt-x" and last.meta["weight"] == 1 and last.meta["row"]["model"] == "gpt-x"
+    assert found.documents[0].messages[0].meta["parts"][0]["url"].startswith("data:")
+    assert "critic" in found.report.dropped[0]
+
+
+def test_a_list_of_messages_alone_is_one_row(read):
+    for data in (json.dumps(row("Hi", "A")["messages"], indent=1), lines(*row("Hi", "A")["messages"])):
+        assert paths(read(data, "openai").documents[0]) == [["Hi", "A"]]
+
+
+def test_a_broken_line_is_reported_and_the_others_are_read(read):
+    data = lines(row("Hi", "A")) + '{"messages": [\n' + '{"other": 1}\n' + lines(row("Hi", "B"), {"messages": []})
+    found = read(data, "openai")
+    assert paths(found.documents[0]) == [["Hi", "A"], ["Hi", "B"]]
+    assert [why.partition(":")[0] for why in found.report.failed] == ["export.bin, line 2", "export.bin, line 3"]
+    assert found.report.dropped == ["export.bin, line 5: it has no messages"]
+
+
+def shared(*turns, **more):
+    return {"conversations": [{"from": sender, "value": value} for sender, value in turns], **more}
+
+
+def test_sharegpt_in_an_array_and_in_lines(read):
+    rows = [
+        shared(("system", "Be kind"), ("human", "Hi"), ("gpt", "A"), id="x_0"),
+        shared(("system", "Be kind"), ("human", "Hi"), ("gpt", "B")),
+        shared(("human", "Call"), ("function_call", "{}"), ("observation", "42"), ("gpt", "It is 42"), ("alien", "?")),
+        shared(("human", "Hi"), ("gpt", "C"), system="Be kind"),
+    ]
+    for data in (json.dumps(rows, indent=2), lines(*rows)):
+        found = read(data, "sharegpt")
+        assert paths(found.documents[0]) == [["Be kind", "Hi", "A"], ["Be kind", "Hi", "B"], ["Be kind", "Hi", "C"]]
+        assert paths(found.documents[1]) == [["Call", "[called a tool]\n\n[result of a tool]\n\nIt is 42"]]
+        assert "alien" in found.report.dropped[0] and len(found.report.dropped) == 1
+        assert found.documents[0].messages[2].meta["row"] == {"id": "x_0"}
