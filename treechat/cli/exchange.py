@@ -23,6 +23,7 @@ FORMATS = (
     "treechat",
     "chatgpt",
     "claude",
+    "librechat",
     "openai",
     "sharegpt",
 )

@@ -8,6 +8,7 @@ from treechat.errors import FormatError
 from treechat.formats import (
     chatgpt,
     claude,
+    librechat,
     native,
     native_reader,
     openai_chat,
@@ -36,6 +37,7 @@ IMPORTERS = {
         NATIVE,
         chatgpt.IMPORTER,
         claude.IMPORTER,
+        librechat.IMPORTER,
         openai_chat.IMPORTER,
         sharegpt.IMPORTER,
     )
