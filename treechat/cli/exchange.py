@@ -24,6 +24,7 @@ FORMATS = (
     "chatgpt",
     "claude",
     "librechat",
+    "openwebui",
     "openai",
     "sharegpt",
 )

@@ -12,6 +12,7 @@ from treechat.formats import (
     native,
     native_reader,
     openai_chat,
+    openwebui,
     sharegpt,
 )
 from treechat.formats.document import Document, ImportReport
@@ -38,6 +39,7 @@ IMPORTERS = {
         chatgpt.IMPORTER,
         claude.IMPORTER,
         librechat.IMPORTER,
+        openwebui.IMPORTER,
         openai_chat.IMPORTER,
         sharegpt.IMPORTER,
     )

@@ -1,0 +1,77 @@
+"""Open WebUI's export: lists of children that lie, a current node that is gone, reasoning in HTML."""
+
+
+def message(message_id, parent, role, content="", children=(), **more):
+    fields = {"id": message_id, "parentId": parent, "childrenIds": list(children), "role": role, "content": content}
+    return fields | more
+
+
+def chat(messages, current=None, **more):
+    history = {"currentId": current, "messages": {m["id"]: m for m in messages}}
+    return {"id": "c", "title": "T", "created_at": 100, "chat": {"models": ["m"], "history": history}} | more
+
+
+def test_branches_in_the_order_of_the_children(read):
+    messages = [
+        message("a1", "u", "assistant", "One", model="llama", timestamp=130),
+        message("u", None, "user", "Hi", ["a2", "a1", "stranger", 7], timestamp=120),
+        message("a2", "u", "assistant", "Two", done=False),
+        message("a3", "u", "assistant", "Three", error={"content": "no memory"}),
+    ]
+    found = read([chat(messages, "a1")], "openwebui")
+    assert list(found.nodes().items()) == [
+        ("u", (None, "user", "Hi")),
+        ("a2", ("u", "assistant", "Two")),
+        ("a1", ("u", "assistant", "One")),
+        ("a3", ("u", "assistant", "Three")),
+    ]
+    assert found.current == "a1" and found.message("a1").turn.model == "llama"
+    assert [found.message(i).node.status for i in ("a1", "a2", "a3")] == ["complete", "interrupted", "failed"]
+    assert found.message("u").node.created_at == 120 and found.message("a2").node.created_at == 120
+
+
+def test_a_node_that_only_a_list_of_children_knows(read):
+    found = read([chat([message("u", None, "user", "Hi", ["a"]), message("a", None, "assistant", "A")])], "openwebui")
+    assert found.nodes()["a"] == ("u", "assistant", "A")
+
+
+def test_a_current_node_that_is_gone_is_said(read):
+    found = read([chat([message("u", None, "user", "Hi")], "gone")], "openwebui")
+    assert found.current == "u" and "gone is missing" in found.report.dropped[0]
+
+
+def test_reasoning_and_tool_calls_in_html(read):
+    text = (
+        '<details type="reasoning" done="true" duration="3">\n<summary>Thought for 3 seconds</summary>\n'
+        "&gt; 1 &lt; 2\n&gt; so\n</details>\n"
+        '<details type="tool_calls" done="true" id="t" name="f" arguments="{&quot;a&quot;: 1}" result="&quot;ok&quot;">'
+        "\n<summary>Tool Executed</summary>\n</details>\nIt is <b>so</b>.\n<details>mine</details>"
+    )
+    found = read([chat([message("u", None, "assistant", text)])], "openwebui")
+    expected = "[thoughts]\n\n[called f]\n\n[result of f]\n\nIt is <b>so</b>.\n<details>mine</details>"
+    assert found.nodes()["u"][2] == expected
+    thoughts, call, result = found.message("u").meta["parts"]
+    assert thoughts == {"type": "thoughts", "text": "1 < 2\nso", "seconds": "3"}
+    assert call["arguments"] == '{"a": 1}' and result["text"] == '"ok"'
+
+
+def test_details_that_do_not_end_stay_text_and_take_no_time(read):
+    text = '<details type="reasoning">' * 100_000
+    assert read([chat([message("u", None, "assistant", text)])], "openwebui").nodes()["u"][2] == text
+
+
+def test_chats_without_a_history_and_damaged_ones(read):
+    old = {
+        "id": "o",
+        "chat": {
+            "title": "Old",
+            "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "A"}],
+        },
+    }
+    bad = chat([message("u", "x", "robot", "Beep"), message("x", "u", "user", "X")])
+    bad["chat"]["history"]["messages"]["n"] = None
+    found = read([old, bad, {"id": "e", "chat": None}], "openwebui")
+    assert [m.text for m in found.documents[0].messages] == ["Hi", "A"]
+    assert found.documents[0].tree.roots == [found.documents[0].messages[0].node.id]
+    assert set(found.nodes(1)) == {"u", "x"}
+    assert len(found.report.dropped) == 4

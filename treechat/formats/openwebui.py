@@ -1,0 +1,138 @@
+"""Open WebUI's export: an array of chats, each with a `history` of messages by id."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+from treechat.formats.content import Content, add_blocks
+from treechat.formats.document import Document, ImportReport
+from treechat.formats.draft import MAX_NODES, Draft
+from treechat.formats.importer import Importer, by_record
+from treechat.formats.loose import dict_of, first_text, id_of, list_of, seconds, text_of
+from treechat.formats.siblings import in_order, parents_by_listing
+from treechat.tree import Role
+
+ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
+OPEN, CLOSE = '<details type="', "</details>"
+_ATTRIBUTE = re.compile(r'([\w-]{1,40})="([^"]*)"')
+_SUMMARY = re.compile(r"\s*<summary>[^<]*</summary>\n?")
+_QUOTE = re.compile(r"^> ?", re.MULTILINE)
+
+
+def recognises(value: Any) -> bool:
+    return isinstance(value, dict) and bool(_history(value) or list_of(dict_of(value.get("chat")).get("messages")))
+
+
+def _history(record: dict[str, Any]) -> dict[str, Any]:
+    chat = dict_of(record.get("chat")) or record
+    return dict_of(dict_of(chat.get("history")).get("messages"))
+
+
+def convert(value: Any, where: str, report: ImportReport) -> Document | None:
+    record = dict_of(value)
+    chat = dict_of(record.get("chat")) or record
+    title = first_text(record, "title") or first_text(chat, "title")
+    where = f"{where} ({title[:60]})" if title else where
+    messages = _messages(record, chat, where, report)
+    if not messages:
+        report.drop(where, "it has no messages")
+        return None
+    created_at = seconds(record.get("created_at")) or seconds(chat.get("timestamp"))
+    source_id = first_text(record, "id") or first_text(chat, "id") or next(iter(messages))
+    more = {"models": list_of(chat.get("models")), "tags": list_of(chat.get("tags")), "system": chat.get("system")}
+    draft = Draft("openwebui", source_id, title, created_at, seconds(record.get("updated_at")), more)
+    listed = {i: list_of(message.get("childrenIds")) for i, message in messages.items()}
+    parents = parents_by_listing({i: id_of(message.get("parentId")) for i, message in messages.items()}, listed)
+    times = {i: seconds(message.get("timestamp")) for i, message in messages.items()}
+    for message_id in in_order(parents, listed, times):
+        _add(draft, message_id, parents[message_id], messages[message_id], where, report)
+    draft.current = id_of(dict_of(chat.get("history")).get("currentId"))
+    return draft.document(report, where)
+
+
+def _messages(
+    record: dict[str, Any], chat: dict[str, Any], where: str, report: ImportReport
+) -> dict[str, dict[str, Any]]:
+    """By id. Chats without a history are a single branch."""
+    found: dict[str, dict[str, Any]] = {}
+    previous = None
+    history = _history(record)
+    flat = {} if history else dict(enumerate(list_of(chat.get("messages")), 1))
+    for key, message in (history or flat).items():
+        message_id = str(key) if history else id_of(dict_of(message).get("id")) or f"message-{key}"
+        if not isinstance(message, dict):
+            report.drop(where, f"message {message_id} is not an object")
+        elif len(found) == MAX_NODES:
+            report.fail(where, f"more than {MAX_NODES:,} messages; the rest is left out")
+            break
+        elif message_id not in found:
+            chained = {} if history else {"parentId": message.get("parentId", previous)}
+            found[message_id] = message | chained
+            previous = message_id
+    return found
+
+
+def _add(
+    draft: Draft, message_id: str, parent_id: str | None, message: dict[str, Any], where: str, report: ImportReport
+) -> None:
+    content = Content()
+    said = message.get("content")
+    if isinstance(said, str):
+        _add_text(content, said)
+    else:
+        for kind in add_blocks(content, said):
+            report.drop(where, f"content of the unknown type {kind}; its text was kept")
+    for file in map(dict_of, list_of(message.get("files"))):
+        kind = "image" if file.get("type") == "image" else "file"
+        name = first_text(file, "name") or first_text(dict_of(file.get("file")), "filename")
+        content.attach(kind, name, raw=file)
+    role = text_of(message.get("role"))
+    if role not in ROLES:
+        report.drop(where, f"message {message_id} has the role {role[:40] or 'none'}; it is taken as the assistant's")
+    error = message.get("error")
+    if error:
+        content.keep("error", raw=error)
+    draft.add(
+        message_id,
+        parent_id,
+        ROLES.get(role, "assistant"),
+        content,
+        seconds(message.get("timestamp")),
+        model=first_text(message, "model", "modelName") or None,
+        status="failed" if error else "interrupted" if message.get("done") is False else "complete",
+    )
+
+
+def _add_text(content: Content, text: str) -> None:
+    """Reasoning and tool calls stand in the text as escaped HTML."""
+    position = 0
+    while (start := text.find(OPEN, position)) >= 0:
+        head_end = text.find(">", start)
+        end = text.find(CLOSE, head_end) if head_end >= 0 else -1
+        if end < 0:
+            break
+        content.say(text[position:start].strip("\n"))
+        _add_details(content, text[start:head_end], text[head_end + 1 : end])
+        position = end + len(CLOSE)
+    rest = text[position:]
+    content.say(rest.lstrip("\n") if position else rest)
+
+
+def _add_details(content: Content, head: str, body: str) -> None:
+    attributes = {key: html.unescape(value) for key, value in _ATTRIBUTE.findall(head)}
+    inner = _QUOTE.sub("", html.unescape(_SUMMARY.sub("", body, count=1))).strip()
+    match attributes.get("type"):
+        case "reasoning":
+            content.think(inner, seconds=attributes.get("duration"))
+        case "tool_calls":
+            content.call(attributes.get("name", ""), attributes.get("arguments"), id=attributes.get("id"))
+            if "result" in attributes:
+                content.result(attributes.get("name", ""), attributes["result"], id=attributes.get("id"))
+        case kind:
+            content.keep(kind or "details", text=inner, attributes=attributes)
+            content.say(inner)
+
+
+IMPORTER = Importer("openwebui", "Open WebUI", recognises, by_record(convert))
