@@ -1,7 +1,8 @@
 """The configuration: one TOML file, read into one frozen value.
 
 A key that is unknown is named with its line and its nearest match; a value of the wrong type with what was expected.
-No file means all defaults. `to_toml` writes the same form that `load_config` reads.
+No file means all defaults. `to_toml` writes the same form that `load_config` reads. A preset is a named set of
+sampling parameters and a system prompt: a table `[presets.NAME]` with the keys of `PRESET_KEYS`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,10 @@ class Config:
 
     model: a hub id, a directory or a .gguf file; None is the default model. db: the database; None is the platform's
     place. theme: a Textual theme. system_prompt: opens each new conversation. max_tokens: longest reply. temperature,
-    top_p, top_k, min_p: None takes what the model's authors recommend; temperature 0 is greedy; top_k 0, top_p 1 and
-    min_p 0 cut nothing. device, dtype, kv_tokens, max_batch, num_threads: how the engine runs. kv_disk_mb: megabytes of
-    a model's KV that are kept on disk for the next start; 0 keeps none. keymap: binding id to key.
+    top_p, top_k, min_p, repetition_penalty: None takes what the model's authors recommend; temperature 0 is greedy;
+    top_k 0, top_p 1, min_p 0 and repetition_penalty 1 change nothing. device, dtype, kv_tokens, max_batch,
+    num_threads: how the engine runs. kv_disk_mb: megabytes of a model's KV that are kept on disk for the next start;
+    0 keeps none. keymap: binding id to key. presets: by name.
     """
 
     model: str | None = None
@@ -39,6 +41,7 @@ class Config:
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
+    repetition_penalty: float | None = None
     seed: int | None = None
     device: str | None = None
     dtype: str | None = None
@@ -47,6 +50,7 @@ class Config:
     max_batch: int = 8
     num_threads: int | None = None
     keymap: Mapping[str, str] = field(default_factory=dict)
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class _Kind:
     name: str
     holds: Callable[[Any], bool]
     convert: Callable[[Any], Any] = lambda value: value
+    reads: Callable[[str], Any] = str
 
 
 def _is_int(value: Any) -> bool:
@@ -63,23 +68,28 @@ def _is_int(value: Any) -> bool:
 
 
 def _at_least(least: int) -> _Kind:
-    return _Kind(f"a whole number of at least {least}", lambda v: _is_int(v) and v >= least)
+    return _Kind(f"a whole number of at least {least}", lambda v: _is_int(v) and v >= least, reads=int)
 
 
 def _number(low: float, high: float, name: str) -> _Kind:
     def holds(value: Any) -> bool:
         return (_is_int(value) or isinstance(value, float)) and low <= value <= high
 
-    return _Kind(name, holds, float)
+    return _Kind(name, holds, float, float)
 
 
 _STRING = _Kind("a string", lambda v: isinstance(v, str))
 _PATH = _Kind("a string with a path", lambda v: isinstance(v, str) and v != "", lambda v: Path(v).expanduser())
-_SEED = _Kind("a whole number", _is_int)
+_SEED = _Kind("a whole number of at most 18 digits", lambda v: _is_int(v) and abs(v) < 10**18, reads=int)
 _SHARE = _number(0.0, 1.0, "a number from 0 to 1")
+_PENALTY = _number(0.0, 10.0, "a number from 0 to 10")
 _KEYMAP = _Kind(
     "a table of binding ids and keys, each a string",
     lambda v: isinstance(v, dict) and all(isinstance(key, str) for key in v.values()),
+)
+_PRESETS = _Kind(
+    "tables [presets.NAME]",
+    lambda v: isinstance(v, dict) and all(name and isinstance(preset, dict) for name, preset in v.items()),
 )
 
 _KINDS: dict[str, _Kind] = {
@@ -89,9 +99,10 @@ _KINDS: dict[str, _Kind] = {
     "system_prompt": _STRING,
     "max_tokens": _at_least(1),
     "temperature": _number(0.0, 100.0, "a number of 0 or more"),
-    "top_p": _Kind("a number above 0 and up to 1", lambda v: _SHARE.holds(v) and v > 0, float),
+    "top_p": _Kind("a number above 0 and up to 1", lambda v: _SHARE.holds(v) and v > 0, float, float),
     "top_k": _at_least(0),
     "min_p": _SHARE,
+    "repetition_penalty": _Kind("a number above 0 and up to 10", lambda v: _PENALTY.holds(v) and v > 0, float, float),
     "seed": _SEED,
     "device": _STRING,
     "dtype": _Kind("float32, bfloat16 or float16", lambda v: v in ("float32", "bfloat16", "float16")),
@@ -100,7 +111,35 @@ _KINDS: dict[str, _Kind] = {
     "max_batch": _at_least(1),
     "num_threads": _at_least(1),
     "keymap": _KEYMAP,
+    "presets": _PRESETS,
 }
+
+PRESET_KEYS = (
+    "system_prompt", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed",
+)  # fmt: skip
+"""What a preset can set, and what a conversation can have of its own."""
+
+
+def is_valid(key: str, value: Any) -> bool:
+    """Whether the configuration would take that value."""
+    return key in _KINDS and _KINDS[key].holds(value)
+
+
+def expected(key: str) -> str:
+    """What the key's value must be, in words."""
+    return _KINDS[key].name
+
+
+def read_value(key: str, text: str) -> Any:
+    """The value that a person wrote for a key of `PRESET_KEYS`. Raises ConfigError that says what was expected."""
+    kind = _KINDS[key]
+    try:
+        value = kind.reads(text.strip())
+    except ValueError:
+        value = None
+    if value is None or not kind.holds(value):
+        raise ConfigError(f"{key} must be {kind.name}, not {_show(text.strip())}")
+    return kind.convert(value)
 
 
 def config_path() -> Path:
@@ -128,25 +167,46 @@ def load_config(path: Path | None = None) -> Config:
 
 
 def _value(path: Path, text: str, key: str, value: Any) -> Any:
-    kind = _KINDS.get(key)
-    where = f"{path}, line {_line_of(text, key)}"
-    if kind is None:
-        near = difflib.get_close_matches(key, _KINDS, n=1, cutoff=0.5)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(_KINDS)}"
-        raise ConfigError(f"{where}: unknown key {key!r}", hint)
+    value = _checked(f"{path}, line {line_of(text, key)}", key, value, _KINDS)
+    if key != "presets":
+        return value
+    return {name: _preset(path, text, name, preset) for name, preset in value.items()}
+
+
+def _preset(path: Path, text: str, name: str, preset: Mapping[str, Any]) -> Mapping[str, Any]:
+    first = line_of(text, f"presets.{name}")
+    return {
+        key: _checked(f"{path}, line {line_of(text, key, first)}", key, value, PRESET_KEYS)
+        for key, value in preset.items()
+    }
+
+
+def _checked(where: str, key: str, value: Any, known: Collection[str]) -> Any:
+    if key not in known:
+        raise ConfigError(f"{where}: unknown key {key!r}", nearest(key, known, "Known keys"))
+    kind = _KINDS[key]
     if not kind.holds(value):
         raise ConfigError(f"{where}: {key} must be {kind.name}, not {_show(value)}")
     return kind.convert(value)
+
+
+def nearest(word: str, known: Collection[str], otherwise: str) -> str:
+    """A hint: the known word that was probably meant, or all of them."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"Did you mean {near[0]!r}?" if near else f"{otherwise}: {', '.join(known)}"
 
 
 def _show(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _line_of(text: str, key: str) -> int:
-    """The line, from 1, on which a top-level key or table stands. tomllib keeps none, so the text is searched."""
-    pattern = re.compile(rf"""^\s*\[*\s*["']?{re.escape(key)}["']?\s*[\]=.]""")
-    return next((i for i, line in enumerate(text.splitlines(), 1) if pattern.match(line)), 1)
+def line_of(text: str, key: str, first: int = 1) -> int:
+    """The line, from 1, on which a key or table stands, at `first` or below. tomllib keeps none, so the text is
+    searched."""
+    parts = r"\s*\.\s*".join(rf"""["']?{re.escape(part)}["']?""" for part in key.split("."))
+    pattern = re.compile(rf"^\s*\[*\s*{parts}\s*[\]=.]")
+    lines = enumerate(text.splitlines(), 1)
+    return next((i for i, line in lines if i >= first and pattern.match(line)), first)
 
 
 def to_toml(config: Config) -> str:
@@ -154,7 +214,10 @@ def to_toml(config: Config) -> str:
     lines, tables = [], []
     for item in fields(config):
         value = getattr(config, item.name)
-        if isinstance(value, Mapping):
+        if item.name == "presets":
+            for name, preset in value.items():
+                tables += ["", *preset_lines(name, preset)]
+        elif isinstance(value, Mapping):
             entries = [f"{_show(key)} = {_show(entry)}" for key, entry in value.items()]
             tables += ["", f"[{item.name}]", *entries]
         elif value is None:
@@ -162,3 +225,30 @@ def to_toml(config: Config) -> str:
         else:
             lines.append(f"{item.name} = {_show(str(value) if isinstance(value, Path) else value)}")
     return "\n".join(lines + tables) + "\n"
+
+
+def preset_lines(name: str, values: Mapping[str, Any]) -> list[str]:
+    """A preset as lines of TOML."""
+    return [f"[presets.{_show(name)}]", *(f"{key} = {_show(value)}" for key, value in values.items())]
+
+
+def add_preset(name: str, values: Mapping[str, Any], path: Path | None = None) -> None:
+    """Write a preset behind what the file says, made where there is none; all else in it stays as it is.
+
+    Raises ConfigError where the name is taken, or the file cannot be read as a configuration or written.
+    """
+    path = config_path() if path is None else path
+    if name in load_config(path).presets:
+        raise ConfigError(f"There is a preset {name!r} already", f"Take another name, or change it in {path}.")
+    try:
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".part")
+        gap = "" if not before else "\n" if before.endswith("\n") else "\n\n"
+        partial.write_text(before + gap + "\n".join(preset_lines(name, values)) + "\n", encoding="utf-8")
+        # A configuration that a dotfile manager links to stays where it is.
+        partial.replace(path.resolve())
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror}", "Set TREECHAT_CONFIG_DIR elsewhere."
+        ) from error

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from treechat.config import Config, load_config, to_toml
+from treechat.config import Config, add_preset, load_config, read_value, to_toml
 from treechat.errors import ConfigError
 
 
@@ -84,3 +84,33 @@ def test_a_file_of_other_bytes_is_a_config_error(tmp_path):
 def test_the_effective_configuration_reads_back_the_same(tmp_path):
     config = Config(system_prompt='Say "hi"\nand é', db=Path("/x/y.db"), seed=3, keymap={"a.b": "ctrl+j"})
     assert load_config(write(tmp_path, to_toml(config))) == config
+
+
+def test_presets_are_checked_by_key_and_line(tmp_path):
+    path = write(tmp_path, '[presets.short]\nmax_tokens = 9\n\n["presets"."a b"]\ntemprature = 1\n')
+    with pytest.raises(ConfigError, match="line 5: unknown key 'temprature'") as caught:
+        load_config(path)
+    assert "'temperature'" in caught.value.hint
+    with pytest.raises(ConfigError, match=r"line 3: top_p must be a number above 0"):
+        load_config(write(tmp_path, "top_p = 1\n[presets.x]\ntop_p = 2\n"))
+    with pytest.raises(ConfigError, match="unknown key 'theme'"):
+        load_config(write(tmp_path, '[presets.x]\ntheme = "nord"\n'))
+
+
+def test_presets_read_back_the_same_and_can_be_added(tmp_path):
+    preset = {"temperature": 0.5, "system_prompt": 'Be "exact".\n['}
+    path = write(tmp_path, to_toml(Config(presets={'it"s a.name': preset}, keymap={"a": "b"})))
+    add_preset("two", {"seed": 3}, path)
+    assert load_config(path).presets == {'it"s a.name': preset, "two": {"seed": 3}}
+    with pytest.raises(ConfigError, match="already"):
+        add_preset("two", {}, path)
+    add_preset("one", {"top_k": 3}, tmp_path / "new" / "config.toml")
+    assert load_config(tmp_path / "new" / "config.toml").presets == {"one": {"top_k": 3}}
+
+
+@pytest.mark.parametrize(("key", "text"), [("top_k", "1.5"), ("temperature", "nan"), ("seed", ""), ("max_tokens", "0")])
+def test_what_a_person_wrote_is_checked_as_the_file_is(key, text):
+    with pytest.raises(ConfigError, match=f"{key} must be"):
+        read_value(key, text)
+    assert read_value("seed", " -3 ") == -3
+    assert read_value("temperature", "1") == 1.0

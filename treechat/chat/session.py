@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
+from typing import Any
 
 from treechat.chat.computed import Computed
 from treechat.chat.events import ChatEvent, NodeAdded, ReplyFinished
 from treechat.chat.model import ChatModel
 from treechat.chat.protocol import Group
 from treechat.chat.reply import Reply
-from treechat.chat.settings import Settings, sampling_record
+from treechat.chat.settings import META_KEY, Settings, own_values, sampling_record
 from treechat.errors import GenerationError, UsageError
 from treechat.store import Store
-from treechat.tree import Node, Span, Turn
+from treechat.tree import Node, Role, Span, Turn
 from treechat_engine import EngineError, SamplingParams
 
 _CURRENT = "the current node"
@@ -36,7 +37,9 @@ class Chat(Computed):
         model: ChatModel | None = None,
     ) -> None:
         super().__init__(store, conversation_id)
-        self.settings = settings or Settings()
+        self.defaults = settings or Settings()
+        self.own: dict[str, Any] = own_values(self.conversation.meta) if self.conversation else {}
+        self.once: dict[str, Any] = {}
         self.model = model
 
     @classmethod
@@ -54,6 +57,46 @@ class Chat(Computed):
     ) -> Chat:
         """A conversation of the store, at the node that was current last."""
         return cls(store, conversation_id, settings, model)
+
+    # Settings
+
+    @property
+    def settings(self) -> Settings:
+        """For the next reply: what holds for it alone (`once`), else the conversation's `own`, else the defaults."""
+        return self.defaults.with_values(self.own | self.once)
+
+    def set_own(self, values: Mapping[str, Any]) -> None:
+        """Settings of this conversation, kept with it; those not named are the defaults again."""
+        self.own, self.once = dict(values), {}
+        if self.conversation is not None:
+            self.store.set_meta(self.conversation.id, META_KEY, self.own or None)
+
+    def add(self, role: Role, text: str, parent_id: str | None) -> Node:
+        is_first = self.conversation is None
+        node = super().add(role, text, parent_id)
+        if is_first and self.own:
+            assert self.conversation is not None, "adding a node makes the conversation"
+            self.store.set_meta(self.conversation.id, META_KEY, self.own)
+        return node
+
+    @property
+    def system_prompt(self) -> str:
+        """What the current path begins with; in an empty tree what it will begin with."""
+        if not self.tree.nodes:
+            return self.settings.system_prompt or ""
+        path = self.path()
+        return self.text(path[0].id) if path and path[0].role == "system" else ""
+
+    def begin_with_system(self, prompt: str) -> None:
+        """Go to a root with that system prompt, made where there is none; "" goes to where a new root would be."""
+        roots = self.tree.children(None)
+        same = [i for i in roots if self.tree[i].role == "system" and self.text(i) == prompt]
+        if not prompt:
+            self.current_id = None
+        elif same:
+            self.jump(same[-1])
+        else:
+            self.add("system", prompt, None)
 
     # Sending
 
@@ -156,6 +199,7 @@ class Chat(Computed):
         params = self.settings.params(model)
         turn = Turn(model.name, sampling_record(params), params.seed)
         group = self._request(model, ids, [params])
+        self.once = {}
         if node_id is None:
             node = self.start_reply(parent_id, turn)
             self.store.flush_reply(node.id, text, span)
@@ -187,6 +231,7 @@ class Chat(Computed):
         ids = self._spans.ids(self.tree, self.tree.path(parent_id))
         params = [self.settings.params(model, sibling) for sibling in range(n)]
         group = self._request(model, ids, params)
+        self.once = {}
         replies = []
         for index, one in enumerate(params):
             turn = Turn(model.name, sampling_record(one), one.seed)

@@ -51,6 +51,8 @@ def ask(
     message = _message(text)
     settings = _settings(session, chosen)
     chat, parent_id = _open(session, parent, settings)
+    # What stands on the command line beats what the conversation has of its own.
+    chat.once = {name: chosen[name] for name in ("max_tokens", "temperature", "seed") if chosen[name] is not None}
     chat.model = _load(session, ctx)
     interrupted, failed = run(chat, message, parent_id, n, as_json)
     if interrupted:
@@ -77,7 +79,8 @@ def _settings(session: Session, chosen: dict[str, Any]) -> Settings:
 
     from treechat.chat.settings import Settings
 
-    return replace(Settings.from_config(session.config), **{k: v for k, v in chosen.items() if v is not None})
+    settings = Settings.from_config(session.config)
+    return replace(settings, system_prompt=chosen["system_prompt"] or settings.system_prompt)
 
 
 def _open(session: Session, parent: str | None, settings: Settings) -> tuple[Chat, str | None]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from treechat.config import is_valid
 from treechat.models.files import DEFAULT_MODEL, ModelFiles
 
-_KEYS = ("temperature", "top_p", "top_k", "min_p")
+_KEYS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 # From the model card of SmolLM2-Instruct; a GGUF has no place for it.
 _CARDS: dict[str, Mapping[str, float]] = {DEFAULT_MODEL: {"temperature": 0.2, "top_p": 0.9}}
 
 
 def recommended_sampling(files: ModelFiles) -> dict[str, float]:
-    """`temperature`, `top_p`, `top_k`, `min_p` as far as the model card or generation_config.json names them."""
+    """`temperature`, `top_p`, `top_k`, `min_p`, `repetition_penalty` as the model
+    card or generation_config.json names them, with values that make sense."""
     if files.name in _CARDS:
         return dict(_CARDS[files.name])
     try:
@@ -23,5 +25,4 @@ def recommended_sampling(files: ModelFiles) -> dict[str, float]:
         return {}
     if not isinstance(config, dict):
         return {}
-    found = {key: config.get(key) for key in _KEYS}
-    return {key: value for key, value in found.items() if isinstance(value, int | float) and value >= 0}
+    return {key: config[key] for key in _KEYS if is_valid(key, config.get(key))}

@@ -12,12 +12,13 @@ from treechat.store.backup import Backup
 from treechat.store.checks import Checks
 from treechat.store.connection import connect
 from treechat.store.events import Events
+from treechat.store.meta import Meta
 from treechat.store.names import Names
 from treechat.store.replies import Replies
 from treechat.store.search import Search
 
 
-class Store(Replies, Events, Names, Search, Checks, Backup):
+class Store(Replies, Events, Names, Search, Meta, Checks, Backup):
     """All conversations, in one file that several windows may have open at once.
 
     Safe to use from several threads. Every method may raise StoreError; a method that writes has then written nothing.

@@ -21,12 +21,12 @@ from treechat.config import Config
 from treechat.errors import ModelError, TreechatError
 from treechat.tui.bindings import APP_BINDINGS, KEYS
 from treechat.tui.composer import Composer
+from treechat.tui.configuring import Configuring
 from treechat.tui.screens.help import HelpScreen
 from treechat.tui.status import StatusLine, TopLine
 from treechat.tui.themes import HIGH_CONTRAST, THEMES
 from treechat.tui.transcript import Transcript
 from treechat.tui.tree_pane import TreePane
-from treechat.tui.warming import Warming
 
 if TYPE_CHECKING:
     from treechat.chat.model import ChatModel
@@ -44,7 +44,7 @@ WATCH_S = 1.0
 """How often other windows' changes are taken over."""
 
 
-class TreechatApp(Warming):
+class TreechatApp(Configuring):
     """One window on a store of conversations."""
 
     BINDINGS = APP_BINDINGS

@@ -22,7 +22,7 @@ class Key:
     action: str
     title: str
     tooltip: str
-    where: Where = "panes"
+    where: Where | Literal["settings"] = "panes"
     in_palette: bool = True
 
     @property
@@ -91,8 +91,16 @@ EVERYWHERE = (
     Key("app.open", "ctrl+o", "app.open", "Open conversation", "Choose among all conversations", "everywhere"),
     Key("app.search_all", "ctrl+g", "app.search_all", "Search everything", "Find in all conversations", "everywhere"),
     Key("app.rename", "f2", "app.rename", "Rename", "Another title for this conversation", "everywhere"),
+    Key("app.settings", "f3", "app.settings", "Settings", "System prompt and sampling, here or once", "everywhere"),
     Key("app.help", "f1", "app.help", "Help", "This list of keys", "everywhere"),
     Key("app.quit", "ctrl+q", "app.quit", "Quit", "A reply that is being written is kept", "everywhere"),
+)
+SETTING = (
+    Key("settings.keep", "enter,ctrl+s", "screen.keep", "Keep", "For this conversation from now on", "settings", False),
+    Key("settings.once", "ctrl+t", "screen.once", "Once", "For the next reply only", "settings", False),
+    Key("settings.preset", "ctrl+o", "screen.preset", "Presets", "Take a preset's values", "settings", False),
+    Key("settings.save", "f2", "screen.save", "Save preset", "Into the configuration file", "settings", False),
+    Key("settings.close", "escape", "screen.close", "Close", "Nothing is changed", "settings", False),
 )
 TOKENS = (
     Key("token.next", "l,right", "screen.token(1)", "Next token", "Its alternatives are looked up", "tokens", False),
@@ -134,6 +142,7 @@ COMPARING = (
 SECTIONS: dict[str, tuple[Key, ...]] = {
     "Composer": COMPOSING,
     "Anywhere": EVERYWHERE,
+    "Settings": SETTING,
     "Tree and transcript: moving": MOVING,
     "Tree and transcript: doing": DOING + COUNTS,
     "Token view": TOKENS,
@@ -151,6 +160,7 @@ def bindings(*groups: tuple[Key, ...]) -> list[BindingType]:
 PANE_BINDINGS = bindings(MOVING, DOING, COUNTS, EVERYWHERE)
 COMPOSER_BINDINGS = bindings(COMPOSING, EVERYWHERE)
 APP_BINDINGS = bindings(EVERYWHERE)
+SETTING_BINDINGS = bindings(SETTING)
 TOKEN_BINDINGS = bindings(TOKENS)
 SPLIT_BINDINGS = bindings(SPLITTING)
 COMPARE_BINDINGS = bindings(COMPARING)

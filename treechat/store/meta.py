@@ -1,0 +1,27 @@
+"""What a conversation keeps beside its tree: a JSON object, such as its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from treechat.errors import NodeNotFound
+from treechat.store.codec import dump_json
+from treechat.store.connection import Connection
+from treechat.store.ids import short_id
+
+
+class Meta(Connection):
+    """The part of the store that changes a conversation's meta."""
+
+    def set_meta(self, conversation_id: str, key: str, value: Mapping[str, Any] | None) -> None:
+        """Put one key of the conversation's meta, None takes it away; the other keys stay. Raises NodeNotFound."""
+        path = f'$."{key}"'
+        with self._writing() as conn:
+            # Meta that is damaged, or no object, is replaced: nothing in it could be read.
+            meta = "CASE WHEN json_valid(meta) AND json_type(meta) = 'object' THEN meta ELSE '{}' END"
+            change = f"json_remove({meta}, ?)" if value is None else f"json_set({meta}, ?, json(?))"
+            values = (path,) if value is None else (path, dump_json(dict(value)))
+            query = f"UPDATE conversations SET meta = {change} WHERE id = ?"
+            if conn.execute(query, (*values, conversation_id)).rowcount == 0:
+                raise NodeNotFound(f"There is no conversation {short_id(conversation_id)}")

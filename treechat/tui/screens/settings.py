@@ -1,0 +1,208 @@
+"""System prompt and sampling of a conversation, or of the next reply alone. An empty field shows what holds then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input, Label, TextArea
+
+from treechat.config import expected, read_value
+from treechat.errors import ConfigError
+from treechat.tui.bindings import SETTING_BINDINGS
+from treechat.tui.plain import one_line
+from treechat.tui.screens.ask import AskScreen
+from treechat.tui.screens.pick import Choice, PickScreen
+
+ROWS = (
+    ("temperature", "max_tokens"),
+    ("top_p", "top_k"),
+    ("min_p", "repetition_penalty"),
+    ("seed", None),
+)
+NAMES = {
+    "temperature": "Temperature",
+    "top_p": "Top-p",
+    "top_k": "Top-k",
+    "min_p": "Min-p",
+    "repetition_penalty": "Repetition",
+    "max_tokens": "Max tokens",
+    "seed": "Seed",
+}
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What the screen returns. values: those that differ from the defaults. once: for the next reply only."""
+
+    values: Values
+    system_prompt: str
+    once: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the screen begins with. own: the values set so far. otherwise: what holds where a field is empty.
+
+    has_begun: the conversation has messages, so another system prompt is another root.
+    """
+
+    model: str
+    system_prompt: str
+    own: Values
+    otherwise: Mapping[str, str]
+    has_begun: bool
+    presets: Mapping[str, Values]
+
+
+class SettingsScreen(ModalScreen[Chosen | None]):
+    """Fields by name; each is checked when it is left and all before anything is kept."""
+
+    BINDINGS = SETTING_BINDINGS
+
+    def __init__(self, shown: Shown, save: Callable[[str, Values], Mapping[str, Values]]) -> None:
+        """save: writes a preset and returns all there are; raises ConfigError."""
+        super().__init__()
+        self._shown = shown
+        self._presets = shown.presets
+        self._save = save
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="window", id="settings") as window:
+            window.border_title = "Settings"
+            window.border_subtitle = "enter keeps · ctrl+t once · ctrl+o presets · f2 saves one · esc"
+            yield Label(f"Model  {one_line(self._shown.model)}", markup=False)
+            yield Label("System prompt" + ("  (another one begins a new root)" if self._shown.has_begun else ""))
+            # tab goes on to the next field; enter makes a line, ctrl+s keeps.
+            yield TextArea(self._shown.system_prompt, compact=True, tab_behavior="focus", id="system_prompt")
+            for names in ROWS:
+                with Horizontal(classes="row"):
+                    for name in filter(None, names):
+                        yield Label(NAMES[name])
+                        value = self._shown.own.get(name)
+                        yield Input(
+                            "" if value is None else f"{value}",
+                            self._shown.otherwise.get(name, ""),
+                            id=name,
+                            compact=True,
+                        )
+            yield Label("", id="wrong", classes="wide", markup=False)
+            yield Label("", id="note", classes="wide", markup=False)
+
+    def on_mount(self) -> None:
+        self.query_one("#temperature").focus()
+
+    def field(self, name: str) -> Input:
+        return self.query_one(f"#{name}", Input)
+
+    @property
+    def prompt(self) -> TextArea:
+        return self.query_one(TextArea)
+
+    # Checking
+
+    def on_descendant_focus(self) -> None:
+        focused = self.focused
+        note = "ctrl+s keeps, enter makes a new line" if focused is self.prompt else ""
+        if isinstance(focused, Input) and focused.id in NAMES:
+            note = f"{NAMES[focused.id]}: {expected(focused.id)}; empty is {focused.placeholder}"
+        self.query_one("#note", Label).update(note)
+
+    @on(Input.Changed)
+    def _changed(self, event: Input.Changed) -> None:
+        self._check(event.input)
+
+    def _check(self, field: Input) -> Any:
+        """The field's value, None for an empty or a wrong one, which is marked and said."""
+        field.remove_class("wrong")
+        value = None
+        if field.value.strip():
+            try:
+                value = read_value(str(field.id), field.value)
+            except ConfigError as error:
+                field.add_class("wrong")
+                self.query_one("#wrong", Label).update(error.message)
+        if not self.query(".wrong"):
+            self.query_one("#wrong", Label).update("")
+        return value
+
+    def _values(self) -> dict[str, Any] | None:
+        """All that is set; None, with the cursor on it, where something is wrong."""
+        values = {name: self._check(self.field(name)) for name in NAMES}
+        wrong = self.query(Input).filter(".wrong")
+        if wrong:
+            wrong.first().focus()
+            return None
+        return {name: value for name, value in values.items() if value is not None}
+
+    # Keeping
+
+    @on(Input.Submitted)
+    def action_keep(self) -> None:
+        self._done(once=False)
+
+    def action_once(self) -> None:
+        self._done(once=True)
+
+    def _done(self, once: bool) -> None:
+        values = self._values()
+        if values is not None:
+            self.dismiss(Chosen(values, self.prompt.text.strip(), once))
+
+    def action_close(self) -> None:
+        self.dismiss(None)
+
+    # Presets
+
+    def action_preset(self) -> None:
+        choices = [Choice(name, name, describe(values)) for name, values in self._presets.items()]
+        choices.append(Choice("", "defaults", "takes all values of this conversation away"))
+
+        def find(query: str) -> list[Choice]:
+            words = query.casefold().split()
+            return [choice for choice in choices if all(word in choice.text.casefold() for word in words)]
+
+        def done(name: str | None) -> None:
+            if name is not None:
+                self.put(self._presets.get(name, {}))
+
+        self.app.push_screen(PickScreen("Presets", find, "type to narrow down"), done)
+
+    def put(self, values: Values) -> None:
+        """A preset's values into the fields; one without a system prompt leaves the prompt."""
+        for name in NAMES:
+            value = values.get(name)
+            self.field(name).value = "" if value is None else f"{value}"
+        if "system_prompt" in values:
+            self.prompt.load_text(values["system_prompt"])
+
+    def action_save(self) -> None:
+        values = self._values()
+        if values is None:
+            return
+        if self.prompt.text.strip():
+            values = {"system_prompt": self.prompt.text.strip(), **values}
+
+        def done(name: str | None) -> None:
+            if not name:
+                return
+            try:
+                self._presets = self._save(name, values)
+            except ConfigError as error:
+                self.query_one("#wrong", Label).update(str(error))
+
+        self.app.push_screen(AskScreen("Save as a preset", "", "its name"), done)
+
+
+def describe(values: Values) -> str:
+    """`temperature 0.2 · top p 0.9`, and the system prompt's beginning."""
+    parts = [f"{key.replace('_', ' ')} {value}" for key, value in values.items() if key != "system_prompt"]
+    if prompt := values.get("system_prompt"):
+        parts.append(f"“{one_line(prompt)[:40]}”")
+    return " · ".join(parts)
