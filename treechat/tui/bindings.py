@@ -7,7 +7,7 @@ from typing import Literal
 
 from textual.binding import Binding, BindingType
 
-Where = Literal["panes", "composer", "everywhere", "tokens", "split", "compare"]
+Where = Literal["panes", "composer", "everywhere", "tokens", "split", "compare", "columns"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ DOING = (
     Key("do.edit", "e", "app.edit", "Edit as a sibling", "Change this message; the old one stays beside it"),
     Key("do.editor", "E", "app.editor", "Edit in $EDITOR", "The same in your own editor"),
     Key("do.regenerate", "r", "app.regenerate", "Regenerate", "Another reply beside this one; 3 then r makes three"),
+    Key("do.beside", "v", "app.beside", "Side by side", "The alternatives at this fork in columns"),
     Key("do.continue", "c", "app.resume", "Continue", "Go on from the last token of a stopped or cut-off reply"),
     Key("do.tokens", "t", "app.tokens", "Token view", "How sure the model was of each token, and fork at any"),
     Key("do.split", "s", "app.split", "Split", "Fork in the middle of this message"),
@@ -138,6 +139,22 @@ COMPARING = (
     Key("compare.jump", "enter", "screen.jump", "Jump", "Make the other branch current", "compare", False),
     Key("compare.close", "escape,q,equals_sign", "screen.close", "Close", "Back to the conversation", "compare", False),
 )
+COLUMNS = (
+    Key("columns.next", "l,right,tab", "screen.column(1)", "Next column", "The alternative after", "columns", False),
+    Key("columns.previous", "h,left,shift+tab", "screen.column(-1)", "Column before", "Back", "columns", False),
+    Key("columns.down", "j,down", "screen.line(1)", "Down", "A line of this column", "columns", False),
+    Key("columns.up", "k,up", "screen.line(-1)", "Up", "A line up", "columns", False),
+    Key("columns.page_down", "space,pagedown", "screen.page(1)", "Page down", "A page down", "columns", False),
+    Key("columns.page_up", "b,pageup", "screen.page(-1)", "Page up", "A page up", "columns", False),
+    Key("columns.first", "g,home", "screen.edge(-1)", "Start", "Where this alternative begins", "columns", False),
+    Key("columns.last", "G,end", "screen.edge(1)", "End", "Where it ends, and along with it", "columns", False),
+    Key("columns.stop", "s", "screen.stop", "Stop this one", "What came of it stays", "columns", False),
+    Key("columns.only", "o", "screen.only", "Only this one", "Stop the others; what came stays", "columns", False),
+    Key("columns.hide", "d", "screen.hide", "Hide this one", "Out of sight; undo brings it back", "columns", False),
+    Key("columns.promote", "enter", "screen.promote", "Promote", "Make it current; others stay", "columns", False),
+    Key("columns.escape", "escape", "screen.escape", "Stop, close", "Stop all; again closes", "columns", False),
+    Key("columns.close", "q,v", "screen.close", "Close", "What is being written goes on", "columns", False),
+)
 
 SECTIONS: dict[str, tuple[Key, ...]] = {
     "Composer": COMPOSING,
@@ -148,6 +165,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
     "Token view": TOKENS,
     "Split": SPLITTING,
     "Compare": COMPARING,
+    "Side by side": COLUMNS,
 }
 KEYS: tuple[Key, ...] = tuple(key for section in SECTIONS.values() for key in section)
 
@@ -164,3 +182,4 @@ SETTING_BINDINGS = bindings(SETTING)
 TOKEN_BINDINGS = bindings(TOKENS)
 SPLIT_BINDINGS = bindings(SPLITTING)
 COMPARE_BINDINGS = bindings(COMPARING)
+COLUMN_BINDINGS = bindings(COLUMNS)

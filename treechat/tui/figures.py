@@ -28,8 +28,12 @@ def turn_figures(turn: Turn) -> str:
     if turn.ttft_s:
         parts.append(f"first token {turn.ttft_s:.2f} s")
     if turn.tokens_per_s:
-        parts.append(f"{turn.tokens_per_s:.1f} tok/s" if turn.tokens_per_s < 100 else f"{turn.tokens_per_s:,.0f} tok/s")
+        parts.append(speed(turn.tokens_per_s))
     return " · ".join(parts)
+
+
+def speed(tokens_per_s: float) -> str:
+    return f"{tokens_per_s:.1f} tok/s" if tokens_per_s < 100 else f"{tokens_per_s:,.0f} tok/s"
 
 
 def cost_figures(cost: Cost) -> str:

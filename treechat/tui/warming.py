@@ -12,7 +12,7 @@ from treechat.chat.protocol import WarmHandle
 from treechat.chat.session import Chat
 from treechat.config import Config
 from treechat.errors import GenerationError, TreechatError
-from treechat.tui.comparing import Comparing
+from treechat.tui.beside import Beside
 from treechat.tui.figures import cost_figures
 from treechat_engine import EngineError, EngineStats
 
@@ -23,7 +23,7 @@ COSTS_S = 0.5
 """How often the marks are looked up again, where the cache or what is in sight has changed."""
 
 
-class Warming(Comparing):
+class Warming(Beside):
     """Costs of the rows in sight, and warming."""
 
     def __init__(self, store_path: Path | None, config: Config, conversation_id: str | None) -> None:

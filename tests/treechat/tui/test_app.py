@@ -81,6 +81,7 @@ async def test_siblings_are_changed_in_place(open_app) -> None:
         assert app.transcript.has_focus
         await d.press("3", "r")
         await d.until(lambda: len(app.chat.tree) == 5 and d.is_idle, "three more replies")
+        await d.press("q")
         assert len(app.chat.tree.siblings(first.id)) == 4
         await d.press("K")
         assert app.cursor_id == first.id

@@ -18,7 +18,12 @@ def test_each_binding_has_a_name_and_help() -> None:
     assert len({key.id for key in KEYS}) == len(KEYS)
 
 
-@pytest.mark.parametrize("together", [("panes", "everywhere"), ("composer", "everywhere"), ("tokens",), ("split",)])
+WINDOWS = sorted({key.where for key in KEYS} - {"panes", "composer", "everywhere"})
+
+
+@pytest.mark.parametrize(
+    "together", [("panes", "everywhere"), ("composer", "everywhere"), *((window,) for window in WINDOWS)]
+)
 def test_no_key_is_bound_twice_in_one_place(together) -> None:
     taken: dict[str, str] = {}
     for key in KEYS:

@@ -1,0 +1,124 @@
+"""Siblings side by side, while they are written and afterwards: stop one, keep one, promote one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+
+from treechat.chat.events import ChatEvent, ReplyFinished
+from treechat.chat.session import Chat
+from treechat.tui.bindings import COLUMN_BINDINGS
+from treechat.tui.columns import Columns
+from treechat.tui.plain import fit, one_line
+
+
+class SiblingsScreen(ModalScreen[str | None]):
+    """Returns the id of the sibling to make current, or None. Replies go on being written when it is closed."""
+
+    BINDINGS = COLUMN_BINDINGS
+
+    def __init__(self, chat: Chat, node_ids: Sequence[str], chosen_id: str | None = None) -> None:
+        """node_ids: siblings, at least one, in the order of the columns."""
+        super().__init__()
+        self.chat = chat
+        self.columns = Columns(chat, node_ids)
+        self._chosen_id = chosen_id
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="siblings", classes="window full") as window:
+            window.border_subtitle = "enter promotes · s stops · o only this · d hides · esc"
+            yield self.columns
+
+    def _entitle(self) -> None:
+        parent_id = self.chat.tree[self.columns.columns[0].node_id].parent_id
+        about = f" to: {fit(one_line(self.chat.tree[parent_id].preview), 40).rstrip()}" if parent_id else ""
+        title = f"{len(self.columns.columns)} alternatives{about}"
+        self.query_one("#siblings").border_title = title.replace("[", "\\[")
+
+    def on_mount(self) -> None:
+        self._entitle()
+        self.columns.focus()
+        ids = [column.node_id for column in self.columns.columns]
+        self.call_after_refresh(self.columns.choose, ids.index(self._chosen_id) if self._chosen_id in ids else 0)
+
+    def take(self, event: ChatEvent) -> None:
+        """Something happened in the conversation."""
+        if isinstance(event, ReplyFinished):
+            self.columns.ended(event.node.id)
+        self.columns.refresh()
+
+    @property
+    def node_id(self) -> str:
+        """The chosen sibling."""
+        return self.columns.chosen.node_id
+
+    @property
+    def _writing(self) -> list[str]:
+        return [column.node_id for column in self.columns.columns if column.node_id in self.chat.replies]
+
+    # Keys
+
+    def action_column(self, by: int) -> None:
+        self.columns.choose(self.columns.index + by)
+
+    def action_line(self, by: int) -> None:
+        self.columns.scroll(by)
+
+    def action_page(self, by: int) -> None:
+        self.columns.scroll(by * max(self.columns.body_height - 1, 1))
+
+    def action_edge(self, by: int) -> None:
+        self.columns.scroll(by * 10**9)
+
+    def action_stop(self) -> None:
+        """End the chosen reply; what came stays."""
+        if not self.chat.stop(self.node_id):
+            self.app.bell()
+
+    def action_only(self) -> None:
+        """End all replies but the chosen one; what came of them stays."""
+        others = [node_id for node_id in self._writing if node_id != self.node_id]
+        for node_id in others:
+            self.chat.stop(node_id)
+        if not others:
+            self.app.bell()
+
+    def action_hide(self) -> None:
+        """Take the chosen one out of sight; undo brings it back."""
+        node_id = self.node_id
+        if node_id in self.chat.replies:
+            self.notify("This reply is being written: s stops it first", markup=False)
+            return
+        self.chat.hide(node_id)
+        if len(self.columns.columns) == 1:
+            self.dismiss(None)
+            return
+        self.columns.drop(node_id)
+        self._entitle()
+        self.notify("Hidden · u in the tree brings it back", markup=False)
+
+    def action_promote(self) -> None:
+        self.dismiss(self.node_id)
+
+    def action_escape(self) -> None:
+        """Stop what is written here; where nothing is, close."""
+        writing = self._writing
+        for node_id in writing:
+            self.chat.stop(node_id)
+        if not writing:
+            self.dismiss(None)
+
+    def action_close(self) -> None:
+        self.dismiss(None)
+
+    # Mouse
+
+    @on(Columns.Pointed)
+    def _pointed(self, event: Columns.Pointed) -> None:
+        self.columns.choose(event.index)
+        if event.is_twice:
+            self.action_promote()
