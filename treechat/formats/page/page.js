@@ -25,8 +25,9 @@
     const path = [];
     for (let at = index; at >= 0; at = up[at]) {
       if (up[at] >= 0) visited.set(up[at], at);
-      path.unshift(at);
+      path.push(at);
     }
+    path.reverse();
     for (let at = index; below[at].length; ) {
       at = visited.get(at) ?? below[at][0];
       path.push(at);
@@ -34,32 +35,38 @@
     return path;
   }
 
+  /** Only where the path differs from the one shown before is anything drawn anew. */
   function show(index) {
-    for (const at of shown) {
+    const path = pathThrough(index);
+    let same = 0;
+    while (same < path.length && path[same] === shown[same]) same++;
+    for (const at of shown.slice(same)) {
       sections[at].classList.remove("shown");
       rows[at].classList.remove("on");
     }
-    link(chosen).removeAttribute("aria-current");
-    chosen = index;
-    shown = pathThrough(index);
-    for (const at of shown) {
+    for (const at of path.slice(same)) {
       sections[at].classList.add("shown");
       rows[at].classList.add("on");
-      markWays(at);
     }
-    link(chosen).setAttribute("aria-current", "true");
-    for (let at = up[chosen]; at >= 0; at = up[at]) folded.delete(at);
-    drawFolds();
-    if (link(chosen).offsetParent) link(chosen).scrollIntoView({ block: "nearest" });
-    paint();
+    path.slice(Math.max(0, same - 1)).forEach(markWays);
+    const isOther = same < path.length || same < shown.length;
+    link(chosen).removeAttribute("aria-current");
+    link(index).setAttribute("aria-current", "true");
+    chosen = index;
+    shown = path;
+    let unfolded = false;
+    for (let at = up[chosen]; folded.size && at >= 0; at = up[at]) unfolded = folded.delete(at) || unfolded;
+    if (unfolded) drawFolds();
+    link(chosen).scrollIntoView({ block: "nearest" });
+    if (isOther) paint();
   }
 
   function markWays(index) {
     const ways = sections[index].querySelector(":scope > .ways");
     if (!ways) return;
     const taken = below[index].indexOf(visited.get(index) ?? below[index][0]);
-    ways.querySelectorAll("ol a").forEach((way, at) =>
-      at === taken ? way.setAttribute("aria-current", "true") : way.removeAttribute("aria-current"));
+    ways.querySelector("a[aria-current]")?.removeAttribute("aria-current");
+    ways.lastElementChild.children[taken].firstElementChild.setAttribute("aria-current", "true");
     let bar = ways.querySelector(".switch");
     if (!bar) {
       bar = document.createElement("div");
@@ -281,14 +288,15 @@
 
   // Keys
 
-  function shownArticles() {
-    return shown.flatMap((index) => [...sections[index].querySelectorAll(":scope > article")]);
-  }
-
   function step(by) {
-    const all = shownArticles();
-    const at = all.indexOf(article);
-    go(all[Math.max(0, Math.min(all.length - 1, at + by))]);
+    let next = by > 0 ? article?.nextElementSibling : article?.previousElementSibling;
+    if (next?.localName !== "article") {
+      let at = article ? shown.indexOf(sectionOf(article)) + by : 0;
+      while (shown[at] !== undefined && !sections[shown[at]].querySelector(":scope > article")) at += by;
+      const found = shown[at] === undefined ? [] : sections[shown[at]].querySelectorAll(":scope > article");
+      next = found[by > 0 ? 0 : found.length - 1];
+    }
+    if (next) go(next);
   }
 
   /** The section at or above the message that has alternatives, else the first fork below it. */
