@@ -25,16 +25,16 @@ class Config:
     """What `config.toml` can say. None means that treechat chooses.
 
     model: a hub id, a directory or a .gguf file; None is the default model. db: the database; None is the platform's
-    place. theme: a Textual theme. system_prompt: opens each new conversation. max_tokens: longest reply. temperature,
-    top_p, top_k, min_p, repetition_penalty: None takes what the model's authors recommend; temperature 0 is greedy;
-    top_k 0, top_p 1, min_p 0 and repetition_penalty 1 change nothing. device, dtype, kv_tokens, max_batch,
-    num_threads: how the engine runs. kv_disk_mb: megabytes of a model's KV that are kept on disk for the next start;
-    0 keeps none. keymap: binding id to key. presets: by name.
+    place. theme: auto, dark, light, high-contrast or one of Textual's. system_prompt: opens each new conversation.
+    max_tokens: longest reply. temperature, top_p, top_k, min_p, repetition_penalty: None takes what the model's authors
+    recommend; temperature 0 is greedy; top_k 0, top_p 1, min_p 0 and repetition_penalty 1 change nothing. device,
+    dtype, kv_tokens, max_batch, num_threads: how the engine runs. kv_disk_mb: megabytes of a model's KV that are kept
+    on disk for the next start; 0 keeps none. keymap: binding id to key. presets: by name.
     """
 
     model: str | None = None
     db: Path | None = None
-    theme: str = "textual-dark"
+    theme: str = "auto"
     system_prompt: str | None = None
     max_tokens: int = 1024
     temperature: float | None = None
@@ -162,7 +162,7 @@ def load_config(path: Path | None = None) -> Config:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}", 'Strings need quotes: theme = "textual-dark"') from error
+        raise ConfigError(f"{path} is not TOML: {error}", 'Strings need quotes: theme = "dark"') from error
     return Config(**{key: _value(path, text, key, value) for key, value in table.items()})
 
 

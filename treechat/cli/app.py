@@ -18,8 +18,10 @@ def open_app(session: Session, conversation: str | None) -> None:
     from treechat.cli.loading import engine_config
     from treechat.cli.names import find
     from treechat.tui.app import run_app
+    from treechat.tui.keymap import check_appearance
 
     config = session.config
+    check_appearance(config)
     conversation_id = None
     if conversation is not None:
         conversation_id, node_id = find(session.store, conversation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -22,9 +23,10 @@ from treechat.errors import ModelError, TreechatError
 from treechat.tui.bindings import APP_BINDINGS, KEYS
 from treechat.tui.composer import Composer
 from treechat.tui.configuring import Configuring
+from treechat.tui.keymap import textual_keymap
 from treechat.tui.screens.help import HelpScreen
 from treechat.tui.status import StatusLine, TopLine
-from treechat.tui.themes import HIGH_CONTRAST, THEMES
+from treechat.tui.themes import HIGH_CONTRAST, THEMES, theme_name
 from treechat.tui.transcript import Transcript
 from treechat.tui.tree_pane import TreePane
 
@@ -80,10 +82,11 @@ class TreechatApp(Configuring):
     def on_mount(self) -> None:
         for theme in THEMES:
             self.register_theme(theme)
-        if self.config.theme in self.available_themes:
-            self.theme = self.config.theme
+        name = theme_name(self.config.theme, os.environ)
+        if name in self.available_themes:
+            self.theme = name
         self._restyle()
-        self.set_keymap(dict(self.config.keymap))
+        self.set_keymap(textual_keymap(self.config.keymap))
         self.theme_changed_signal.subscribe(self, lambda _: self._restyle())
         self.composer.focus()
         self.set_interval(WATCH_S, self._watch)

@@ -1,6 +1,11 @@
-"""A theme for those who need contrast: full white or black, no half-tones; what was dim stays legible."""
+"""What there is beside Textual's themes: one for those who need contrast, and short names for the usual ones.
+
+High contrast is full white or black, no half-tones; what was dim stays legible.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from textual.theme import Theme
 
@@ -23,3 +28,16 @@ HIGH_CONTRAST = Theme(
 )
 
 THEMES = (HIGH_CONTRAST,)
+
+ALIASES = {"auto": "", "dark": "textual-dark", "light": "textual-light"}
+"""Short names that the configuration may use; auto is one of the other two."""
+
+_LIGHT_BACKGROUNDS = ("7", "15")
+
+
+def theme_name(configured: str, environ: Mapping[str, str]) -> str:
+    """The theme's own name. auto is light where the terminal says that its background is (COLORFGBG), else dark."""
+    if configured == "auto":
+        background = environ.get("COLORFGBG", "").rpartition(";")[2]
+        configured = "light" if background in _LIGHT_BACKGROUNDS else "dark"
+    return ALIASES.get(configured, configured)
