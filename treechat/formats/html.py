@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from importlib import resources
 from itertools import chain, islice
+from typing import Any
 from urllib.parse import quote
 
 from treechat.formats.document import Document, Message
@@ -182,8 +184,29 @@ def _article(message: Message, is_current: bool) -> str:
     turn = f'<p class="turn">{_turn(message.turn)}</p>\n' if message.turn else ""
     return (
         f'<article class="{node.role}" id="{escape(anchor)}" tabindex="-1"{current}>\n{heading}\n'
-        f'<div class="text" dir="auto">\n{text}</div>\n{turn}</article>\n'
+        f'<div class="text" dir="auto">\n{text}</div>\n{_parts(message)}{turn}</article>\n'
     )
+
+
+def _parts(message: Message) -> str:
+    """What an import kept beside the text, folded: thoughts, calls of tools and their results."""
+    parts = message.meta.get("parts")
+    return "".join(_part(part) for part in parts if isinstance(part, dict)) if isinstance(parts, list) else ""
+
+
+def _part(part: dict[str, Any]) -> str:
+    kind, name, text = part.get("type"), part.get("name"), part.get("text")
+    match kind:
+        case "thoughts" if isinstance(text, str):
+            inside = f'<div class="text" dir="auto">{text_html(text)}</div>'
+        case "call" | "result":
+            said = part.get("arguments") if kind == "call" else text
+            said = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False, indent=2)
+            inside = f'<pre class="plain">{escape(said)}</pre>'
+        case _:
+            return ""
+    title = f"{kind} · {name}" if isinstance(name, str) else str(kind)
+    return f'<details class="part"><summary>{escape(title)}</summary>\n{inside}\n</details>\n'
 
 
 def _turn(turn: Turn) -> str:

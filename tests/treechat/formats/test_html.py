@@ -167,6 +167,22 @@ def test_any_text_gives_closed_harmless_elements(pieces):
     assert all(set(attrs) <= ATTRIBUTES for _, attrs in page.elements)
 
 
+def test_thoughts_and_tools_of_an_import_are_there_folded_and_harmless():
+    parts = [
+        {"type": "thoughts", "text": "*hm* <script>"},
+        {"type": "call", "name": "a<b", "arguments": {"q": "</pre>"}},
+    ]
+    parts += [{"type": "result", "name": 7, "text": None}, {"type": "image", "url": "http://e.example"}, "?"]
+    for meta in ({"parts": parts}, {"parts": {}}, {"parts": None}):
+        message = Message(Node("a", None, "assistant"), "[thoughts]", meta=meta)
+        page = page_of(Document(Conversation("c", "", 0.0, 0.0), [message]))
+        assert len(page.of("details")) == (3 if meta["parts"] == parts else 0)
+        assert len(page.of("script")) == 2
+    page = page_of(Document(Conversation("c", "", 0.0, 0.0), [Message(message.node, "x", meta={"parts": parts})]))
+    text = "".join(page.text)
+    assert "hm <script>" in text and "call · a<b" in text and '"q": "</pre>"' in text
+
+
 def test_code_is_coloured_for_both_themes_and_unknown_languages_are_not():
     known = text_html("```python\ndef f(): pass\n```")
     assert '<span class="k">def</span>' in known and 'data-language="python"' in known

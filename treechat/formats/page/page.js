@@ -216,7 +216,7 @@
     hits.hidden = !words;
     byId("count").textContent = "";
     if (words) {
-      texts ??= [...document.querySelectorAll("article")].map((each) => [each, each.querySelector(".text").textContent]);
+      texts ??= [...document.querySelectorAll("article")].map((each) => [each, each.querySelector(":scope > .text").textContent]);
       const tests = words.map((word) => new RegExp(word, "iu"));
       found = texts.filter(([, text]) => tests.every((test) => test.test(text)));
       found.slice(0, MOST_HITS).forEach(([each, text]) => hits.append(hit(each, text, tests[0])));
@@ -255,7 +255,7 @@
     for (const index of shown) {
       const walker = document.createTreeWalker(sections[index], NodeFilter.SHOW_TEXT);
       while (walker.nextNode() && ranges.length < 2000) {
-        if (!walker.currentNode.parentElement.closest(".text")) continue;
+        if (!walker.currentNode.parentElement.closest("article > .text")) continue;
         for (const match of walker.currentNode.data.matchAll(any)) {
           const range = new Range();
           range.setStart(walker.currentNode, match.index);
