@@ -39,7 +39,15 @@ class SpansMade:
     total: int
 
 
-ChatEvent = NodeAdded | TextAdded | ReplyFinished | SpansMade
+@dataclass(frozen=True, slots=True)
+class Replaying:
+    """Of `total` turns that are replayed, the `number`-th begins."""
+
+    number: int
+    total: int
+
+
+ChatEvent = NodeAdded | TextAdded | ReplyFinished | SpansMade | Replaying
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ _DONE = {
     "bookmark": "bookmarking a message",
     "move": "moving a message",
     "rename": "renaming a conversation",
+    "graft": "copying a branch",
+    "rebase": "replaying a branch",
 }
 
 

@@ -1,7 +1,8 @@
 """Changes of structure, and undo: every change is one event that holds what it changed, before and after.
 
 The events of a conversation are a line with a cut: before it what was done, after it what was undone. A new change
-drops what lies after the cut. Adding nodes is no event: an added node is hidden, not undone.
+drops what lies after the cut. Adding a node is no event: an added node is hidden, not undone. A branch that was copied
+or replayed is one: undone, it is out of sight.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from treechat.errors import NodeNotFound, UsageError
@@ -16,7 +18,8 @@ from treechat.store.codec import clean, dump_json
 from treechat.store.connection import Row
 from treechat.store.ids import short_id
 from treechat.store.nodes import Nodes
-from treechat.store.values import Event, EventKind
+from treechat.store.values import AddedKind, Event, EventKind, NewNode
+from treechat.tree import Node
 
 
 class _Target(NamedTuple):
@@ -33,6 +36,8 @@ TARGETS: dict[EventKind, _Target] = {
     "move": _Target("nodes", "parent_id"),
     "rename": _Target("conversations", "title"),
     "hide_conversation": _Target("conversations", "hidden"),
+    "graft": _Target("nodes", "hidden"),
+    "rebase": _Target("nodes", "hidden"),
 }
 FLAGS = {"hidden", "bookmarked"}
 COLUMNS = "id, conversation_id, kind, node_id, before, after, created_at"
@@ -75,6 +80,18 @@ class Events(Nodes):
         """Delete the whole conversation from sight, or bring it back. Raises NodeNotFound."""
         return self._change("hide_conversation", conversation_id, hidden)
 
+    def graft(self, conversation_id: str, rows: Sequence[NewNode]) -> list[Node]:
+        """Add a branch, the top of it first, as one change. Raises NodeNotFound."""
+        with self._writing():
+            nodes = self.add_nodes(conversation_id, rows)
+            self.note_added("graft", nodes[0].id)
+        return nodes
+
+    def note_added(self, kind: AddedKind, node_id: str) -> Event:
+        """Make the adding of that node, with what comes below it, a change that can be undone. Raises NodeNotFound."""
+        with self._writing() as conn:
+            return self._record(conn, kind, self.conversation_of(node_id), node_id, True, False)
+
     def undo(self, conversation_id: str | None = None) -> Event | None:
         """Take back the last change, of that conversation or of all; None where there is nothing to undo."""
         with self._writing() as conn:
@@ -107,19 +124,24 @@ class Events(Nodes):
             before = bool(before) if target.column in FLAGS else before
             if before == value:
                 return None
-            now = time.time()
-            conn.execute("DELETE FROM events WHERE conversation_id = ? AND undone IS NOT NULL", (conversation_id,))
-            node_id = target_id if on_node else None
-            cursor = conn.execute(
-                "INSERT INTO events (conversation_id, kind, node_id, before, after, created_at)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (conversation_id, kind, node_id, dump_json(before), dump_json(value), now),
-            )
-            assert cursor.lastrowid is not None, "an inserted event has no row id"
-            event = Event(cursor.lastrowid, conversation_id, kind, node_id, before, value, now)
+            event = self._record(conn, kind, conversation_id, target_id if on_node else None, before, value)
             _apply(conn, event, value)
-            self._touch(conversation_id, now)
             return event
+
+    def _record(
+        self, conn: sqlite3.Connection, kind: EventKind, conversation_id: str, node_id: str | None, *values: Any
+    ) -> Event:
+        """Write an event down, behind which nothing can be redone; values: before and after."""
+        before, after = values
+        now = time.time()
+        conn.execute("DELETE FROM events WHERE conversation_id = ? AND undone IS NOT NULL", (conversation_id,))
+        cursor = conn.execute(
+            "INSERT INTO events (conversation_id, kind, node_id, before, after, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+            (conversation_id, kind, node_id, dump_json(before), dump_json(after), now),
+        )
+        assert cursor.lastrowid is not None, "an inserted event has no row id"
+        self._touch(conversation_id, now)
+        return Event(cursor.lastrowid, conversation_id, kind, node_id, before, after, now)
 
     def _last_event(self, condition: str, order: str, conversation_id: str | None) -> Event | None:
         query = f"SELECT {COLUMNS} FROM events WHERE {condition}"

@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 from treechat.tree import Node, Role, Span, Status, Turn
 
-EventKind = Literal["hide", "label", "bookmark", "move", "rename", "hide_conversation"]
+AddedKind = Literal["graft", "rebase"]
+EventKind = Literal["hide", "label", "bookmark", "move", "rename", "hide_conversation", "graft", "rebase"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Event:
     """One change of structure that can be undone. `before` and `after` are the values of what `kind` changes:
 
     hide, bookmark, hide_conversation: bool. label: str or None. move: parent id or None. rename: the title.
+    graft, rebase: whether what was added is hidden.
     node_id is None where the change is to the conversation itself.
     """
 

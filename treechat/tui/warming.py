@@ -12,8 +12,8 @@ from treechat.chat.protocol import WarmHandle
 from treechat.chat.session import Chat
 from treechat.config import Config
 from treechat.errors import GenerationError, TreechatError
-from treechat.tui.beside import Beside
 from treechat.tui.figures import cost_figures
+from treechat.tui.grafting import Grafting
 from treechat_engine import EngineError, EngineStats
 
 REST_S = 0.4
@@ -23,7 +23,7 @@ COSTS_S = 0.5
 """How often the marks are looked up again, where the cache or what is in sight has changed."""
 
 
-class Warming(Beside):
+class Warming(Grafting):
     """Costs of the rows in sight, and warming."""
 
     def __init__(self, store_path: Path | None, config: Config, conversation_id: str | None) -> None:

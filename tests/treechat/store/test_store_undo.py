@@ -7,11 +7,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from treechat.errors import NodeNotFound, UsageError
-from treechat.store import Store
+from treechat.store import NewNode, Store
 
 CHANGES = st.lists(
     st.tuples(
-        st.sampled_from(["hide", "show", "label", "bookmark", "move", "rename", "hide_conversation", "undo", "redo"]),
+        st.sampled_from(
+            ["hide", "show", "label", "bookmark", "move", "rename", "hide_conversation", "graft", "undo", "redo"]
+        ),
         st.integers(0, 7),
         st.integers(-1, 7),
     ),
@@ -22,7 +24,9 @@ CHANGES = st.lists(
 def picture(store, conversation_id):
     tree = store.load_tree(conversation_id)
     shown = [info.id for info in store.conversations()]
-    return dict(tree.nodes), list(tree.walk(hidden=True)), store.conversation(conversation_id).title, shown
+    # A copy whose making was undone is still there, out of sight.
+    nodes = {i: node for i, node in tree.nodes.items() if not (node.hidden and node.preview.startswith("copy"))}
+    return nodes, [i for i in tree.walk(hidden=True) if i in nodes], store.conversation(conversation_id).title, shown
 
 
 def build(store):
@@ -48,6 +52,8 @@ def apply(store, conversation_id, ids, kind, a, b):
             store.rename(conversation_id, f"title {b}")
         case "hide_conversation":
             store.hide_conversation(conversation_id, a > 3)
+        case "graft":
+            store.graft(conversation_id, [NewNode(ids[b] if b >= 0 else None, "user", f"copy {a}")])
         case "undo":
             store.undo(conversation_id)
         case "redo":

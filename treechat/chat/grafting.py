@@ -1,0 +1,106 @@
+"""Taking a branch elsewhere in its tree: copied as it is (graft), or one's own turns replayed there (rebase)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from treechat.chat.events import ChatEvent, NodeAdded, Replaying, ReplyFinished
+from treechat.chat.session import Chat
+from treechat.chat.structure import Structure
+from treechat.errors import UsageError
+from treechat.store import NewNode
+from treechat.store.ids import new_id
+from treechat.tree import Node, Role
+
+_ABOVE: dict[Role, tuple[Role | None, ...]] = {
+    "system": (None, "system"),
+    "user": (None, "system", "assistant"),
+    "assistant": ("user",),
+}
+"""What may stand above a message of each role; None: nothing, it is a root."""
+
+
+def fits_under(chat: Structure, role: Role, target_id: str | None, is_text: bool = False) -> bool:
+    """Whether a message of that role can come below the target (None: as a root). is_text: there are no turns."""
+    if target_id is None:
+        return is_text or None in _ABOVE[role]
+    if target_id not in chat.tree or target_id in chat.replies or chat.tree.is_hidden(target_id):
+        return False
+    return is_text or chat.tree[target_id].role in _ABOVE[role]
+
+
+def graft(chat: Chat, node_id: str, target_id: str | None) -> Node:
+    """Copy a message and all that is visible below it under another node; returns the copy, which becomes current.
+
+    Texts, turns and the ids that were sampled are copied; probabilities are not, they held for another path. One change
+    for undo. Raises UsageError where a reply in it is being written, or where it cannot follow the target.
+    """
+    _check(chat, node_id, target_id)
+    ids = list(chat.tree.subtree(node_id))
+    if any(i in chat.replies for i in ids):
+        raise UsageError("A reply is being written in this branch", "Stop it first (esc).")
+    assert chat.conversation is not None, "a node without a conversation"
+    new_ids = {old: new_id() for old in ids}
+    texts, turns = chat.store.texts(ids), chat.store.turns(ids)
+    rows = [
+        NewNode(
+            target_id if old == node_id else new_ids[str(chat.tree[old].parent_id)],
+            chat.tree[old].role,
+            texts[old],
+            id=new_ids[old],
+            status=chat.tree[old].status,
+            meta={**chat.store.meta(old), "copied_from": old},
+            # What the template adds to a message depends on what stands above it: only what was sampled is kept.
+            spans=[replace(span, logprobs=None) for span in chat.store.all_spans(old)] if old in turns else (),
+            turn=turns.get(old),
+        )
+        for old in ids
+    ]
+    nodes = chat.store.graft(chat.conversation.id, rows)
+    for node in nodes:
+        chat.tree.add(node)
+    chat.jump(nodes[0].id)
+    return nodes[0]
+
+
+async def rebase(chat: Chat, node_ids: Sequence[str], target_id: str | None) -> AsyncGenerator[ChatEvent, None]:
+    """Send the texts of these messages again, one after another, the first below the target, each below the last reply.
+
+    node_ids: one's own turns, in order. Ends after the reply that is stopped or fails; all that came is kept. One
+    change for undo. Where another node is made current meanwhile, it stays so. Raises UsageError, ModelError,
+    GenerationError.
+    """
+    chat.ready_model()
+    if not node_ids:
+        raise UsageError("There is no turn of yours to replay", "Go to a message of yours, or above one.")
+    _check(chat, node_ids[0], target_id)
+    texts = chat.texts(node_ids)
+    parent_id, follows = target_id, True
+    for number, node_id in enumerate(node_ids, 1):
+        here = chat.current_id
+        follows = number == 1 or (follows and here == parent_id)
+        yield Replaying(number, len(node_ids))
+        last: ReplyFinished | None = None
+        async with aclosing(chat.send(texts[node_id], parent_id=parent_id)) as events:
+            async for event in events:
+                if isinstance(event, NodeAdded):
+                    if number == 1 and event.node.parent_id == target_id:
+                        chat.store.note_added("rebase", event.node.id)
+                    if not follows and here is not None:
+                        chat.jump(here)
+                elif isinstance(event, ReplyFinished):
+                    last = event
+                yield event
+        if last is None or last.error or last.node.status != "complete":
+            return
+        parent_id = last.node.id
+
+
+def _check(chat: Chat, node_id: str, target_id: str | None) -> None:
+    node, is_text = chat.tree[node_id], chat.is_text_tree
+    if not fits_under(chat, node.role, target_id, is_text):
+        if node.role == "assistant":
+            raise UsageError("A reply can only follow a message of yours", "Choose such a message as the target.")
+        raise UsageError("This message cannot stand there", "A message of yours follows a reply, or begins a tree.")
