@@ -46,7 +46,7 @@ async def _run(chat: Chat, message: str, parent_id: str | None, n: int, as_json:
                 if isinstance(event, ReplyFinished):
                     finished.append(event)
                 elif isinstance(event, SpansMade) and not event.num:
-                    say(f"{plural(event.total, 'message')} get their tokens for this model first, this once.")
+                    say(_making_note(chat, event.total))
                 elif isinstance(event, TextAdded) and n == 1 and not as_json:
                     printed = event.text or printed
                     print_text(event.text, end="")
@@ -66,6 +66,16 @@ async def _run(chat: Chat, message: str, parent_id: str | None, n: int, as_json:
     if interrupted.is_set():
         say("Stopped. What came is kept.")
     return Outcome(interrupted.is_set(), any(event.error for event in finished))
+
+
+def _making_note(chat: Chat, num_messages: int) -> str:
+    """What going on takes where the branch has no tokens for this model yet."""
+    note = f"{plural(num_messages, 'message')} get their tokens for this model first, this once"
+    cost = chat.cost(chat.current_id) if chat.current_id is not None else None
+    if cost is None:
+        return f"{note}."
+    wait = f", ~{cost.seconds:.0f} s" if cost.seconds and cost.seconds >= 1 else ""
+    return f"{note}; then about {cost.computed:,} tokens are computed{wait}."
 
 
 def _on_interrupt(interrupt: Any) -> Any:

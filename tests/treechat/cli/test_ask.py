@@ -116,3 +116,22 @@ def test_the_capital_of_france_is_paris(cli, default_model):
     answer = json.loads(done.stdout)
     assert "Paris" in answer["nodes"][0]["text"]
     assert answer["nodes"][0]["finish_reason"] == "stop"
+
+
+def test_going_on_from_an_import_says_beforehand_what_it_takes(cli, tiny_model, tmp_path):
+    with cli.store() as store:
+        conversation = store.create_conversation("imported").id
+        rows = [
+            {
+                "id": f"n{i}",
+                "parent_id": f"n{i - 1}" if i else None,
+                "role": "assistant" if i % 2 else "user",
+                "text": "x" * 40,
+            }
+            for i in range(30)
+        ]
+        store.add_nodes(conversation, rows)
+    arguments = ("ask", "-m", tiny_model, "-c", "n29", "--max-tokens", "2", "and?")
+    first = cli(*arguments)
+    assert "31 messages get their tokens for this model first, this once; then about 4" in first.stderr
+    assert "get their tokens" not in cli(*arguments).stderr

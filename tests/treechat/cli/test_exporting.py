@@ -4,11 +4,12 @@ import io
 import json
 import math
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treechat.chat.documents import document_of, import_document
-from treechat.chat.exporting import SUFFIXES
+from treechat.chat.exporting import SUFFIXES, part_of, pieces, write_file
 from treechat.cli.exporting import FORMATS
 from treechat.formats import native, native_reader
 from treechat.formats.document import ImportReport
@@ -174,3 +175,19 @@ def test_dot_and_mermaid_of_all_conversations(cli, trip):
     mermaid = cli("export", "--all", "--format", "mermaid", "--messages").stdout
     assert mermaid.count("subgraph") == 2 and mermaid.count("-->") == 4
     cli("export", "--messages", status=2)
+
+
+@pytest.mark.slow
+def test_a_chain_of_100_000_leaves_in_every_format_and_comes_back(tmp_path):
+    with Store.open(None) as store, Store.open(None) as copy:
+        conversation = store.create_conversation("deep").id
+        rows = [NewNode(f"n{i - 1}" if i else None, "user", f"text {i}", f"n{i}") for i in range(100_000)]
+        store.add_nodes(conversation, rows)
+        store.set_current(conversation, "n99999")
+        for form, suffix in SUFFIXES.items():
+            write_file(tmp_path / f"deep{suffix}", pieces([part_of(store, conversation, None, "conversation")], form))
+            assert (tmp_path / f"deep{suffix}").stat().st_size
+        with (tmp_path / "deep.jsonl").open("rb") as file:
+            for document in native_reader.read(file, "deep", ImportReport()):
+                import_document(copy, document, native.FORMAT, ImportReport())
+        assert contents(copy) == contents(store)
