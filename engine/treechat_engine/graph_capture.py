@@ -48,6 +48,11 @@ def _end_capture(stream: torch.cuda.Stream) -> None:
         torch.zeros(1, device=stream.device)
 
 
+def staged(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A CPU tensor from where a copy to the device need not be waited for."""
+    return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
 class SlotTable:
     """The slots of paths on the device, a row [max_len] per path, brought up to date by what is new in it."""
 
@@ -81,6 +86,6 @@ class SlotTable:
         skip = held[same][1] if same < len(held) and held[same][0] == first and held[same][1] < length else 0
         slots = slot_tensor([(first + skip, length - skip), *runs[same + 1 :]])
         start += skip
-        slots = slots[: max(0, self._rows.shape[1] - start)].pin_memory()
+        slots = staged(slots[: max(0, self._rows.shape[1] - start)], self._rows.device)
         self._rows[row, start : start + len(slots)].copy_(slots, non_blocking=True)
         self._held[row] = list(runs)

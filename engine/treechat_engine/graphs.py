@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from treechat_engine.device_attention import TableContext
-from treechat_engine.graph_capture import CaptureError, SlotTable, capture
+from treechat_engine.graph_capture import CaptureError, SlotTable, capture, staged
 from treechat_kernels import dispatch
 from treechat_kernels.layout import SPLIT_LEN, Layout, shared_prefixes
 from treechat_kernels.runs import clip_runs
@@ -55,7 +55,7 @@ class Key(NamedTuple):
 class Step:
     """A launched step. logits [rows, vocabulary] are overwritten by the next one that is launched."""
 
-    def __init__(self, key: Key, logits: torch.Tensor, picked: torch.Tensor, done: torch.cuda.Event) -> None:
+    def __init__(self, key: Key, logits: torch.Tensor, picked: torch.Tensor, done: torch.cuda.Event | None) -> None:
         self.key = key
         self.logits = logits
         self._picked = picked
@@ -63,7 +63,8 @@ class Step:
 
     def greedy(self) -> list[tuple[int, float]]:
         """The most likely token of each row and its log-probability. Waits for the device."""
-        self._done.synchronize()
+        if self._done is not None:
+            self._done.synchronize()
         ids, logprobs = self._picked[0].tolist(), self._picked[1].view(torch.float32)[::2].tolist()
         return list(zip(ids, logprobs, strict=True))[: len(self.logits)]
 
@@ -114,7 +115,8 @@ class DecodeGraphs:
             [_slot_at(work.runs, work.start) for work in batch] + [dummy] * padding,
             [shared] * key.batch,
         ]
-        packed = torch.tensor(table).pin_memory().to(self._scalars.device, non_blocking=True)
+        device = self._scalars.device
+        packed = staged(torch.tensor(table), device).to(device, non_blocking=True)
         self._scalars[:, : key.batch] = packed[:4]
         self._shared_splits.copy_(packed[4, :1])
         return self._replay(key, len(batch))
@@ -134,10 +136,12 @@ class DecodeGraphs:
     def _replay(self, key: Key, num_rows: int) -> Step:
         captured = self._captured[key]
         captured.graph.replay()
-        picked = torch.empty(2, key.batch, dtype=torch.int64, pin_memory=True)
+        on_cuda = self._scalars.is_cuda
+        picked = torch.empty(2, key.batch, dtype=torch.int64, pin_memory=on_cuda)
         picked.copy_(self._picked[:, : key.batch], non_blocking=True)
-        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        done.record()
+        done = torch.cuda.Event() if on_cuda else None  # type: ignore[no-untyped-call]
+        if done is not None:
+            done.record()
         return Step(key, captured.logits[:num_rows], picked, done)
 
     def _key(self, num_rows: int, max_kv_len: int, shares: bool) -> Key:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from treechat_engine.device_attention import TableContext
-from treechat_engine.graph_capture import CaptureError, SlotTable, capture
+from treechat_engine.graph_capture import CaptureError, SlotTable, capture, staged
 from treechat_kernels.layout import Layout
 from treechat_kernels.runs import clip_runs, slot_tensor
 
@@ -82,7 +82,7 @@ class PromptGraphs:
             table[start : start + padding] = 0
         table[2 * size : 2 * size + num_tokens] = slot_tensor(clip_runs(work.runs, work.start, kv_len))
         table[3 * size :] = torch.tensor([kv_len, 0, num_tokens, num_tokens - 1])
-        captured.table.copy_(table.pin_memory(), non_blocking=True)
+        captured.table.copy_(staged(table, captured.table.device), non_blocking=True)
         captured.graph.replay()
         return captured.logits.clone()
 

@@ -34,7 +34,7 @@ def linear_row(
     out = torch.empty(1, num, dtype=x.dtype, device=x.device)
     norm_weight, eps = norm if norm is not None else (None, 0.0)
     assert norm is None or in_len <= MAX_NORMED, f"a norm of {in_len} values"
-    rows, keys, num_warps = (2, 1024, 1) if in_len <= 1024 else (1, 1024, 4)
+    rows, keys, num_warps = (2, 1024, 2) if in_len <= 1024 else (1, 1024, 8)
     linear_row_kernel[(triton.cdiv(num, rows),)](
         out, x, weight, bias if bias is not None else x, residual.contiguous() if residual is not None else x,
         norm_weight if norm_weight is not None else x, eps, num, weight.stride(0),

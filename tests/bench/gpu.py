@@ -1,6 +1,6 @@
 """What the engine and its kernels do on a GPU, beside the machine's ceilings and beside others, in one run.
 
-    python -m tests.bench.gpu [--json FILE] [--minutes 8] [--only kernels,decode,resume,swarm] [--models 0.5B,8B]
+    python -m tests.bench.gpu [--json FILE] [--minutes 8] [--only kernels,decode,resume,swarm,others] [--models 0.5B,8B]
 
 Models have real models' shapes and random weights, in bfloat16; contexts are filled with random keys and values where
 only decoding is measured. Times are medians of several runs in this process. What there is no time for is left out and
@@ -26,7 +26,7 @@ from tests.bench import gpu_engine, gpu_kernels
 from tests.bench.gpu_common import Ceilings, Report, ceilings
 from tests.bench.gpu_models import SHAPES, build
 
-PARTS = ("kernels", "decode", "resume", "swarm")
+PARTS = ("kernels", "decode", "resume", "swarm", "others")
 ROOT = Path(__file__).parents[2]
 
 
@@ -64,7 +64,8 @@ def main() -> int:
             report.note(f"no time for {name}")
             continue
         model = build(SHAPES[name])
-        for part, title in ((gpu_engine.decode, "decode"), (gpu_engine.resume, "resume"), (gpu_engine.swarm, "swarm")):
+        for title in PARTS[1:]:
+            part = getattr(gpu_engine, title)
             if title in only:
                 _attempt(report, lambda r, c, part=part, name=name, model=model: part(r, c, name, model), limits)
         del model

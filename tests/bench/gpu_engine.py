@@ -104,14 +104,20 @@ def decode(report: Report, limits: Ceilings, name: str, model: Any) -> None:
                 stats = engine.stats()
                 report.note(f"{name}: {stats.forward} forward ({stats.forward_reason}), graphs: {stats.graphs}")
         torch.cuda.empty_cache()
-    for case in ((1, 8192), (8, 8192)):
-        if case in rates and not report.is_late:
-            rates[case] |= _others(report, name, model, *case)
-            torch.cuda.empty_cache()
     for (batch, context), found in rates.items():
         floor = (weights + batch * context * per_token) / limits.bytes_per_s
         share = found["tokens_per_s"] / batch * floor
         report.row("decode", model=name, batch=batch, context=context, of_bandwidth=share, **found)
+
+
+def others(report: Report, _limits: Ceilings, name: str, model: Any) -> None:
+    """Tokens per second of transformers' own generate, with its caches."""
+    for batch, context in ((1, 8192), (8, 8192)):
+        if report.is_late:
+            report.note(f"{name}: no time for the others")
+            return
+        report.row("generate", model=name, batch=batch, context=context, **_others(report, name, model, batch, context))
+        torch.cuda.empty_cache()
 
 
 def _others(report: Report, name: str, model: Any, batch: int, context: int) -> dict[str, float]:
