@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from treechat.errors import StoreError
-from treechat.store.connection import Connection
+from treechat.store.connection import BUSY_S, Connection
 from treechat.store.failures import store_error
 from treechat.store.schema import APPLICATION_ID
 
@@ -38,9 +38,15 @@ class Backup(Connection):
 
     def _copy_to(self, part: Path) -> None:
         try:
-            with closing(sqlite3.connect(part, isolation_level=None)) as copy, self._lock:
+            with closing(sqlite3.connect(part, isolation_level=None)) as copy:
                 # All pages in one step: a copy in several begins again whenever another window writes.
-                self._conn.backup(copy)
+                if self.path is None:
+                    with self._lock:
+                        self._conn.backup(copy)
+                else:
+                    # A connection of its own, so that this window goes on, too.
+                    with closing(sqlite3.connect(self.path, timeout=BUSY_S)) as source:
+                        source.backup(copy)
                 # One file without a log beside it, so that it can be copied about.
                 copy.execute("PRAGMA journal_mode = DELETE")
                 problems = [row[0] for row in copy.execute("PRAGMA integrity_check") if row[0] != "ok"]
@@ -64,7 +70,7 @@ class Backup(Connection):
         log = target.with_name(f"{target.name}-wal")
         if log.exists() and log.stat().st_size:
             raise StoreError(f"{target} is open in another treechat", "Close it there, or name another file")
-        if not _is_ours(target):
+        if target.stat().st_size and not _is_ours(target):
             raise StoreError(f"{target} is there already and is no treechat database", "Name another file")
 
 

@@ -13,11 +13,14 @@ from treechat.errors import TreechatError
 from treechat.tui.copying import Copying
 from treechat.tui.screens.pick import Choice, PickScreen
 
+BACKUP = "backup"
+"""Stands among the formats for SQLite's own copy."""
+
 SCOPES = {
     "branch": ("This branch", ("markdown", "html", "native", "openai")),
     "subtree": ("From this message on", ("markdown", "html", "native", "openai", "dot", "mermaid")),
     "conversation": ("The conversation", ("markdown", "html", "native", "openai", "dot", "mermaid")),
-    "everything": ("All conversations", ("native", "html", "markdown", "openai")),
+    "everything": ("All conversations", ("native", "html", "markdown", "openai", BACKUP)),
 }
 """What can be written, its name here, and the formats that make sense of it."""
 
@@ -28,6 +31,11 @@ NAMES = {
     "openai": "OpenAI chat JSONL",
     "dot": "its structure for Graphviz",
     "mermaid": "its structure for Mermaid",
+    BACKUP: "a copy of the database",
+}
+NOTES = {
+    ("everything", "native"): "with tokens: import of it restores them",
+    ("everything", BACKUP): "*.db, with what was hidden and the undo history",
 }
 
 
@@ -36,8 +44,8 @@ def choices() -> list[Choice]:
     made = []
     for scope, (title, forms) in SCOPES.items():
         for form in forms:
-            note = "with tokens: import of it restores them" if (scope, form) == ("everything", "native") else ""
-            made.append(Choice(f"{scope}:{form}", f"{title} · {NAMES[form]}", note or f"*{SUFFIXES[form]}"))
+            note = NOTES.get((scope, form)) or f"*{_suffix(form)}"
+            made.append(Choice(f"{scope}:{form}", f"{title} · {NAMES[form]}", note))
     return made
 
 
@@ -63,21 +71,25 @@ class Exporting(Copying):
 
     async def _export(self, scope: str, form: str) -> None:
         """In a thread: a large conversation takes a while. The file is new; exports never overwrite."""
-        make = self._pieces(scope, form)
+        write = self._writer(scope, form)
         title = "conversations" if scope == "everything" else self.chat.title
         name = re.sub(r"[^\w-]+", "-", title).strip("-").lower()[:40] or "conversation"
         try:
-            target = await asyncio.to_thread(_write_new, Path.cwd(), name, SUFFIXES[form], make)
+            target = await asyncio.to_thread(_write_new, Path.cwd(), name, _suffix(form), write)
         except OSError as error:
             self.tell(
-                TreechatError(
-                    f"{name}{SUFFIXES[form]} cannot be written: {error.strerror}", "Start treechat elsewhere."
-                )
+                TreechatError(f"{name}{_suffix(form)} cannot be written: {error.strerror}", "Start treechat elsewhere.")
             )
         except TreechatError as error:
             self.tell(error)
         else:
             self.say(f"Written to {target}")
+
+    def _writer(self, scope: str, form: str) -> Callable[[Path], None]:
+        if form == BACKUP:
+            return self.store.back_up
+        make = self._pieces(scope, form)
+        return lambda target: write_file(target, make())
 
     def _pieces(self, scope: str, form: str) -> Callable[[], Iterator[str]]:
         """What makes the text; what is in sight is looked up now, the rest when it is called."""
@@ -95,7 +107,11 @@ class Exporting(Copying):
         return lambda: pieces([part_of(store, conversation_id, view_id, "branch")], form)
 
 
-def _write_new(folder: Path, name: str, suffix: str, make: Callable[[], Iterator[str]]) -> Path:
+def _suffix(form: str) -> str:
+    return ".db" if form == BACKUP else SUFFIXES[form]
+
+
+def _write_new(folder: Path, name: str, suffix: str, write: Callable[[Path], None]) -> Path:
     """Write to a name that is not taken, and return it. Raises OSError, StoreError."""
     for number in count():
         target = folder / f"{name}{f'-{number}' if number else ''}{suffix}"
@@ -105,7 +121,7 @@ def _write_new(folder: Path, name: str, suffix: str, make: Callable[[], Iterator
             continue
         break
     try:
-        write_file(target, make())
+        write(target)
     except BaseException:
         target.unlink(missing_ok=True)
         raise

@@ -5,7 +5,7 @@ import json
 from treechat.chat.exporting import SUFFIXES
 from treechat.errors import StoreError
 from treechat.store import Store
-from treechat.tui.exporting import NAMES, choices
+from treechat.tui.exporting import BACKUP, NAMES, choices
 from treechat.tui.screens.pick import PickScreen
 
 
@@ -21,7 +21,7 @@ async def export(d, tmp_path, query: str = "") -> list[str]:
 
 
 def test_each_format_is_offered():
-    assert {choice.id.split(":")[1] for choice in choices()} == set(NAMES) == set(SUFFIXES)
+    assert {choice.id.split(":")[1] for choice in choices()} == set(NAMES) == {*SUFFIXES, BACKUP}
     assert len({choice.text for choice in choices()}) == len(choices())
 
 
@@ -73,6 +73,20 @@ async def test_everything_with_its_tokens(open_app, tmp_path, monkeypatch):
     records = [json.loads(line) for line in (folder / "conversations.jsonl").read_text().splitlines()]
     assert [record["title"] for record in records if "format" in record] == ["one", "other"]
     assert all("spans" in record for record in records if "role" in record)
+
+
+async def test_a_copy_of_the_database_has_what_was_hidden(open_app, tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    async with open_app(tmp_path / "x.db") as d:
+        reply = await d.send("one")
+        d.app.chat.hide(reply.id)
+        await d.press("tab")
+        assert await export(d, folder, "copy") == ["conversations.db"]
+    with Store.open(folder / "conversations.db") as store:
+        assert store.text(reply.id) == "Hello *there*."
+        assert store.undo() is not None
 
 
 async def test_an_export_that_fails_says_so_and_leaves_nothing(open_app, tmp_path, monkeypatch):
