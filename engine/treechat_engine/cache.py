@@ -198,6 +198,14 @@ class KVCache:
         for tier in (DISK, HOST, DEVICE):
             self._give_back(self.tree.evict(self.tree.num_in(tier), ranking, tier))
 
+    def free(self, ids: Sequence[int], start: int = 0) -> int:
+        """Drop what is cached of `ids` behind its first `start` tokens, with all below it, in all tiers; returns how
+        many tokens left the device. What another path has in common with it stays, and what a lease holds."""
+        freed = self.tree.free(ids, start)
+        self.pool.free(freed[DEVICE])
+        self.lower.free(freed)
+        return len(freed[DEVICE])
+
     def check(self) -> None:
         """Assert every invariant of tree, pools and leases together; costs their size."""
         self.tree.check()

@@ -201,6 +201,11 @@ class Engine:
                 graphs=worker.graphs,
             )
 
+    def free(self, ids: Sequence[int], start: int = 0) -> int:
+        """Drops what is cached of `ids` behind its first `start` tokens: see `KVCache.free`."""
+        with self._worker.lock:
+            return self.cache.free(ids, start)
+
     def clear_cache(self) -> None:
         """Drops all cached KV that no running request holds."""
         with self._worker.lock:

@@ -167,6 +167,36 @@ class RadixTree(CachedPaths):
             self._leaves[node.tier].discard(node)
             nodes.extend(node.children.values())
 
+    def free(self, ids: Sequence[int], start: int = 0) -> Freed:
+        """Take out what is cached of `ids` behind its first `start` tokens, with all below it.
+
+        What another path has in common with it stays, and so does what is locked.
+        """
+        key, freed = as_ints(ids), no_slots()
+        node, pos = self._descend(self.root, key[:start])
+        top: RadixNode | None = None
+        while start <= pos < len(key) and (child := node.children.get(key[pos])) is not None:
+            common = common_len(child.ids, key, pos)
+            pos += common
+            if top is None or len(node.children) > 1:
+                top = child
+            node = child
+            if common < len(child.ids):
+                if pos < len(key):
+                    # Another path goes on from here.
+                    return freed
+                break
+        if top is None or (pos < len(key) and node.children):
+            return freed
+        nodes = [top]
+        while nodes:
+            node = nodes.pop()
+            if node.lock_count:
+                nodes.extend(node.children.values())
+            else:
+                self.remove(node, freed)
+        return freed
+
     def _new_node(self, parent: RadixNode | None, ids: Ints, slots: Ints, tier: int) -> RadixNode:
         self._num_created += 1
         return RadixNode(parent, ids, slots, self._num_created, self.now, tier)
