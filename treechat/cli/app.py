@@ -28,14 +28,18 @@ def open_app(session: Session, conversation: str | None) -> None:
         if node_id is not None:
             session.store.set_current(conversation_id, node_id)
 
-    def load_model(progress: Callable[[Progress], None]) -> ChatModel:
+    def load_named(spec: str | None, progress: Callable[[Progress], None]) -> ChatModel:
         from treechat.chat.loading import load_chat_model
 
         return load_chat_model(
-            session.model_spec,
-            engine_config=engine_config(config),
-            progress=progress,
-            kv_disk_mb=config.kv_disk_mb,
+            spec, engine_config=engine_config(config), progress=progress, kv_disk_mb=config.kv_disk_mb
         )
 
-    run_app(session.db_path, config=config, model_spec=session.model_spec, chat=conversation_id, load_model=load_model)
+    run_app(
+        session.db_path,
+        config=config,
+        model_spec=session.model_spec,
+        chat=conversation_id,
+        load_model=lambda progress: load_named(session.model_spec, progress),
+        load_named=load_named,
+    )

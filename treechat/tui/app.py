@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from textual import events
 from textual.actions import ActionParseResult
@@ -19,25 +17,19 @@ from textual.screen import Screen
 from textual.widgets import TextArea
 
 from treechat.config import Config
-from treechat.errors import ModelError, TreechatError
+from treechat.errors import TreechatError
 from treechat.tui.bindings import APP_BINDINGS, KEYS
 from treechat.tui.composer import Composer
-from treechat.tui.configuring import Configuring
 from treechat.tui.keymap import textual_keymap
 from treechat.tui.screens.help import HelpScreen
 from treechat.tui.status import StatusLine, TopLine
+from treechat.tui.switching import LoadModel, Switching
 from treechat.tui.themes import HIGH_CONTRAST, THEMES, theme_name
 from treechat.tui.transcript import Transcript
 from treechat.tui.tree_pane import TreePane
 
 if TYPE_CHECKING:
-    from treechat.chat.model import ChatModel
-    from treechat.models import Progress
-
-T = TypeVar("T")
-
-LoadModel = Callable[[Callable[["Progress"], None]], "ChatModel"]
-"""Blocks until the model is ready, and tells how far it is; runs in a thread."""
+    from treechat.chat.switching import Load
 
 TWICE_S = 0.6
 """Two presses of esc within this time open the tree."""
@@ -46,7 +38,7 @@ WATCH_S = 1.0
 """How often other windows' changes are taken over."""
 
 
-class TreechatApp(Configuring):
+class TreechatApp(Switching):
     """One window on a store of conversations."""
 
     BINDINGS = APP_BINDINGS
@@ -59,15 +51,18 @@ class TreechatApp(Configuring):
         model_spec: str | None = None,
         chat: str | None = None,
         load_model: LoadModel | None = None,
+        load_named: Load | None = None,
     ) -> None:
         """store_path: None keeps everything in memory. chat: id of a conversation; None opens the latest.
 
-        load_model: None never has a model. Raises StoreError, NodeNotFound.
+        load_model: None never has a model. load_named: loads another one; None never does.
+        Raises StoreError, NodeNotFound.
         """
         super().__init__(store_path, config or Config(), chat)
         self._load_model = load_model
+        self._load_named = load_named
+        self._spec = model_spec
         self._model_name = model_spec or "default model"
-        self._loading = ""
         self._escaped_at = 0.0
 
     def compose(self) -> ComposeResult:
@@ -101,67 +96,7 @@ class TreechatApp(Configuring):
     def _first_frame(self) -> None:
         self.show_conversation()
         if self._load_model is not None:
-            self._loading = f"loading {self._model_name}"
-            self.draw_activity()
-            # Not a worker: leaving the app must not wait for a model that is still loading.
-            threading.Thread(target=self._load, name="load-model", daemon=True).start()
-
-    # The model
-
-    def _load(self) -> None:
-        assert self._load_model is not None
-
-        def watch(progress: Progress) -> None:
-            self._from_thread(self._progressed, progress)
-
-        try:
-            model = self._load_model(watch)
-        except TreechatError as error:
-            self._from_thread(self._load_failed, error)
-        except Exception as error:  # noqa: BLE001 - a model's files can fail in any way; the tree stays readable
-            self._from_thread(self._load_failed, ModelError(f"The model did not load: {error}"))
-        else:
-            if not self._from_thread(self._loaded, model):
-                model.close()
-
-    def _from_thread(self, tell: Callable[[T], None], what: T) -> bool:
-        """Call in the app's thread; False where the app has been left meanwhile."""
-        if not self.is_up:
-            return False
-        try:
-            self.call_from_thread(tell, what)
-        except (RuntimeError, CancelledError):
-            return False
-        return True
-
-    def _progressed(self, progress: Progress) -> None:
-        share = f" {100 * progress.done // progress.total}%" if progress.total else ""
-        self._loading = f"{progress.text}{share}"
-        self.draw_activity()
-
-    def _loaded(self, model: ChatModel) -> None:
-        self._loading = ""
-        self.chat.model = model
-        kind = "  ·  text, no chat template" if model.is_text else ""
-        self.status.model = f"{model.name}{kind}"
-        if not self.chat.tree.nodes:
-            self.show_conversation()
-        self.draw_activity()
-        self.draw_labels()
-        self.send_queued()
-
-    def _load_failed(self, error: TreechatError) -> None:
-        self._loading = ""
-        self.is_queued = False
-        self.status.model = "no model"
-        self.tell(error, "Your conversations can be read; what you wrote is kept.")
-        self.draw_activity()
-        self.draw_labels()
-
-    def draw_activity(self) -> None:
-        super().draw_activity()
-        if self._loading:
-            self.status.activity = self._loading
+            self.load_first(self._load_model, self._model_name)
 
     # Other windows
 
@@ -238,8 +173,7 @@ class TreechatApp(Configuring):
 
     async def on_unmount(self) -> None:
         await self.finish_writing()
-        if self.chat.model is not None:
-            self.chat.model.close()
+        await self.models_closed()
         self.store.close()
 
 
@@ -250,6 +184,9 @@ def run_app(
     model_spec: str | None = None,
     chat: str | None = None,
     load_model: LoadModel | None = None,
+    load_named: Load | None = None,
 ) -> None:
     """Open the window and stay until it is closed. Arguments as of `TreechatApp`."""
-    TreechatApp(store_path, config=config, model_spec=model_spec, chat=chat, load_model=load_model).run()
+    TreechatApp(
+        store_path, config=config, model_spec=model_spec, chat=chat, load_model=load_model, load_named=load_named
+    ).run()

@@ -95,6 +95,7 @@ EVERYWHERE = (
     Key("app.search_all", "ctrl+g", "app.search_all", "Search everything", "Find in all conversations", "everywhere"),
     Key("app.rename", "f2", "app.rename", "Rename", "Another title for this conversation", "everywhere"),
     Key("app.settings", "f3", "app.settings", "Settings", "System prompt and sampling, here or once", "everywhere"),
+    Key("app.model", "f4", "app.model", "Model", "Another model; this one works until it is up", "everywhere"),
     Key("app.help", "f1", "app.help", "Help", "This list of keys", "everywhere"),
     Key("app.quit", "ctrl+q", "app.quit", "Quit", "A reply that is being written is kept", "everywhere"),
 )

@@ -1,0 +1,170 @@
+"""Another model in a running app: the old one works until the new one is up, and stays where that fails."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from tests.treechat.tui.scripted import ByteTokenizer, scripted_model
+from treechat.chat.switching import is_out_of_memory, load_beside
+from treechat.chat.template import Template
+from treechat.errors import ModelError, Offline
+from treechat.models import InstalledModel, Progress
+from treechat.store import NewNode, Store
+from treechat.tree import Turn
+
+
+class OtherTokenizer(ByteTokenizer):
+    """The same bytes under another fingerprint."""
+
+    chat_template = "another"
+
+
+@pytest.fixture
+def installed(monkeypatch, tmp_path):
+    model = InstalledModel("second", tmp_path, 2_000_000_000, "dir:/x", False)
+    monkeypatch.setattr("treechat.models.installed", lambda: [model])
+
+
+def other_model(reply: str, name: str):
+    model = scripted_model(reply, name)
+    object.__setattr__(model, "template", Template(OtherTokenizer()))
+    return model
+
+
+def told(d) -> str:
+    return "\n".join(notification.message for notification in d.app._notifications)
+
+
+async def choose(d, *keys: str) -> None:
+    await d.press("f4")
+    await d.until(lambda: d.app.screen is not d.app.base_screen, "the picker")
+    await d.press(*keys, "enter")
+
+
+async def test_the_old_model_replies_until_the_new_one_is_up_and_is_closed_then(open_app, installed) -> None:
+    first, second = scripted_model("from the first", "first"), scripted_model("from the second", "second")
+    ready = threading.Event()
+
+    def load_named(spec, progress):
+        assert spec == "second"
+        progress(Progress("load", 1, 2, "reading weights"))
+        ready.wait(20)
+        return second
+
+    async with open_app(model=first, load_named=load_named) as d:
+        app = d.app
+        app.lacks_room = lambda spec, progress: False
+        await d.press("f4")
+        await d.until(lambda: "2.0 GB" in d.screen_text(), "the installed models")
+        await d.press(*"second", "enter")
+        await d.until(lambda: "reading weights 50%" in d.screen_text(), "progress")
+        reply = await d.send("hello")
+        assert app.chat.text(reply.id) == "from the first"
+        assert not first.engine.is_closed
+        ready.set()
+        await d.until(lambda: app.chat.model is second and first.engine.is_closed, "the second model")
+        reply = await d.send("again")
+        assert (app.chat.text(reply.id), app.chat.turn(reply.id).model) == ("from the second", "second")
+    assert second.engine.is_closed
+
+
+async def test_a_reply_that_is_being_written_is_finished_by_the_old_model(open_app, installed) -> None:
+    first, second = scripted_model("a long reply", "first"), scripted_model("short", "second")
+    first.engine.pause_at = 6
+    async with open_app(model=first, load_named=lambda spec, progress: second) as d:
+        app = d.app
+        app.lacks_room = lambda spec, progress: False
+        app.composer.put("go")
+        await d.press("enter")
+        await d.until(lambda: "a long" in d.screen_text(), "a growing reply")
+        reply_id = app.chat.current_id
+        await choose(d, *"second")
+        await d.until(lambda: app.chat.model is second, "the second model")
+        assert not first.engine.is_closed
+        first.engine.gate.set()
+        await d.until(lambda: first.engine.is_closed, "the first model is let go")
+        assert app.chat.text(reply_id) == "a long reply"
+        assert app.chat.tree[reply_id].status == "complete"
+
+
+async def test_a_failed_switch_leaves_the_old_model_working(open_app, installed) -> None:
+    first = scripted_model("still here", "first")
+
+    def load_named(spec, progress):
+        raise Offline(f"{spec} cannot be fetched", "Connect once.")
+
+    async with open_app(model=first, load_named=load_named, size=(100, 30)) as d:
+        d.app.lacks_room = lambda spec, progress: False
+        await choose(d, *"org/unknown")
+        await d.until(lambda: "first stays in use" in d.screen_text(), "what happened")
+        assert "org/unknown cannot be fetched" in d.screen_text()
+        assert d.app.chat.model is first
+        reply = await d.send("hello")
+        assert d.app.chat.text(reply.id) == "still here"
+        await choose(d, *"second")
+        await d.until(lambda: not d.app._loading, "the second try")
+
+
+async def test_where_memory_asks_the_old_model_goes_first_and_comes_back_after_a_failure(open_app, installed) -> None:
+    first, again = scripted_model("one", "first"), scripted_model("one again", "first")
+    seen = []
+
+    def load_named(spec, progress):
+        seen.append((spec, first.engine.is_closed))
+        if spec == "second":
+            raise MemoryError("no room")
+        return again
+
+    async with open_app(model=first, load_named=load_named, model_spec="dir/first") as d:
+        d.app.lacks_room = lambda spec, progress: False
+        await choose(d, *"second")
+        await d.until(lambda: d.app.chat.model is again, "the first model again")
+        assert seen == [("second", False), ("second", True), ("dir/first", True)]
+        reply = await d.send("hello")
+        assert d.app.chat.text(reply.id) == "one again"
+
+
+def test_room_is_made_before_loading_where_both_would_not_fit() -> None:
+    calls = []
+    model = scripted_model("x")
+
+    def load(spec, progress):
+        calls.append("load")
+        return model
+
+    assert load_beside("m", load, lambda: calls.append("room"), print, lambda spec, progress: True) is model
+    assert calls == ["room", "load"]
+    with pytest.raises(ModelError):
+        load_beside("/no/such/model", load, lambda: calls.append("room"), print)
+    assert calls == ["room", "load"]
+
+
+def test_running_out_of_memory_is_told_from_other_failures() -> None:
+    assert is_out_of_memory(ModelError("too little memory is free for the KV of 256 tokens"))
+    wrapped = ModelError("The weights cannot be read")
+    wrapped.__cause__ = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+    assert is_out_of_memory(wrapped)
+    assert not is_out_of_memory(ModelError("there is no model x"))
+
+
+async def test_a_branch_of_another_model_says_what_going_on_would_take(open_app, tmp_path, installed) -> None:
+    path = tmp_path / "s.db"
+    with Store.open(path) as store:
+        conversation = store.create_conversation("x")
+        rows = [
+            NewNode(None, "user", "a question " * 40, id="u"),
+            NewNode("u", "assistant", "an answer " * 40, id="a", turn=Turn("elsewhere-7b")),
+        ]
+        store.add_nodes(conversation.id, rows)
+        store.set_current(conversation.id, "a")
+    second = other_model("x", "second")
+    async with open_app(path, load_named=lambda spec, progress: second, size=(120, 30)) as d:
+        d.app.lacks_room = lambda spec, progress: False
+        await d.until(lambda: "elsewhere-7b wrote this branch" in told(d), "who wrote it")
+        assert "Going on with scripted-135m computes 222 tokens, about 0.5 s, once." in told(d)
+        await choose(d, *"second")
+        await d.until(lambda: "Going on with second computes 222 tokens" in told(d), "the same for the second model")
+        await d.send("on")
+        assert second.fingerprint in [span.tokenizer for span in d.app.store.all_spans("a")]
