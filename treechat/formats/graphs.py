@@ -74,7 +74,7 @@ def _boxes(document: Document, messages: bool) -> Iterator[_Box]:
     for run in runs_of(tree):
         nodes = [tree[node_id] for node_id in run.node_ids]
         count = f"{len(nodes):,} message{'s' if len(nodes) > 1 else ''}"
-        names = [node.label for node in nodes if node.label][:3]
+        names = [node.label for node in nodes[1:] if node.label][:3]
         lines = [f"{run.number} {_name(nodes[0])}", *names, count]
         is_bookmarked = any(node.bookmarked for node in nodes)
         yield _Box(run.index, run.parent, lines, nodes[0].role, current_id in run.node_ids, is_bookmarked)

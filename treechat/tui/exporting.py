@@ -34,8 +34,8 @@ NAMES = {
     BACKUP: "a copy of the database",
 }
 NOTES = {
-    ("everything", "native"): "with tokens: import of it restores them",
-    ("everything", BACKUP): "*.db, with what was hidden and the undo history",
+    ("everything", "native"): "with tokens, to import again",
+    ("everything", BACKUP): "*.db, hidden ones too",
 }
 
 

@@ -32,6 +32,12 @@ def test_dot_has_a_box_per_run_and_an_edge_per_fork_or_one_per_message(document)
     assert messages.count(" -> ") == 4 and messages.count("c0_") == 6 + 2 * 4
 
 
+def test_a_box_names_the_labels_in_its_run_once_each():
+    nodes = [Node("a", None, "user", label="start"), Node("b", "a", "assistant", label="end")]
+    document = Document(Conversation("c", "", 0.0, 0.0), [Message(node, "") for node in nodes])
+    assert '[label="1 start\\nend\\n2 messages"]' in "".join(graphs.write_dot([document]))
+
+
 def test_mermaid_has_the_same_boxes_and_edges(document):
     text = "".join(graphs.write_mermaid([document]))
     assert re.findall(r"c0_\d+ --> c0_\d+", text) == ["c0_0 --> c0_1", "c0_0 --> c0_2"]
