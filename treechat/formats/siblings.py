@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from treechat.formats.document import ImportReport, Message
+from treechat.formats.structure import arrange
+from treechat.tree import Node
 
 
 def in_order(
@@ -35,3 +41,26 @@ def parents_by_listing(
             if isinstance(child, str) and child != parent_id:
                 listers.setdefault(child, parent_id)
     return {node_id: listers.get(node_id) if parent is None else parent for node_id, parent in parents.items()}
+
+
+class Shape(NamedTuple):
+    """A structure without cycles and missing parents. children: by parent, in order, roots under None."""
+
+    children: dict[str | None, list[str]]
+    parents: dict[str, str | None]
+
+
+def shape_of(
+    parents: Mapping[str, str | None],
+    listed: Mapping[str, Sequence[object]],
+    times: Mapping[str, float | None],
+    report: ImportReport,
+    where: str,
+) -> Shape:
+    """The structure of messages; what had to be mended is in `report`."""
+    full = parents_by_listing(parents, listed)
+    shape = Shape(defaultdict(list), {})
+    for stub in arrange([Message(Node(i, full[i], "user"), "") for i in in_order(full, listed, times)], report, where):
+        shape.parents[stub.node.id] = stub.node.parent_id
+        shape.children[stub.node.parent_id].append(stub.node.id)
+    return shape

@@ -138,9 +138,9 @@ def test_forks_at_the_first_message_and_under_hidden_nodes(read):
         "a2": ("u1", "assistant", "No"),
         "u1b": (None, "user", "Roses?"),
     }
-    assert found.message("u1b").meta["parts"][0]["raw"]["user_profile"] == "I am a gardener"
+    assert found.message("u1b").meta["parts"][0]["raw"]["content"]["user_profile"] == "I am a gardener"
     assert found.message("a2").meta["parts"] == [
-        {"type": "hidden", "role": "system", "raw": message("Be brief")["content"]}
+        {"type": "hidden", "raw": {"role": "system", "content": message("Be brief")["content"]}}
     ]
     assert found.current in ("a1", "u1")
 
