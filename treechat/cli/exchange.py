@@ -25,6 +25,7 @@ FORMATS = (
     "claude",
     "librechat",
     "openwebui",
+    "llm",
     "openai",
     "sharegpt",
 )

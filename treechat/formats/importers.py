@@ -9,6 +9,7 @@ from treechat.formats import (
     chatgpt,
     claude,
     librechat,
+    llm_logs,
     native,
     native_reader,
     openai_chat,
@@ -40,6 +41,7 @@ IMPORTERS = {
         claude.IMPORTER,
         librechat.IMPORTER,
         openwebui.IMPORTER,
+        llm_logs.IMPORTER,
         openai_chat.IMPORTER,
         sharegpt.IMPORTER,
     )
