@@ -25,6 +25,7 @@ FORMATS = (
     "claude",
     "librechat",
     "openwebui",
+    "sillytavern",
     "llm",
     "openai",
     "sharegpt",

@@ -15,6 +15,7 @@ from treechat.formats import (
     openai_chat,
     openwebui,
     sharegpt,
+    sillytavern,
 )
 from treechat.formats.document import Document, ImportReport
 from treechat.formats.importer import Importer, sample
@@ -41,6 +42,7 @@ IMPORTERS = {
         claude.IMPORTER,
         librechat.IMPORTER,
         openwebui.IMPORTER,
+        sillytavern.IMPORTER,
         llm_logs.IMPORTER,
         openai_chat.IMPORTER,
         sharegpt.IMPORTER,
