@@ -26,6 +26,7 @@ FORMATS = (
     "librechat",
     "openwebui",
     "sillytavern",
+    "llamacpp",
     "llm",
     "openai",
     "sharegpt",
