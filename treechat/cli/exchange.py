@@ -27,6 +27,7 @@ FORMATS = (
     "openwebui",
     "sillytavern",
     "llamacpp",
+    "pi",
     "llm",
     "openai",
     "sharegpt",

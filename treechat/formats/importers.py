@@ -15,6 +15,7 @@ from treechat.formats import (
     native_reader,
     openai_chat,
     openwebui,
+    pi,
     sharegpt,
     sillytavern,
 )
@@ -45,6 +46,7 @@ IMPORTERS = {
         openwebui.IMPORTER,
         sillytavern.IMPORTER,
         llamacpp.IMPORTER,
+        pi.IMPORTER,
         llm_logs.IMPORTER,
         openai_chat.IMPORTER,
         sharegpt.IMPORTER,

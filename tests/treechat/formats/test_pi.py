@@ -1,0 +1,99 @@
+"""pi's sessions."""
+
+import json
+
+
+def entry(kind, entry_id, parent, **more):
+    return {"type": kind, "id": entry_id, "parentId": parent, "timestamp": "2025-01-01T00:00:00.000Z", **more}
+
+
+def said(entry_id, parent, role, text="", content=None, **more):
+    content = [{"type": "text", "text": text}] if content is None else content
+    return entry("message", entry_id, parent, message={"role": role, "content": content, **more})
+
+
+def lines(*entries, version=3):
+    header = {"type": "session", "version": version, "id": "s", "timestamp": "2025-01-01T00:00:00Z", "cwd": "/x"}
+    return "\n".join(map(json.dumps, [header, *entries])) + "\n"
+
+
+def test_branches_labels_name_and_where_it_stands(read):
+    data = lines(
+        entry("model_change", "m", None, provider="p", modelId="x"),
+        said("u", "m", "user", "Hi"),
+        said("a", "u", "assistant", "One", model="claude", stopReason="stop"),
+        said("u2", "a", "user", "More"),
+        said("b", "u", "assistant", "Two", stopReason="aborted"),
+        entry("label", "l", "b", targetId="a", label="good"),
+        entry("session_info", "i", "l", name="My session"),
+    )
+    found = read(data, "pi")
+    assert found.nodes() == {
+        "u": (None, "user", "Hi"),
+        "a": ("u", "assistant", "One"),
+        "u2": ("a", "user", "More"),
+        "b": ("u", "assistant", "Two"),
+    }
+    assert found.current == "b" and found.message("b").node.status == "stopped"
+    assert found.message("a").labels == ("good",) and found.message("a").turn.model == "claude"
+    assert found.documents[0].conversation.title == "My session"
+    assert found.report.dropped == found.report.failed == []
+
+
+def test_a_turn_with_tools_is_one_node(read):
+    calls = [
+        {"type": "thinking", "thinking": "Look"},
+        {"type": "toolCall", "id": "1", "name": "bash", "arguments": {"command": "ls"}},
+    ]
+    data = lines(
+        said("u", None, "user", content="List"),
+        said("c", "u", "assistant", content=calls, stopReason="toolUse"),
+        said("r", "c", "toolResult", "a.txt", toolName="bash", toolCallId="1", isError=False),
+        said("a", "r", "assistant", "There is a.txt", stopReason="stop", model="m"),
+        said("a2", "r", "assistant", "One file", stopReason="stop"),
+    )
+    found = read(data, "pi")
+    head = "[thoughts]\n\n[called bash]\n\n[result of bash]\n\n"
+    assert found.nodes() == {
+        "u": (None, "user", "List"),
+        "a": ("u", "assistant", head + "There is a.txt"),
+        "a2": ("u", "assistant", head + "One file"),
+    }
+    parts = found.message("a").meta["parts"]
+    assert parts[1]["arguments"] == {"command": "ls"} and parts[2]["text"] == "a.txt"
+
+
+def test_shell_commands_summaries_and_extensions(read):
+    shell = entry("message", "b", "u", message={"role": "bashExecution", "command": "ls", "output": "a.txt\n"})
+    data = lines(
+        said("u", None, "user", "Hi"),
+        shell,
+        entry("compaction", "k", "b", summary="Before: hi", firstKeptEntryId="u"),
+        entry("custom_message", "x", "k", content="Shown", display=True),
+        entry("custom_message", "y", "x", content="Not shown", display=False),
+        entry("custom", "z", "y", data={}),
+        said("a", "z", "assistant", "Yes", stopReason="stop"),
+        entry("telepathy", "q", "a"),
+    )
+    found = read(data, "pi")
+    assert [text for _, _, text in found.nodes().values()] == ["Hi", "$ ls\na.txt", "Shown", "Yes"]
+    assert found.message("x").meta["parts"][0]["raw"]["summary"] == "Before: hi"
+    assert found.current == "a"
+    assert found.report.dropped == ["export.bin: entries of the unknown type telepathy"]
+
+
+def test_the_first_version_had_no_ids(read):
+    entries = [
+        {k: v for k, v in said("", "", role, role).items() if k not in ("id", "parentId")}
+        for role in ("user", "assistant")
+    ]
+    found = read(lines(*entries, version=1), "pi")
+    assert [m.text for m in found.documents[0].messages] == ["user", "assistant"]
+    assert found.documents[0].tree.roots == [found.documents[0].messages[0].node.id]
+
+
+def test_damage_is_reported(read):
+    data = lines(said("u", None, "user", "Hi"), said("u", None, "user", "Again"), said("x", "y", "user", "X"))
+    found = read(data + '{"id": 3}\n{"type": "mess', "pi")
+    assert set(found.nodes()) == {"u", "x"}
+    assert len(found.report.dropped) == 2 and len(found.report.failed) == 2
