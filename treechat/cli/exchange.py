@@ -29,6 +29,7 @@ FORMATS = (
     "llamacpp",
     "pi",
     "llm",
+    "basemode-loom",
     "openai",
     "sharegpt",
 )

@@ -11,6 +11,7 @@ from treechat.formats import (
     librechat,
     llamacpp,
     llm_logs,
+    loom,
     native,
     native_reader,
     openai_chat,
@@ -48,6 +49,7 @@ IMPORTERS = {
         llamacpp.IMPORTER,
         pi.IMPORTER,
         llm_logs.IMPORTER,
+        loom.IMPORTER,
         openai_chat.IMPORTER,
         sharegpt.IMPORTER,
     )
