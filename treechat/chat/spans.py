@@ -68,12 +68,18 @@ class SpanBook:
             if stopped is not None and stopped.is_set():
                 break
             chunk = missing[start : start + CHUNK]
-            made = self._make(tree, path, chunk, known)
+            # Another thread may be making the same path: what it has done by now is taken over.
+            known.update(self._made(path[index] for index in chunk))
+            made = self._make(tree, path, [index for index in chunk if path[index] not in known], known)
             self._store.put_spans(made)
             self._spans.update(made)
             if progress is not None:
                 progress(start + len(chunk))
         return [known[node_id] for node_id in takewhile(known.__contains__, path)]
+
+    def _made(self, node_ids: Iterable[str]) -> dict[str, Span]:
+        """Those of the spans that are in memory."""
+        return {node_id: span for node_id in node_ids if (span := self._spans.get(node_id)) is not None}
 
     def _make(self, tree: Tree, path: list[str], indexes: list[int], known: dict[str, Span]) -> list[tuple[str, Span]]:
         """The spans at these places of the path, into `known` too; those above them are known."""

@@ -49,7 +49,7 @@ def write_mermaid(documents: Iterable[Document], messages: bool = False) -> Iter
     """One flowchart, conversations as subgraphs. Renderers take 500 edges at most unless told otherwise (maxEdges)."""
     yield "flowchart TD\n"
     for number, document in enumerate(documents):
-        yield f"  subgraph c{number}[{_mermaid_text([_title(document)])}]\n"
+        yield f"  subgraph c{number}[{_mermaid_text([_title(document)])}]\n    direction TB\n"
         for box in _boxes(document, messages):
             name = f"c{number}_{box.index}"
             yield f"    {name}[{_mermaid_text(box.lines)}]\n"
