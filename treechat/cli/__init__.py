@@ -18,6 +18,7 @@ from treechat.cli.failures import Commands
 from treechat.cli.look import cat, log, ls, search, show
 from treechat.cli.models import models
 from treechat.cli.settings import completion, config
+from treechat.cli.tour import tour
 
 
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,6 +47,6 @@ def main(ctx: click.Context, session: Session, conversation: str | None) -> None
 
 
 for command in (
-    ask, ls, show, cat, log, search, export, import_, rm, undo, redo, models, doctor, bench, config, completion,
+    ask, ls, show, cat, log, search, export, import_, rm, undo, redo, models, doctor, bench, config, completion, tour,
 ):  # fmt: skip
     main.add_command(command)

@@ -157,6 +157,7 @@ class TreechatApp(Switching):
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         yield from super().get_system_commands(screen)
+        yield SystemCommand("Tour", "A conversation about treechat, to try every key on", self._command("app.tour"))
         for key in KEYS:
             if key.in_palette:
                 yield SystemCommand(key.title, key.tooltip, self._command(key.action))

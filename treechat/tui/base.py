@@ -19,7 +19,10 @@ from treechat.tui.status import StatusLine, TopLine
 from treechat.tui.transcript import Anchor, Transcript
 from treechat.tui.tree_pane import TreePane
 
-EMPTY = "A new conversation.\n\nWrite below and press enter.\nctrl+o opens an earlier one, f1 lists all keys."
+EMPTY = (
+    "A new conversation.\n\nWrite below and press enter.\nctrl+o opens an earlier one, f1 lists all keys.\n"
+    "ctrl+p, then “tour”, shows you around."
+)
 EMPTY_TEXT = "A new text.\n\nThis model has no chat template: it goes on with what you write.\nf1 lists all keys."
 
 

@@ -1,4 +1,4 @@
-"""Settings of the conversation and of the next reply, and presets."""
+"""Settings of the conversation and of the next reply, presets, and the tour."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from treechat.chat.tour import open_tour
 from treechat.config import add_preset
 from treechat.tui.screens.settings import NAMES, Chosen, SettingsScreen, Shown
 from treechat.tui.warming import Warming
@@ -33,6 +34,10 @@ class Configuring(Warming):
                 self._apply(chosen, shown)
 
         self.push_screen(SettingsScreen(shown, self._save_preset), done)
+
+    def action_tour(self) -> None:
+        self.switch_to(open_tour(self.store))
+        self.open_tree()
 
     def _apply(self, chosen: Chosen, before: Shown) -> None:
         chat = self.chat

@@ -1,0 +1,34 @@
+"""The tour from the palette and from the command line."""
+
+from __future__ import annotations
+
+from click.testing import CliRunner
+
+from treechat.cli import main
+from treechat.store import Store
+
+
+async def test_the_palette_opens_it_with_the_tree_beside_it(open_app) -> None:
+    async with open_app(size=(120, 40)) as d:
+        assert "tour" in d.screen_text()
+        await d.press("ctrl+p")
+        await d.until(lambda: len(d.app.screen_stack) > 1, "the palette")
+        await d.press(*"Tour")
+        await d.until(lambda: "to try every key on" in d.screen_text(), "the command")
+        await d.press("down", "enter")
+        await d.until(lambda: d.app.chat.title == "A tour of treechat", "the tour")
+        await d.until(lambda: d.app.in_tree and "it branches" in d.screen_text(), "its first message")
+        assert "start here" in d.screen_text()
+        reply = await d.send("and on")
+        assert d.app.chat.tree.path(reply.id)[:2] == d.app.chat.tree.path(d.app.chat.path()[1].id)
+
+
+def test_the_command_opens_the_app_at_it(tmp_path, monkeypatch) -> None:
+    opened = []
+    monkeypatch.setattr("treechat.tui.app.run_app", lambda path, **options: opened.append((path, options["chat"])))
+    path = tmp_path / "t.db"
+    result = CliRunner().invoke(main, ["tour", "--db", str(path)])
+    assert result.exit_code == 0, result.output
+    with Store.open(path) as store:
+        assert opened == [(path, store.conversations()[0].id)]
+        assert store.conversations()[0].title == "A tour of treechat"

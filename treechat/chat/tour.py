@@ -1,0 +1,22 @@
+"""The tour: a conversation tree that comes with the package, put among the user's own when it is asked for."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from io import BytesIO
+
+from treechat.chat.documents import import_document
+from treechat.formats import native_reader
+from treechat.formats.document import ImportReport
+from treechat.store import Store
+
+SOURCE = "treechat-tour"
+
+
+def open_tour(store: Store) -> str:
+    """The id of the tour's conversation, brought into the store where it is not there, or is no longer visible."""
+    report = ImportReport()
+    content = files("treechat").joinpath("assets/tour.jsonl").read_bytes()
+    (document,) = native_reader.read(BytesIO(content), "the tour", report)
+    assert not report.failed, f"the tour is damaged: {report.failed}"
+    return import_document(store, document, SOURCE, report)

@@ -1,0 +1,19 @@
+"""`treechat tour`: the app, opened at the tour."""
+
+from __future__ import annotations
+
+import click
+
+from treechat.cli.context import Session, db_option, model_option, pass_session
+
+
+@click.command()
+@db_option
+@model_option
+@pass_session
+def tour(session: Session, /) -> None:
+    """Open the app at the tour: a conversation about treechat, to move about in and to try every key on."""
+    from treechat.chat.tour import open_tour
+    from treechat.cli.app import open_app
+
+    open_app(session, open_tour(session.store))
