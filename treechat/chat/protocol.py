@@ -52,6 +52,10 @@ class ChatEngine(Protocol):
 
     def warm(self, ids: Sequence[int]) -> WarmHandle: ...
 
+    def free(self, ids: Sequence[int], start: int = 0) -> int:
+        """Drop what is cached of `ids` behind its first `start` tokens, except for what other paths share; tokens that
+        left the device."""
+
     def stats(self) -> EngineStats: ...
 
     def close(self) -> None: ...

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from treechat.store.codec import clean, dump_json, load_mapping, pack_ids, pack_logprobs, unpack_span
+from treechat.store.codec import clean, dump_json, load_mapping, pack_ids, pack_logprobs, unpack_ids, unpack_span
 from treechat.store.connection import Connection, Row
 from treechat.tree import Span, Turn
 
@@ -118,6 +118,24 @@ class Spans(Connection):
                 for node_id, span in self.spans(ids, tokenizer).items():
                     found.setdefault(node_id, []).append(span)
         return found
+
+    def token_counts(self, tokenizer: str) -> dict[str, int]:
+        """Tokens of each visible conversation's spans for that tokenizer, hidden nodes included; by conversation id."""
+        query = (
+            "SELECT n.conversation_id, sum(length(s.ids)) / 4 FROM spans s JOIN nodes n ON n.id = s.node_id"
+            " JOIN conversations c ON c.id = n.conversation_id WHERE s.tokenizer = ? AND NOT c.hidden"
+            " GROUP BY n.conversation_id"
+        )
+        return dict(self._all(query, (tokenizer,)))
+
+    def beginnings(self, tokenizer: str) -> list[tuple[str, str, str | None, str, tuple[int, ...]]]:
+        """Roots, then their children: conversation id, node id, parent id, role and token ids, where there are any."""
+        query = (
+            "SELECT n.conversation_id, n.id, n.parent_id, n.role, s.ids FROM nodes n"
+            " JOIN spans s ON s.node_id = n.id AND s.tokenizer = ? LEFT JOIN nodes p ON p.id = n.parent_id"
+            " WHERE n.parent_id IS NULL OR p.parent_id IS NULL ORDER BY n.parent_id IS NOT NULL"
+        )
+        return [(*row[:4], unpack_ids(row[4])) for row in self._all(query, (tokenizer,))]
 
     def turn(self, node_id: str) -> Turn | None:
         """How the node was generated; None for one that was not."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from textual.binding import Binding, BindingType
 
-Where = Literal["panes", "composer", "everywhere", "tokens", "split", "compare", "columns"]
+Where = Literal["panes", "composer", "everywhere", "tokens", "split", "compare", "columns", "memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,7 @@ DOING = (
     Key("do.export", "x", "app.export", "Export", "Branch, subtree, conversation or all: Markdown, HTML, JSON, graphs"),
     Key("do.warm", "w", "app.warm", "Warm", "Compute this branch's KV now, at the lowest priority"),
     Key("do.protect", "p", "app.protect", "Protect", "Keep this branch's KV longer than others (◆); again lets it go"),
+    Key("do.memory", "M", "app.memory", "Memory", "What the slots hold, by conversation and branch; free a branch"),
     Key("pane.help", "question_mark", "app.help", "Help", "All keys", in_palette=False),
     Key("pane.composer", "i", "app.compose_text", "Write", "To the composer", in_palette=False),
 )
@@ -158,6 +159,19 @@ COLUMNS = (
     Key("columns.escape", "escape", "screen.escape", "Stop, close", "Stop all; again closes", "columns", False),
     Key("columns.close", "q,v", "screen.close", "Close", "What is being written goes on", "columns", False),
 )
+MEMORY = (
+    Key("memory.down", "j,down", "screen.line(1)", "Down", "The next row", "memory", False),
+    Key("memory.up", "k,up", "screen.line(-1)", "Up", "The row above", "memory", False),
+    Key("memory.page_down", "pagedown", "screen.page(1)", "Page down", "A page down", "memory", False),
+    Key("memory.page_up", "pageup", "screen.page(-1)", "Page up", "A page up", "memory", False),
+    Key("memory.first", "g,home", "screen.edge(-1)", "First row", "What holds most", "memory", False),
+    Key("memory.last", "G,end", "screen.edge(1)", "Last row", "What holds least", "memory", False),
+    Key("memory.open", "l,right,space", "screen.open(True)", "Open", "The conversation's branches", "memory", False),
+    Key("memory.shut", "h,left", "screen.open(False)", "Shut", "The conversation in one row", "memory", False),
+    Key("memory.free", "d", "screen.free", "Free", "Drop the KV of this and all below; no text", "memory", False),
+    Key("memory.go", "enter", "screen.go", "Go there", "The conversation, at this branch", "memory", False),
+    Key("memory.close", "escape,q,M", "screen.close", "Close", "Back to the conversation", "memory", False),
+)
 
 SECTIONS: dict[str, tuple[Key, ...]] = {
     "Composer": COMPOSING,
@@ -169,6 +183,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
     "Split": SPLITTING,
     "Compare": COMPARING,
     "Side by side": COLUMNS,
+    "Memory": MEMORY,
 }
 KEYS: tuple[Key, ...] = tuple(key for section in SECTIONS.values() for key in section)
 
@@ -186,3 +201,4 @@ TOKEN_BINDINGS = bindings(TOKENS)
 SPLIT_BINDINGS = bindings(SPLITTING)
 COMPARE_BINDINGS = bindings(COMPARING)
 COLUMN_BINDINGS = bindings(COLUMNS)
+MEMORY_BINDINGS = bindings(MEMORY)

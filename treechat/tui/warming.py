@@ -13,7 +13,7 @@ from treechat.chat.session import Chat
 from treechat.config import Config
 from treechat.errors import GenerationError, TreechatError
 from treechat.tui.figures import cost_figures
-from treechat.tui.grafting import Grafting
+from treechat.tui.remembering import Remembering
 from treechat_engine import EngineError, EngineStats
 
 REST_S = 0.4
@@ -23,7 +23,7 @@ COSTS_S = 0.5
 """How often the marks are looked up again, where the cache or what is in sight has changed."""
 
 
-class Warming(Grafting):
+class Warming(Remembering):
     """Costs of the rows in sight, and warming."""
 
     def __init__(self, store_path: Path | None, config: Config, conversation_id: str | None) -> None:

@@ -80,6 +80,10 @@ class ByteTokenizer:
         return template.render(messages=conversation, add_generation_prompt=add_generation_prompt)
 
 
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
 @dataclass
 class ScriptedEngine:
     """Replies with `replies` in turn, a byte per token, then the stop token; remembers the longest common prefixes."""
@@ -155,6 +159,16 @@ class ScriptedEngine:
 
     def protect(self, paths):
         self.protected = [tuple(ids) for ids in paths]
+
+    def free(self, ids: Sequence[int], start: int = 0) -> int:
+        """As the engine: what another path shares stays."""
+        path = tuple(ids)
+        before = sum(map(len, self.seen))
+        rest = [each for each in self.seen if each[: start + 1] != path[: start + 1] or each[: len(path)] != path]
+        others = [each for each in rest if each != path[: len(each)]]
+        shared = max((_common(each, path) for each in others), default=0)
+        self.seen = [*others, path[: max(start, shared)]]
+        return max(before - sum(map(len, self.seen)), 0)
 
     def warm(self, ids):
         self.seen.append(tuple(ids))

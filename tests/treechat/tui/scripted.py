@@ -38,6 +38,10 @@ class ByteTokenizer:
         return "".join(turns) + ("<|im_start|>assistant\n" if add_generation_prompt else "")
 
 
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
 class Group:
     """Siblings, each with an event that ends it."""
 
@@ -128,6 +132,16 @@ class ScriptedEngine:
 
     def protect(self, paths: Sequence[Sequence[int]]) -> None:
         self.protected = [tuple(ids) for ids in paths]
+
+    def free(self, ids: Sequence[int], start: int = 0) -> int:
+        """As the engine: what another path shares stays."""
+        path = tuple(ids)
+        before = sum(map(len, self.cached))
+        rest = [each for each in self.cached if each[: start + 1] != path[: start + 1] or each[: len(path)] != path]
+        others = [each for each in rest if each != path[: len(each)]]
+        shared = max((_common(each, path) for each in others), default=0)
+        self.cached = [*others, path[: max(start, shared)]]
+        return max(before - sum(map(len, self.cached)), 0)
 
     def warm(self, ids: Sequence[int]) -> ScriptedEngine:
         self.warmed.append(tuple(ids))

@@ -1,0 +1,90 @@
+"""The memory view: rows by conversation and branch, a branch freed, another conversation opened from there."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.treechat.tui.scripted import scripted_model
+from treechat.chat.memory import Held
+from treechat.tui.memory_rows import BAR, bar
+from treechat.tui.screens.memory import MemoryScreen
+
+REPLIES = ["Alpha is the first.", "Beta is the second."]
+COUNTS = st.integers(0, 10**6)
+
+
+@given(COUNTS, COUNTS, COUNTS, st.integers(0, 10**6))
+def test_a_bar_never_overflows_and_shows_the_device_first(device, host, cold, more):
+    held = Held(device, host, cold)
+    cells = [num for _, num in bar(held, held.total + more)]
+    assert sum(cells) <= BAR and min(cells) >= 0
+    assert bool(device) == bool(cells[0])
+
+
+async def opened(d) -> None:
+    await d.press("tab", "M")
+    await d.until(lambda: isinstance(d.app.screen, MemoryScreen) and d.app.screen.rows.rows, "the rows")
+
+
+async def test_a_branch_is_freed_and_its_sibling_stays(open_app) -> None:
+    async with open_app(reply=lambda n: REPLIES[n % 2], size=(80, 24)) as d:
+        chat = d.app.chat
+        await d.send("hello")
+        await d.press("tab", "tab", "r")
+        await d.until(lambda: len(chat.tree) == 3 and d.is_idle, "a second reply")
+        first, second = chat.tree.siblings(chat.current_id)
+        await d.press("shift+tab", "shift+tab")
+        await opened(d)
+        rows = d.app.screen.rows
+        assert [row.branch and row.branch.title for row in rows.rows] == [
+            None, "hello", *REPLIES,
+        ]  # fmt: skip
+        before = chat.cost(second).reused
+        text = d.screen_text()
+        assert "slots used" in text and "█" in text and "█ device" in text
+        held = rows.rows[2].held.device
+        assert held > 10
+        await d.press("j", "j", "d")
+        await d.until(lambda: rows.rows[2].held.device == 0, "the branch is freed")
+        assert rows.index == 2 and any("slots freed" in told.message for told in d.app._notifications)
+        assert chat.cost(second).reused == before and chat.cost(first).computed >= held
+        await d.press("escape")
+        assert chat.text(first) == REPLIES[0]
+
+
+async def test_enter_opens_the_conversation_at_the_branch(open_app, tmp_path) -> None:
+    model = scripted_model(lambda n: f"reply {n}")
+    async with open_app(tmp_path / "a.db", model=model, size=(120, 30)) as d:
+        await d.send("about cats " * 3)
+        cats = d.app.chat.conversation_id
+        leaf = d.app.chat.current_id
+        await d.press("ctrl+n")
+        await d.send("about dogs")
+        await opened(d)
+        rows = d.app.screen.rows
+        assert rows.rows[0].holding.id == cats
+        await d.press("g", "l", "j", "enter")
+        await d.until(lambda: d.app.chat.conversation_id == cats, "the other conversation")
+        assert d.app.cursor_id == leaf
+
+
+async def test_rows_open_and_shut_and_hostile_titles_stay_in_their_line(open_app) -> None:
+    async with open_app() as d:
+        await d.send("\x1b[2J\u202e[red]漢字" * 9)
+        d.app.chat.rename("\x1b]0;x\x07[bold]漢字" * 9)
+        await opened(d)
+        rows = d.app.screen.rows
+        assert len(rows.rows) == 2
+        await d.press("h")
+        assert len(rows.rows) == 1
+        await d.press("space")
+        assert len(rows.rows) == 2
+        text = d.screen_text()
+        assert "\x1b" not in text and "\u202e" not in text and "␛]0;x␇[bold]" in text
+
+
+async def test_without_a_model_it_says_so(open_app) -> None:
+    async with open_app(load_model=None) as d:
+        await d.press("tab", "M")
+        assert any("No model" in told.message for told in d.app._notifications)

@@ -1,0 +1,158 @@
+"""What the slots hold, by conversation and branch; and freeing a branch. Blocking: it belongs into a thread."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from treechat.chat.costs import costs_of
+from treechat.chat.events import Cost
+from treechat.chat.model import ChatModel
+from treechat.chat.spans import SpanBook
+from treechat.store import Store
+from treechat.tree import Tree
+from treechat_engine import EngineStats
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Tokens by where their KV is."""
+
+    device: int = 0
+    host: int = 0
+    cold: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.device + self.host + self.cold
+
+    def __add__(self, other: Held) -> Held:
+        return Held(self.device + other.device, self.host + other.host, self.cold + other.cold)
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A run: what its own messages hold, not those above or below. depth: forks above it."""
+
+    head_id: str
+    tip_id: str
+    num_nodes: int
+    depth: int
+    title: str
+    held: Held
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """One conversation. Its branches are in the order of the tree; empty where it is cold, which only its beginning
+    was asked for."""
+
+    id: str
+    title: str
+    held: Held
+    branches: tuple[Branch, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Conversations that have tokens for the model, those that hold most on the device first. unnamed: slots of hidden
+    branches, of other databases, of what is being written."""
+
+    stats: EngineStats
+    holdings: tuple[Holding, ...]
+    unnamed: int
+
+
+def memory_of(store: Store, model: ChatModel) -> Memory:
+    """A snapshot. What several conversations begin with in common is counted for the last changed of them."""
+    counts = store.token_counts(model.fingerprint)
+    warm = _warm_ids(store, model)
+    stats = model.engine.stats()
+    holdings: list[Holding] = []
+    begun: set[tuple[int, ...]] = set()
+    for info in store.conversations():
+        if info.id in warm:
+            holdings.append(_holding(store, model, info.id, info.title, begun))
+        elif info.id in counts:
+            holdings.append(Holding(info.id, info.title, Held(cold=counts[info.id])))
+    holdings.sort(key=lambda holding: (-holding.held.device, -holding.held.host, -holding.held.cold))
+    used = stats.slots_total - stats.slots_free
+    return Memory(stats, tuple(holdings), max(used - sum(holding.held.device for holding in holdings), 0))
+
+
+def _warm_ids(store: Store, model: ChatModel) -> set[str]:
+    """Conversations of which more is cached than what all begin with: half of a root or of a message below one."""
+    rows = store.beginnings(model.fingerprint)
+    index_of: dict[str | None, int] = {None: -1}
+    spans: list[array[int]] = []
+    parents: list[int] = []
+    ends = {-1: 0}
+    asked = []
+    for conversation_id, node_id, parent_id, role, ids in rows:
+        if parent_id not in index_of:
+            continue
+        parent, index = index_of[parent_id], len(spans)
+        index_of[node_id] = index
+        spans.append(array("q", ids))
+        parents.append(parent)
+        ends[index] = ends[parent] + len(ids)
+        asked.append((conversation_id, role, ends[parent], len(ids)))
+    found = model.engine.residencies_along(spans, parents)
+    return {
+        conversation_id
+        for (conversation_id, role, start, size), residency in zip(asked, found, strict=True)
+        if role != "system" and 2 * (residency.resident + residency.host - start) > size
+    }
+
+
+def _holding(store: Store, model: ChatModel, conversation_id: str, title: str, begun: set[tuple[int, ...]]) -> Holding:
+    tree = store.load_tree(conversation_id)
+    spans = SpanBook(store, model)
+    held = held_by(tree, costs_of(model, spans, tree, tree.walk()))
+    for root_id, span in spans.known(tree.roots).items():
+        if span.ids in begun:
+            held[root_id] = Held()
+        begun.add(span.ids)
+    branches = []
+    stack = [(head_id, 0) for head_id in reversed(tree.roots)]
+    while stack:
+        head_id, depth = stack.pop()
+        run = [head_id]
+        while len(children := tree.children(run[-1])) == 1:
+            run.append(children[0])
+        node = next((tree[i] for i in run if tree[i].role != "system"), tree[head_id])
+        label = next((tree[i].label for i in (run[-1], head_id) if tree[i].label), None)
+        own = sum((held[i] for i in run), Held())
+        branches.append(Branch(head_id, run[-1], len(run), depth, label or node.preview, own))
+        stack.extend((child, depth + 1) for child in reversed(children))
+    return Holding(conversation_id, title, sum(held.values(), Held()), tuple(branches))
+
+
+def held_by(tree: Tree, costs: Mapping[str, Cost]) -> dict[str, Held]:
+    """What each node holds by itself, from what resuming at it and at its parent would take."""
+    none = Cost(0, 0, 0)
+    held = {}
+    for node_id, cost in costs.items():
+        above = costs.get(tree[node_id].parent_id or "", none)
+        held[node_id] = Held(cost.reused - above.reused, cost.restored - above.restored, cost.computed - above.computed)
+    return held
+
+
+def free(store: Store, model: ChatModel, conversation_id: str, head_id: str | None = None) -> int:
+    """Drop the KV of a node and of all below it, of the whole conversation for None; what other conversations or
+    branches share stays, and so does what a running reply needs. Returns the tokens that left the device."""
+    tree = store.load_tree(conversation_id)
+    spans = SpanBook(store, model)
+    heads = tree.children(None, hidden=True) if head_id is None else [head_id]
+    num_freed = 0
+    for head in heads:
+        nodes = list(tree.subtree(head, hidden=True))
+        held = held_by(tree, costs_of(model, spans, tree, nodes))
+        cached = {i for i in nodes if held[i].device or held[i].host}
+        above = {tree[i].parent_id for i in cached}
+        start = len(spans.known_ids(tree.path(tree[head].parent_id)))
+        # From the ends up: the last one takes what the others had in common.
+        for node_id in cached - above:
+            num_freed += model.engine.free(spans.known_ids(tree.path(node_id)), start)
+    return num_freed
