@@ -101,6 +101,9 @@ def split(stream: BinaryIO) -> Iterator[bytes | None]:
         start = start - keep if start >= 0 else -1
     if start >= 0 or skipping:
         yield None if skipping else buffer[start:]
+    elif depth:
+        # The array itself was not closed: something may be missing.
+        yield b"["
 
 
 def _record(raw: bytes | None, where: str, report: ImportReport, num_replaced: int = 0) -> Record | None:

@@ -1,0 +1,185 @@
+"""Files that mean harm, or were damaged: never a traceback, never a conversation that is not whole without a word."""
+
+import json
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.treechat.formats.writers import WRITERS, Said, llm
+from treechat.chat.documents import import_document
+from treechat.errors import FormatError
+from treechat.formats import native
+from treechat.formats.document import Document, ImportReport, Message
+from treechat.formats.importers import IMPORTERS, importer_for
+from treechat.formats.inputs import inputs_of
+from treechat.formats.loose import END_OF_TIME
+from treechat.store import Store
+from treechat.tree import Conversation, Node
+
+TREE = [
+    Said(None, "user", "Hello"),
+    Said(0, "assistant", "One é 😀"),
+    Said(0, "assistant", "Two"),
+    Said(1, "user", "More"),
+    Said(3, "assistant", "Yes"),
+]
+ODD: list[Any] = [
+    None, True, 0, -1, 1e308, 10**400, "", "node-0", "\ud800", "\0", "x" * 5000, [], {}, [[]], {"a": {}}, "2024-99-99",
+    [None, 7, "s"], {"content_type": "text", "parts": [{}]}, {"type": "text", "text": {}}, {"role": []},
+    '<details type="',
+]  # fmt: skip
+NAMES = sorted([*WRITERS, "treechat", "llm"])
+NUM_IN_ALL, NUM_SAMPLED = 10_000, 60
+
+
+def written(name: str, path: Path) -> bytes:
+    if name == "llm":
+        return llm(TREE, path)
+    if name == "treechat":
+        messages = [
+            Message(Node(f"node-{i}", None if s.parent is None else f"node-{s.parent}", s.role), s.text)
+            for i, s in enumerate(TREE)
+        ]
+        return "".join(native.write([Document(Conversation("c", "T", 1.0, 2.0, "node-4"), messages)])).encode()
+    return WRITERS[name](TREE)
+
+
+def mutated_bytes(rng: random.Random, data: bytes) -> bytes:
+    for _ in range(rng.randint(1, 4)):
+        at, end = sorted(rng.choices(range(len(data) + 1), k=2))
+        match rng.randrange(6):
+            case 0:
+                data = data[:end]
+            case 1:
+                data = data[:at] + data[min(end, at + rng.randint(1, 30)) :]
+            case 2:
+                data = data[:at] + data[at:end] * 2 + data[end:]
+            case 3:
+                data = (
+                    data[:at]
+                    + rng.choice([b"\xff", b"\0", b'"', b"[" * 2000, b"{", b"]}", b"\\ud800", b"\n"])
+                    + data[at:]
+                )
+            case 4:
+                data = data[:at] + bytes([rng.randrange(256)]) + data[at + 1 :]
+            case 5:
+                data = data.replace(b"node-%d" % rng.randrange(5), b"node-%d" % rng.randrange(6))
+    return data
+
+
+def mutated_value(rng: random.Random, value: Any, chance: float = 0.04) -> Any:
+    if rng.random() < chance:
+        return nested(rng.randint(1, 3000)) if rng.random() < 0.05 else rng.choice(ODD)
+    if isinstance(value, dict):
+        items = list(value.items())
+        if rng.random() < chance:
+            rng.shuffle(items)
+            items = items[: rng.randint(0, len(items))]
+        return {key: mutated_value(rng, item, chance) for key, item in items}
+    if isinstance(value, list):
+        items = list(value)
+        if items and rng.random() < chance:
+            items = rng.choices(items, k=rng.randint(0, 6))
+        return [mutated_value(rng, item, chance) for item in items]
+    return value
+
+
+def nested(depth: int) -> Any:
+    value: Any = "deep"
+    for i in range(depth):
+        value = [value] if i % 2 else {"content": value}
+    return value
+
+
+def dumped(value: Any) -> str:
+    """As `json.dumps`, for values of any depth."""
+    try:
+        return json.dumps(value)
+    except RecursionError:
+        return '{"content": [' * 3000 + '"deep"' + "]}" * 3000
+
+
+def mutated(rng: random.Random, data: bytes, name: str) -> bytes:
+    if name == "llm" or rng.random() < 0.5:
+        return mutated_bytes(rng, data)
+    text = data.decode()
+    values = [json.loads(text)] if name in ONE_VALUE else [json.loads(line) for line in text.splitlines()]
+    changed = "\n".join(dumped(mutated_value(rng, value)) for value in values).encode()
+    return mutated_bytes(rng, changed) if rng.random() < 0.2 else changed
+
+
+ONE_VALUE = ("chatgpt", "claude", "librechat", "librechat nested", "openwebui", "basemode-loom", "sharegpt")
+
+
+def imported(path: Path, name: str, forced: bool) -> tuple[int, ImportReport]:
+    """The number of nodes in a fresh store, which must be sound."""
+    report = ImportReport()
+    with Store.open(None) as store:
+        try:
+            with inputs_of(path) as files:
+                for file in files:
+                    importer = IMPORTERS[name.partition(" ")[0]] if forced else importer_for(file)
+                    if importer is None:
+                        raise FormatError("unknown")
+                    for document in importer.read(file, report):
+                        check(document)
+                        import_document(store, document, importer.name, report)
+        except FormatError as error:
+            report.fail(path.name, str(error))
+        assert not store.repairs
+        total = 0
+        for info in store.conversations():
+            tree = store.load_tree(info.id)
+            total += len(tree)
+            assert info.current_id is None or info.current_id in tree
+        assert not store.repairs and total == report.nodes
+    return total, report
+
+
+def check(document: Document) -> None:
+    seen: set[str | None] = {None}
+    for message in document.messages:
+        node = message.node
+        assert re.fullmatch(r"[\w.:-]{1,128}", node.id) and node.id not in seen and node.parent_id in seen
+        seen.add(node.id)
+        assert 0 <= node.created_at <= END_OF_TIME or document.source is None
+        json.dumps(dict(message.meta), allow_nan=False)
+    assert document.conversation.current_id in seen
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("start", "count"),
+    [(0, NUM_SAMPLED), pytest.param(NUM_SAMPLED, NUM_IN_ALL, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])],
+)
+def test_mutated_files_never_end_in_a_traceback(tmp_path, name, start, count):
+    whole = written(name, tmp_path / "made.db")
+    path = tmp_path / "x"
+    for seed in range(start, start + count):
+        rng = random.Random(f"{name} {seed}")
+        path.write_bytes(mutated(rng, whole, name))
+        try:
+            imported(path, name, forced=rng.random() < 0.5)
+        except BaseException:
+            print(f"seed {seed}")
+            raise
+    assert {p.name for p in tmp_path.iterdir()} <= {"x", "made.db"}
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"llm"}))
+def test_a_file_that_was_cut_off_is_not_imported_in_silence(tmp_path, name):
+    whole = written(name, tmp_path / "made.db")
+    path = tmp_path / "x"
+    path.write_bytes(whole)
+    total, report = imported(path, name, forced=False)
+    assert total and not report.dropped and not report.failed
+    for cut in range(1, len(whole) - 1, max(1, len(whole) // 150)):
+        if b"\n" in whole[cut - 2 : cut + 1]:
+            # A line that is missing as a whole cannot be missed.
+            continue
+        path.write_bytes(whole[:cut])
+        _, report = imported(path, name, forced=False)
+        assert report.dropped or report.failed, cut
