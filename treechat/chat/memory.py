@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from treechat.chat.costs import costs_of
 from treechat.chat.events import Cost
@@ -110,6 +111,7 @@ def _holding(store: Store, model: ChatModel, conversation_id: str, title: str, b
     tree = store.load_tree(conversation_id)
     spans = SpanBook(store, model)
     held = held_by(tree, costs_of(model, spans, tree, tree.walk()))
+    _count_once(tree, spans, held)
     for root_id, span in spans.known(tree.roots).items():
         if span.ids in begun:
             held[root_id] = Held()
@@ -127,6 +129,24 @@ def _holding(store: Store, model: ChatModel, conversation_id: str, title: str, b
         branches.append(Branch(head_id, run[-1], len(run), depth, label or node.preview, own))
         stack.extend((child, depth + 1) for child in reversed(children))
     return Holding(conversation_id, title, sum(held.values(), Held()), tuple(branches))
+
+
+def _count_once(tree: Tree, spans: SpanBook, held: dict[str, Held]) -> None:
+    """What siblings begin with in common has its slots once: it is counted for one of them."""
+    for parent_id in {tree[node_id].parent_id for node_id in held}:
+        children = tree.children(parent_id)
+        if len(children) < 2:
+            continue
+        # Of the siblings in the order of their tokens, each shares most with the one before.
+        ordered = sorted(spans.known_arrays(children).items(), key=lambda item: item[1])
+        for (_, before), (node_id, ids) in pairwise(ordered):
+            common, own = _num_common(before, ids), held[node_id]
+            on_host = max(common - own.device, 0)
+            held[node_id] = Held(max(own.device - common, 0), max(own.host - on_host, 0), own.cold)
+
+
+def _num_common(a: Sequence[int], b: Sequence[int]) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def held_by(tree: Tree, costs: Mapping[str, Cost]) -> dict[str, Held]:
