@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from treechat_kernels.layout import SPLIT_LEN
 from treechat_kernels.runs import slot_tensor
 
 Runs = Sequence[tuple[int, int]]
@@ -46,6 +47,11 @@ def _end_capture(stream: torch.cuda.Stream) -> None:
     torch.cuda.synchronize()
     with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=stream, capture_error_mode="thread_local"):
         torch.zeros(1, device=stream.device)
+
+
+def num_splits(kv_len: int) -> int:
+    """Splits that a graph for a path of this many tokens has: a power of two, so that there are few graphs."""
+    return 1 << (-(-kv_len // SPLIT_LEN) - 1).bit_length()
 
 
 def staged(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from treechat_engine.device_attention import TableContext
-from treechat_engine.graph_capture import CaptureError, SlotTable, capture, staged
+from treechat_engine.graph_capture import CaptureError, SlotTable, capture, num_splits, staged
 from treechat_kernels import dispatch
 from treechat_kernels.layout import SPLIT_LEN, Layout, shared_prefixes
 from treechat_kernels.runs import clip_runs
@@ -145,8 +145,7 @@ class DecodeGraphs:
         return Step(key, captured.logits[:num_rows], picked, done)
 
     def _key(self, num_rows: int, max_kv_len: int, shares: bool) -> Key:
-        splits = 1 << (-(-max_kv_len // SPLIT_LEN) - 1).bit_length()
-        return Key(next(size for size in self._batches if size >= num_rows), splits, shares)
+        return Key(next(size for size in self._batches if size >= num_rows), num_splits(max_kv_len), shares)
 
     def _common_splits(self, batch: Sequence[Work], kv_lens: Sequence[int]) -> int:
         """Splits that all sequences have in common, 0 where reading them once does not pay."""

@@ -13,11 +13,11 @@ import torch
 import triton
 import triton.language as tl
 
-from treechat_kernels.blocks import Tile, attend_block, block_dim, precision
+from treechat_kernels.blocks import Tile, attend_block, block_dim, chip, precision
 from treechat_kernels.layout import SPLIT_LEN, Layout, Paths, SharedPrefix
 
-# Values of partial results that the merge holds in registers.
-_MERGED_AT_ONCE = 8192
+# What one block of the merge takes: values of a head, and splits at once.
+_MERGED_DIM, _MERGED_SPLITS = 32, 256
 
 
 def decode_attention(
@@ -121,6 +121,8 @@ def _tile(num_rows: int, padded_dim: int, dtype: torch.dtype) -> Tile:
     if dtype == torch.float32:
         return Tile(16, 32 if padded_dim <= 64 else 16, 4)
     rows = max(16, triton.next_power_of_2(num_rows))
+    if rows >= 64 and padded_dim <= 128 and chip() == 90:
+        return Tile(64, 64, 4, num_stages=3)
     if padded_dim > 128:
         return Tile(16, 32, 4) if rows == 16 else Tile(32, 32, 4, 224)
     if padded_dim > 64:
@@ -138,10 +140,11 @@ def merge_splits(
 ) -> None:
     """Merges the partial results of `paths` into their rows of `out` [T, Hq, Dv]."""
     v_dim = out.shape[2]
-    merge_kernel[(paths.num, out.shape[1])](
+    block = min(_MERGED_DIM, block_dim(v_dim))
+    merge_kernel[(paths.num, out.shape[1], triton.cdiv(v_dim, block))](
         out, parts[0], parts[1], sinks if sinks is not None else parts[1], layout.kv_len_table, layout.q_starts,
         paths.indices, parts[1].shape[2], sliding_window or 0, out.stride(0), out.stride(1), out.shape[1],
-        DV=v_dim, BDV=block_dim(v_dim), BS=_MERGED_AT_ONCE // block_dim(v_dim), SPLIT=SPLIT_LEN,
+        DV=v_dim, BDV=block, BS=min(_MERGED_SPLITS, triton.next_power_of_2(parts[1].shape[2])), SPLIT=SPLIT_LEN,
         WINDOW=sliding_window is not None, SINKS=sinks is not None, num_warps=4,
     )  # fmt: skip
 
@@ -195,7 +198,8 @@ def split_kernel(
         b_seq = tl.load(paths + o_path, mask=m_row, other=0)  # [BM]
         kv_start = tl.load(kv_starts + tl.load(paths))
         b_len = tl.load(kv_lens + b_seq, mask=m_row, other=0)
-        kv_stop = tl.minimum(i_split + 1, first_split) * SPLIT
+        # No row is longer than the longest: what lies behind that is nobody's.
+        kv_stop = tl.minimum(tl.minimum(i_split + 1, first_split) * SPLIT, tl.max(b_len, 0).to(tl.int32))
     else:
         num_tiles: tl.constexpr = (GROUP + BM - 1) // BM
         o_g = (i_tile % num_tiles) * BM + o_m
@@ -268,7 +272,7 @@ def merge_kernel(
     if WINDOW:
         first = tl.maximum(kv_len - window, 0) // SPLIT
     stop = tl.cdiv(kv_len, SPLIT)
-    o_dv = tl.arange(0, BDV)
+    o_dv = tl.program_id(2) * BDV + tl.arange(0, BDV)
     row = (i_seq * num_q_heads + i_h) * num_splits
     b_acc = tl.zeros([BDV], tl.float32)
     if SINKS:

@@ -84,7 +84,7 @@ def attend_with_triton(
     args = (out, q, k_pool, v_pool, slots, layout)
     options: dict[str, Any] = {"scaling": scaling, "sliding_window": sliding_window, "softcap": softcap, "sinks": sinks}
     token_bytes = (k_pool.stride(0) + v_pool.stride(0)) * k_pool.element_size()
-    pays = [sharing_pays(group.paths.num, group.prefix_len, token_bytes) for group in layout.shared]
+    pays = [each.is_whole or sharing_pays(each.paths.num, each.prefix_len, token_bytes) for each in layout.shared]
     if any(pays):
         for group, worth in zip(layout.shared, pays, strict=True):
             if worth:

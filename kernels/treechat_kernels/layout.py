@@ -26,12 +26,14 @@ class Paths(NamedTuple):
 class SharedPrefix(NamedTuple):
     """Decoding sequences whose first `prefix_len` tokens lie in the same slots; prefix_len is whole splits, not 0.
 
-    num_splits [1] int64: the same in splits, on the device, where it may change between replays of a graph.
+    num_splits [1] int64: the same in splits, on the device, where it may change between replays of a graph. is_whole:
+    they have no slots but those, and each sees of them as many as it is long.
     """
 
     paths: Paths
     prefix_len: int
     num_splits: torch.Tensor
+    is_whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,20 @@ class Layout:
         several = Paths(zero, 1, max_q_len, max_kv_len)
         starts = torch.zeros(2, dtype=torch.int64, device=zero.device)
         return cls((max_kv_len,), (max_q_len,), starts, q_starts, kv_len_table, zero, none, several, none, ())
+
+    @classmethod
+    def of_few_new_tokens(cls, kv_len_table: torch.Tensor, num_splits: torch.Tensor, max_kv_len: int) -> Layout:
+        """The same as sequences of one token over the same slots, of which each sees as many as `kv_len_table` [T]
+        says: so few tokens over a long path are cut over its length. num_splits [1]: splits of the longest."""
+        num, device = kv_len_table.shape[0], kv_len_table.device
+        paths = Paths(torch.arange(num, device=device), num, 1, max_kv_len)
+        none = Paths(paths.indices[:0], 0, 0, 0)
+        starts = torch.zeros(num + 1, dtype=torch.int64, device=device)
+        whole = SharedPrefix(paths, max_kv_len, num_splits, is_whole=True)
+        q_starts = torch.arange(num + 1, device=device)
+        return cls(
+            (max_kv_len,) * num, (1,) * num, starts, q_starts, kv_len_table, starts[:1], paths, none, none, (whole,)
+        )
 
 
 def shared_prefixes(

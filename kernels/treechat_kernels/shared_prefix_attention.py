@@ -13,9 +13,9 @@ import torch
 from treechat_kernels.decode_attention import merge_splits, new_parts, run_splits
 from treechat_kernels.layout import SPLIT_LEN, Layout, SharedPrefix
 
-# Bytes of keys and values that sharing must save in one layer. The second pass is one more launch, about 5
-# microseconds, in which a GPU of 2 TB/s reads 10 MB. An estimate from data sheets, not measured.
-MIN_SAVED_BYTES = 10_000_000
+# Bytes of keys and values that sharing must save in one layer: the second pass is one more launch, and partial results
+# are written for every sibling. On an H100 both ways took as long at about this (tests/bench/gpu.py).
+MIN_SAVED_BYTES = 25_000_000
 
 
 def sharing_pays(num_paths: int, prefix_len: int, token_bytes: int) -> bool:
@@ -71,5 +71,6 @@ def shared_paths(
     parts = new_parts(q, v_pool, paths, layout)
     run = (parts, q, k_pool, v_pool, slots, layout, paths, shared, scaling, sliding_window, softcap)
     run_splits(*run, shared=True)
-    run_splits(*run)
+    if not shared.is_whole:
+        run_splits(*run)
     merge_splits(out, parts, layout, paths, sliding_window, sinks)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,11 +22,16 @@ NEW_TOKENS = 65
 DECODES = ((1, 1024), (1, 8192), (1, 32768), (4, 8192), (8, 8192), (16, 8192), (16, 1024))
 
 
-def _engine(model: Any, num_slots: int, **options: Any) -> Engine:
+@contextmanager
+def _engine(model: Any, num_slots: int, **options: Any) -> Iterator[Engine]:
+    """An engine, once the memory of those before it is free. Callers delete theirs."""
     config = EngineConfig(
         device="cuda", dtype="bfloat16", kv_tokens=num_slots, max_batch=16, prefill_chunk=2048, **options
     )
-    return Engine(model, config)
+    gc.collect()
+    torch.cuda.empty_cache()
+    with Engine(model, config) as engine:
+        yield engine
 
 
 def _ids(length: int) -> list[int]:
@@ -103,7 +110,7 @@ def decode(report: Report, limits: Ceilings, name: str, model: Any) -> None:
             if graphs:
                 stats = engine.stats()
                 report.note(f"{name}: {stats.forward} forward ({stats.forward_reason}), graphs: {stats.graphs}")
-        torch.cuda.empty_cache()
+        del engine
     for (batch, context), found in rates.items():
         floor = (weights + batch * context * per_token) / limits.bytes_per_s
         share = found["tokens_per_s"] / batch * floor
@@ -140,7 +147,7 @@ def _others(report: Report, name: str, model: Any, batch: int, context: int) -> 
 def resume(report: Report, _limits: Ceilings, name: str, model: Any) -> None:
     """Time to first token: a full prefill, then a jump back to a branch and a fork, 29 new tokens each."""
     one = SamplingParams(max_tokens=1, ignore_eos=True)
-    with _engine(model, 40_000, host_tokens=40_000) as engine:
+    with _engine(model, 36_000, host_tokens=36_000) as engine:
         engine.generate([_ids(3000)], one)
         for length in (1024, 8192, 32768):
             if report.is_late:
