@@ -201,12 +201,19 @@ def _part(part: dict[str, Any]) -> str:
             inside = f'<div class="text" dir="auto">{text_html(text)}</div>'
         case "call" | "result":
             said = part.get("arguments") if kind == "call" else text
-            said = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False, indent=2)
+            said = said if isinstance(said, str) else _json(said)
             inside = f'<pre class="plain">{escape(said)}</pre>'
         case _:
             return ""
     title = f"{kind} · {name}" if isinstance(name, str) else str(kind)
     return f'<details class="part"><summary>{escape(title)}</summary>\n{inside}\n</details>\n'
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, indent=2)
+    except RecursionError:
+        return "(nested too deep to be shown)"
 
 
 def _turn(turn: Turn) -> str:

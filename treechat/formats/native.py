@@ -19,6 +19,9 @@ from treechat.tree import Span, Turn
 FORMAT = "treechat"
 VERSION = 1
 
+_DEPTH = 100
+"""Objects and lists in one another that a meta keeps where it cannot be written as it is."""
+
 
 def write(documents: Iterable[Document], tokens: bool = False) -> Iterator[str]:
     """The lines, each with its end. tokens: spans and logprobs too."""
@@ -31,17 +34,19 @@ def write(documents: Iterable[Document], tokens: bool = False) -> Iterator[str]:
 def _line(record: dict[str, Any]) -> str:
     try:
         return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
-    except ValueError:
-        return json.dumps(_finite(record), ensure_ascii=False, allow_nan=False) + "\n"
+    except (ValueError, RecursionError):
+        return json.dumps(_sayable(record), ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _finite(value: Any) -> Any:
-    """The value with null for the numbers that JSON cannot say; what was imported may hold such."""
+def _sayable(value: Any, depth: int = _DEPTH) -> Any:
+    """The value with null for what JSON or its parsers cannot take; what was imported may hold such."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: _sayable(item, depth - 1) for key, item in value.items()} if depth else None
+    if isinstance(value, list | tuple):
+        return [_sayable(item, depth - 1) for item in value] if depth else None
+    return value
 
 
 def _header(document: Document, tokens: bool) -> dict[str, Any]:

@@ -172,11 +172,15 @@ def test_thoughts_and_tools_of_an_import_are_there_folded_and_harmless():
         {"type": "thoughts", "text": "*hm* <script>"},
         {"type": "call", "name": "a<b", "arguments": {"q": "</pre>"}},
     ]
-    parts += [{"type": "result", "name": 7, "text": None}, {"type": "image", "url": "http://e.example"}, "?"]
+    deep: list = []
+    for _ in range(5_000):
+        deep = [deep]
+    parts += [{"type": "result", "name": 7, "text": None}, {"type": "call", "arguments": deep}]
+    parts += [{"type": "image", "url": "http://e.example"}, "?"]
     for meta in ({"parts": parts}, {"parts": {}}, {"parts": None}):
         message = Message(Node("a", None, "assistant"), "[thoughts]", meta=meta)
         page = page_of(Document(Conversation("c", "", 0.0, 0.0), [message]))
-        assert len(page.of("details")) == (3 if meta["parts"] == parts else 0)
+        assert len(page.of("details")) == (4 if meta["parts"] == parts else 0)
         assert len(page.of("script")) == 2
     page = page_of(Document(Conversation("c", "", 0.0, 0.0), [Message(message.node, "x", meta={"parts": parts})]))
     text = "".join(page.text)

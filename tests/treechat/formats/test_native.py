@@ -197,3 +197,13 @@ def test_a_current_node_that_is_not_there_is_reported():
     [document], report = read(HEADER.replace("null", '"gone"') + node_line("a"))
     assert document.conversation.current_id is None
     assert "gone" in report.dropped[0]
+
+
+def test_a_meta_nested_too_deep_is_cut_and_the_rest_of_it_stays(document):
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    message = Message(Node("a", None, "user"), "hi", meta={"deep": deep, "nan": float("nan"), "kept": [1, {"x": "y"}]})
+    [_, line] = native.write([Document(document.conversation, [message])])
+    meta = json.loads(line)["meta"]
+    assert meta["nan"] is None and meta["kept"] == [1, {"x": "y"}] and meta["deep"] != deep
