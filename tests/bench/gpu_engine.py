@@ -25,9 +25,7 @@ DECODES = ((1, 1024), (1, 8192), (1, 32768), (4, 8192), (8, 8192), (16, 8192), (
 @contextmanager
 def _engine(model: Any, num_slots: int, **options: Any) -> Iterator[Engine]:
     """An engine, once the memory of those before it is free. Callers delete theirs."""
-    config = EngineConfig(
-        device="cuda", dtype="bfloat16", kv_tokens=num_slots, max_batch=16, prefill_chunk=2048, **options
-    )
+    config = EngineConfig(device="cuda", dtype="bfloat16", kv_tokens=num_slots, max_batch=16, **options)
     gc.collect()
     torch.cuda.empty_cache()
     with Engine(model, config) as engine:
