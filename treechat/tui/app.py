@@ -21,6 +21,7 @@ from treechat.errors import TreechatError
 from treechat.tui.bindings import APP_BINDINGS, KEYS
 from treechat.tui.composer import Composer
 from treechat.tui.keymap import textual_keymap
+from treechat.tui.minimap import Minimap
 from treechat.tui.screens.help import HelpScreen
 from treechat.tui.status import StatusLine, TopLine
 from treechat.tui.switching import LoadModel, Switching
@@ -70,7 +71,9 @@ class TreechatApp(Switching):
         with Horizontal(id="body"):
             yield TreePane(id="tree")
             with Vertical(id="main"):
-                yield Transcript(id="transcript")
+                with Horizontal(id="reading"):
+                    yield (transcript := Transcript(id="transcript"))
+                    yield Minimap(transcript, id="minimap")
                 yield Composer(id="composer")
         yield StatusLine(id="status")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from textual import on
 from textual.timer import Timer
 
 from treechat.chat.events import Cost
@@ -13,6 +14,7 @@ from treechat.chat.session import Chat
 from treechat.config import Config
 from treechat.errors import GenerationError, TreechatError
 from treechat.tui.figures import cost_figures
+from treechat.tui.minimap import Minimap
 from treechat.tui.remembering import Remembering
 from treechat_engine import EngineError, EngineStats
 
@@ -45,6 +47,7 @@ class Warming(Remembering):
             self.stop_warming()
         self._rest = self.set_timer(REST_S, self._rested)
         self.draw_row()
+        self.draw_minimap()
 
     def _rested(self) -> None:
         self._rested_id = self.cursor_id
@@ -94,6 +97,17 @@ class Warming(Remembering):
         if self._warm_id in self.chat.tree and not self.chat.streaming:
             self.status.activity = "warming"
 
+    def action_bookmark(self) -> None:
+        super().action_bookmark()
+        self.draw_minimap()
+
+    def draw_minimap(self) -> None:
+        self.base_screen.query(Minimap).refresh()
+
+    @on(Minimap.Pointed)
+    def _cell_clicked(self, event: Minimap.Pointed) -> None:
+        self.look_at(event.node_id, view_id=self.view_id, anchor="keep")
+
     def draw_row(self) -> None:
         """What going on at the node under the cursor would take."""
         cost = self.tree_pane.costs.get(self.cursor_id or "")
@@ -111,8 +125,7 @@ class Warming(Remembering):
         except EngineError:
             return
         ids = set(self.tree_pane.visible_ids)
-        if self.cursor is not None:
-            ids.add(self.cursor.id)
+        ids.update(i for i in (self.cursor_id, self.view_id) if i is not None and i in chat.tree)
         key = (stats, frozenset(ids), chat.tree.version, id(chat))
         if key == self._costs_key:
             return
@@ -129,6 +142,8 @@ class Warming(Remembering):
             return
         self.tree_pane.costs = costs
         self.tree_pane.sync()
+        self.base_screen.query_one(Minimap).costs = costs
+        self.draw_minimap()
         self.draw_memory(stats)
         self.draw_row()
         warmed = costs.get(self._warm_id or "")
