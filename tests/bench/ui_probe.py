@@ -1,0 +1,191 @@
+"""The app in a terminal, pressing its own keys and timing until what they do is painted. Run by tests/bench/ui.py.
+
+    python -m tests.bench.ui_probe MODE DATABASE RESULT
+
+MODE: `replies` (with the model), `branches` or `many`. Seconds go to RESULT as JSON, lists by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from textual import events
+from textual.keys import key_to_character
+from textual.widgets import OptionList
+
+from treechat.chat.loading import load_chat_model
+from treechat.config import Config
+from treechat.tui import app
+from treechat.tui.app import TreechatApp
+from treechat.tui.screens.pick import PickScreen
+from treechat_engine import EngineConfig
+
+PATIENCE_S = 60.0
+NUM_KEYS = 200
+BETWEEN_S = 0.05
+"""Between two keys: a fast typist's pace."""
+
+PROMPT = "Write a very long story about a lighthouse, with many chapters and every detail. Do not stop early."
+
+
+class Probe(TreechatApp):
+    """`seconds` holds what was measured, by name."""
+
+    CSS_PATH = Path(app.__file__).with_name("treechat.tcss")
+
+    def __init__(self, mode: str, path: Path) -> None:
+        def load(progress):
+            return load_chat_model(None, engine_config=EngineConfig(kv_tokens=16_000), progress=progress)
+
+        config = Config(max_tokens=1500, temperature=0.8, seed=11)
+        super().__init__(path, config=config, load_model=load if mode == "replies" else None)
+        self.seconds: dict[str, list[float]] = {}
+        self.memory: dict[str, int] = {}
+        self._mode = mode
+        self._painted: Callable[[], None] = lambda: None
+
+    def _display(self, screen, renderable) -> None:
+        super()._display(screen, renderable)
+        self._painted()
+
+    def _first_frame(self) -> None:
+        super()._first_frame()
+        self.run_worker(self._run_all(), exit_on_error=True)
+
+    async def _run_all(self) -> None:
+        await asyncio.sleep(1)
+        await getattr(self, f"measure_{self._mode}")()
+        await self.action_quit()
+
+    async def timed(self, name: str, act: Callable[[], object], is_done: Callable[[], object]) -> None:
+        """Seconds from `act` to the end of the first paint after which `is_done` holds."""
+        painted: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+        def check() -> None:
+            if not painted.done() and is_done():
+                painted.set_result(time.perf_counter())
+
+        self._painted = check
+        started_at = time.perf_counter()
+        act()
+        self.seconds.setdefault(name, []).append(await asyncio.wait_for(painted, PATIENCE_S) - started_at)
+        self._painted = lambda: None
+        await asyncio.sleep(BETWEEN_S)
+
+    def key(self, name: str) -> Callable[[], object]:
+        name = "space" if name == " " else name
+        return lambda: self.post_message(events.Key(name, key_to_character(name)))
+
+    async def until(self, what: str, condition: Callable[[], object]) -> None:
+        deadline = time.perf_counter() + PATIENCE_S
+        while not condition():
+            assert time.perf_counter() < deadline, f"never came true: {what}"
+            await asyncio.sleep(0.02)
+
+    async def stopped(self) -> None:
+        """Until no reply is written any more."""
+        self.stop_writing()
+        await self.until("its stop", lambda: not self.chat.streaming)
+
+    async def type_and_move(self, name: str, goes_on: Callable[[], object]) -> None:
+        """Letters into the composer and the cursor up and down the transcript, ten by ten, while `goes_on`."""
+        self.composer.put("")
+        for i in range(NUM_KEYS):
+            if not goes_on():
+                break
+            if i // 10 % 2 == 0:
+                self.to_composer()
+                n = len(self.composer.text)
+                is_done = partial(lambda n: len(self.composer.text) > n, n)
+                await self.timed(f"letter, {name}", self.key("abcdef "[i % 7]), is_done)
+            else:
+                self.transcript.focus()
+                is_done = partial(lambda before: self.cursor_id != before, self.cursor_id)
+                await self.timed(f"move, {name}", self.key("hl"[i % 2]), is_done)
+        self.composer.put("")
+
+    # What is measured
+
+    async def measure_replies(self) -> None:
+        """Keys while nothing happens, while one reply streams, while four do; the real model."""
+        self.memory["first frame"] = rss_bytes()
+        await self.until("the model", lambda: self.chat.model is not None)
+        self.memory["model loaded"] = rss_bytes()
+        self.send("Say hello.")
+        await self.until("a first reply", lambda: any(reply.text for reply in self.chat.replies.values()))
+        await self.stopped()
+        await self.type_and_move("idle", lambda: True)
+        self.send(PROMPT)
+        await self.until("a reply", lambda: len(self.chat.streaming) == 1)
+        await self.type_and_move("1 reply streams", lambda: self.chat.streaming)
+        await self.stopped()
+        self.look_at(self.chat.current_id, anchor="end")
+        self.follow(self.chat.regenerate(str(self.chat.current_id), 4))
+        await self.until("four replies", lambda: len(self.chat.streaming) == 4)
+        await self.type_and_move("4 replies stream", lambda: len(self.chat.streaming) == 4)
+        self.memory["after 4 replies"] = rss_bytes()
+
+    async def measure_branches(self) -> None:
+        """From branch to branch of 100 messages: drawn for the first time, and again."""
+        self.transcript.focus()
+        num = len(self.chat.tree.children("root"))
+        for name, key in (("branch, first time", "J"), ("branch, again", "K"), ("branch, again", "J")):
+            for _ in range(num - 1):
+                before = self.view_id
+                await self.timed(name, self.key(key), lambda n=before: self.view_id != n)
+
+    async def measure_many(self) -> None:
+        """Opening, listing, searching and scrolling among many."""
+        infos = self.store.conversations()
+        self.memory["first frame"] = rss_bytes()
+        for info in infos[10:40]:
+            await self.timed(
+                "open a conversation",
+                lambda i=info: self.switch_to(i.id),
+                lambda i=info: self.chat.conversation_id == i.id,
+            )
+        for _ in range(5):
+            await self.timed("list conversations", self.key("ctrl+o"), self._is_picking)
+            await self.timed("close the list", self.key("escape"), lambda: len(self.screen_stack) == 1)
+        self.key("ctrl+g")()
+        await self.until("a window", lambda: len(self.screen_stack) > 1)
+        for letter in "lighthouse"[:5] + " bridge":
+            before = self.screen.query_one("Input").value
+            await self.timed(
+                "search, per letter",
+                self.key(letter),
+                lambda b=before: self.screen.query_one("Input").value != b,
+            )
+        self.key("escape")()
+        await self.until("the window closed", lambda: len(self.screen_stack) == 1)
+        self.transcript.focus()
+        for key in ("pageup", "pagedown") * 10:
+            before = self.transcript.scroll_y
+            if key == "pageup" and before == 0:
+                continue
+            await self.timed("scroll a page", self.key(key), lambda b=before: self.transcript.scroll_y != b)
+        self.memory["at the end"] = rss_bytes()
+
+    def _is_picking(self) -> bool:
+        screen = self.screen
+        return isinstance(screen, PickScreen) and screen.query_one(OptionList).option_count > 1
+
+
+def rss_bytes(pid: str | int = "self") -> int:
+    """Resident memory of a process."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+
+if __name__ == "__main__":
+    probe = Probe(sys.argv[1], Path(sys.argv[2]))
+    probe.run()
+    result = {"seconds": probe.seconds, "memory": probe.memory, "failed": str(probe._exception or "")}
+    Path(sys.argv[3]).write_text(json.dumps(result), encoding="utf-8")
+    sys.exit(bool(result["failed"]))

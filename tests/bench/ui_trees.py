@@ -1,0 +1,50 @@
+"""Databases for tests/bench/ui.py: many conversations, and one whose branches are long."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from treechat.store import NewNode, Store
+
+WORDS = (
+    *("museum", "train", "ticket", "river", "bridge", "garden", "quiet", "morning", "coffee", "window", "letter"),
+    *("harbour", "island", "engine", "branch", "memory", "paper", "winter", "summer", "kitchen", "recipe", "light"),
+)
+TURNS = ("user", "assistant")
+
+
+def paragraph(rng: random.Random, num_words: int) -> str:
+    words = [rng.choice(WORDS) for _ in range(num_words)]
+    words[num_words // 2] = f"**{words[num_words // 2]}**"
+    return " ".join(words).capitalize() + "."
+
+
+def many(path: Path, num_conversations: int, num_nodes: int) -> None:
+    """Conversations of `num_nodes` each, a fork about every eighth node."""
+    rng = random.Random(1)
+    with Store.open(path) as store:
+        for number in range(num_conversations):
+            conversation = store.create_conversation(f"{rng.choice(WORDS)} {rng.choice(WORDS)} {number}")
+            rows: list[NewNode] = []
+            for i in range(num_nodes):
+                above = i - 1 if i < 2 or rng.random() > 0.12 else rng.randrange(i - 1)
+                parent_id = f"n{number}-{above}" if i else None
+                text = paragraph(rng, rng.randrange(5, 60))
+                rows.append(NewNode(parent_id, TURNS[i % 2], text, id=f"n{number}-{i}"))
+            store.add_nodes(conversation.id, rows)
+
+
+def branching(path: Path, num_branches: int, num_nodes: int) -> None:
+    """One conversation: branches of `num_nodes` messages each beside each other below the first message."""
+    rng = random.Random(2)
+    with Store.open(path) as store:
+        conversation = store.create_conversation("long branches")
+        rows = [NewNode(None, "user", "Where to?", id="root")]
+        for branch in range(num_branches):
+            for i in range(num_nodes):
+                parent_id = f"b{branch}-{i - 1}" if i else "root"
+                text = "\n\n".join(paragraph(rng, 40) for _ in range(2)) + "\n\n- one\n- `two`\n"
+                rows.append(NewNode(parent_id, TURNS[(i + 1) % 2], text, id=f"b{branch}-{i}"))
+        store.add_nodes(conversation.id, rows)
+        store.set_current(conversation.id, "b0-0")
