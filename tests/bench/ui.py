@@ -28,6 +28,7 @@ from tests.bench.ui_trees import branching, many
 from treechat.bench.machine import commit, machine_name
 from treechat.cli.output import table
 
+ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("start", "replies", "branches", "many")
 NUM_STARTS = 7
 NUM_CONVERSATIONS, NUM_NODES = 1_000, 100
@@ -45,7 +46,9 @@ def in_terminal(command: list[str], size: tuple[int, int]) -> Iterator[tuple[sub
     outer, inner = pty.openpty()
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
     env = os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
-    with subprocess.Popen(command, stdin=inner, stdout=inner, stderr=inner, env=env, start_new_session=True) as app:
+    # From the checkout's root: the probe is a module of the tests.
+    terminal = {"stdin": inner, "stdout": inner, "stderr": inner}
+    with subprocess.Popen(command, **terminal, env=env, cwd=ROOT, start_new_session=True) as app:
         os.close(inner)
         try:
             yield app, outer

@@ -7,7 +7,7 @@ from typing import Literal
 
 from textual.binding import Binding, BindingType
 
-Where = Literal["panes", "composer", "everywhere", "tokens", "split", "compare", "columns", "memory"]
+Where = Literal["panes", "composer", "everywhere", "tokens", "split", "compare", "columns", "memory", "settings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Key:
     action: str
     title: str
     tooltip: str
-    where: Where | Literal["settings"] = "panes"
+    where: Where = "panes"
     in_palette: bool = True
 
     @property

@@ -135,7 +135,7 @@ class Switching(Configuring):
             if spec is not None:
                 self.switch_model(spec)
 
-        self.push_screen(PickScreen("Model", find, "a name, hub id, directory or .gguf file"), done)
+        self.push_screen(PickScreen("Model", find, "a name, hub id, directory or .gguf file", verb="loads it"), done)
 
     def switch_model(self, spec: str) -> None:
         """Go over to that model; the one in use works until the other one is up, and goes on if that fails."""

@@ -172,7 +172,7 @@ class SettingsScreen(ModalScreen[Chosen | None]):
             if name is not None:
                 self.put(self._presets.get(name, {}))
 
-        self.app.push_screen(PickScreen("Presets", find, "type to narrow down"), done)
+        self.app.push_screen(PickScreen("Presets", find, "type to narrow down", verb="takes it"), done)
 
     def put(self, values: Values) -> None:
         """A preset's values into the fields; one without a system prompt leaves the prompt."""
