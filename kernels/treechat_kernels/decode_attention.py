@@ -124,7 +124,7 @@ def _tile(num_rows: int, padded_dim: int, dtype: torch.dtype) -> Tile:
     if rows >= 64 and padded_dim <= 128 and chip() == 90:
         return Tile(64, 64, 4, num_stages=3)
     if padded_dim > 128:
-        return Tile(16, 32, 4) if rows == 16 else Tile(32, 32, 4, 224)
+        return Tile(16 if rows == 16 else 32, 32, 4)
     if padded_dim > 64:
         return Tile(16, 64, 8) if rows == 16 else Tile(32, 32, 4, 224)
     return Tile(min(64, rows), 64, 4 if rows == 16 else 8)
