@@ -43,7 +43,13 @@ PROGRESS_S = 0.2
 @click.command(name="import")
 @db_option
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True), metavar="FILE...")
-@click.option("--format", "form", type=click.Choice(FORMATS), help="What the files are, if the content does not tell.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    metavar="FORMAT",
+    help=f"What the files are, if the content does not tell: {', '.join(FORMATS)}.",
+)
 @click.option("--dry-run", is_flag=True, help="Count, and change nothing.")
 @json_option
 @pass_session

@@ -26,7 +26,7 @@ def parse(text: str, decoder: json.JSONDecoder) -> Any:
         elif expecting in ("key", "key or end"):
             if char != '"':
                 raise ValueError("a key is no string")
-            key, position = scanstring(text, position + 1, True)
+            key, position = scanstring(text, position + 1, decoder.strict)
             position = _skip(text, position)
             if text[position : position + 1] != ":":
                 raise ValueError("a key has no value")
@@ -64,7 +64,7 @@ def _value(text: str, position: int, decoder: json.JSONDecoder) -> tuple[Any, in
     if char == "[":
         return [], position + 1, True
     if char == '"':
-        value, end = scanstring(text, position + 1, True)
+        value, end = scanstring(text, position + 1, decoder.strict)
         return value, end, False
     atom = _ATOM.match(text, position)
     if atom is None:

@@ -43,9 +43,8 @@ def by_record(convert: Callable[[Any, str, ImportReport], Document | None]) -> R
     return read
 
 
-def sample(file: Input) -> Iterator[Any]:
-    """The first records of a file, for a look; none where it is no JSON. Raises OSError, FormatError for a bad zip."""
-    # Whoever reads the file for good reports what is wrong with its records.
-    with closing(read_records(replace(file, progress=None), ImportReport())) as records:
+def sample(file: Input, report: ImportReport) -> Iterator[Any]:
+    """The first records of a file, for a look. Raises OSError, and FormatError for a bad zip."""
+    with closing(read_records(replace(file, progress=None), report)) as records:
         for record in islice(records, NUM_SAMPLED):
             yield record.value

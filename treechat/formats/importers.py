@@ -58,18 +58,25 @@ IMPORTERS = {
 
 
 def importer_for(file: Input) -> Importer | None:
-    """The importer that recognises the content of a file; None where none does. Raises OSError and FormatError."""
+    """The importer that recognises the content of a file; None where none does.
+
+    Raises OSError, and FormatError for a file that is damaged so far that nothing can be told.
+    """
     if file.is_sqlite:
         return next((importer for importer in IMPORTERS.values() if importer.is_sqlite), None)
-    for value in sample(file):
+    look = ImportReport()
+    for value in sample(file, look):
         for importer in IMPORTERS.values():
-            if not importer.is_sqlite and importer.recognises(value):
+            if importer.recognises(value):
                 return importer
+    if look.failed:
+        raise unknown_format(file.name, look.failed[0].removeprefix(file.name).lstrip(", "))
     return None
 
 
-def unknown_format(name: str) -> FormatError:
+def unknown_format(name: str, why: str = "") -> FormatError:
     titles = ", ".join(importer.title for importer in IMPORTERS.values())
     return FormatError(
-        f"{name} is in no format that treechat knows ({titles})", "If it is one of these, name it with --format"
+        f"{name} is in no format that treechat knows ({titles}){f'; {why}' if why else ''}",
+        "If it is one of these, name it with --format",
     )

@@ -134,7 +134,8 @@ def _finite(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None)
+# Not strict: some programs write line ends and other control characters into strings as they are.
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None, strict=False)
 
 
 def _parsed(text: str) -> Any:

@@ -83,6 +83,9 @@ def test_a_folder_a_zip_and_a_pipe(cli, tmp_path):
         file.write(folder / "a.json", "a.json")
     report = cli.json("import", str(tmp_path / "exports"))
     assert report["nodes"] == 2 and "1 other file" in report["dropped"][0]
+    (folder / "broken.json").write_text('[{"mapping": tru}]')
+    [why] = cli.json("import", str(tmp_path / "exports"), status=1)["failed"]
+    assert "broken.json" in why and "item 1: not JSON" in why
     assert cli.json("import", str(archive))["nodes"] == 0
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
