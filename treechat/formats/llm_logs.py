@@ -37,7 +37,8 @@ def read(file: Input, report: ImportReport) -> Iterator[Document]:
                 yield from read_tree(source, in_tree, file, report)
             if source.has("responses", "id", "prompt", "response"):
                 yield from read_responses(source, in_tree, file, report)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        # SQLite's own messages quote a damaged schema, whose bytes may be no text.
         raise FormatError(f"{file.name} cannot be read ({error})", "It may be damaged, or not be a database") from error
 
 
