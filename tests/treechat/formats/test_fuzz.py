@@ -32,7 +32,7 @@ ODD: list[Any] = [
     '<details type="',
 ]  # fmt: skip
 NAMES = sorted([*WRITERS, "treechat", "llm"])
-NUM_IN_ALL, NUM_SAMPLED = 10_000, 60
+NUM_IN_ALL, NUM_SAMPLED = 10_000, 40
 
 
 def written(name: str, path: Path) -> bytes:
