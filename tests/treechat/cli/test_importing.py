@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 from treechat.cli.exchange import FORMATS
+from treechat.formats import flat
 from treechat.formats.importers import IMPORTERS
 
 
@@ -163,3 +164,17 @@ def test_format_is_believed(cli, tmp_path):
     [why] = cli.json("import", "--format", "treechat", str(file), status=1)["failed"]
     assert "not a treechat export" in why
     assert cli.json("import", "--format", "chatgpt", str(file))["nodes"] == 1
+
+
+def test_a_dry_run_of_rows_in_portions_counts_the_same(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(flat, "PORTION_BYTES", 3_000)
+    rows = [["Hi", f"A{i % 3}", f"B{i}"] for i in range(20)]
+    roles = ("user", "assistant", "user")
+    lines = [{"messages": [{"role": r, "content": t} for r, t in zip(roles, row, strict=True)]} for row in rows]
+    file = tmp_path / "x.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    dry = cli.json("import", "--dry-run", str(file))
+    assert (dry["conversations"], dry["nodes"], dry["forks"]) == (1, 24, 4)
+    done = cli.json("import", str(file))
+    assert (done["conversations"], done["nodes"], done["forks"]) == (1, 24, 4)
+    assert cli.json("ls")[0]["nodes"] == 24
