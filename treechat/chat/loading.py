@@ -9,7 +9,7 @@ from treechat.chat.kept import KVKeeper
 from treechat.chat.model import ChatModel
 from treechat.chat.template import Template
 from treechat.errors import ModelError, UnsupportedModel
-from treechat.models import Progress, load_tokenizer, recommended_sampling, resolve
+from treechat.models import Progress, is_greedy_first, load_tokenizer, recommended_sampling, resolve
 from treechat_engine import EngineConfig, EngineError, UnsupportedModelError
 
 
@@ -47,8 +47,9 @@ def load_chat_model(
         raise UnsupportedModel(error.message, error.hint) from error
     except EngineError as error:
         raise ModelError(error.message, error.hint) from error
+    sampling = recommended_sampling(files)
     if not kv_disk_mb:
-        return ChatModel(files.name, engine, template, recommended_sampling(files))
+        return ChatModel(files.name, engine, template, sampling, greedy_first=is_greedy_first(files))
     keeper = KVKeeper(str(files.path), kv_disk_mb * 1_000_000)
     keeper.find(engine)
-    return ChatModel(files.name, engine, template, recommended_sampling(files), partial(keeper.keep, engine))
+    return ChatModel(files.name, engine, template, sampling, partial(keeper.keep, engine), is_greedy_first(files))

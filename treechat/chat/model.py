@@ -12,7 +12,8 @@ from treechat.chat.template import Template
 @dataclass(frozen=True)
 class ChatModel:
     """`name` is what the user sees; `sampling` what its authors recommend (temperature, top_p, top_k, min_p).
-    `before_close` is called before the engine is closed.
+    `greedy_first`: a message's first reply is the most likely one, its siblings are sampled; for a model too small to
+    sample well. `before_close` is called before the engine is closed.
 
     Close it to give the engine's memory back.
     """
@@ -22,6 +23,7 @@ class ChatModel:
     template: Template
     sampling: Mapping[str, float] = field(default_factory=dict)
     before_close: Callable[[], None] | None = None
+    greedy_first: bool = False
 
     @property
     def fingerprint(self) -> str:

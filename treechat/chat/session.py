@@ -229,7 +229,8 @@ class Chat(Computed):
             async for progress in made:
                 yield progress
         ids = self._spans.ids(self.tree, self.tree.path(parent_id))
-        params = [self.settings.params(model, sibling) for sibling in range(n)]
+        is_first = n == 1 and not self.tree.children(parent_id)
+        params = [self.settings.params(model, sibling, is_first) for sibling in range(n)]
         group = self._request(model, ids, params)
         self.once = {}
         replies = []

@@ -62,10 +62,13 @@ class Settings:
         authors = model.sampling if model else {}
         return {**_DEFAULTS, **authors, **{k: v for k, v in chosen.items() if v is not None}}
 
-    def params(self, model: ChatModel, sibling: int = 0) -> SamplingParams:
-        """Sampling of one reply; siblings made together get seeds that follow each other."""
+    def params(self, model: ChatModel, sibling: int = 0, is_first: bool = False) -> SamplingParams:
+        """Sampling of one reply; siblings made together get seeds that follow each other. is_first: the only one that
+        its message has."""
         seed = random.getrandbits(31) if self.seed is None else self.seed + sibling
         values = self.sampling_for(model)
+        if is_first and model.greedy_first and self.temperature is None:
+            values["temperature"] = 0.0
         return SamplingParams(
             max_tokens=self.max_tokens,
             temperature=values["temperature"],

@@ -11,7 +11,7 @@ from treechat.models.files import (
 from treechat.models.quiet import hush
 from treechat.models.registry import installed, remove
 from treechat.models.resolver import is_ready, resolve
-from treechat.models.sampling import recommended_sampling
+from treechat.models.sampling import is_greedy_first, recommended_sampling
 from treechat.models.tokenizer import load_tokenizer
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "hush",
     "ignore",
     "installed",
+    "is_greedy_first",
     "is_ready",
     "load_tokenizer",
     "recommended_sampling",

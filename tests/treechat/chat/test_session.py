@@ -1,6 +1,7 @@
 """Chat over a real store: send, fork, jump, stop, continue; what the engine is given is spans joined."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -240,3 +241,15 @@ async def test_two_windows_see_each_others_nodes_and_keep_their_own_place(tmp_pa
         assert a.current_id == first
         assert len(a.tree) == 4
         assert not a.reload()
+
+
+async def test_the_first_reply_of_a_model_too_small_to_sample_is_its_most_likely_one(store, model):
+    chat = Chat.new(store, Settings(), replace(model, greedy_first=True, sampling={"temperature": 0.2}))
+    first = await send(chat, "Hi")
+    await run(chat.regenerate(first))
+    second = chat.current_id
+    assert [chat.turn(each).sampling["temperature"] for each in (first, second)] == [0.0, 0.2]
+    await run(chat.send("Go on", n=2))
+    assert chat.turn(chat.current_id).sampling["temperature"] == 0.2
+    hot = Chat.new(store, Settings(temperature=0.9), replace(model, greedy_first=True))
+    assert hot.turn(await send(hot, "Hi")).sampling["temperature"] == 0.9
