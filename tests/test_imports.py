@@ -1,5 +1,6 @@
 """What each command loads, in a process of its own; and that imports go one way."""
 
+import runpy
 import subprocess
 import sys
 import time
@@ -79,3 +80,9 @@ def test_imports_go_one_way():
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_readme_shows_the_committed_figures():
+    made = runpy.run_path(str(ROOT / "assets" / "make_figures.py"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert made["filled"](readme) == readme, "run python assets/make_figures.py"
