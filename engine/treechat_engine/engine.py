@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,7 +16,6 @@ from treechat_engine.api import (
     Completion,
     EngineClosedError,
     EngineConfig,
-    EngineError,
     EngineStats,
     Priority,
     PromptTooLongError,
@@ -32,18 +30,15 @@ from treechat_engine.disk import fingerprint
 from treechat_engine.edges import Ints, as_ints
 from treechat_engine.keeping import Kept, load_kv, save_kv
 from treechat_engine.loading import choose_dtype, load_model
+from treechat_engine.memory import affordable_slots
 from treechat_engine.request import Request, RequestHandle, Sink
 from treechat_engine.runner import ModelRunner
 from treechat_engine.sampling import Sampler
 from treechat_engine.scheduler import Scheduler
 from treechat_engine.slots import SlotPool, slot_bytes
 from treechat_engine.streams import EventStream, FanOut, Mailbox
-from treechat_engine.support import ModelSpec, check_config, inspect_model, self_check
+from treechat_engine.support import check_config, inspect_model, self_check
 from treechat_engine.worker import Worker
-
-# Of the memory that is free when the engine starts, the share that the slot pool takes where kv_tokens is None.
-_POOL_SHARE = {"cuda": 0.8, "cpu": 0.25}
-_MAX_CPU_POOL_BYTES = 4 << 30
 
 
 class Engine:
@@ -78,7 +73,7 @@ class Engine:
         """Cache, runner and scheduler for the model, which is checked on the way."""
         config, model = self.config, self._model
         self._spec = spec = inspect_model(model)
-        num_slots = config.kv_tokens or _affordable_slots(spec, dtype, device)
+        num_slots = config.kv_tokens or affordable_slots(spec.layer_shapes, dtype, device)
         pool = SlotPool(num_slots, spec.layer_shapes, dtype, device, poison=poison)
         costs = CostModel(slot_bytes(spec.layer_shapes, dtype))
         self._model_key = fingerprint(model, dtype)
@@ -290,16 +285,3 @@ def _token_ids(ids: Sequence[int]) -> Ints:
         return array("q", ids)
     except (TypeError, OverflowError) as error:
         raise ValueError(f"token ids are integers: {error}") from error
-
-
-def _affordable_slots(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> int:
-    """Slots for the pool's share of the memory that is free now."""
-    if device.type == "cuda":
-        num_bytes = int(torch.cuda.mem_get_info(device)[0] * _POOL_SHARE["cuda"])
-    else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4 << 30
-        num_bytes = min(int(free * _POOL_SHARE["cpu"]), _MAX_CPU_POOL_BYTES)
-    num_slots = num_bytes // slot_bytes(spec.layer_shapes, dtype)
-    if num_slots < 256:
-        raise EngineError("too little memory is free for the KV of 256 tokens", "Set kv_tokens, or free memory")
-    return num_slots

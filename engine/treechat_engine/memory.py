@@ -1,10 +1,20 @@
-"""How the C library keeps the memory of tensors that were freed."""
+"""How much memory the slot pool takes, and how the C library keeps that of tensors that were freed."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+from collections.abc import Sequence
 
+import torch
+
+from treechat_engine.api import EngineError
+from treechat_engine.slots import LayerShape, slot_bytes
+
+# Of the memory that is free when the engine starts, the share that the slot pool takes where kv_tokens is None.
+_POOL_SHARE = {"cuda": 0.8, "cpu": 0.25}
+_MAX_CPU_POOL_BYTES = 4 << 30
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 256 << 20
 # glibc takes no more.
@@ -23,3 +33,16 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_BYTES)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def affordable_slots(layer_shapes: Sequence[LayerShape], dtype: torch.dtype, device: torch.device) -> int:
+    """Slots for the pool's share of the memory that is free now."""
+    if device.type == "cuda":
+        num_bytes = int(torch.cuda.mem_get_info(device)[0] * _POOL_SHARE["cuda"])
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4 << 30
+        num_bytes = min(int(free * _POOL_SHARE["cpu"]), _MAX_CPU_POOL_BYTES)
+    num_slots = num_bytes // slot_bytes(layer_shapes, dtype)
+    if num_slots < 256:
+        raise EngineError("too little memory is free for the KV of 256 tokens", "Set kv_tokens, or free memory")
+    return num_slots

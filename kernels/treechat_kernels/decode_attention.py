@@ -66,12 +66,9 @@ def decode_paths(
 
 def new_parts(q: torch.Tensor, v_pool: torch.Tensor, paths: Paths, layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
     """Room for partial results [B, Hq, splits, Dv] and their log-sum-exps [B, Hq, splits], float32, not filled."""
-    num_splits = triton.cdiv(paths.max_kv_len, SPLIT_LEN)
-    shape = (len(layout.kv_lens), q.shape[1], num_splits)
-    return (
-        torch.empty(*shape, v_pool.shape[2], dtype=torch.float32, device=q.device),
-        torch.empty(shape, dtype=torch.float32, device=q.device),
-    )
+    shape = (len(layout.kv_lens), q.shape[1], triton.cdiv(paths.max_kv_len, SPLIT_LEN))
+    lse = torch.empty(shape, dtype=torch.float32, device=q.device)
+    return torch.empty(*shape, v_pool.shape[2], dtype=torch.float32, device=q.device), lse
 
 
 def run_splits(
