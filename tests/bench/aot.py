@@ -27,12 +27,13 @@ from treechat_kernels.decode_attention import decode_attention
 from treechat_kernels.extend_attention import extend_attention
 from treechat_kernels.gather_scatter import gather_slots, scatter_slots
 from treechat_kernels.layout import SPLIT_LEN
+from treechat_kernels.linear import linear_row
 from treechat_kernels.rms_norm import rms_norm
 from treechat_kernels.rotary import rotary
 from treechat_kernels.sample import pick
 from treechat_kernels.shared_prefix_attention import shared_prefix_attention
 from treechat_kernels.silu_mul import silu_mul
-from treechat_kernels.write_kv import write_kv
+from treechat_kernels.write_kv import rotate_and_write, write_kv
 
 # Bytes of shared memory that a block can have (CUDA programming guide, table of compute capabilities).
 SHARED_LIMIT = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}
@@ -127,6 +128,11 @@ def _small(name: str, dtype: torch.dtype, few: bool) -> Iterator[Variant]:
         yield f"{activation} {name}", lambda a=activation: silu_mul(zeros(4, 2 * 1536), a)
     pools = [zeros(8, 3, 64), zeros(8, 3, 64)]
     yield f"write_kv {name}", lambda: write_kv(*pools, zeros(4, 3, 64), zeros(4, 3, 64), slots)
+    table, pairs = zeros(4, 64), zeros(4, 9, 64)
+    yield f"rotate and write {name}", lambda: rotate_and_write(*pools, pairs, zeros(4, 3, 64), table, table, slots)
+    for in_len, gate in ((896, "silu"),) if few else ((576, "silu"), (896, None), (4096, "gelu"), (14336, None)):
+        row, weight, norm = zeros(1, in_len), zeros(64, in_len), (zeros(in_len), 1e-5) if in_len < 1024 else None
+        yield f"linear row {name} {in_len}", lambda x=row, w=weight, n=norm, g=gate: linear_row(x, w, norm=n, gate=g)
     yield f"gather {name}", lambda: gather_slots(pools, slots)
     yield f"scatter {name}", lambda: scatter_slots(pools, slots, zeros(2, 4, 3, 64))
     yield f"pick {name}", lambda: pick(zeros(4, 49152))
