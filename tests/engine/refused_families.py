@@ -60,3 +60,5 @@ REFUSED: dict[str, tuple[Family, str]] = {
 }
 # Of these only the configuration is asked: transformers has no causal language model of them.
 REFUSED_CONFIGS = ["T5", "Bart", "MBart", "Pegasus", "Whisper", "MT5", "UMT5"]
+# Refused with transformers up to 5.23; from 5.24 their attention is found, and then they must be exact.
+EXACT_IN_SOME = ("gptj", "codegen")
