@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from treechat_engine.api import Token
-from treechat_engine.graphs import Step
+from treechat_engine.graphs import DecodeGraphs, Step
 from treechat_engine.request import Request
 from treechat_engine.runner import ModelRunner, Work
-from treechat_engine.sampling import sample
+from treechat_engine.sampling import sample_requests
 from treechat_engine.scheduler import Planned, Scheduler
 
 TakeOver = Callable[[Sequence[Planned], Mapping[Request, Token], float], None]
@@ -52,24 +52,22 @@ class GraphDecoder:
     @torch.inference_mode()
     def decode(self, planned: Sequence[Planned]) -> bool:
         """Runs the step, and those after it that the same requests can take without planning. False: not by graphs."""
-        if self._runner.graphs is None or any(item.num_tokens != 1 or item.request.is_warm for item in planned):
+        graphs = self._runner.graphs
+        if graphs is None or not all(item.num_tokens == 1 and item.wants_logits for item in planned):
             return False
         started_at = time.monotonic()
-        if any(not item.reaches_end for item in planned):
-            return False
-        step = self._runner.launch([_work(item.request, 0) for item in planned])
-        if step is None:
-            return False
-        while step is not None:
-            try:
-                following = self._go_on(planned, step)
+        try:
+            step = self._runner.launch([_work(item.request, 0) for item in planned])
+            if step is None:
+                return False
+            while step is not None:
+                following = self._go_on(graphs, planned, step)
                 tokens = self._tokens(planned, step)
-            except Exception as cause:  # noqa: BLE001 - as for any step: its requests carry the error
-                self._fail([item.request for item in planned], cause.with_traceback(None))
-                return True
-            now = time.monotonic()
-            self._take_over(planned, tokens, now - started_at)
-            started_at, step = now, following
+                now = time.monotonic()
+                self._take_over(planned, tokens, now - started_at)
+                started_at, step = now, following
+        except Exception as cause:  # noqa: BLE001 - as for any step: its requests carry the error
+            self._fail([item.request for item in planned], cause.with_traceback(None))
         return True
 
     def _tokens(self, planned: Sequence[Planned], step: Step) -> dict[Request, Token]:
@@ -85,10 +83,8 @@ class GraphDecoder:
                     self._scheduler.end_logits.put(request.prompt_key, step.logits[row].clone())
         return tokens
 
-    def _go_on(self, planned: Sequence[Planned], step: Step) -> Step | None:
+    def _go_on(self, graphs: DecodeGraphs, planned: Sequence[Planned], step: Step) -> Step | None:
         """Launches the step after `step`, where all its requests will surely take part and nobody else waits."""
-        graphs = self._runner.graphs
-        assert graphs is not None, "a step of graphs without graphs"
         with self._lock:
             if self._scheduler.waiting or not all(_will_go_on(item.request) for item in planned):
                 return None
@@ -115,9 +111,3 @@ def _work(request: Request, ahead: int) -> Work:
     assert request.lease is not None, f"request {request.id} holds no lease"
     ids = (0,) if ahead else request.ids[request.num_computed : request.num_computed + 1]
     return Work(ids, request.num_computed + ahead, request.lease.runs, True)
-
-
-def sample_requests(logits: torch.Tensor, requests: Sequence[Request]) -> dict[Request, Token]:
-    """A token for each request, from its row of logits."""
-    samplers = [request.sampler for request in requests if request.sampler is not None]
-    return dict(zip(requests, sample(logits, samplers), strict=True))

@@ -20,8 +20,6 @@ import torch
 
 from treechat_kernels import dispatch
 
-# Values of a row on CUDA up to which norm and linear layer are one kernel.
-MAX_NORMED_IN_ROW = 1024
 # Most rows of a step for which a smaller form was measured faster than packed float32.
 MAX_HALF_ROWS = 2
 MAX_INT8_ROWS = 6
@@ -68,9 +66,7 @@ class PlainLinear:
         return residual + self(x)
 
     def row(self, x: torch.Tensor, norm: tuple[torch.Tensor | None, float] | None, gate: str | None) -> torch.Tensor:
-        """`dispatch.linear_row` of a row x [1, in], for which the norm is a kernel of its own where x is long."""
-        if norm is not None and x.shape[1] > MAX_NORMED_IN_ROW:
-            x, norm = dispatch.rms_norm(x, *norm)[0], None
+        """`dispatch.linear_row` of a row x [1, in], with the norm before it and the gate behind it."""
         return dispatch.linear_row(x, self.weight, self.bias, norm=norm, gate=gate)
 
     def takes_row(self, x: torch.Tensor) -> bool:

@@ -40,8 +40,9 @@ class Planned(NamedTuple):
     end_logits: torch.Tensor | None = None
 
     @property
-    def reaches_end(self) -> bool:
-        return self.num_tokens == self.request.num_remaining
+    def wants_logits(self) -> bool:
+        """Whether a token is sampled after the request's last one."""
+        return self.num_tokens == self.request.num_remaining and not self.request.is_warm
 
 
 class Scheduler:

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from treechat_engine.api import FinishReason, Token
-from treechat_engine.graph_decoder import GraphDecoder, sample_requests
+from treechat_engine.graph_decoder import GraphDecoder
 from treechat_engine.memory import keep_freed_memory
 from treechat_engine.request import Request
 from treechat_engine.runner import ModelRunner, Work
+from treechat_engine.sampling import sample_requests
 from treechat_engine.scheduler import Planned, Scheduler
 from treechat_engine.streams import batched
 
@@ -214,9 +215,9 @@ class Worker:
         for item in planned:
             request, start = item.request, item.request.num_computed
             assert request.lease is not None, f"request {request.id} holds no lease"
-            wants_logits = item.reaches_end and not request.is_warm
-            batch.append(Work(request.ids[start : start + item.num_tokens], start, request.lease.runs, wants_logits))
-            if wants_logits:
+            ids = request.ids[start : start + item.num_tokens]
+            batch.append(Work(ids, start, request.lease.runs, item.wants_logits))
+            if item.wants_logits:
                 sampling.append(request)
         logits = self._runner.step(batch)
         if not sampling:

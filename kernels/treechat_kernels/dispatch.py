@@ -195,13 +195,10 @@ def linear_row(
     return reference.linear_row(x, weight, bias, norm=norm, residual=residual, gate=gate)
 
 
-def pick(
-    logits: torch.Tensor, out: tuple[torch.Tensor, torch.Tensor] | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """See `reference.pick`. out: tensors that the results are written to."""
+def pick(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """See `reference.pick`."""
     if uses_triton(logits):
         from treechat_kernels.sample import pick as launch
 
-        return launch(logits, out)
-    picked = reference.pick(logits)
-    return picked if out is None else (out[0].copy_(picked[0]), out[1].copy_(picked[1]))
+        return launch(logits)
+    return reference.pick(logits)

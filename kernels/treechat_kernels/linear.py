@@ -1,7 +1,7 @@
 """Triton: a linear layer of one row, with norm before, bias, residual, or the gate of a gated MLP in the same pass.
 
 One row reads each weight once and multiplies it once: what counts is to keep many loads in flight, for which matrix
-libraries are not made. On an H100 cuBLAS took 1.05 to 1.8 times as long, most where the matrix is small.
+libraries are not made: `tests/bench/gpu.py` prints both.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
+from treechat_kernels.rms_norm import rms_norm
 from treechat_kernels.silu_mul import ACTIVATIONS, activate
 
 # Most values of a row that is normed in the same pass.
@@ -25,15 +26,16 @@ def linear_row(
     residual: torch.Tensor | None = None,
     gate: str | None = None,
 ) -> torch.Tensor:
-    """As `reference.linear_row`. Each processor norms x for itself, so a norm goes with at most MAX_NORMED values."""
+    """As `reference.linear_row`. Each processor norms x for itself; a long x is normed by a kernel of its own."""
     out_len, in_len = weight.shape
     assert x.shape == (1, in_len), f"x is {tuple(x.shape)} for a weight of {tuple(weight.shape)}"
     assert weight.stride(1) == 1, "the weight's rows must be contiguous"
     x = x.contiguous()
     num = out_len // 2 if gate else out_len
     out = torch.empty(1, num, dtype=x.dtype, device=x.device)
+    if norm is not None and in_len > MAX_NORMED:
+        x, norm = rms_norm(x, *norm)[0], None
     norm_weight, eps = norm if norm is not None else (None, 0.0)
-    assert norm is None or in_len <= MAX_NORMED, f"a norm of {in_len} values"
     rows, keys, num_warps = (2, 1024, 2) if in_len <= 1024 else (1, 1024, 8)
     linear_row_kernel[(triton.cdiv(num, rows),)](
         out, x, weight, bias if bias is not None else x, residual.contiguous() if residual is not None else x,

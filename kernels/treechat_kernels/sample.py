@@ -14,16 +14,12 @@ import triton.language as tl
 CHUNK = 4096
 
 
-def pick(
-    logits: torch.Tensor, out: tuple[torch.Tensor, torch.Tensor] | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `reference.pick`. logits [B, V] may be a view whose last dimension is contiguous. out: where results go."""
+def pick(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `reference.pick`. logits [B, V] may be a view whose last dimension is contiguous."""
     num_rows, vocab_size = logits.shape
     logits = logits if logits.stride(1) == 1 else logits.contiguous()
-    token, logprob = out or (
-        torch.empty(num_rows, dtype=torch.int64, device=logits.device),
-        torch.empty(num_rows, dtype=torch.float32, device=logits.device),
-    )
+    token = torch.empty(num_rows, dtype=torch.int64, device=logits.device)
+    logprob = torch.empty(num_rows, dtype=torch.float32, device=logits.device)
     chunk = min(CHUNK, triton.next_power_of_2(vocab_size))
     num_chunks = triton.cdiv(vocab_size, chunk)
     best = torch.empty(num_rows, num_chunks, dtype=torch.float32, device=logits.device)

@@ -9,6 +9,7 @@ from tests.bench.gpu_common import Ceilings, Report, seconds
 from treechat_kernels.decode_attention import decode_paths
 from treechat_kernels.extend_attention import extend_paths
 from treechat_kernels.layout import Layout
+from treechat_kernels.linear import linear_row
 from treechat_kernels.shared_prefix_attention import shared_paths
 
 # (query heads, key heads, head dimension): those of the 0.5B and 8B shapes.
@@ -97,4 +98,31 @@ def _shared(report: Report, heads: tuple[int, int, int], siblings: int, prefix: 
     )  # fmt: skip
 
 
-PARTS = (decode, extend, shared)
+def linear(report: Report, limits: Ceilings) -> None:
+    """One row through the matrices of the 0.5B and 8B shapes, which take turns so that none stays in the cache."""
+    for out_len, in_len in (
+        (1152, 896),
+        (896, 896),
+        (9728, 896),
+        (896, 4864),
+        (6144, 4096),
+        (28672, 4096),
+        (4096, 14336),
+    ):
+        _linear(report, limits, out_len, in_len)
+
+
+def _linear(report: Report, limits: Ceilings, out_len: int, in_len: int) -> None:
+    num_bytes = 2 * out_len * in_len
+    num = max(1, min(16, (1 << 28) // num_bytes))
+    weights = [torch.randn(out_len, in_len, device="cuda", dtype=torch.bfloat16) for _ in range(num)]
+    x = torch.randn(1, in_len, device="cuda", dtype=torch.bfloat16)
+    ours = seconds(lambda: [linear_row(x, weight) for weight in weights]) / num
+    theirs = seconds(lambda: [torch.nn.functional.linear(x, weight) for weight in weights]) / num
+    report.row(
+        "linear of one row", out=out_len, into=in_len, us=ours * 1e6,
+        of_bandwidth=num_bytes / ours / limits.bytes_per_s, cublas_us=theirs * 1e6, faster=theirs / ours,
+    )  # fmt: skip
+
+
+PARTS = (decode, extend, shared, linear)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from treechat_engine import Engine, Finished, RequestFailedError, SamplingParams, Token, graph_decoder
+from treechat_engine import Engine, Finished, RequestFailedError, SamplingParams, Token, sampling
 
 GREEDY = SamplingParams(max_tokens=6)
 
@@ -46,7 +46,7 @@ def goes_on(engine: Engine, greedy, ids) -> None:
 
 PLACES = {
     "forward": lambda engine: (engine._worker._runner, "step"),
-    "sampling": lambda engine: (graph_decoder, "sample"),
+    "sampling": lambda engine: (sampling, "sample"),
     "lease": lambda engine: (engine.cache, "lease"),
     "grow": lambda engine: (engine.cache, "grow"),
     "commit": lambda engine: (engine.cache, "commit"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from treechat_engine import Engine, EngineConfig, SamplingParams, graphs, prompt_graphs
+from treechat_engine import Engine, EngineConfig, RequestFailedError, SamplingParams, graphs, prompt_graphs
 from treechat_engine.graph_capture import CaptureError
 from treechat_kernels import dispatch, shared_prefix_attention
 from treechat_kernels.layout import SPLIT_LEN
@@ -111,3 +111,22 @@ def test_a_forward_that_cannot_be_captured_runs_without_and_says_so(replayed, mo
         (done,) = engine.generate([prompt(12)], SamplingParams(max_tokens=3))
         assert list(done.token_ids) == greedy("llama", prompt(12), 3)
         assert "it asks the host" in engine.stats().graphs
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("the device is full"), KeyError("boom")], ids=repr)
+def test_what_raises_while_a_step_is_launched_ends_its_requests_and_no_others(replayed, models, greedy, prompt, error):
+    start, _ = replayed
+    with start(models("llama")) as engine:
+        decoding = engine._worker._runner.graphs
+        replay, engine._worker._runner.prompt_graphs = decoding._replay, None
+
+        def failing(key, num_rows):
+            raise error
+
+        decoding._replay = failing
+        with pytest.raises(RequestFailedError, match=type(error).__name__):
+            engine.generate([prompt(12)], SamplingParams(max_tokens=3))
+        decoding._replay = replay
+        (done,) = engine.generate([prompt(12)], SamplingParams(max_tokens=3))
+        assert list(done.token_ids) == greedy("llama", prompt(12), 3)
+        engine.cache.check()
