@@ -26,7 +26,7 @@ __all__ = ["KVCache", "Lease"]
 
 # An eviction under pressure takes at least 1/32 of the pool. Evicting for one decoded token at a time would hand out a
 # leaf's tail backwards, one run per token, and several leaves at once leave larger extents: in the long session
-# of `tests/bench/bench_cache.py` paths have 22 runs, and 37 where it takes 256 slots. The cache stays 98 % full.
+# of `tests/bench/long_session.py` paths have 22 runs, and 37 where it takes 256 slots. The cache stays 98 % full.
 EVICT_SHARE = 32
 
 

@@ -23,7 +23,7 @@ from treechat_engine.edges import Ints, as_ints
 from treechat_kernels import dispatch
 
 # Slots. A gap is at most a turn of chat, or 1/32 of the pool where that is more. Once the pool is full, small gaps only
-# break up the little that is free: with at least 32, the paths of the long session in `tests/bench/bench_cache.py` had
+# break up the little that is free: with at least 32, the paths of the long session in `tests/bench/long_session.py` had
 # twice as many runs as with at least 256. A small pool has smaller ones.
 MAX_GAP = 512
 MIN_GAP = 256

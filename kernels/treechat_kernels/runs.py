@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 
 # A shorter run is gathered with its like: a kernel call of its own costs tens of microseconds. Chosen on a busy 2-core
@@ -44,7 +45,7 @@ def clip_runs(runs: Sequence[tuple[int, int]], start: int, stop: int) -> list[tu
 
 def slot_tensor(runs: Sequence[tuple[int, int]]) -> torch.Tensor:
     """The slots of the runs in order, int64 on the CPU."""
-    return torch.cat([torch.arange(first, first + length) for first, length in runs])
+    return torch.from_numpy(np.concatenate([np.arange(first, first + n, dtype=np.int64) for first, n in runs]))
 
 
 def cut_pieces(runs: Sequence[tuple[int, int]], start: int, stop: int) -> Pieces:

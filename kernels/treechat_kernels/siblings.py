@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
-from treechat_kernels.runs import Run, clip_runs, cut_pieces, flash, slot_tensor, take_slots, view_chunks
+from treechat_kernels.runs import Run, clip_runs, cut_pieces, flash, take_slots, view_chunks
 
 # Tokens that at least two paths must share: below, a call of its own costs more than reading them again.
 MIN_SHARED_LEN = 64
@@ -138,20 +139,16 @@ def _shared_stretches(
     todo = [(tuple(range(len(paths))), 0, 0)]
     while todo:
         rows, start, fork = todo.pop()
-        groups: dict[int, list[int]] = {}
+        groups: dict[int, tuple[list[int], list[list[Run]]]] = {}
         for row in rows:
             if rest := clip_runs(paths[row], fork, kv_lens[row] - 1):
-                groups.setdefault(rest[0][0], []).append(row)
-        for group in groups.values():
+                group, rests = groups.setdefault(rest[0][0], ([], []))
+                group.append(row)
+                rests.append(rest)
+        for group, rests in groups.values():
             if len(group) < 2:
                 continue
-            stop = fork + min(
-                _common_len(
-                    clip_runs(paths[group[0]], fork, kv_lens[group[0]] - 1),
-                    clip_runs(paths[row], fork, kv_lens[row] - 1),
-                )
-                for row in group[1:]
-            )
+            stop = fork + min(_common_len(rests[0], rest) for rest in rests[1:])
             if stop - start < MIN_SHARED_LEN:
                 todo.append((tuple(group), start, stop))
                 continue
@@ -207,13 +204,21 @@ def _add_parts(
 
 
 def _pad(tails: list[list[Run]]) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The tails as one table, padded with each path's own last slot, which is written; and a mask over the padding."""
-    slots = [slot_tensor(tail) for tail in tails]
-    longest = max(len(each) for each in slots)
-    table = torch.stack([torch.cat([each, each[-1:].expand(longest - len(each))]) for each in slots])
-    lens = torch.tensor([len(each) for each in slots])
-    if int(lens.min()) == longest:
-        return table, None
-    padding = torch.arange(longest).unsqueeze(0) >= lens.unsqueeze(1)
-    hidden = torch.zeros(table.shape).masked_fill_(padding, float("-inf"))
-    return table, hidden[:, None, None, :]
+    """The tails as one table, padded with each path's own last slot, which is written; and a mask over the padding.
+
+    Filled by NumPy: once per step, and of many small pieces, for which torch's calls take four times as long.
+    """
+    lens = [sum(length for _, length in tail) for tail in tails]
+    longest = max(lens)
+    table = np.empty((len(tails), longest), dtype=np.int64)
+    for row, tail in zip(table, tails, strict=True):
+        done = 0
+        for first, length in tail:
+            row[done : done + length] = np.arange(first, first + length)
+            done += length
+        row[done:] = row[done - 1]
+    if min(lens) == longest:
+        return torch.from_numpy(table), None
+    hidden = np.zeros(table.shape, dtype=np.float32)
+    hidden[np.arange(longest) >= np.array(lens)[:, None]] = -np.inf
+    return torch.from_numpy(table), torch.from_numpy(hidden)[:, None, None, :]

@@ -1,6 +1,6 @@
 """What the engine adds around the model's forward in one decode step: scheduling, tree, tables, sampling, events.
 
-    PYTHONPATH=engine:kernels python tests/bench/bookkeeping.py [--batch 8] [--context 1500] [--steps 200] [--json]
+    python -m tests.bench.bookkeeping [--batch 8] [--context 1500] [--steps 200] [--json]
 
 The forward is replaced by one that returns the same logits each time, so that a step costs its bookkeeping alone. The
 time is that between the starts of two forwards while an asyncio loop reads the replies as an app does: the clock's, and

@@ -1,6 +1,6 @@
 """Decode speed at batch 1: this engine against transformers' generate, the same weights, threads and dtype.
 
-    PYTHONPATH=engine:kernels python tests/bench/decode_speed.py MODEL [--threads 2] [--tokens 32] [--rounds 3]
+    python -m tests.bench.decode_speed MODEL [--threads 2] [--tokens 32] [--rounds 3]
 
 The two take turns, and the best round of each counts, so that other work on the machine hurts both alike.
 """

@@ -4,7 +4,7 @@ A trace is made from a seed: days of turns in several conversations, going deepe
 siblings, returning the next day to what was open, to a bookmark or to something else. The cache is the engine's own,
 without a model. `optimal` knows the future: it drops what is used again last, token by token, which no policy can beat.
 
-    python tests/bench/eviction.py [--days 6] [--seeds 5]
+    python -m tests.bench.eviction [--days 6] [--seeds 5]
 """
 
 from __future__ import annotations

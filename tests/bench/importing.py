@@ -1,6 +1,6 @@
 """How fast a large export is imported, and in how much memory: nodes per second and peak, as JSON.
 
-    python tests/bench/importing.py [--nodes 200000] [--megabytes 200] [--deep 100000]
+    python -m tests.bench.importing [--nodes 200000] [--megabytes 200] [--deep 100000]
 
 Writes a ChatGPT export of that size, in conversations of 200 messages, imports it into a fresh database with the
 command, and does the same with one conversation of `--deep` messages, which it exports again too.

@@ -1,6 +1,6 @@
 """What the tree of cached prefixes costs: the rows that SGLang's trees were measured at, and a tree pane's residency.
 
-    python tests/bench/radix.py
+    python -m tests.bench.radix
 
 Times in microseconds, medians; ids come as `array('q')`. The pane has 1,000 rows: a trunk of 2,000 tokens, 250 branches
 off it with 4 turns each, 100 tokens a turn; `one walk` is what the app does, `each by itself` looks up every path.
@@ -9,27 +9,110 @@ off it with 4 turns each, 100 tokens a turn; `one walk` is what the app does, `e
 from __future__ import annotations
 
 import platform
+import random
 import statistics
 import time
 from array import array
 from collections.abc import Callable
+from typing import TypeVar
 
-import bench_cache
 import torch
 
 from treechat_engine.cache import KVCache
+from treechat_engine.edges import DEVICE
+from treechat_engine.radix import RadixTree
 from treechat_engine.slots import SlotPool
+
+T = TypeVar("T")
 
 TRUNK, TURN, NUM_BRANCHES, NUM_TURNS = 2_000, 100, 250, 4
 
 
-def median_us(work: Callable[[], object], repeats: int = 15) -> float:
+LONG = array("q", (random.Random(0).randrange(49_000) for _ in range(100_000)))
+SLOTS = array("q", range(100_000))
+
+
+def median_us(make: Callable[[], T], work: Callable[[T], object], repeats: int = 21) -> float:
+    """Median time of `work` on what `make` makes anew each time, in microseconds."""
     times = []
     for _ in range(repeats):
-        started_at = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started_at)
+        tree = make()
+        start = time.perf_counter()
+        work(tree)
+        times.append(time.perf_counter() - start)
     return 1e6 * statistics.median(times)
+
+
+def tree_of(num_nodes: int) -> RadixTree:
+    """The long path in a chain of `num_nodes` nodes."""
+    tree, node, size = RadixTree(), None, len(LONG) // max(1, num_nodes)
+    for start in range(0, size * num_nodes, size):
+        node = tree.insert(LONG[start : start + size], SLOTS[start : start + size], node).node
+    return tree
+
+
+def branched() -> RadixTree:
+    """1,000 branches of 100 tokens off a trunk of 2,000, each used twice."""
+    chance, tree = random.Random(1), RadixTree()
+    for i in range(1_000):
+        ids = LONG[:2_000] + array("q", (chance.randrange(49_000) for _ in range(100)))
+        tree.insert(ids, SLOTS[:2_000] + array("q", range(2_000 + 100 * i, 2_100 + 100 * i)))
+        tree.match(ids)
+    return tree
+
+
+def tree_times() -> dict[str, float]:
+    """Microseconds per operation on the tree alone; ids come as array('q')."""
+    fork = LONG[:50_000] + array("q", [-1]) * 50_000
+    times = {
+        "insert a new 100,000-token path": median_us(
+            lambda: (RadixTree(), LONG[:], SLOTS[:]), lambda made: made[0].insert(made[1], made[2])
+        ),
+        "match a 100,000-token path in one node": median_us(lambda: tree_of(1), lambda tree: tree.match(LONG)),
+        "match, splitting at 50,000": median_us(lambda: tree_of(1), lambda tree: tree.match(fork)),
+        "match a 100,000-token path of 100 nodes": median_us(lambda: tree_of(100), lambda tree: tree.match(LONG)),
+    }
+    chance = random.Random(1)
+    branches = [LONG[:2_000] + array("q", (chance.randrange(49_000) for _ in range(100))) for _ in range(1_000)]
+    tree = RadixTree()
+    slots = [SLOTS[:2_000] + array("q", range(2_000 + 100 * i, 2_100 + 100 * i)) for i in range(1_000)]
+    order = iter(range(1_000))
+    times["insert such a branch"] = median_us(
+        lambda: tree, lambda tree: tree.insert(branches[i := next(order)], slots[i]), 1_000
+    )
+    order = iter(range(1_000))
+    times["match one of 1,000 branches"] = median_us(
+        lambda: tree, lambda tree: tree.match(branches[next(order)]), 1_000
+    )
+    times["evict 50,000 tokens at once"] = median_us(branched, lambda tree: tree.evict(50_000), 9)
+    return times | pressure_times()
+
+
+def pressure_times() -> dict[str, float]:
+    """Room made in a full tree of 1,000 branches, and one more branch put in: mean microseconds per branch.
+
+    As the tree alone does it, and as the cache does, whose leases take slots and evict in batches.
+    """
+    chance, num, trunk = random.Random(2), 1_000, LONG[:2_000]
+    branches = [trunk + array("q", (chance.randrange(49_000) for _ in range(100))) for _ in range(3 * num)]
+    tree = branched()
+    started_at = time.perf_counter()
+    for ids in branches[:num]:
+        tree.insert(ids, SLOTS[:2_000] + array("q", tree.evict(100)[DEVICE]))
+    alone = (time.perf_counter() - started_at) / num
+    cache = KVCache(SlotPool(102_000, [(1, 1, 1)], torch.float32, "cpu"))
+    for i, ids in enumerate(branches):
+        if i == num:
+            started_at = time.perf_counter()
+        lease = cache.lease(ids)
+        assert cache.grow(lease, len(ids) - lease.cached_len), "nothing could be evicted"
+        cache.commit(lease, ids)
+        cache.release(lease)
+    of_cache = (time.perf_counter() - started_at) / (2 * num)
+    return {
+        "evict and insert under pressure, the tree": 1e6 * alone,
+        "the same through leases, policy tree": 1e6 * of_cache,
+    }
 
 
 def pane() -> tuple[list[array[int]], list[int]]:
@@ -58,15 +141,19 @@ def residency_times() -> dict[str, float]:
     assert [cache.peek(path) for path in paths] == cache.peek_along(spans, parents)
     as_lists = [path.tolist() for path in paths]
     return {
-        f"residency of {len(spans)} rows, one walk": median_us(lambda: cache.peek_along(spans, parents)),
-        "the same, each by itself": median_us(lambda: [cache.peek(path) for path in paths]),
-        "the same, each by itself, from lists": median_us(lambda: [cache.peek(path) for path in as_lists], 3),
+        f"residency of {len(spans)} rows, one walk": median_us(
+            lambda: None, lambda _: cache.peek_along(spans, parents), 15
+        ),
+        "the same, each by itself": median_us(lambda: None, lambda _: [cache.peek(path) for path in paths], 15),
+        "the same, each by itself, from lists": median_us(
+            lambda: None, lambda _: [cache.peek(path) for path in as_lists], 3
+        ),
     }
 
 
 def main() -> None:
     print(f"{platform.machine()}, Python {platform.python_version()}, microseconds")
-    for name, value in (bench_cache.tree_times() | residency_times()).items():
+    for name, value in (tree_times() | residency_times()).items():
         print(f"  {name:42} {value:10.1f}")
 
 

@@ -1,6 +1,6 @@
 """Going back to a branch whose KV left the device: computed again, copied from the host, or read from a file.
 
-    python tests/bench/tiers.py [MODEL] [--tokens 512 1500] [--threads 2]
+    python -m tests.bench.tiers [MODEL] [--tokens 512 1500] [--threads 2]
 
 MODEL: a directory, a .gguf file or a hub id; else the app's default model. Seconds to the first token of a prompt of so
 many cached tokens and one new one, medians of five that take turns.

@@ -1,0 +1,62 @@
+"""In how many runs the paths of a long session lie, and how full the pool is. No model.
+
+    python -m tests.bench.long_session
+
+600 turns that go on from, or fork inside, one of the 40 latest paths; a prompt of 20 to 600 tokens, a reply of 50 to
+400, in a pool that is full after the first quarter. Runs are counted over the second half.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+
+import torch
+
+from treechat_engine.cache import KVCache
+from treechat_engine.slots import SlotPool
+
+
+def long_session(num_slots: int, num_turns: int = 600) -> dict[str, float]:
+    """Mean runs and length of the paths in the second half of the session, and how full the pool is."""
+    cache = KVCache(SlotPool(num_slots, [(1, 1, 1)], torch.float32, "cpu"))
+    chance = random.Random(0)
+    paths: list[list[int]] = []
+    lengths, runs, full = [], [], []
+    for _ in range(num_turns):
+        ids = [chance.randrange(9) for _ in range(30)]
+        if paths and chance.random() > 0.1:
+            ids = chance.choice(paths[-40:])
+            if chance.random() < 0.3:
+                ids = ids[: chance.randrange(20, len(ids))]
+        ids = ids + [chance.randrange(49_000) for _ in range(chance.randrange(20, 600))]
+        lease = cache.lease(ids)
+        while len(lease.slots) < len(ids):
+            assert cache.grow(lease, min(512, len(ids) - len(lease.slots))), "the pool is too small for one path"
+            cache.commit(lease, ids[: len(lease.slots)])
+        for _ in range(chance.randrange(50, 400)):
+            assert cache.grow(lease, 1), "the pool is too small for one path"
+            ids.append(chance.randrange(49_000))
+        cache.commit(lease, ids)
+        lengths.append(len(ids))
+        runs.append(len(lease.runs))
+        full.append(1 - cache.num_free / num_slots)
+        cache.release(lease)
+        paths.append(ids)
+    half = num_turns // 2
+    return {
+        "runs per path": statistics.mean(runs[half:]),
+        "tokens per path": statistics.mean(lengths[half:]),
+        "share of the pool in use": statistics.mean(full[half:]),
+    }
+
+
+def main() -> None:
+    for num_slots in (65_536, 131_072):
+        print(f"a long session in {num_slots:,} slots")
+        for name, value in long_session(num_slots).items():
+            print(f"  {name:42} {value:8.2f}")
+
+
+if __name__ == "__main__":
+    main()
