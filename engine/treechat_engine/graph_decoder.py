@@ -1,7 +1,8 @@
 """Decoding by CUDA graphs: the next step is launched before the tokens of this one are read and delivered.
 
-That is possible while the same requests go on greedily. Where one of them ends meanwhile, what the step after it
-computed for it is dropped: its slot was the request's own, and nothing committed it.
+That is possible while the same requests go on and the graph chooses their tokens. Where one of them ends meanwhile,
+what the step after it computed for it is dropped: its slot was the request's own, and nothing committed it. Where the
+graph could not settle a row the whole step after it is dropped, and launched again with what the host chose.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from treechat_engine.api import Token
+from treechat_engine.graph_sampling import is_drawable
 from treechat_engine.graphs import DecodeGraphs, Step
 from treechat_engine.request import Request
 from treechat_engine.runner import ModelRunner, Work
-from treechat_engine.sampling import sample_requests
+from treechat_engine.sampling import Sampler, sample_requests
 from treechat_engine.scheduler import Planned, Scheduler
 
 TakeOver = Callable[[Sequence[Planned], Mapping[Request, Token], float], None]
@@ -45,6 +47,8 @@ class GraphDecoder:
         if graphs is None:
             return ""
         decoding = graphs.problem or f"{graphs.num_captured} for decoding"
+        if graphs.sampling_problem:
+            decoding += f" (sampling outside of them: {graphs.sampling_problem})"
         if prompts is None:
             return decoding
         return f"{decoding}, {prompts.problem or f'{prompts.num_captured} for prompts'}"
@@ -57,12 +61,14 @@ class GraphDecoder:
             return False
         started_at = time.monotonic()
         try:
-            step = self._runner.launch([_work(item.request, 0) for item in planned])
+            samplers = _samplers(planned)
+            step = self._runner.launch([_work(item.request, 0) for item in planned], samplers)
             if step is None:
                 return False
             while step is not None:
-                following = self._go_on(graphs, planned, step)
-                tokens = self._tokens(planned, step)
+                following = None if samplers is None else self._go_on(graphs, planned, samplers, step)
+                tokens, is_settled = self._tokens(planned, samplers, step)
+                following = following if is_settled else None
                 now = time.monotonic()
                 self._take_over(planned, tokens, now - started_at)
                 started_at, step = now, following
@@ -70,35 +76,56 @@ class GraphDecoder:
             self._fail([item.request for item in planned], cause.with_traceback(None))
         return True
 
-    def _tokens(self, planned: Sequence[Planned], step: Step) -> dict[Request, Token]:
+    def _tokens(
+        self, planned: Sequence[Planned], samplers: Sequence[Sampler] | None, step: Step
+    ) -> tuple[dict[Request, Token], bool]:
+        """What follows for each request, and whether the graph chose all of it."""
         requests = [item.request for item in planned]
-        if all(request.sampler is not None and request.sampler.is_argmax for request in requests):
-            picked = step.greedy()
-            tokens = {request: Token(*each) for request, each in zip(requests, picked, strict=True)}
-        else:
-            tokens = sample_requests(step.logits, requests)
+        rows: list[int] = list(range(len(requests)))
+        tokens: dict[Request, Token] = {}
+        if samplers is not None and (step.key.samples or all(sampler.cut.greedy for sampler in samplers)):
+            rows = []
+            for row, picked in enumerate(step.tokens()):
+                if picked is None:
+                    rows.append(row)
+                    continue
+                tokens[requests[row]] = Token(*picked)
+                if not samplers[row].cut.greedy:
+                    samplers[row].draw()
+        if rows:
+            logits = step.logits if len(rows) == len(requests) else step.logits[rows]
+            tokens |= sample_requests(logits, [requests[row] for row in rows])
         for row, request in enumerate(requests):
             if not request.num_sampled:
                 with self._lock:
                     self._scheduler.end_logits.put(request.prompt_key, step.logits[row].clone())
-        return tokens
+        return tokens, not rows
 
-    def _go_on(self, graphs: DecodeGraphs, planned: Sequence[Planned], step: Step) -> Step | None:
+    def _go_on(
+        self, graphs: DecodeGraphs, planned: Sequence[Planned], samplers: Sequence[Sampler], step: Step
+    ) -> Step | None:
         """Launches the step after `step`, where all its requests will surely take part and nobody else waits."""
+        if not (step.key.samples or all(sampler.cut.greedy for sampler in samplers)):
+            return None
         with self._lock:
             if self._scheduler.waiting or not all(_will_go_on(item.request) for item in planned):
                 return None
             batch = [_work(item.request, 1) for item in planned]
-        return graphs.go_on(step, batch)
+        return graphs.go_on(step, batch, samplers)
+
+
+def _samplers(planned: Sequence[Planned]) -> list[Sampler] | None:
+    """How the graph chooses for each request, None where it cannot for one of them."""
+    samplers = [item.request.sampler for item in planned]
+    known = [sampler for sampler in samplers if sampler is not None and is_drawable(sampler)]
+    return known if len(known) == len(samplers) else None
 
 
 def _will_go_on(request: Request) -> bool:
     """Whether the request has, and has slots for, a step after the one that it is in."""
-    sampler, lease = request.sampler, request.lease
+    lease = request.lease
     return (
-        sampler is not None
-        and sampler.is_argmax
-        and lease is not None
+        lease is not None
         and not request.is_finished
         and not request.is_cancelled
         and 0 < request.num_sampled < request.max_tokens - 1

@@ -1,4 +1,4 @@
-"""CUDA graphs of decoding: a step of one new token per sequence as one launch, the choice of greedy tokens inside.
+"""CUDA graphs of decoding: a step of one new token per sequence as one launch, the choice of the next tokens inside.
 
 What a step reads is kept in tables on the device: per row the token, its position, the path's length, the slot that the
 token's KV goes to, and the slots of the path. Batches are padded to a few sizes, lengths to powers of two of splits,
@@ -17,6 +17,7 @@ import torch
 
 from treechat_engine.device_attention import TableContext
 from treechat_engine.graph_capture import CaptureError, SlotTable, capture, num_splits, staged
+from treechat_engine.graph_sampling import DrawTable
 from treechat_kernels import dispatch
 from treechat_kernels.layout import SPLIT_LEN, Layout, shared_prefixes
 from treechat_kernels.runs import clip_runs
@@ -24,6 +25,7 @@ from treechat_kernels.shared_prefix_attention import sharing_pays
 
 if TYPE_CHECKING:
     from treechat_engine.runner import Work
+    from treechat_engine.sampling import Sampler
     from treechat_engine.slots import SlotPool
 
 logger = logging.getLogger(__name__)
@@ -45,15 +47,18 @@ class Captured(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What a graph is captured for: rows, splits of the longest path, and whether rows read a common prefix once."""
+    """What a graph is captured for: rows, splits of the longest path, whether rows read a common prefix once, and
+    whether any of them samples."""
 
     batch: int
     splits: int
     shares: bool
+    samples: bool
 
 
 class Step:
-    """A launched step. logits [rows, vocabulary] are overwritten by the next one that is launched."""
+    """A launched step. logits [rows, vocabulary] are overwritten by the next one that is launched, but where the graph
+    sampled: there `go_on` keeps a copy, for a row that the graph could not settle."""
 
     def __init__(self, key: Key, logits: torch.Tensor, picked: torch.Tensor, done: torch.cuda.Event | None) -> None:
         self.key = key
@@ -61,18 +66,23 @@ class Step:
         self._picked = picked
         self._done = done
 
-    def greedy(self) -> list[tuple[int, float]]:
-        """The most likely token of each row and its log-probability. Waits for the device."""
+    def tokens(self) -> list[tuple[int, float] | None]:
+        """The token that was chosen in each row and its log-probability; None where the host has to choose. Waits for
+        the device."""
         if self._done is not None:
             self._done.synchronize()
         ids, logprobs = self._picked[0].tolist(), self._picked[1].view(torch.float32)[::2].tolist()
-        return list(zip(ids, logprobs, strict=True))[: len(self.logits)]
+        settled = self._picked[2].tolist() if self.key.samples else [1] * len(ids)
+        rows = zip(ids, logprobs, settled, strict=True)
+        return [(token_id, logprob) if is_settled else None for token_id, logprob, is_settled in rows][
+            : len(self.logits)
+        ]
 
 
 class DecodeGraphs:
     """Captured steps over a slot pool. One thread at a time, always the same.
 
-    problem: why nothing is captured any more, None while all is well.
+    problem: why nothing is captured any more, None while all is well. sampling_problem: why nothing that samples is.
     """
 
     def __init__(self, pool: SlotPool, forward: Forward, max_batch: int, max_len: int, memory: Any) -> None:
@@ -86,24 +96,35 @@ class DecodeGraphs:
         self._scalars = torch.zeros(4, max_batch, dtype=torch.int64, device=device)
         self._shared_splits = torch.zeros(1, dtype=torch.int64, device=device)
         self._starts = torch.arange(max_batch + 1, device=device) * (max_len + 1)
-        self._picked = torch.zeros(2, max_batch, dtype=torch.int64, device=device)
+        self._draws = DrawTable(max_batch, device)
+        # Per row the chosen id, the bits of its log-probability, and whether it is settled.
+        self._picked = torch.zeros(3, max_batch, dtype=torch.int64, device=device)
         self._captured: dict[Key, Captured] = {}
         self._memory = memory
         self.problem: str | None = None
+        self.sampling_problem: str | None = None
 
     @property
     def num_captured(self) -> int:
         return len(self._captured)
 
-    def launch(self, batch: Sequence[Work]) -> Step | None:
-        """Starts a step in which each sequence has one new token. None where it cannot be captured: see `problem`."""
+    def launch(self, batch: Sequence[Work], samplers: Sequence[Sampler] | None) -> Step | None:
+        """Starts a step in which each sequence has one new token. None where it cannot be captured: see `problem`.
+
+        samplers: how each row's token is chosen; None: by whoever reads the logits.
+        """
         kv_lens = [work.start + 1 for work in batch]
         if self.problem is not None or len(batch) > self._batches[-1] or max(kv_lens) > self._max_len:
             return None
+        samples = samplers is not None and self.sampling_problem is None and not all(s.cut.greedy for s in samplers)
         shared = self._common_splits(batch, kv_lens)
-        key = self._key(len(batch), max(kv_lens), shared > 0)
-        if key not in self._captured and not self._capture(key):
+        key = self._key(len(batch), max(kv_lens), shared > 0, samples)
+        if samples and not self._has(key):
+            key = key._replace(samples=False)
+        if not self._has(key):
             return None
+        if key.samples and samplers is not None:
+            self._draws.fill(samplers, key.batch)
         for row, work in enumerate(batch):
             self._slots.fill(row, work.runs)
         padding = key.batch - len(batch)
@@ -121,7 +142,7 @@ class DecodeGraphs:
         self._shared_splits.copy_(packed[4, :1])
         return self._replay(key, len(batch))
 
-    def go_on(self, last: Step, batch: Sequence[Work]) -> Step | None:
+    def go_on(self, last: Step, batch: Sequence[Work], samplers: Sequence[Sampler]) -> Step | None:
         """Starts the step after `last`, whose tokens nobody needs to have read: its rows go on by what it chose.
 
         batch: the same sequences, `start` moved on, ids unknown. None where they need another graph.
@@ -131,21 +152,28 @@ class DecodeGraphs:
             return None
         for row, work in enumerate(batch):
             self._slots.fill(row, work.runs)
+        if last.key.samples:
+            last.logits = last.logits.clone()
+            self._draws.fill_ahead(samplers)
         return self._replay(last.key, len(batch))
 
     def _replay(self, key: Key, num_rows: int) -> Step:
         captured = self._captured[key]
         captured.graph.replay()
         on_cuda = self._scalars.is_cuda
-        picked = torch.empty(2, key.batch, dtype=torch.int64, pin_memory=on_cuda)
+        picked = torch.empty(3, key.batch, dtype=torch.int64, pin_memory=on_cuda)
         picked.copy_(self._picked[:, : key.batch], non_blocking=True)
         done = torch.cuda.Event() if on_cuda else None  # type: ignore[no-untyped-call]
         if done is not None:
             done.record()
         return Step(key, captured.logits[:num_rows], picked, done)
 
-    def _key(self, num_rows: int, max_kv_len: int, shares: bool) -> Key:
-        return Key(next(size for size in self._batches if size >= num_rows), num_splits(max_kv_len), shares)
+    def _key(self, num_rows: int, max_kv_len: int, shares: bool, samples: bool) -> Key:
+        return Key(next(size for size in self._batches if size >= num_rows), num_splits(max_kv_len), shares, samples)
+
+    def _has(self, key: Key) -> bool:
+        """Whether there is such a graph, by now."""
+        return key in self._captured or self._capture(key)
 
     def _common_splits(self, batch: Sequence[Work], kv_lens: Sequence[int]) -> int:
         """Splits that all sequences have in common, 0 where reading them once does not pay."""
@@ -160,7 +188,7 @@ class DecodeGraphs:
         return length // SPLIT_LEN if sharing_pays(len(batch), length, token_bytes) else 0
 
     def _capture(self, key: Key) -> bool:
-        """Captures the graph, on rows that are all padding. False, and `problem` set, where that fails."""
+        """Captures the graph, on rows that are all padding. False, and the problem kept, where that fails."""
         rows = slice(0, key.batch)
         self._scalars[:, rows] = torch.tensor([[0], [0], [1], [self._pool.dummy]], device=self._scalars.device)
         self._shared_splits.zero_()
@@ -175,8 +203,12 @@ class DecodeGraphs:
         try:
             graph, logits = capture(lambda: self._run(key, context), self._memory)
         except CaptureError as error:
-            self.problem = str(error)
-            logger.warning("decoding without CUDA graphs: %s", self.problem)
+            if key.samples:
+                self.sampling_problem = str(error)
+                logger.warning("sampling outside of CUDA graphs: %s", error)
+            else:
+                self.problem = str(error)
+                logger.warning("decoding without CUDA graphs: %s", error)
             return False
         self._captured[key] = Captured(graph, logits, context)
         return True
@@ -188,6 +220,9 @@ class DecodeGraphs:
         logits = self._forward(scalars[_ID], scalars[_POSITION], context)
         picked = self._picked[:, rows]
         token, logprob = dispatch.pick(logits)
+        if key.samples:
+            token, logprob, settled = self._draws.choose(logits, token, logprob)
+            picked[2].copy_(settled)
         picked[0].copy_(token)
         picked[1].view(torch.float32)[::2].copy_(logprob)
         self._move_on(scalars, token)

@@ -14,6 +14,7 @@ from treechat_engine.decoder import FusedDecoder
 from treechat_engine.device_attention import DeviceContext, TableContext
 from treechat_engine.graphs import DecodeGraphs, Step
 from treechat_engine.prompt_graphs import PromptGraphs
+from treechat_engine.sampling import Sampler
 from treechat_engine.slots import SlotPool
 from treechat_kernels import dispatch
 
@@ -92,9 +93,12 @@ class ModelRunner:
             self.prompt_graphs = PromptGraphs(self.pool, self._forward_prompt, max_len, memory)
 
     @torch.inference_mode()
-    def launch(self, batch: Sequence[Work]) -> Step | None:
-        """Starts a step in which every sequence has one token and wants its logits, where there is a graph for it."""
-        return None if self.graphs is None else self.graphs.launch(batch)
+    def launch(self, batch: Sequence[Work], samplers: Sequence[Sampler] | None) -> Step | None:
+        """Starts a step in which every sequence has one token and wants its logits, where there is a graph for it.
+
+        samplers: how the graph chooses the next tokens; None: the caller does, from the logits.
+        """
+        return None if self.graphs is None else self.graphs.launch(batch, samplers)
 
     def _forward_rows(self, ids: torch.Tensor, positions: torch.Tensor, context: TableContext) -> torch.Tensor:
         if self.fused is not None:

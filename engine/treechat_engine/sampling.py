@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import random
 import secrets
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch.nn.functional import pad
 
 from treechat_engine.api import SamplingParams, Token
+from treechat_engine.drawing import draw
 from treechat_engine.penalties import Bias, History, adjust
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ MAX_TOP_LOGPROBS = 20
 NUM_LIKELY = 128
 # Values are searched for the largest in blocks of this many.
 SEARCH_LEN = 64
-# A draw from more tokens than this chooses a block of them first.
-BLOCK_LEN = 256
 
 
 class Cut(NamedTuple):
@@ -57,18 +56,25 @@ class Sampler:
         top_k = params.top_k if params.top_k < vocab_size else 0
         self.cut = Cut(True, 0, False, False) if greedy else Cut(False, top_k, params.top_p < 1, params.min_p > 0)
         self._random = random.Random(self.seed)
+        self._drawn: deque[float] = deque()
         has_penalty = params.repetition_penalty != 1 or params.presence_penalty or params.frequency_penalty
         self.history = History(params, prompt_ids) if has_penalty else None
         self.bias = Bias(params, vocab_size) if params.logit_bias else None
 
     @property
-    def is_argmax(self) -> bool:
-        """Whether the most likely token is all that is asked for."""
-        return self.cut.greedy and not (self.history or self.bias or self.params.top_logprobs)
+    def is_simple(self) -> bool:
+        """Whether its logits alone tell what is chosen: no history, no bias, no alternatives to report."""
+        return not (self.history or self.bias or self.params.top_logprobs)
 
     def draw(self) -> float:
         """The request's next number in [0, 1)."""
-        return self._random.random()
+        return self._drawn.popleft() if self._drawn else self._random.random()
+
+    def peek(self, ahead: int) -> float:
+        """What `draw` will give after `ahead` more calls."""
+        while len(self._drawn) <= ahead:
+            self._drawn.append(self._random.random())
+        return self._drawn[ahead]
 
     def record(self, token_id: int) -> None:
         """Counts a token that was chosen."""
@@ -124,9 +130,9 @@ def _choose_alike(logits: torch.Tensor, cut: Cut, samplers: Sequence[Sampler]) -
     min_p = _column([s.params.min_p for s in samplers], logits) if cut.has_min_p else None
     if cut.top_k:
         values, ids = _largest(logits, cut.top_k)
-        return ids.gather(1, _draw((values / temperature).softmax(dim=-1), draws, top_p, min_p)).squeeze(1)
+        return ids.gather(1, draw((values / temperature).softmax(dim=-1), draws, top_p, min_p)).squeeze(1)
     if top_p is None and min_p is None:
-        return _draw((logits / temperature).softmax(dim=-1), draws, None, None).squeeze(1)
+        return draw((logits / temperature).softmax(dim=-1), draws, None, None).squeeze(1)
     return _choose_likely(logits, temperature, draws, top_p, min_p).squeeze(1)
 
 
@@ -153,7 +159,7 @@ def _choose_likely(
     else:
         assert min_p is not None, "neither top-p nor min-p"
         short = likely[:, -1:] >= min_p
-    chosen = ids.gather(1, _draw(likely, draws, top_p, min_p))
+    chosen = ids.gather(1, draw(likely, draws, top_p, min_p))
     if likely.shape[1] == logits.shape[1]:
         return chosen
     # What is kept is more than the likely ones: the draw is made from all that can matter.
@@ -162,10 +168,10 @@ def _choose_likely(
         probs = (logits[one] / temperature[one]).softmax(dim=-1)
         floor = None if min_p is None else min_p[one]
         if top_p is None:
-            chosen[one] = _draw(probs, draws[one], None, floor)
+            chosen[one] = draw(probs, draws[one], None, floor)
         else:
             ordered, order = _descending(probs[0], float(top_p[row]))
-            chosen[one] = order[_draw(ordered, draws[one], top_p[one], floor)]
+            chosen[one] = order[draw(ordered, draws[one], top_p[one], floor)]
     return chosen
 
 
@@ -202,40 +208,6 @@ def _descending(probs: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.
     ids = (probs >= 0.99 * (1 - top_p) / len(probs)).nonzero().flatten()
     ordered, order = probs[ids].sort(descending=True, stable=True)
     return ordered[None], ids[order]
-
-
-def _draw(
-    probs: torch.Tensor, draws: torch.Tensor, top_p: torch.Tensor | None, min_p: torch.Tensor | None
-) -> torch.Tensor:
-    """Positions [rows, 1] drawn from probs [rows, n], which are in descending order where top_p is given."""
-    floor = None if min_p is None else min_p * probs.amax(dim=-1, keepdim=True)
-    if top_p is not None:
-        # A token stays while the mass before it is under top_p, so that the first always stays.
-        probs = probs.masked_fill(probs.cumsum(dim=-1) - probs >= top_p, 0)
-    if floor is not None:
-        probs = probs.masked_fill(probs < floor, 0)
-    num = probs.shape[1]
-    if num <= BLOCK_LEN:
-        return _invert(probs, draws)
-    # First a block, then a token in it: running sums of all, in float64, would take ten times as long as their sums.
-    padded = pad(probs, (0, -num % BLOCK_LEN)) if num % BLOCK_LEN else probs
-    blocks = padded.view(len(probs), -1, BLOCK_LEN)
-    masses = blocks.sum(dim=-1)
-    block = _invert(masses, draws)
-    before = masses.cumsum(dim=-1, dtype=torch.float64).gather(1, block) - masses.gather(1, block)
-    rest = (draws * masses.sum(dim=-1, keepdim=True, dtype=torch.float64) - before) / masses.gather(1, block)
-    chosen = blocks.gather(1, block[:, :, None].expand(-1, -1, BLOCK_LEN)).squeeze(1)
-    return block * BLOCK_LEN + _invert(chosen, rest.clamp(0, 1))
-
-
-def _invert(weights: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """Where `draws` [rows, 1], in [0, 1], fall in the distribution that weights [rows, n] stand for, in float64."""
-    mass = weights.cumsum(dim=-1, dtype=torch.float64)
-    total = mass[:, -1:].contiguous()
-    # right=True skips what has no mass; the minimum keeps a draw that rounds up to the whole mass on a real token.
-    found = torch.minimum(torch.searchsorted(mass, draws * total, right=True), torch.searchsorted(mass, total))
-    # Weights that are not numbers, which the caller finds out, still give a position.
-    return found.clamp(max=weights.shape[1] - 1)
 
 
 def _alternatives(logprobs: torch.Tensor, samplers: Sequence[Sampler]) -> dict[int, tuple[tuple[int, float], ...]]:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from treechat_engine import Engine, EngineConfig, RequestFailedError, SamplingParams, graphs, prompt_graphs
+from treechat_engine import (
+    Engine,
+    EngineConfig,
+    RequestFailedError,
+    SamplingParams,
+    graph_sampling,
+    graphs,
+    prompt_graphs,
+)
 from treechat_engine.graph_capture import CaptureError
+from treechat_engine.sampling import Sampler, choose
 from treechat_kernels import dispatch, shared_prefix_attention
 from treechat_kernels.layout import SPLIT_LEN
 
@@ -35,8 +46,8 @@ def replayed(monkeypatch):
         result = run()
         return Replay(run, result), result
 
-    def counted(self, last, batch):
-        step = go_on(self, last, batch)
+    def counted(self, last, batch, samplers):
+        step = go_on(self, last, batch, samplers)
         ahead.append(step)
         return step
 
@@ -90,7 +101,75 @@ def test_siblings_read_what_all_of_them_share_once(replayed, models, greedy, pro
         assert any(key.shares for key in engine._worker._runner.graphs._captured)
 
 
-def test_sampled_replies_and_penalties_read_the_logits_of_the_graph(replayed, models, prompt):
+SAMPLED = [
+    SamplingParams(max_tokens=7, temperature=0.9, seed=1),
+    SamplingParams(max_tokens=9, temperature=1.2, seed=2, top_k=5, top_p=0.8),
+    SamplingParams(max_tokens=8, temperature=0.8, seed=3, top_p=0.9),
+    SamplingParams(max_tokens=8, temperature=1.5, seed=4, min_p=0.1),
+    SamplingParams(max_tokens=5),
+]
+
+
+@pytest.mark.parametrize("num_likely", [128, 3], ids=["settled in the graph", "settled by the host"])
+def test_sampled_replies_go_on_ahead_with_the_tokens_that_they_have_without_graphs(
+    replayed, models, prompt, monkeypatch, num_likely
+):
+    start, ahead = replayed
+    monkeypatch.setattr(graph_sampling, "NUM_LIKELY", num_likely)
+    params = [each for each in SAMPLED if each.top_k <= num_likely]
+    with start(models("llama")) as engine, Engine(models("llama"), EngineConfig(kv_tokens=400)) as plain:
+        by_graphs, eager = (each.generate([prompt(20)] * len(params), params) for each in (engine, plain))
+        assert [each.token_ids for each in by_graphs] == [each.token_ids for each in eager]
+        for ours, theirs in zip(by_graphs, eager, strict=True):
+            assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-4)
+        assert any(key.samples for key in engine._worker._runner.graphs._captured)
+        engine.cache.check()
+    assert any(ahead)
+
+
+@pytest.mark.parametrize("params", SAMPLED, ids=["temperature", "top-k and top-p", "top-p", "min-p", "greedy"])
+def test_a_graph_chooses_as_the_sampler_does_or_says_that_it_cannot(params):
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(16, 1000, generator=generator)
+    logits[8:] *= 0.1  # flat: top-p and min-p keep more than the likeliest
+    samplers = [Sampler(replace(params, seed=seed), [], 1000) for seed in range(16)]
+    table = graph_sampling.DrawTable(16, logits.device)
+    table.fill(samplers, 16)
+    best = logits.argmax(dim=-1)
+    logprobs = logits.log_softmax(dim=-1)
+    ids, chosen_logprobs, settled = table.choose(logits, best, logprobs.gather(1, best[:, None]).squeeze(1))
+    expected = choose(logits, samplers)
+    assert settled[:8].all()
+    assert ids[settled].tolist() == expected[settled].tolist()
+    torch.testing.assert_close(chosen_logprobs, logprobs.gather(1, ids[:, None]).squeeze(1))
+    if params.min_p or (params.top_p < 1 and not params.top_k):
+        assert not settled[8:].any()
+
+
+def test_sampling_that_cannot_be_captured_is_done_outside(replayed, models, prompt, monkeypatch):
+    start, ahead = replayed
+    captured = graphs.capture
+
+    def refuse(run, memory):
+        before = len(drawn)
+        done = captured(run, memory)
+        if len(drawn) > before:
+            raise CaptureError("the step cannot be captured: a sort asks the host")
+        return done
+
+    drawn = []
+    draw_in_graph = graph_sampling.DrawTable.choose
+    monkeypatch.setattr(graph_sampling.DrawTable, "choose", lambda *args: (drawn.append(args), draw_in_graph(*args))[1])
+    monkeypatch.setattr(graphs, "capture", refuse)
+    params = SamplingParams(max_tokens=6, temperature=0.8, top_p=0.9, seed=3)
+    with start(models("llama")) as engine, Engine(models("llama"), EngineConfig(kv_tokens=400)) as plain:
+        ((by_graphs,), (eager,)) = (each.generate([prompt(20)], params) for each in (engine, plain))
+        assert by_graphs.token_ids == eager.token_ids
+        assert "1 for decoding (sampling outside of them: the step cannot" in engine.stats().graphs
+    assert not any(ahead)
+
+
+def test_penalties_and_alternatives_read_the_logits_of_the_graph(replayed, models, prompt):
     start, ahead = replayed
     params = SamplingParams(max_tokens=6, temperature=0.8, top_p=0.9, seed=3, repetition_penalty=1.3, top_logprobs=3)
     with start(models("llama")) as engine, Engine(models("llama"), EngineConfig(kv_tokens=400)) as plain:
