@@ -5,6 +5,7 @@ Pure values, importing nothing of ours. Every walk is iterative: a chain of 100,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -91,9 +92,29 @@ class Conversation:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
+THOUGHT_TAGS: Mapping[str, str] = {
+    "<think>": "</think>",
+    "<thinking>": "</thinking>",
+    "<thought>": "</thought>",
+    "[THINK]": "[/THINK]",
+}
+"""What models write before and behind their thoughts."""
+
+_THOUGHTS = "|".join(f"{re.escape(begin)}.*?{re.escape(end)}" for begin, end in THOUGHT_TAGS.items())
+_PLACEHOLDERS = r"\[(?:thoughts|(?:called|result of) [^\]\n]*|(?:image|file|audio)(?:: [^\]\n]*)?)\](?=\s|$)"
+_ASIDE = re.compile(rf"\s*(?:{_THOUGHTS}|{_PLACEHOLDERS})", re.DOTALL)
+
+
 def preview_of(text: str) -> str:
-    """The first `PREVIEW_LEN` characters of `text` with white space folded."""
-    return " ".join(text[: PREVIEW_LEN * 4].split())[:PREVIEW_LEN]
+    """The first `PREVIEW_LEN` characters of `text` with white space folded.
+
+    Thoughts and the placeholders of an import come first only where nothing else is said.
+    """
+    start = 0
+    while (aside := _ASIDE.match(text, start)) is not None:
+        start = aside.end()
+    said = " ".join(text[start : start + PREVIEW_LEN * 4].split())[:PREVIEW_LEN]
+    return said or " ".join(text[: PREVIEW_LEN * 4].split())[:PREVIEW_LEN]
 
 
 class Tree:

@@ -44,6 +44,9 @@ class Computed(Structure):
         """The model has no chat template: text goes on from text."""
         return self._model is not None and self._model.is_text
 
+    def opens_with_thoughts(self, node_id: str) -> bool:
+        return node_id in self.replies and self._model is not None and self._model.template.opens_with_thoughts
+
     def cost(self, node_id: str) -> Cost | None:
         """What resuming at the node takes; None while no model is loaded."""
         return self.costs([node_id]).get(node_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from treechat.store import Event, Store
 from treechat.tree import Conversation, Node, Role, Tree, Turn, preview_of
@@ -71,6 +71,15 @@ class Structure:
         while len(self._texts) > _TEXTS_KEPT:
             self._texts.pop(next(iter(self._texts)))
         return found
+
+    def parts(self, node_id: str) -> list[dict[str, Any]]:
+        """What an import kept of a message beside its text: thoughts, calls, results, each with a `type`."""
+        parts = self.store.metas([node_id]).get(node_id, {}).get("parts")
+        return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+
+    def opens_with_thoughts(self, node_id: str) -> bool:
+        """Whether a reply that is being written goes on from a tag in the prompt that begins thoughts."""
+        return False
 
     def turn(self, node_id: str) -> Turn | None:
         """Where a reply came from; None for what nobody generated."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from jinja2.exceptions import TemplateError
 
-from treechat.tree import Role
+from treechat.tree import THOUGHT_TAGS, Role
 
 _MARK = "treechat-mark"
 
@@ -78,6 +78,11 @@ class Template:
         """The special token that the template puts behind a reply; some models do not name it as their end."""
         ids = self.encode(self._closing)
         return (ids[0],) if ids and ids[0] in self._tokenizer.all_special_ids else ()
+
+    @cached_property
+    def opens_with_thoughts(self) -> bool:
+        """Whether the prompt of a reply ends with the tag that begins thoughts, so that replies lack it."""
+        return not self.is_text and self._generation_prompt.rstrip().endswith(tuple(THOUGHT_TAGS))
 
     def span_ids(self, ancestors: Sequence[Message], message: Message, parent_ids: Sequence[int]) -> list[int]:
         """Token ids that `message` adds below `ancestors`.

@@ -47,6 +47,7 @@ MOVING = (
     Key("move.find", "slash,ctrl+f", "app.find", "Search", "Find a message of this conversation"),
     Key("move.filter", "f", "app.filter", "Filter", "Everything, forks only, my turns, bookmarked, warm"),
     Key("move.fold", "space", "app.fold", "Fold", "Hide or show what is below this row"),
+    Key("move.unfold", "o", "app.unfold", "Thoughts", "Show or fold a message's thoughts, tool calls and results"),
     Key("move.hoist", "z", "app.hoist", "Hoist", "Show only what is below this row"),
     Key("move.unhoist", "Z", "app.unhoist", "Un-hoist", "Show the whole tree again"),
 )
@@ -155,6 +156,7 @@ COLUMNS = (
     Key("columns.stop", "s", "screen.stop", "Stop this one", "What came of it stays", "columns", False),
     Key("columns.only", "o", "screen.only", "Only this one", "Stop the others; what came stays", "columns", False),
     Key("columns.hide", "d", "screen.hide", "Hide this one", "Out of sight; undo brings it back", "columns", False),
+    Key("columns.unfold", "t", "screen.unfold", "Thoughts", "Show or fold what it thought", "columns", False),
     Key("columns.promote", "enter", "screen.promote", "Promote", "Make it current; others stay", "columns", False),
     Key("columns.escape", "escape", "screen.escape", "Stop, close", "Stop all; again closes", "columns", False),
     Key("columns.close", "q,v", "screen.close", "Close", "What is being written goes on", "columns", False),

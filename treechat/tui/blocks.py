@@ -9,8 +9,9 @@ from textual.strip import Strip
 
 from treechat.chat.structure import Structure
 from treechat.tree import Turn
-from treechat.tui.plain import GrowingText
-from treechat.tui.strips import StripCache, row_strip
+from treechat.tui.bodies import Bodies
+from treechat.tui.strips import row_strip
+from treechat.tui.thinking import GrowingReply
 
 AROUND = 2
 """Lines of a block beside its body: header and empty line."""
@@ -25,13 +26,13 @@ class Block:
         self.node_id = node_id
         self.height = height
         self.is_exact = False
-        self.growing: GrowingText | None = None
+        self.growing: GrowingReply | None = None
 
 
 class Blocks:
     """The messages of one path, their heights and where each begins. Draws bodies; knows nothing of scrolling."""
 
-    def __init__(self, chat: Structure, node_ids: list[str], cache: StripCache, before: Blocks | None = None) -> None:
+    def __init__(self, chat: Structure, node_ids: list[str], cache: Bodies, before: Blocks | None = None) -> None:
         """before: the path shown until now; a message that is on both keeps the height that it had."""
         self.chat = chat
         self.cache = cache
@@ -115,11 +116,10 @@ class Blocks:
     def _is_growing(self, block: Block) -> bool:
         return block.node_id in self.chat.replies
 
-    def _grown(self, block: Block) -> GrowingText:
+    def _grown(self, block: Block) -> GrowingReply:
         if block.growing is None:
-            block.growing = GrowingText(self.cache.width, self.chat.text(block.node_id))
+            block.growing = self.cache.growing(self.chat, block.node_id)
         return block.growing
 
     def _body(self, block: Block) -> list[Strip]:
-        is_reply = self.chat.tree[block.node_id].role == "assistant"
-        return self.cache.body(block.node_id, self.chat.text(block.node_id), is_reply)
+        return self.cache.message(self.chat, block.node_id)

@@ -13,10 +13,12 @@ from textual.message import Message
 from textual.strip import Strip
 
 from treechat.chat.session import Chat
+from treechat.tui.bodies import Bodies
 from treechat.tui.component_styles import ComponentStyles
 from treechat.tui.figures import speed
-from treechat.tui.plain import GrowingText, fit
-from treechat.tui.strips import StripCache, row_strip
+from treechat.tui.plain import fit
+from treechat.tui.strips import row_strip
+from treechat.tui.thinking import GrowingReply
 
 LEAST = 24
 """Cells of the narrowest column; what has no room is beyond the edge."""
@@ -36,7 +38,7 @@ class Column:
         self.node_id = node_id
         self.top = 0
         self.follows = True
-        self.growing: GrowingText | None = None
+        self.growing: GrowingReply | None = None
         self.num_chars = 0
 
 
@@ -57,7 +59,7 @@ class Columns(ComponentStyles, can_focus=True):
         super().__init__()
         self.chat = chat
         self.columns = [Column(node_id) for node_id in node_ids]
-        self.cache = StripCache()
+        self.cache = Bodies()
         self.index = 0
         self.first = 0
 
@@ -95,6 +97,12 @@ class Columns(ComponentStyles, can_focus=True):
         column.follows = column.top == most and column.node_id in self.chat.replies
         self.refresh()
 
+    def unfold(self) -> bool:
+        """Show or fold the thoughts of the chosen one; whether it has any."""
+        self.chosen.growing = None
+        self.refresh()
+        return self.cache.toggle(self.chat, self.chosen.node_id)
+
     # Sizes
 
     @property
@@ -124,21 +132,24 @@ class Columns(ComponentStyles, can_focus=True):
     def _text_width(self) -> int:
         return max(self.column_width - 2, 2)
 
-    def _grown(self, column: Column) -> GrowingText:
+    def _grown(self, column: Column) -> GrowingReply:
         """The rows so far. The text is asked for anew each time: events may lag behind it."""
         text = self.chat.text(column.node_id)
+        self._use_theme()
         if column.growing is None or column.num_chars > len(text):
-            column.growing, column.num_chars = GrowingText(self._text_width()), 0
-        if len(text) > column.num_chars:
+            column.growing = self.cache.growing(self.chat, column.node_id)
+        elif len(text) > column.num_chars:
             column.growing.append(text[column.num_chars :])
-            column.num_chars = len(text)
+        column.num_chars = len(text)
         return column.growing
 
     def _finished(self, column: Column) -> list[Strip]:
+        self._use_theme()
+        return self.cache.message(self.chat, column.node_id)
+
+    def _use_theme(self) -> None:
         theme = self.app.current_theme
         self.cache.use(self._text_width(), theme.name, self.app.theme_variables, theme.dark)
-        is_reply = self.chat.tree[column.node_id].role == "assistant"
-        return self.cache.body(column.node_id, self.chat.text(column.node_id), is_reply)
 
     def _num_lines(self, column: Column) -> int:
         is_growing = column.node_id in self.chat.replies

@@ -30,7 +30,7 @@ class Copying(Navigating):
 
     def action_copy(self) -> None:
         if self.cursor_id is not None:
-            self._copy(self.chat.text(self.cursor_id), "Message")
+            self._copy(self.transcript.cache.shown_text(self.chat, self.cursor_id), "Message")
 
     def action_copy_code(self) -> None:
         blocks = _CODE.findall(self.chat.text(self.cursor_id)) if self.cursor_id else []

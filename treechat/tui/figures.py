@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from treechat.chat.events import Cost
 from treechat.chat.structure import Structure
-from treechat.tree import Turn
+from treechat.tree import Node, Turn
 from treechat.tui.plain import one_line
 
 
@@ -17,6 +17,20 @@ def header_notes(chat: Structure, node_id: str) -> tuple[str, str]:
     # A node that another window has hidden meanwhile is not among its siblings.
     fork = f"⑂ {siblings.index(node_id) + 1}/{len(siblings)}" if len(siblings) > 1 and node_id in siblings else ""
     return label + star, fork
+
+
+_ENDS = {
+    "stopped": "stopped · c continues",
+    "interrupted": "interrupted · c continues",
+    "failed": "failed · r tries again",
+}
+
+
+def how_it_ended(node: Node, turn: Turn | None) -> str:
+    """What happened to a reply that is not whole, and what to do; empty for one that is."""
+    if turn is not None and turn.finish_reason == "length":
+        return "cut at the longest reply · c continues"
+    return _ENDS.get(node.status, "")
 
 
 def turn_figures(turn: Turn) -> str:

@@ -168,6 +168,11 @@ class Navigating(Base):
         if not self.tree_pane.display:
             self.say(f"tree: {chosen}")
 
+    def action_unfold(self) -> None:
+        """Thoughts, calls and results in the message under the cursor."""
+        if self.cursor_id is not None and not self.transcript.unfold(self.cursor_id):
+            self.say("There are no thoughts in this message")
+
     # Focus
 
     def to_composer(self) -> None:

@@ -17,10 +17,10 @@ from textual.strip import Strip
 from treechat.chat.structure import Structure
 from treechat.tui.bindings import PANE_BINDINGS
 from treechat.tui.blocks import Block, Blocks
+from treechat.tui.bodies import Bodies
 from treechat.tui.component_styles import ComponentStyles
-from treechat.tui.figures import header_notes, turn_figures
+from treechat.tui.figures import header_notes, how_it_ended, turn_figures
 from treechat.tui.plain import fit
-from treechat.tui.strips import StripCache
 
 GUTTER = 3
 """Cells at the left of every line: space, the role's bar, space."""
@@ -50,7 +50,7 @@ class Transcript(ScrollView, ComponentStyles, can_focus=True):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.cache = StripCache()
+        self.cache = Bodies()
         self.blocks: Blocks | None = None
         self.cursor_id: str | None = None
         self.empty_text = ""
@@ -99,6 +99,19 @@ class Transcript(ScrollView, ComponentStyles, can_focus=True):
             if follows:
                 self.to_end()
             self.refresh()
+
+    def unfold(self, node_id: str, index: int | None = None) -> bool:
+        """Show or fold thoughts, calls and results in a message; whether it has any. index: one, None for all."""
+        if self.blocks is None or not self.cache.toggle(self.blocks.chat, node_id, index):
+            return False
+        if self.blocks.forget(node_id):
+            # What is above stays where it is: the line that was clicked.
+            self.blocks.measure(self.blocks.index_of[node_id])
+            self.blocks.place()
+            self._resize()
+            self._settle()
+        self.refresh()
+        return True
 
     def point(self, node_id: str | None, *, scroll: bool = True) -> None:
         """Put the cursor on a message, and bring its beginning into sight."""
@@ -262,14 +275,8 @@ class Transcript(ScrollView, ComponentStyles, can_focus=True):
         node = self.blocks.chat.tree[block.node_id]
         if node.id in self.blocks.chat.replies:
             return [Segment("▌ writing · esc stops", self.styled("figures"))]
-        warning = {
-            "stopped": "stopped · c continues",
-            "interrupted": "interrupted · c continues",
-            "failed": "failed · r tries again",
-        }.get(node.status, "")
         turn = self.blocks.turn(node.id)
-        if turn is not None and turn.finish_reason == "length":
-            warning = "cut at the longest reply · c continues"
+        warning = how_it_ended(node, turn)
         figures = turn_figures(turn) if turn else ""
         parts = [Segment(warning, self.styled("warning"))] if warning else []
         return [*parts, Segment(" · " if warning and figures else ""), Segment(figures, self.styled("figures"))]
@@ -289,4 +296,9 @@ class Transcript(ScrollView, ComponentStyles, can_focus=True):
         if offset is not None and self.blocks is not None:
             line = offset.y + round(self.scroll_y)
             if line < self.blocks.total:
-                self.post_message(self.Pointed(self.blocks.items[self.blocks.at(line)].node_id))
+                index = self.blocks.at(line)
+                node_id = self.blocks.items[index].node_id
+                aside = self.cache.fold_at(self.blocks.chat, node_id, line - self.blocks.tops[index] - 1)
+                if aside is not None:
+                    self.unfold(node_id, aside)
+                self.post_message(self.Pointed(node_id))

@@ -101,6 +101,10 @@ class SiblingsScreen(ModalScreen[str | None]):
         self._entitle()
         self.notify("Hidden · u in the tree brings it back", markup=False)
 
+    def action_unfold(self) -> None:
+        if not self.columns.unfold():
+            self.app.bell()
+
     def action_promote(self) -> None:
         self.dismiss(self.node_id)
 
