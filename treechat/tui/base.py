@@ -122,7 +122,7 @@ class Base(App[None]):
         elif anchor == "end":
             transcript.to_end()
         transcript.point(self.cursor_id, scroll=anchor == "keep")
-        self.tree_pane.sync()
+        self.tree_pane.lay_out()
         self.tree_pane.point(self.cursor_id)
         self.draw_labels()
         self.cursor_moved()
@@ -146,13 +146,12 @@ class Base(App[None]):
         tree = self.chat.tree
         top.title_text = self.chat.title or "new conversation"
         top.figures = f"{len(tree):,} messages" if len(tree) else ""
+        title = ""
         if self.editing_id is not None:
-            composer.border_title = "edit: enter makes a sibling · esc leaves it"
+            title = "edit: enter makes a sibling · esc leaves it"
         elif self.view_id != self.chat.current_id and self.chat.current_id:
-            composer.border_title = f"to: {tree[self.chat.current_id].preview[:40]}".replace("[", "\\[")
-        else:
-            composer.border_title = ""
-        composer.border_subtitle = "" if composer.text else "enter sends · tab tree · f1 help"
+            title = f"to: {tree[self.chat.current_id].preview[:40]}"
+        composer.say(title, "" if composer.text else "enter sends · tab tree · f1 help")
 
     def cursor_moved(self) -> None:
         """Something for a subclass to hook on."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 from rich.style import Style
 from textual.color import Color
+from textual.geometry import Region
 from textual.widget import Widget
 
 
@@ -13,13 +16,42 @@ class ComponentStyles(Widget):
     (Textual takes default styles and bindings from the first base alone.)
 
     A colour may be translucent in the style sheet (`$foreground 45%`): it is mixed with the widget's background, which
-    Textual does not do for partial styles.
+    Textual does not do for partial styles. Styles are kept from one line to the next, until the whole widget is
+    refreshed, as it is where the style sheet or the theme changes.
     """
 
     prefix = ""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._styles_kept: dict[str, Style] = {}
+        super().__init__(*args, **options)
+
+    def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Self:
+        if not regions:
+            self._styles_kept.clear()
+        return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
+
+    def refresh_lines(self, first: int, end: int) -> None:
+        """Draw the content's lines from `first` to before `end` again, as far as they are in sight."""
+        first, end = max(first, 0), min(end, self.size.height)
+        if first < end:
+            self.refresh(Region(0, first, self.size.width, end - first))
+
+    @property
+    def rich_style(self) -> Style:
+        kept = self._styles_kept.get("")
+        if kept is None:
+            kept = self._styles_kept[""] = super().rich_style
+        return kept
+
     def styled(self, name: str) -> Style:
         """Colour and text style of a component, its background only where it has one."""
+        kept = self._styles_kept.get(name)
+        if kept is None:
+            kept = self._styles_kept[name] = self._mixed(name)
+        return kept
+
+    def _mixed(self, name: str) -> Style:
         styles = self.get_component_styles(f"{self.prefix}--{name}")
         under = self.background_colors[1]
         background: Color | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from textual import events
+from textual.content import Content
 from textual.message import Message
 from textual.widgets import TextArea
 
@@ -35,6 +36,7 @@ class Composer(TextArea):
             highlight_cursor_line=False,
             tab_behavior="focus",
         )
+        self._said = "", ""
 
     async def _on_key(self, event: events.Key) -> None:
         # A text area takes enter as text before bindings are asked; what is bound here is not text.
@@ -54,6 +56,12 @@ class Composer(TextArea):
             self.action_cursor_up()
         else:
             self.post_message(self.Recalled())
+
+    def say(self, title: str, subtitle: str) -> None:
+        """What stands in the border. Setting what is there already would draw the composer again."""
+        if (title, subtitle) != self._said:
+            self._said = title, subtitle
+            self.border_title, self.border_subtitle = Content(title), Content(subtitle)
 
     def put(self, text: str) -> None:
         """Replace the text, cursor at its end."""

@@ -36,7 +36,7 @@ class Generating(Changing):
         needs_model = editing is None or editing.role == "user"
         if self.chat.model is None and needs_model:
             self.is_queued = True
-            self.composer.border_title = "sent when the model is ready · esc takes it back"
+            self.composer.say("sent when the model is ready · esc takes it back", "")
             return
         self.send(event.text)
 
@@ -125,6 +125,7 @@ class Generating(Changing):
             if not chat.streaming:
                 self._writing.discard(chat)
             if self.is_up:
+                self.transcript.refresh()
                 self.draw_activity()
 
     def _draw(self, chat: Chat, event: ChatEvent) -> None:
@@ -141,6 +142,8 @@ class Generating(Changing):
                 if node.id == chat.current_id:
                     self.look_at(node.id, anchor="end")
                 else:
+                    # It is counted among its siblings, also where these are shown.
+                    self.transcript.refresh()
                     self.tree_pane.sync()
                 self.draw_activity()
             case ReplyFinished(node):
@@ -155,7 +158,6 @@ class Generating(Changing):
         """What is being written; a subclass adds loading and warming."""
         num = len(self.chat.streaming)
         self.status.activity = f"writing {num} replies" if num > 1 else "writing" if num else ""
-        self.transcript.refresh()
 
     # Stopping
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
-from rich.text import Text
+from rich.segment import Segment
 from textual import events
 from textual.message import Message
+from textual.strip import Strip
 
 from treechat.chat.events import Cost
 from treechat.tree import Tree
@@ -35,16 +37,14 @@ class Cell(NamedTuple):
         return MARKS[self.mark]
 
 
-def cells(tree: Tree, path: list[str], costs: Mapping[str, Cost], cursor_id: str | None, height: int) -> list[Cell]:
+def cells(tree: Tree, path: list[str], costs: Mapping[str, Cost], height: int) -> list[Cell]:
     """The path in at most `height` cells, each for about as many turns as the others."""
     num = min(len(path), max(height, 0))
     edges = [len(path) * index // num for index in range(num + 1)] if num else []
-    return [Cell(first, end - 1, _mark(tree, path[first:end], costs, cursor_id)) for first, end in pairwise(edges)]
+    return [Cell(first, end - 1, _mark(tree, path[first:end], costs)) for first, end in pairwise(edges)]
 
 
-def _mark(tree: Tree, node_ids: list[str], costs: Mapping[str, Cost], cursor_id: str | None) -> str:
-    if cursor_id in node_ids:
-        return "here"
+def _mark(tree: Tree, node_ids: list[str], costs: Mapping[str, Cost]) -> str:
     nodes = [tree[node_id] for node_id in node_ids]
     if any(node.bookmarked for node in nodes):
         return "bookmark"
@@ -52,6 +52,14 @@ def _mark(tree: Tree, node_ids: list[str], costs: Mapping[str, Cost], cursor_id:
         return "fork"
     warmth = [costs[node_id].mark for node_id in node_ids if node_id in costs]
     return min(warmth, key=_WARMTH.index, default="")
+
+
+def with_here(found: list[Cell], index: int | None) -> list[Cell]:
+    """The cells with the one that has the turn of this index marked as where the cursor is."""
+    if index is None:
+        return found
+    number = bisect_left(found, index, key=lambda cell: cell.last)
+    return [*found[:number], *(cell._replace(mark="here") for cell in found[number : number + 1]), *found[number + 1 :]]
 
 
 class Minimap(ComponentStyles):
@@ -70,40 +78,65 @@ class Minimap(ComponentStyles):
         super().__init__(id=id)
         self.transcript = transcript
         self.costs: Mapping[str, Cost] = {}
+        self._lines: list[tuple[str, bool]] = []
+        self._cells: list[Cell] = []
+        self._key: tuple[object, ...] = ()
 
     def on_mount(self) -> None:
         self.watch(self.transcript, "scroll_y", self._moved, init=False)
-        self.watch(self.transcript, "virtual_size", self._moved, init=False)
+        self.watch(self.transcript, "num_lines", self._moved, init=False)
+
+    def on_resize(self) -> None:
+        self.draw()
 
     def _moved(self) -> None:
-        self.refresh()
+        self.draw()
+
+    def take(self, costs: Mapping[str, Cost]) -> None:
+        """Where the KV of the turns is now."""
+        self.costs = costs
+        self.draw(anew=True)
+
+    def draw(self, anew: bool = False) -> None:
+        """Draw the cells that have changed. anew: also where the tree's version is the same, as after a bookmark."""
+        if anew:
+            self._key = ()
+        before, self._lines = self._lines, self._seen_marks()
+        for y in range(max(len(before), len(self._lines))):
+            if before[y : y + 1] != self._lines[y : y + 1]:
+                self.refresh_lines(y, y + 1)
 
     @property
     def cells(self) -> list[Cell]:
         """Empty while the whole transcript is in sight."""
-        blocks = self.transcript.blocks
+        blocks, height = self.transcript.blocks, self.size.height
         if blocks is None or blocks.total <= self.transcript.size.height:
             return []
-        path = [node_id for node_id in blocks.node_ids if node_id in blocks.chat.tree]
-        return cells(blocks.chat.tree, path, self.costs, self.transcript.cursor_id, self.size.height)
+        tree = blocks.chat.tree
+        key = (blocks, tree, tree.version, height)
+        if key != self._key:
+            self._key = key
+            path = [node_id for node_id in blocks.node_ids if node_id in tree]
+            self._cells = cells(tree, path, self.costs, height)
+        return with_here(self._cells, blocks.index_of.get(self.transcript.cursor_id or ""))
 
-    def render(self) -> Text:
-        text = Text(end="")
-        blocks = self.transcript.blocks
-        shown = self.cells
+    def _seen_marks(self) -> list[tuple[str, bool]]:
+        """Of each cell its mark, and whether some of its turns are in sight in the transcript."""
+        blocks, shown = self.transcript.blocks, self.cells
         if blocks is None or not shown:
-            return text
+            return []
         top = round(self.transcript.scroll_y)
         first, last = blocks.at(top), blocks.at(top + self.transcript.size.height - 1)
-        styles = {"here": self.styled("here"), "bookmark": self.styled("sign"), "fork": self.styled("sign")}
-        warm, seen = self.styled("warm"), self.styled("seen")
-        for cell in shown:
-            style = styles.get(cell.mark, warm)
-            is_seen = cell.first <= last and cell.last >= first
-            text.append(cell.text, style + seen if is_seen else style)
-            text.append("\n")
-        text.right_crop(1)
-        return text
+        return [(cell.mark, cell.first <= last and cell.last >= first) for cell in shown]
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        if y >= len(self._lines):
+            return Strip.blank(width, self.rich_style)
+        mark, is_seen = self._lines[y]
+        style = self.styled({"here": "here", "bookmark": "sign", "fork": "sign"}.get(mark, "warm"))
+        strip = Strip([Segment(MARKS[mark], style + self.styled("seen") if is_seen else style)])
+        return strip.adjust_cell_length(width).apply_style(self.rich_style)
 
     def on_click(self, event: events.Click) -> None:
         offset, shown = event.get_content_offset(self), self.cells

@@ -9,9 +9,7 @@ from typing import ClassVar, Literal
 from rich.cells import cell_len
 from rich.segment import Segment
 from textual import events
-from textual.geometry import Size
 from textual.message import Message
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from treechat.chat.structure import Structure
@@ -20,6 +18,7 @@ from treechat.tui.blocks import Block, Blocks
 from treechat.tui.bodies import Bodies
 from treechat.tui.component_styles import ComponentStyles
 from treechat.tui.figures import header_notes, how_it_ended, turn_figures
+from treechat.tui.long_view import LongView
 from treechat.tui.plain import fit
 
 GUTTER = 3
@@ -32,7 +31,7 @@ Anchor = Literal["end", "fork", "keep"]
 NAMES = {"user": "You", "assistant": "Assistant", "system": "System"}
 
 
-class Transcript(ScrollView, ComponentStyles, can_focus=True):
+class Transcript(LongView, ComponentStyles, can_focus=True):
     """The messages from the root to one node."""
 
     BINDINGS = PANE_BINDINGS
@@ -115,7 +114,7 @@ class Transcript(ScrollView, ComponentStyles, can_focus=True):
 
     def point(self, node_id: str | None, *, scroll: bool = True) -> None:
         """Put the cursor on a message, and bring its beginning into sight."""
-        self.cursor_id = node_id
+        left_id, self.cursor_id = self.cursor_id, node_id
         index = self.blocks.index_of.get(node_id) if self.blocks and node_id else None
         if scroll and index is not None and self.blocks is not None:
             self.blocks.measure(index)
@@ -124,22 +123,18 @@ class Transcript(ScrollView, ComponentStyles, can_focus=True):
             top, end = self.blocks.tops[index], self.blocks.tops[index + 1]
             here, height = round(self.scroll_y), self.size.height
             if top < here or end - top > height:
-                self._to(top)
+                self.to_line(top)
             elif end > here + height:
-                self._to(end - height)
+                self.to_line(end - height)
         self._settle()
-        self.refresh()
+        self._refresh_blocks({left_id, node_id} if left_id != node_id else ())
 
     def mark(self, node_ids: Iterable[str]) -> None:
         """Mark these messages in the gutter, and no others."""
         marked = frozenset(node_ids)
         if marked != self._marked:
-            self._marked = marked
-            self.refresh()
-
-    @property
-    def is_at_end(self) -> bool:
-        return self.scroll_y >= self.max_scroll_y - 1
+            changed, self._marked = marked ^ self._marked, marked
+            self._refresh_blocks(changed)
 
     def scroll_within(self, node_id: str | None, direction: int) -> bool:
         """Scroll half a page where that shows more of the message; whether there was more of it."""
@@ -150,7 +145,7 @@ class Transcript(ScrollView, ComponentStyles, can_focus=True):
         here, height = round(self.scroll_y), self.size.height
         if end - top <= height or not (end > here + height if direction > 0 else top < here):
             return False
-        self._to(here + direction * max(height // 2, 1))
+        self.to_line(here + direction * max(height // 2, 1))
         return True
 
     # Scrolling
@@ -166,7 +161,7 @@ class Transcript(ScrollView, ComponentStyles, can_focus=True):
         if self._use_theme():
             self.blocks = Blocks(self.blocks.chat, self.blocks.node_ids, self.cache)
             self._resize()
-            self._to(self.blocks.tops[index])
+            self.to_line(self.blocks.tops[index])
         if follows:
             self.to_end()
         self._settle()
@@ -181,11 +176,17 @@ class Transcript(ScrollView, ComponentStyles, can_focus=True):
         theme = self.app.current_theme
         return self.cache.use(width, theme.name, self.app.theme_variables, theme.dark)
 
-    def _resize(self) -> None:
-        self.virtual_size = Size(0, self.blocks.total if self.blocks else 0)
+    def _refresh_blocks(self, node_ids: Iterable[str | None]) -> None:
+        """Draw the lines of these messages again, as far as they are in sight."""
+        if self.blocks is None:
+            return
+        top = round(self.scroll_y)
+        for node_id in node_ids:
+            if node_id is not None and (index := self.blocks.index_of.get(node_id)) is not None:
+                self.refresh_lines(self.blocks.tops[index] - top, self.blocks.tops[index + 1] - top)
 
-    def _to(self, line: int) -> None:
-        self.scroll_to(y=line, animate=False, force=True)
+    def _resize(self) -> None:
+        self.num_lines = self.blocks.total if self.blocks else 0
 
     def to_end(self) -> None:
         """Scroll to the last line."""
@@ -198,13 +199,13 @@ class Transcript(ScrollView, ComponentStyles, can_focus=True):
                 index -= 1
             self.blocks.place()
             self._resize()
-        self._to(self.max_scroll_y)
+        self.to_line(self.max_scroll_y)
 
     def _fork_into_sight(self, index: int) -> None:
         assert self.blocks is not None
         top, here, height = self.blocks.tops[index], round(self.scroll_y), self.size.height
         if not here <= top <= here + height - 4:
-            self._to(max(top - height // 4, 0))
+            self.to_line(max(top - height // 4, 0))
 
     def _settle(self) -> None:
         """Measure what is in sight. Where a block above the first line turns out longer, the lines in sight stay."""
@@ -221,7 +222,7 @@ class Transcript(ScrollView, ComponentStyles, can_focus=True):
                     self._resize()
                     if begins_above:
                         top = max(top + delta, 0)
-                        self._to(top)
+                        self.to_line(top)
                 index += 1
         finally:
             self._is_settling = False

@@ -90,6 +90,11 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
         self.sync()
 
     def sync(self) -> None:
+        """Draw what there is now: titles and marks, and the rows where they changed."""
+        self.lay_out()
+        self.refresh()
+
+    def lay_out(self) -> None:
         """Lay the rows out again if the structure, the current node or the folds changed."""
         if self.chat is None:
             return
@@ -115,14 +120,18 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
             most_turns = max((row.num_nodes for row in self.runs.rows if not row.dead_ids), default=1)
             most_siblings = max((row.num_siblings for row in self.runs.rows), default=1)
             self._columns = (len(f"{most_turns:,} turns"), 2 * len(str(most_siblings)) + 1 if most_siblings > 1 else 0)
-        self.refresh()
+            self.refresh()
 
     def point(self, node_id: str | None) -> None:
         """Put the cursor on the row that shows the node, and bring it into sight."""
-        self.cursor_id = node_id
+        left, self.cursor_id = self.cursor_row, node_id
         if (index := self.cursor_row) is not None:
             self.scroll_to_region(Region(0, index, 1, 2), animate=False, force=True)
-        self.refresh()
+        self.refresh_lines(0, 1)
+        for row in {left, index} if left != index else ():
+            if row is not None:
+                line = row + 1 - self.scroll_offset.y
+                self.refresh_lines(max(line, 1), line + 1)
 
     @property
     def rows(self) -> list[Row]:

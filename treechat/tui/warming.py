@@ -99,10 +99,10 @@ class Warming(Remembering):
 
     def action_bookmark(self) -> None:
         super().action_bookmark()
-        self.draw_minimap()
+        self.base_screen.query_one(Minimap).draw(anew=True)
 
     def draw_minimap(self) -> None:
-        self.base_screen.query(Minimap).refresh()
+        self.base_screen.query_one(Minimap).draw()
 
     @on(Minimap.Pointed)
     def _cell_clicked(self, event: Minimap.Pointed) -> None:
@@ -142,8 +142,7 @@ class Warming(Remembering):
             return
         self.tree_pane.costs = costs
         self.tree_pane.sync()
-        self.base_screen.query_one(Minimap).costs = costs
-        self.draw_minimap()
+        self.base_screen.query_one(Minimap).take(costs)
         self.draw_memory(stats)
         self.draw_row()
         warmed = costs.get(self._warm_id or "")

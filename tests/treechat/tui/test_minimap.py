@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from treechat.chat.events import Cost
 from treechat.store import NewNode, Store
 from treechat.tree import Node, Tree
-from treechat.tui.minimap import MARKS, Minimap, cells
+from treechat.tui.minimap import MARKS, Cell, Minimap, cells, with_here
 
 WARM, PART, COLD = Cost(9, 0, 1), Cost(9, 0, 9), Cost(0, 0, 9)
 
@@ -28,10 +28,13 @@ def chain(num: int, **marks) -> tuple[Tree, list[str]]:
 @given(st.integers(0, 200), st.integers(0, 60))
 def test_each_turn_is_in_one_cell_and_no_cell_is_empty(num, height):
     tree, path = chain(num)
-    found = cells(tree, path, {}, None, height)
+    found = cells(tree, path, {}, height)
     assert len(found) == min(num, height)
     turns = [index for cell in found for index in range(cell.first, cell.last + 1)]
     assert turns == (list(range(num)) if height else [])
+    assert [cell for index in range(num) for cell in with_here(found, index) if cell.mark == "here"] == [
+        Cell(cell.first, cell.last, "here") for cell in found for _ in range(cell.first, cell.last + 1)
+    ]
     sizes = [cell.last - cell.first + 1 for cell in found]
     assert not sizes or (min(sizes) >= 1 and max(sizes) - min(sizes) <= 1)
 
@@ -39,7 +42,7 @@ def test_each_turn_is_in_one_cell_and_no_cell_is_empty(num, height):
 def test_a_cell_shows_here_then_a_bookmark_then_a_fork_then_the_least_warm_turn():
     tree, path = chain(12, bookmarks=("n2", "n4"), forks=("n2", "n6"))
     costs = {f"n{index}": WARM for index in range(9)} | {"n8": PART, "n9": COLD, "n10": WARM}
-    found = cells(tree, path, costs, "n4", 6)
+    found = with_here(cells(tree, path, costs, 6), path.index("n4"))
     assert [cell.mark for cell in found] == ["●", "bookmark", "here", "fork", "○", "●"]
     assert len(set(MARKS.values())) == len(MARKS)
 

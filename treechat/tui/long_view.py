@@ -1,0 +1,33 @@
+"""A scroll view over lines whose number changes often."""
+
+from __future__ import annotations
+
+from textual.geometry import Size
+from textual.reactive import reactive
+from textual.scroll_view import ScrollView
+from textual.widget import Widget
+
+
+class LongView(ScrollView):
+    """Setting `num_lines` lays nothing out again: a reply that is written adds a line several times a second."""
+
+    num_lines: reactive[int] = reactive(0, repaint=False)
+
+    def watch_num_lines(self, num_lines: int) -> None:
+        size = Size(0, num_lines)
+        height = self.container_size.height
+        if not height or (num_lines > height) != self.show_vertical_scrollbar:
+            self.virtual_size = size
+            return
+        self.set_reactive(Widget.virtual_size, size)
+        if self.show_vertical_scrollbar:
+            self.vertical_scrollbar.window_virtual_size = num_lines
+        self.scroll_y = self.validate_scroll_y(self.scroll_y)
+
+    @property
+    def is_at_end(self) -> bool:
+        return self.scroll_y >= self.max_scroll_y - 1
+
+    def to_line(self, line: int) -> None:
+        """Scroll so that this line is the first one in sight, as far as there are lines below it."""
+        self.scroll_to(y=line, animate=False, force=True)
