@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check gpu bench format clean
+.PHONY: run serve test check gpu bench format clean
 
 run: $(VENV)/.installed
 	$(BIN)/treechat $(ARGS)
+
+serve: $(VENV)/.installed-dev
+	$(BIN)/textual serve --command "$(BIN)/treechat $(ARGS)"
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow and not gpu" $(ARGS)

@@ -92,7 +92,7 @@ EVERYWHERE = (
     Key("app.stop", "escape", "app.escape", "Stop", "Stop generating, what came stays; twice: the tree", "everywhere"),
     Key("app.focus", "tab", "app.cycle_focus(1)", "Next part", "Composer, tree, transcript", "everywhere", False),
     Key("app.focus_back", "shift+tab", "app.cycle_focus(-1)", "Part before", "The other way", "everywhere", False),
-    Key("app.new", "ctrl+n", "app.new", "New conversation", "Start an empty tree", "everywhere"),
+    Key("app.new", "ctrl+n,f8", "app.new", "New conversation", "Start an empty tree", "everywhere"),
     Key("app.open", "ctrl+o", "app.open", "Open conversation", "Choose among all conversations", "everywhere"),
     Key("app.search_all", "ctrl+g", "app.search_all", "Search everything", "Find in all conversations", "everywhere"),
     Key("app.rename", "f2", "app.rename", "Rename", "Another title for this conversation", "everywhere"),
@@ -103,7 +103,7 @@ EVERYWHERE = (
 )
 SETTING = (
     Key("settings.keep", "enter,ctrl+s", "screen.keep", "Keep", "For this conversation from now on", "settings", False),
-    Key("settings.once", "ctrl+t", "screen.once", "Once", "For the next reply only", "settings", False),
+    Key("settings.once", "ctrl+t,f8", "screen.once", "Once", "For the next reply only", "settings", False),
     Key("settings.preset", "ctrl+o", "screen.preset", "Presets", "Take a preset's values", "settings", False),
     Key("settings.save", "f2", "screen.save", "Save preset", "Into the configuration file", "settings", False),
     Key("settings.close", "escape", "screen.close", "Close", "Nothing is changed", "settings", False),

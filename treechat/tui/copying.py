@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 
 from textual.app import SuspendNotSupported
@@ -40,9 +41,9 @@ class Copying(Navigating):
             self.say("No code block in this message")
 
     def _copy(self, text: str, what: str) -> None:
-        if not lacks_clipboard(os.environ):
+        if self.is_web or not lacks_clipboard(os.environ):
             self.copy_to_clipboard(text)
-            self.say(f"{what} copied · P opens it in $PAGER")
+            self.say(f"{what} copied · P opens it {'in a tab' if self.is_web else 'in $PAGER'}")
             return
         target = cache_dir() / "copied.md"
         try:
@@ -54,13 +55,17 @@ class Copying(Navigating):
         self.say(f"This terminal takes no copies. {what} written to {target}")
 
     def action_pager(self) -> None:
-        """The message in `$PAGER`, control characters made visible: a pager may pass them on."""
+        """The message in `$PAGER` (in a browser, in a tab), control characters made visible: a pager may pass them on."""
         if self.cursor_id is None:
+            return
+        text = shown(self.chat.text(self.cursor_id))
+        if self.is_web:
+            self.deliver_text(StringIO(text), save_filename="message.txt", open_method="browser", encoding="utf-8")
             return
         pager = os.environ.get("PAGER") or "less"
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "message.md"
-            path.write_text(shown(self.chat.text(self.cursor_id)), encoding="utf-8", errors="replace")
+            path.write_text(text, encoding="utf-8")
             try:
                 with self.suspend():
                     subprocess.run([*shlex.split(pager), str(path)], check=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -70,20 +71,29 @@ class Exporting(Copying):
         self.push_screen(PickScreen("Export", find, "what, or as what: html, branch, …", "writes"), done)
 
     async def _export(self, scope: str, form: str) -> None:
-        """In a thread: a large conversation takes a while. The file is new; exports never overwrite."""
+        """In a thread: a large conversation takes a while. The file is new; exports never overwrite.
+
+        In a browser it is a download.
+        """
         write = self._writer(scope, form)
         title = "conversations" if scope == "everything" else self.chat.title
         name = re.sub(r"[^\w-]+", "-", title).strip("-").lower()[:40] or "conversation"
+        # A file that is being downloaded is open, and needs no name any more.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            await self._write(Path(folder) if self.is_web else Path.cwd(), name, _suffix(form), write)
+
+    async def _write(self, folder: Path, name: str, suffix: str, write: Callable[[Path], None]) -> None:
         try:
-            target = await asyncio.to_thread(_write_new, Path.cwd(), name, _suffix(form), write)
+            target = await asyncio.to_thread(_write_new, folder, name, suffix, write)
         except OSError as error:
-            self.tell(
-                TreechatError(f"{name}{_suffix(form)} cannot be written: {error.strerror}", "Start treechat elsewhere.")
-            )
+            self.tell(TreechatError(f"{name}{suffix} cannot be written: {error.strerror}", "Start treechat elsewhere."))
         except TreechatError as error:
             self.tell(error)
         else:
-            self.say(f"Written to {target}")
+            if self.is_web:
+                self.deliver_binary(target)
+            else:
+                self.say(f"Written to {target}")
 
     def _writer(self, scope: str, form: str) -> Callable[[Path], None]:
         if form == BACKUP:

@@ -72,6 +72,10 @@ class Generating(Changing):
     def action_editor(self) -> None:
         if (node := self.cursor) is None:
             return
+        if self.is_web:
+            self.action_edit()
+            self.say("A browser has no $EDITOR: edit it here")
+            return
         edited = self.edit_outside(self.chat.text(node.id))
         if edited is None:
             return
