@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +13,8 @@ from treechat.cli.context import Session, db_option, json_option, pass_session
 from treechat.cli.output import one_line, plural, print_json, say, size
 
 if TYPE_CHECKING:
-    from treechat.chat.documents import Planned
+    from treechat.chat.importing import Import
     from treechat.formats.document import ImportReport
-    from treechat.formats.importer import Importer
-    from treechat.formats.inputs import Input
 
 FORMATS = (
     "treechat",
@@ -63,18 +60,22 @@ def import_(
     content. Every branch comes in; importing again adds only what is new. What is left out is said, with the reason;
     the exit status is 1 if anything could not be read.
     """
-    from treechat.formats.document import ImportReport
+    from treechat.chat.importing import Import
+    from treechat.formats.importers import IMPORTERS
 
-    report = ImportReport()
-    run = _Run(session, report, form, dry_run)
+    progress = _Progress()
+    run = Import(
+        session.store, IMPORTERS[form] if form else None, dry_run=dry_run, progress=lambda: progress.show(run)
+    )  # fmt: skip
+    report = run.report
     try:
         for path in files:
-            run.take(path)
+            run.take(path, sys.stdin.buffer)
     except KeyboardInterrupt:
-        run.progress.clear()
+        progress.clear()
         say(f"Stopped. {plural(report.conversations, 'conversation')} came in, each of them whole.")
         raise
-    run.progress.clear()
+    progress.clear()
     if as_json:
         print_json(report.to_dict())
     else:
@@ -83,79 +84,19 @@ def import_(
         ctx.exit(1)
 
 
-class _Run:
-    """One import of several files into one database."""
-
-    def __init__(self, session: Session, report: ImportReport, form: str | None, dry_run: bool) -> None:
-        from treechat.formats.importers import IMPORTERS
-
-        self.session, self.report, self.dry_run = session, report, dry_run
-        self.importer = IMPORTERS[form] if form else None
-        self.progress = _Progress(report)
-        self.planned: Planned = {}
-
-    def take(self, path: Path) -> None:
-        from treechat.errors import FormatError
-        from treechat.formats.inputs import inputs_of
-
-        name = "standard input" if str(path) == "-" else path.name
-        try:
-            with inputs_of(path, sys.stdin.buffer, self.progress.read) as files:
-                self._take_all(files, name, single=not path.is_dir())
-        except OSError as error:
-            self.report.fail(name, error.strerror or type(error).__name__)
-        except FormatError as error:
-            self.report.fail(name, str(error))
-
-    def _take_all(self, files: Iterator[Input], name: str, single: bool) -> None:
-        """Each file for itself: one that cannot be read does not keep the others out."""
-        from treechat.errors import FormatError
-        from treechat.formats.importers import importer_for, unknown_format
-
-        num_read = num_other = 0
-        for file in files:
-            try:
-                importer = self.importer or importer_for(file)
-                if importer is None:
-                    num_other += 1
-                    continue
-                num_read += 1
-                self._read(file, importer)
-            except OSError as error:
-                self.report.fail(file.name, error.strerror or type(error).__name__)
-            except FormatError as error:
-                self.report.fail(file.name, str(error))
-                num_read += 1
-        if not num_read:
-            raise unknown_format(name)
-        if num_other:
-            self.report.drop(name, f"{plural(num_other, 'other file')} in it, without conversations")
-
-    def _read(self, file: Input, importer: Importer) -> None:
-        from treechat.chat.documents import import_document
-
-        self.progress.name = file.name
-        for document in importer.read(file, self.report):
-            import_document(
-                self.session.store, document, importer.name, self.report, self.dry_run, self.planned
-            )  # fmt: skip
-
-
 class _Progress:
     """A line on a terminal that says how far it is."""
 
-    def __init__(self, report: ImportReport) -> None:
-        self.report, self.name, self.num_bytes = report, "", 0
+    def __init__(self) -> None:
         self._is_shown = sys.stderr.isatty()
         self._next = time.monotonic() + PROGRESS_S
 
-    def read(self, num_bytes: int) -> None:
-        self.num_bytes += num_bytes
+    def show(self, run: Import) -> None:
         if self._is_shown and time.monotonic() >= self._next:
             self._next = time.monotonic() + PROGRESS_S
-            counts = f"{plural(self.report.conversations, 'conversation')}, {plural(self.report.nodes, 'node')}"
-            name = one_line(self.name)[-30:]
-            click.echo(f"\r\x1b[K{name}: {size(self.num_bytes)} read, {counts}", err=True, nl=False)
+            counts = f"{plural(run.report.conversations, 'conversation')}, {plural(run.report.nodes, 'node')}"
+            name = one_line(run.name)[-30:]
+            click.echo(f"\r\x1b[K{name}: {size(run.num_bytes)} read, {counts}", err=True, nl=False)
 
     def clear(self) -> None:
         if self._is_shown:

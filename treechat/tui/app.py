@@ -177,6 +177,7 @@ class TreechatApp(Switching):
 
     async def on_unmount(self) -> None:
         await self.finish_writing()
+        self.finish_import()
         await self.models_closed()
         self.store.close()
 

@@ -7,7 +7,9 @@ from typing import Literal
 
 from textual.binding import Binding, BindingType
 
-Where = Literal["panes", "composer", "everywhere", "tokens", "split", "compare", "columns", "memory", "settings"]
+Where = Literal[
+    "panes", "composer", "everywhere", "tokens", "split", "compare", "columns", "memory", "settings", "import"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ EVERYWHERE = (
     Key("app.rename", "f2", "app.rename", "Rename", "Another title for this conversation", "everywhere"),
     Key("app.settings", "f3", "app.settings", "Settings", "System prompt and sampling, here or once", "everywhere"),
     Key("app.model", "f4", "app.model", "Model", "Another model; this one works until it is up", "everywhere"),
+    Key("app.import", "f5", "app.import", "Import", "A file, zip or folder of another program's chats", "everywhere"),
     Key("app.help", "f1", "app.help", "Help", "This list of keys", "everywhere"),
     Key("app.quit", "ctrl+q", "app.quit", "Quit", "A reply that is being written is kept", "everywhere"),
 )
@@ -174,6 +177,14 @@ MEMORY = (
     Key("memory.go", "enter", "screen.go", "Go there", "The conversation, at this branch", "memory", False),
     Key("memory.close", "escape,q,M", "screen.close", "Close", "Back to the conversation", "memory", False),
 )
+IMPORTING = (
+    Key("import.go", "enter", "screen.go", "Next step", "Look into it; import it; go to what came in", "import", False),
+    Key("import.complete", "tab", "screen.complete", "Complete", "The path that is marked", "import", False),
+    Key("import.down", "down", "screen.step(1)", "Down", "The next path, or conversation", "import", False),
+    Key("import.up", "up", "screen.step(-1)", "Up", "The one above", "import", False),
+    Key("import.stop", "s", "screen.stop", "Stop", "While it runs; whole conversations stay", "import", False),
+    Key("import.close", "escape", "screen.close", "Close", "A running import goes on", "import", False),
+)
 
 SECTIONS: dict[str, tuple[Key, ...]] = {
     "Composer": COMPOSING,
@@ -186,6 +197,7 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
     "Compare": COMPARING,
     "Side by side": COLUMNS,
     "Memory": MEMORY,
+    "Import": IMPORTING,
 }
 KEYS: tuple[Key, ...] = tuple(key for section in SECTIONS.values() for key in section)
 
@@ -204,3 +216,4 @@ SPLIT_BINDINGS = bindings(SPLITTING)
 COMPARE_BINDINGS = bindings(COMPARING)
 COLUMN_BINDINGS = bindings(COLUMNS)
 MEMORY_BINDINGS = bindings(MEMORY)
+IMPORT_BINDINGS = bindings(IMPORTING)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from treechat.chat.session import Chat
 from treechat.config import Config
 from treechat.errors import ModelError, TreechatError
-from treechat.tui.configuring import Configuring
+from treechat.tui.importing import Importing
 from treechat.tui.screens.pick import Choice, PickScreen
 from treechat_engine import EngineError
 
@@ -28,7 +28,7 @@ LoadModel = Callable[[Callable[["Progress"], None]], "ChatModel"]
 """Blocks until the model is ready, and tells how far it is; runs in a thread."""
 
 
-class Switching(Configuring):
+class Switching(Importing):
     """One model is in use at a time; the one before is closed when the next is up, or where memory asks for it."""
 
     def __init__(self, store_path: Path | None, config: Config, conversation_id: str | None) -> None:
@@ -109,8 +109,7 @@ class Switching(Configuring):
     def draw_activity(self) -> None:
         super().draw_activity()
         if self._loading:
-            writing = self.status.activity if self.chat.streaming else ""
-            self.status.activity = " · ".join(filter(None, (writing, self._loading)))
+            self.status.activity = " · ".join(filter(None, (self.status.activity, self._loading)))
 
     # Another one
 

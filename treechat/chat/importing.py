@@ -1,0 +1,158 @@
+"""Files into the store: each conversation whole or not at all, told as it goes, and stoppable between two of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from treechat.chat.documents import Planned, import_document
+from treechat.errors import FormatError, TreechatError
+from treechat.formats.document import ImportReport
+from treechat.formats.importer import Importer
+from treechat.formats.importers import importer_for, unknown_format
+from treechat.formats.inputs import Input, inputs_of
+from treechat.store import Store
+
+
+def _ignore() -> None:
+    """No one watches."""
+
+
+class Import:
+    """One import of several files into one database. What came in, and what did not, is in `report`.
+
+    name: the file that is being read. num_bytes: read so far, of all files. titles: of the formats that were found.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        importer: Importer | None = None,
+        *,
+        dry_run: bool = False,
+        progress: Callable[[], None] = _ignore,
+    ) -> None:
+        """importer: None looks at the content. dry_run: count, and change nothing. progress: called as it is read."""
+        self.store, self.importer, self.dry_run = store, importer, dry_run
+        self.report = ImportReport()
+        self.name, self.num_bytes = "", 0
+        self.num_read = 0
+        self.titles: list[str] = []
+        self._progress = progress
+        self._planned: Planned = {}
+
+    def take(self, path: Path, stdin: BinaryIO | None = None) -> None:
+        """Everything in a file, a zip or a folder; stdin: what `-` stands for. Raises StoreError."""
+        name = "standard input" if stdin is not None and str(path) == "-" else path.name
+        try:
+            with inputs_of(path, stdin, self._was_read) as files:
+                self._take_all(files, name)
+        except OSError as error:
+            self.report.fail(name, error.strerror or type(error).__name__)
+        except FormatError as error:
+            self.report.fail(name, str(error))
+
+    def _was_read(self, num_bytes: int) -> None:
+        self.num_bytes += num_bytes
+        self._progress()
+
+    def _take_all(self, files: Iterator[Input], name: str) -> None:
+        """Each file for itself: one that cannot be read does not keep the others out."""
+        num_read = num_other = 0
+        for file in files:
+            try:
+                importer = self.importer or importer_for(file)
+                if importer is None:
+                    num_other += 1
+                    continue
+                num_read += 1
+                self._read(file, importer)
+            except OSError as error:
+                self.report.fail(file.name, error.strerror or type(error).__name__)
+            except FormatError as error:
+                self.report.fail(file.name, str(error))
+                num_read += 1
+        if not num_read:
+            raise unknown_format(name)
+        if num_other:
+            files_are = "1 other file" if num_other == 1 else f"{num_other:,} other files"
+            self.report.drop(name, f"{files_are} in it, without conversations")
+
+    def _read(self, file: Input, importer: Importer) -> None:
+        self.name = file.name
+        if importer.title not in self.titles:
+            self.titles.append(importer.title)
+        for document in importer.read(file, self.report):
+            import_document(self.store, document, importer.name, self.report, self.dry_run, self._planned)
+            self.num_read += 1
+            self._progress()
+
+
+class _Stopped(Exception):
+    """The import is to end where it is."""
+
+
+class ImportJob:
+    """An import in a thread, for a window to look at. It has a connection of its own, so that nobody waits for it."""
+
+    def __init__(self, store: Store, paths: Sequence[Path], dry_run: bool) -> None:
+        self.paths, self.dry_run = tuple(paths), dry_run
+        self.error: TreechatError | None = None
+        self.is_stopped = False
+        self._stop = threading.Event()
+        self._run = Import(store, dry_run=dry_run, progress=self._check)
+        self._thread = threading.Thread(target=self._work, name="import", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_done(self) -> bool:
+        return not self._thread.is_alive()
+
+    @property
+    def report(self) -> ImportReport:
+        return self._run.report
+
+    @property
+    def titles(self) -> list[str]:
+        """Of the formats that were found so far."""
+        return self._run.titles
+
+    @property
+    def num_read(self) -> int:
+        """Conversations so far, those that were known included."""
+        return self._run.num_read
+
+    @property
+    def num_bytes(self) -> int:
+        return self._run.num_bytes
+
+    def stop(self) -> None:
+        """End it; the conversations that are in stay, each whole."""
+        self._stop.set()
+
+    def wait(self) -> None:
+        self._thread.join()
+
+    def _check(self) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+
+    def _work(self) -> None:
+        shared = self._run.store
+        try:
+            if shared.path is None:
+                self._take()
+            else:
+                with Store.open(shared.path) as self._run.store:
+                    self._take()
+        except _Stopped:
+            self.is_stopped = True
+        except TreechatError as error:
+            self.error = error
+
+    def _take(self) -> None:
+        for path in self.paths:
+            self._check()
+            self._run.take(path)

@@ -1,0 +1,97 @@
+"""Paths as people type, paste and drop them into a terminal; and what they may go on with."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from treechat.formats.inputs import SUFFIXES
+
+MOST = 200
+"""Entries that are offered."""
+
+READABLE = (*SUFFIXES, ".zip")
+
+
+def paths_in(text: str) -> list[Path]:
+    """The paths in a line: one as it is, or several that a shell would tell apart (quoted, escaped), file:// or ~ too.
+
+    Those that do not exist are among them, so that it can be said.
+    """
+    text = text.strip()
+    if not text:
+        return []
+    whole = _path(text)
+    if _exists(whole):
+        return [whole]
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return [whole]
+    paths = [_path(word) for word in words]
+    return paths if len(paths) == 1 or all(map(_exists, paths)) else [whole]
+
+
+def missing(paths: Iterable[Path]) -> Path | None:
+    return next((path for path in paths if not _exists(path)), None)
+
+
+def completions(text: str) -> list[Path]:
+    """What a typed path may go on with: folders, and files that an import can read, in the order of their names. For
+    nothing at all the readable files here and in Downloads, the newest first."""
+    if not text.strip():
+        found = [*_entries(Path.cwd()), *_entries(Path.home() / "Downloads")]
+        return sorted((path for path in found if not path.is_dir()), key=_changed, reverse=True)[:MOST]
+    ends = text.rstrip().endswith(("/", os.sep))
+    path = next(iter(paths_in(text.lstrip("'\"") if ends or not text.endswith(("'", '"')) else text)), Path())
+    folder, begin = (path, "") if ends else (path.parent, path.name)
+    found = [
+        entry
+        for entry in _entries(folder)
+        if entry.name.casefold().startswith(begin.casefold()) and entry.name.startswith(".") == begin.startswith(".")
+    ]
+    return sorted(found, key=lambda entry: (not entry.is_dir(), entry.name.casefold()))[:MOST]
+
+
+def shown_path(path: Path) -> str:
+    """As short as it can be typed."""
+    try:
+        text = f"~/{path.relative_to(Path.home())}" if path.is_absolute() else str(path)
+    except (ValueError, RuntimeError):
+        text = str(path)
+    return f"{text}/" if path.is_dir() else text
+
+
+def _path(text: str) -> Path:
+    if text.casefold().startswith("file://"):
+        text = unquote(urlparse(text).path)
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        # ~somebody, whom nobody knows.
+        return Path(text)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return [Path(each.path) for each in entries if each.is_dir() or each.name.lower().endswith(READABLE)]
+    except (OSError, ValueError):
+        return []
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,238 @@
+"""Importing: a path with completion, what would come in, how far it is, and what came in, to go there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.cells import cell_len
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input, OptionList, Static
+from textual.widgets.option_list import Option
+
+from treechat.chat.importing import ImportJob
+from treechat.formats.document import ImportReport
+from treechat.tui.bindings import IMPORT_BINDINGS
+from treechat.tui.dropped import completions, missing, paths_in, shown_path
+from treechat.tui.plain import fit, one_line
+
+LOOK_S = 0.1
+"""How often it is looked how far an import is."""
+
+MAX_SENTENCES = 8
+"""Of what was left out; the command line prints all."""
+
+MAX_WIDTH, BORDERS = 100, 14
+"""Cells of the window, and of what stands around a line in it."""
+
+MAX_LISTED = 500
+"""Conversations of the report that can be gone to from it."""
+
+Start = Callable[[Sequence[Path], bool], ImportJob]
+"""Begins to import the paths; True: a dry run."""
+
+
+class ImportScreen(ModalScreen[str | None]):
+    """Returns the id of the conversation to go to, or None. A running import goes on when it is closed."""
+
+    BINDINGS = IMPORT_BINDINGS
+    DEFAULT_CSS = "ImportScreen #told { margin: 1 0 0 0; }"
+
+    def __init__(self, start: Start, job: ImportJob | None = None) -> None:
+        """job: the import that is running, or is done and was not reported."""
+        super().__init__()
+        self._start = start
+        self._job = job
+        self._is_told = False
+        self._paths: list[Path] = []
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="window", id="import") as window:
+            window.border_title = "Import"
+            yield Input(placeholder="a file, a zip or a folder: type, paste or drop its path")
+            yield Static("", id="told", markup=False)
+            options = OptionList(markup=False)
+            options.can_focus = False
+            yield options
+
+    def on_mount(self) -> None:
+        self.set_interval(LOOK_S, self._look)
+        if self._job is None:
+            self._offer()
+        self._look()
+
+    @property
+    def options(self) -> OptionList:
+        return self.query_one(OptionList)
+
+    # The path
+
+    @on(Input.Changed)
+    def _typed(self) -> None:
+        if self._job is not None and self._job.dry_run:
+            self._job.stop()
+            self._job = None
+        if self._job is None:
+            self._offer()
+
+    def _offer(self) -> None:
+        self._paths = completions(self.query_one(Input).value)
+        self._list([(shown_path(path), "") for path in self._paths])
+        if self._job is None:
+            self._tell("", "enter looks into it · tab completes · esc closes")
+
+    def action_complete(self) -> None:
+        highlighted = self.options.highlighted
+        if self._job is None and highlighted is not None and highlighted < len(self._paths):
+            field = self.query_one(Input)
+            field.value = shown_path(self._paths[highlighted])
+            field.cursor_position = len(field.value)
+
+    def action_step(self, by: int) -> None:
+        options = self.options
+        if options.option_count:
+            options.highlighted = ((options.highlighted or 0) + by) % options.option_count
+
+    @on(OptionList.OptionSelected)
+    def _clicked(self, event: OptionList.OptionSelected) -> None:
+        self.options.highlighted = event.option_index
+        if self._job is None:
+            self.action_complete()
+        elif self._job.is_done and not self._job.dry_run:
+            self.action_go()
+
+    # One key for the next step
+
+    @on(Input.Submitted)
+    def action_go(self) -> None:
+        job = self._job
+        if job is None:
+            self._look_into()
+        elif not job.is_done:
+            return
+        elif job.dry_run:
+            if job.report.nodes or job.report.conversations:
+                self._begin(job.paths, False)
+        else:
+            index, imported = self.options.highlighted, job.report.imported
+            self.dismiss(imported[index]["id"] if index is not None and index < len(imported) else None)
+
+    def _look_into(self) -> None:
+        text = self.query_one(Input).value
+        if not text.strip():
+            self.action_complete()
+            return
+        paths = paths_in(text)
+        wrong = missing(paths)
+        if wrong is not None:
+            self._tell(f"There is no {one_line(str(wrong))}", "tab completes · esc closes")
+            return
+        self._begin(paths, True)
+
+    def _begin(self, paths: Sequence[Path], dry_run: bool) -> None:
+        self._job = self._start(paths, dry_run)
+        self._is_told = False
+        self._list([])
+        self._look()
+
+    def action_stop(self) -> None:
+        if self._job is not None:
+            self._job.stop()
+
+    def action_close(self) -> None:
+        if self._job is not None and self._job.dry_run:
+            self._job.stop()
+        self.dismiss(None)
+
+    # How far it is
+
+    def _look(self) -> None:
+        job = self._job
+        if job is None or self._is_told:
+            return
+        field = self.query_one(Input)
+        field.display = job.dry_run
+        if not job.dry_run and field.has_focus:
+            self.set_focus(None)
+        if not job.is_done:
+            doing = "Looking" if job.dry_run else "Importing"
+            keys = "esc closes" if job.dry_run else "s stops · esc closes, it goes on"
+            self._tell(f"{doing}: {progress(job)}", keys)
+            return
+        self._is_told = True
+        imported = job.report.imported[:MAX_LISTED]
+        self._list([(one["title"] or "(untitled)", _counts(one)) for one in imported])
+        keys = "enter goes there · esc closes" if imported else "esc closes"
+        if job.dry_run:
+            keys = "enter imports · esc closes" if imported else "another path, or esc"
+        self._tell("\n".join(summary(job)), keys)
+
+    @property
+    def has_told(self) -> bool:
+        """Whether the end of the import was shown."""
+        return self._is_told
+
+    def _tell(self, text: str, keys: str) -> None:
+        told = self.query_one("#told", Static)
+        told.update(Text(text))
+        told.display = bool(text)
+        self.query_one("#import", Vertical).border_subtitle = keys
+
+    def _list(self, rows: Sequence[tuple[str, str]]) -> None:
+        options = self.options
+        options.clear_options()
+        options.display = bool(rows)
+        room = min(self.app.size.width, MAX_WIDTH) - BORDERS
+        for title, note in rows:
+            title, used = one_line(title), max(room - len(note), 8)
+            text = Text(fit(title, min(used, cell_len(title))))
+            text.append(f"  {note}", style="dim")
+            options.add_option(Option(text))
+        if rows:
+            options.highlighted = 0
+
+
+def progress(job: ImportJob) -> str:
+    """`12.3 MB, 35 conversations`, as far as it is."""
+    return f"{job.num_bytes / 1e6:,.1f} MB, {plural(job.num_read, 'conversation')}"
+
+
+def summary(job: ImportJob) -> list[str]:
+    """What came or would come in, and what did not, in lines."""
+    report = job.report
+    lines = [] if job.error is None else [one_line(str(job.error))]
+    if job.titles:
+        lines.append(f"{', '.join(job.titles)} · {progress(job)}")
+    lines.append(_outcome(job, report))
+    for kind, sentences in (("left out", report.dropped), ("cannot be read", report.failed)):
+        lines += [f"{kind}: {one_line(sentence)[:300]}" for sentence in sentences[:MAX_SENTENCES]]
+        if len(sentences) > MAX_SENTENCES:
+            lines.append(f"{kind}: {len(sentences) - MAX_SENTENCES:,} more; `treechat import --json` lists them")
+    return lines
+
+
+def _outcome(job: ImportJob, report: ImportReport) -> str:
+    num_grown = len(report.imported) - report.conversations
+    parts = [plural(report.conversations, "new conversation")] if report.conversations else []
+    parts += [f"{plural(num_grown, 'known one')} that grew"] if num_grown else []
+    if not parts:
+        if job.is_stopped:
+            return "Stopped. Nothing came in."
+        return "Everything in it is here already." if job.num_read else "Nothing in it can be imported."
+    counts = f"{', '.join(parts)}; {plural(report.nodes, 'message')}, {plural(report.forks, 'fork')}"
+    if job.dry_run:
+        return f"Would add {counts}."
+    return f"Stopped. Added {counts}, each conversation whole." if job.is_stopped else f"Added {counts}."
+
+
+def _counts(one: dict[str, object]) -> str:
+    news = "new" if one["new"] else "grows"
+    return f"{news} · {one['nodes']:,} messages · {one['forks']:,} forks"
+
+
+def plural(num: int, noun: str) -> str:
+    return f"{num:,} {noun}{'s' if num != 1 else ''}"
