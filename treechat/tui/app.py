@@ -25,7 +25,7 @@ from treechat.tui.minimap import Minimap
 from treechat.tui.screens.help import HelpScreen
 from treechat.tui.status import StatusLine, TopLine
 from treechat.tui.switching import LoadModel, Switching
-from treechat.tui.themes import HIGH_CONTRAST, THEMES, theme_name
+from treechat.tui.themes import HIGH_CONTRAST, THEMES, keep_theme, kept_theme, theme_name
 from treechat.tui.transcript import Transcript
 from treechat.tui.tree_pane import TreePane
 
@@ -65,6 +65,7 @@ class TreechatApp(Switching):
         self._spec = model_spec
         self._model_name = model_spec or "default model"
         self._escaped_at = 0.0
+        self._theme_kept = ""
 
     def compose(self) -> ComposeResult:
         yield TopLine(id="top")
@@ -80,12 +81,13 @@ class TreechatApp(Switching):
     def on_mount(self) -> None:
         for theme in THEMES:
             self.register_theme(theme)
-        name = theme_name(self.config.theme, os.environ)
+        name = theme_name(self.config.theme or kept_theme(self.available_themes), os.environ)
         if name in self.available_themes:
             self.theme = name
+        self._theme_kept = self.theme
         self._restyle()
         self.set_keymap(textual_keymap(self.config.keymap))
-        self.theme_changed_signal.subscribe(self, lambda _: self._restyle())
+        self.theme_changed_signal.subscribe(self, lambda _: self._theme_changed())
         self.composer.focus()
         self.set_interval(WATCH_S, self._watch)
         # Sizes are known after the first refresh, and the model must not be in the way of the first frame.
@@ -95,6 +97,17 @@ class TreechatApp(Switching):
         self.set_class(self.theme == HIGH_CONTRAST.name, "-high-contrast")
         if self.is_up:
             self.transcript.restyle()
+
+    def _theme_changed(self) -> None:
+        """One that was chosen here is there at the next start, unless the configuration names one."""
+        self._restyle()
+        if self.theme == self._theme_kept:
+            return
+        self._theme_kept = self.theme
+        if self.config.theme is None:
+            keep_theme(self.theme)
+        else:
+            self.say(f'For now: the configuration says theme = "{self.config.theme}"')
 
     def _first_frame(self) -> None:
         self.show_conversation()

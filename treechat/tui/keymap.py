@@ -50,7 +50,7 @@ def check_appearance(config: Config, path: Path | None = None) -> None:
     except (OSError, UnicodeDecodeError):
         text = ""
     themes = [*ALIASES, *(theme.name for theme in THEMES), *BUILTIN_THEMES]
-    if config.theme not in themes:
+    if config.theme is not None and config.theme not in themes:
         hint = nearest(config.theme, themes, "Themes")
         raise ConfigError(f"{path}, line {line_of(text, 'theme')}: unknown theme {config.theme!r}", hint)
     known = {key.id: key for key in KEYS}

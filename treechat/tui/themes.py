@@ -1,13 +1,19 @@
-"""What there is beside Textual's themes: one for those who need contrast, and short names for the usual ones.
+"""What there is beside Textual's themes: one for those who need contrast, short names for the usual ones; and which one
+was chosen last.
 
 High contrast is full white or black, no half-tones; what was dim stays legible.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
 
 from textual.theme import Theme
+
+from treechat.paths import data_dir
 
 HIGH_CONTRAST = Theme(
     name="high-contrast",
@@ -35,9 +41,34 @@ ALIASES = {"auto": "", "dark": "textual-dark", "light": "textual-light"}
 _LIGHT_BACKGROUNDS = ("7", "15")
 
 
-def theme_name(configured: str, environ: Mapping[str, str]) -> str:
-    """The theme's own name. auto is light where the terminal says that its background is (COLORFGBG), else dark."""
-    if configured == "auto":
+def theme_name(configured: str | None, environ: Mapping[str, str]) -> str:
+    """The theme's own name. auto, or None, is light where the terminal says that its background is (COLORFGBG), else
+    dark."""
+    if configured in ("auto", None):
         background = environ.get("COLORFGBG", "").rpartition(";")[2]
         configured = "light" if background in _LIGHT_BACKGROUNDS else "dark"
     return ALIASES.get(configured, configured)
+
+
+def _state_path() -> Path:
+    return data_dir() / "state.json"
+
+
+def kept_theme(known: Collection[str]) -> str | None:
+    """The theme that was chosen in the app last; None where there is none among those that are known."""
+    try:
+        state = json.loads(_state_path().read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    name = state.get("theme") if isinstance(state, dict) else None
+    return name if isinstance(name, str) and name in known else None
+
+
+def keep_theme(name: str) -> None:
+    """For the next start. Where it cannot be written, it is chosen anew."""
+    path = _state_path()
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".part")
+        partial.write_text(json.dumps({"theme": name}) + "\n", encoding="utf-8")
+        partial.replace(path)

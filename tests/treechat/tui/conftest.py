@@ -50,6 +50,14 @@ class Driver:
         return "\n".join(strip.text for strip in compositor.render_strips())
 
 
+@pytest.fixture(autouse=True)
+def data_dir(tmp_path_factory, monkeypatch):
+    """What the app keeps from one start to the next is not the user's."""
+    folder = tmp_path_factory.mktemp("data")
+    monkeypatch.setenv("TREECHAT_DATA_DIR", str(folder))
+    return folder
+
+
 @pytest.fixture
 def open_app():
     """`async with open_app(...) as driver`: the app in a terminal of a size, model loaded unless told otherwise."""

@@ -73,3 +73,26 @@ def test_auto_follows_what_the_terminal_says_of_its_background() -> None:
     assert theme_name("auto", {"COLORFGBG": "0;15"}) == "textual-light"
     assert theme_name("auto", {"COLORFGBG": "15;default;0"}) == "textual-dark"
     assert theme_name("auto", {}) == "textual-dark"
+
+
+async def test_the_theme_chosen_in_the_app_is_there_at_the_next_start(open_app, data_dir) -> None:
+    async with open_app() as d:
+        await d.press("ctrl+p", *"theme", "enter")
+        await d.until(lambda: "nord" in d.screen_text(), "the themes")
+        await d.press(*"nord", "enter")
+        await d.until(lambda: d.app.theme == "nord", "the theme")
+    async with open_app() as d:
+        assert d.app.theme == "nord"
+    for damaged in ("{", "[]", '{"theme": 3}', '{"theme": "gone"}', "[" * 100_000):
+        (data_dir / "state.json").write_text(damaged)
+        async with open_app() as d:
+            assert d.app.theme == "textual-dark"
+
+
+async def test_a_theme_of_the_configuration_wins_and_its_file_stays_as_it_is(open_app, data_dir) -> None:
+    async with open_app(config=Config(theme="auto"), size=(100, 30)) as d:
+        d.app.theme = "nord"
+        await d.until(lambda: 'the configuration says theme = "auto"' in d.screen_text(), "what holds")
+    assert not (data_dir / "state.json").exists()
+    async with open_app(config=Config(theme="light")) as d:
+        assert d.app.theme == "textual-light"
