@@ -25,12 +25,12 @@ class Config:
     """What `config.toml` can say. None means that treechat chooses.
 
     model: a hub id, a directory or a .gguf file; None is the default model. db: the database; None is the platform's
-    place. theme: auto, dark, light, high-contrast or one of Textual's; None is the one chosen in the app last, else auto.
-    system_prompt: opens each new conversation.
-    max_tokens: longest reply. temperature, top_p, top_k, min_p, repetition_penalty: None takes what the model's authors
-    recommend; temperature 0 is greedy; top_k 0, top_p 1, min_p 0 and repetition_penalty 1 change nothing. device,
-    dtype, kv_tokens, max_batch, num_threads: how the engine runs. kv_disk_mb: megabytes of a model's KV that are kept
-    on disk for the next start; 0 keeps none. keymap: binding id to key. presets: by name.
+    place. theme: auto, dark, light, high-contrast or one of Textual's; None takes the one chosen in the app last, else
+    auto. system_prompt: opens each new conversation. max_tokens: longest reply. temperature, top_p, top_k, min_p,
+    repetition_penalty: None takes what the model's authors recommend; temperature 0 is greedy; top_k 0, top_p 1, min_p
+    0 and repetition_penalty 1 change nothing. device, dtype, kv_tokens, max_batch, num_threads: how the engine runs.
+    kv_disk_mb: megabytes of a model's KV that are kept on disk for the next start; 0 keeps none. keymap: binding id to
+    key. presets: by name.
     """
 
     model: str | None = None

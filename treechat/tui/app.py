@@ -21,10 +21,11 @@ from treechat.errors import TreechatError
 from treechat.tui.bindings import APP_BINDINGS, KEYS
 from treechat.tui.composer import Composer
 from treechat.tui.keymap import textual_keymap
+from treechat.tui.loading import LoadModel
 from treechat.tui.minimap import Minimap
 from treechat.tui.screens.help import HelpScreen
 from treechat.tui.status import StatusLine, TopLine
-from treechat.tui.switching import LoadModel, Switching
+from treechat.tui.switching import Switching
 from treechat.tui.themes import HIGH_CONTRAST, THEMES, keep_theme, kept_theme, theme_name
 from treechat.tui.transcript import Transcript
 from treechat.tui.tree_pane import TreePane
@@ -160,6 +161,8 @@ class TreechatApp(Switching):
         elif self.is_queued:
             self.is_queued = False
             self.draw_labels()
+        elif self.load is not None and self.load.is_asked:
+            self.stop_loading()
         elif self.editing_id is not None:
             self.editing_id = None
             self.composer.put("")

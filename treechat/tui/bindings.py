@@ -91,7 +91,9 @@ COMPOSING = (
     Key("composer.recall", "up", "recall", "Edit last", "In an empty composer: your last turn", "composer", False),
 )
 EVERYWHERE = (
-    Key("app.stop", "escape", "app.escape", "Stop", "Stop generating, what came stays; twice: the tree", "everywhere"),
+    Key(
+        "app.stop", "escape", "app.escape", "Stop", "Stop a reply or a load, what came stays; twice: tree", "everywhere"
+    ),
     Key("app.focus", "tab", "app.cycle_focus(1)", "Next part", "Composer, tree, transcript", "everywhere", False),
     Key("app.focus_back", "shift+tab", "app.cycle_focus(-1)", "Part before", "The other way", "everywhere", False),
     Key("app.new", "ctrl+n,f8", "app.new", "New conversation", "Start an empty tree", "everywhere"),

@@ -31,8 +31,12 @@ RESOLVE = """
 import json, sys
 from treechat import errors, models
 seen = []
+def progress(each):
+    seen.append(each)
+    if sys.argv[2:] == ["stop"] and each.done > 2:
+        raise KeyError("stopped")
 try:
-    files = models.resolve(sys.argv[1], seen.append)
+    files = models.resolve(sys.argv[1], progress)
     out = {"path": str(files.path), "source": files.source, "ready": models.is_ready(sys.argv[1])}
     out["installed"] = [m.name for m in models.installed()]
     out["done"] = max(p.done for p in seen) if seen else None
@@ -41,6 +45,8 @@ try:
         out["after"] = [m.name for m in models.installed()]
 except errors.ModelError as error:
     out = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+except KeyError:
+    out = {"ready": models.is_ready(sys.argv[1]), "installed": [m.name for m in models.installed()]}
 print(json.dumps(out))
 """
 
@@ -127,6 +133,11 @@ def test_a_hub_model_is_fetched_without_pickles_and_code_then_used_offline_and_r
     assert again["freed"] >= 300_000
     assert again["after"] == []
     assert not list((tmp_path / "hf").rglob("*.safetensors"))
+
+
+def test_a_fetch_that_is_stopped_leaves_nothing_that_is_taken_for_a_model_and_goes_on_later(ask, endpoint):
+    assert ask("org/good", "stop", HF_ENDPOINT=endpoint) == {"ready": False, "installed": []}
+    assert ask("org/good", HF_ENDPOINT=endpoint)["installed"] == ["org/good"]
 
 
 def test_repositories_that_cannot_be_used_are_refused_with_what_would_work(ask, endpoint):

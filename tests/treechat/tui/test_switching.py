@@ -104,7 +104,7 @@ async def test_a_failed_switch_leaves_the_old_model_working(open_app, installed)
         reply = await d.send("hello")
         assert d.app.chat.text(reply.id) == "still here"
         await choose(d, *"second")
-        await d.until(lambda: not d.app._loading, "the second try")
+        await d.until(lambda: not d.app.load, "the second try")
 
 
 async def test_where_memory_asks_the_old_model_goes_first_and_comes_back_after_a_failure(open_app, installed) -> None:
@@ -168,3 +168,95 @@ async def test_a_branch_of_another_model_says_what_going_on_would_take(open_app,
         await d.until(lambda: "Going on with second computes 222 tokens" in told(d), "the same for the second model")
         await d.send("on")
         assert second.fingerprint in [span.tokenizer for span in d.app.store.all_spans("a")]
+
+
+def holding(*models, at="second"):
+    """A load_named that tells progress until `go_on` is set, for the spec `at`."""
+    go_on, seen = threading.Event(), []
+
+    def load_named(spec, progress):
+        seen.append(spec)
+        if spec == at:
+            while not go_on.wait(0.01):
+                progress(Progress("fetch", 1, 4, f"Fetching {spec}"))
+        return next(model for model in models if model.name == (spec or "first"))
+
+    return load_named, go_on, seen
+
+
+async def test_esc_stops_a_load_and_the_old_model_stays(open_app, installed) -> None:
+    first, second = scripted_model("from the first", "first"), scripted_model("x", "second")
+    load_named, go_on, seen = holding(second)
+    async with open_app(model=first, load_named=load_named, size=(100, 30)) as d:
+        app = d.app
+        app.lacks_room = lambda spec, progress: False
+        await choose(d, *"second")
+        await d.until(lambda: "Fetching second 25% · esc stops it" in d.screen_text(), "the key beside the progress")
+        thread = app._thread
+        await d.press("escape")
+        assert app.load is None
+        assert "Stopped loading second. first stays in use." in told(d)
+        await d.until(lambda: not thread.is_alive(), "the end of the thread")
+        assert app.chat.model is first and not first.engine.is_closed
+        assert app.chat.text((await d.send("hello")).id) == "from the first"
+        # It can be asked for again.
+        go_on.set()
+        await choose(d, *"second")
+        await d.until(lambda: app.chat.model is second, "the second model")
+        assert seen == ["second", "second"]
+
+
+async def test_a_load_that_was_stopped_too_late_is_closed(open_app, installed) -> None:
+    first, second = scripted_model("x", "first"), scripted_model("x", "second")
+    go_on = threading.Event()
+
+    def load_named(spec, progress):
+        go_on.wait(20)
+        return second
+
+    async with open_app(model=first, load_named=load_named) as d:
+        d.app.lacks_room = lambda spec, progress: False
+        await choose(d, *"second")
+        await d.until(lambda: d.app.load, "loading")
+        await d.press("escape")
+        go_on.set()
+        await d.until(lambda: second.engine.is_closed, "the second model is let go")
+        assert d.app.chat.model is first and d.app._spec is None
+
+
+async def test_the_first_load_is_stopped_from_the_list_and_another_model_taken(open_app, installed) -> None:
+    second = scripted_model("from the second", "second")
+    held = threading.Event()
+
+    def load_model(progress):
+        while not held.wait(0.01):
+            progress(Progress("fetch", 1, 2, "Fetching it"))
+
+    options = {"load_model": load_model, "load_named": lambda spec, progress: second, "model_spec": "held"}
+    async with open_app(**options, size=(100, 30)) as d:
+        app = d.app
+        await d.until(lambda: "Fetching it 50% · f4 stops it" in d.screen_text(), "progress")
+        app.composer.put("hello")
+        await d.press("enter", "escape")
+        assert app.load is not None and not app.is_queued, "esc takes the message back"
+        await choose(d, *"stop")
+        await d.until(lambda: app.load is None and "no model" in d.screen_text(), "stopped")
+        app.lacks_room = lambda spec, progress: False
+        await choose(d, *"second")
+        await d.until(lambda: app.chat.model is second, "the second model")
+        app.composer.focus()
+        await d.press("enter")
+        await d.until(lambda: len(app.chat.tree) == 2 and d.is_idle, "the reply")
+
+
+async def test_a_model_that_had_to_make_room_comes_back_when_the_other_is_stopped(open_app, installed) -> None:
+    first, again, second = scripted_model("x", "first"), scripted_model("y", "first"), scripted_model("z", "second")
+    load_named, _, seen = holding(again, second)
+    async with open_app(model=first, load_named=load_named, size=(100, 30)) as d:
+        d.app.lacks_room = lambda spec, progress: True
+        await choose(d, *"second")
+        await d.until(lambda: first.engine.is_closed and seen == ["second"], "room")
+        await d.press("escape")
+        await d.until(lambda: d.app.chat.model is again, "the first model again")
+        assert "The model before is loaded again" in told(d)
+        assert seen == ["second", None]
