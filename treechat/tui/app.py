@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -31,6 +32,7 @@ from treechat.tui.transcript import Transcript
 from treechat.tui.tree_pane import TreePane
 
 if TYPE_CHECKING:
+    from treechat.chat.model import ChatModel
     from treechat.chat.switching import Load
 
 TWICE_S = 0.6
@@ -112,8 +114,18 @@ class TreechatApp(Switching):
 
     def _first_frame(self) -> None:
         self.show_conversation()
+        self._spare_collector()
         if self._load_model is not None:
             self.load_first(self._load_model, self._model_name)
+
+    def _loaded(self, model: ChatModel) -> None:
+        super()._loaded(model)
+        self._spare_collector()
+
+    def _spare_collector(self) -> None:
+        """What is there by now stays: looking through it for garbage would hold up a key for 50 ms and more."""
+        if not self.is_headless:
+            gc.freeze()
 
     # Other windows
 

@@ -2,109 +2,104 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from itertools import accumulate
-
 from textual.strip import Strip
 
 from treechat.chat.structure import Structure
-from treechat.tree import Turn
+from treechat.tree import PREVIEW_LEN, Turn
 from treechat.tui.bodies import Bodies
+from treechat.tui.heights import Heights
 from treechat.tui.strips import row_strip
 from treechat.tui.thinking import GrowingReply
 
 AROUND = 2
 """Lines of a block beside its body: header and empty line."""
 
+READ_AT_ONCE = 1_000
+"""Messages whose texts are read to guess their heights; where a path has more new ones, previews must do."""
 
-class Block:
-    """One message of the path. Its height is a guess until it was measured; a growing reply keeps its wrapped rows."""
-
-    __slots__ = ("growing", "height", "is_exact", "node_id")
-
-    def __init__(self, node_id: str, height: int) -> None:
-        self.node_id = node_id
-        self.height = height
-        self.is_exact = False
-        self.growing: GrowingReply | None = None
+LONG_BODY = 6
+"""Lines of a body of which nothing is known but that its preview was cut."""
 
 
 class Blocks:
-    """The messages of one path, their heights and where each begins. Draws bodies; knows nothing of scrolling."""
+    """The messages of one path, their heights and where each begins. Draws bodies; knows nothing of scrolling.
+
+    Heights are guesses until they were measured. Growing replies keep their wrapped rows.
+    """
 
     def __init__(self, chat: Structure, node_ids: list[str], cache: Bodies, before: Blocks | None = None) -> None:
         """before: the path shown until now; a message that is on both keeps the height that it had."""
         self.chat = chat
         self.cache = cache
-        known = {block.node_id: block.height for block in before.items} if before else {}
-        texts = chat.texts(i for i in node_ids if i not in known)
-        guesses = {i: cache.estimate(text) + AROUND + self._has_figures(i) for i, text in texts.items()} | known
-        self.items: list[Block] = [Block(i, guesses[i]) for i in node_ids]
+        self.node_ids = node_ids
         self.index_of = {node_id: index for index, node_id in enumerate(node_ids)}
-        self.tops: list[int] = []
-        self.place()
+        num = num_common(before.node_ids, node_ids) if before else 0
+        known = before.tops.first(num) if before else []
+        self.tops: Heights = Heights(known + self._guesses(node_ids[num:]))
+        self._exact: set[int] = set()
+        self._growing: dict[str, tuple[GrowingReply, int]] = {}
 
-    def place(self) -> None:
-        """Add the heights up again. `tops` has one entry more than there are blocks: the end of the last."""
-        self.tops = [0, *accumulate(block.height for block in self.items)]
-
-    @property
-    def node_ids(self) -> list[str]:
-        return [block.node_id for block in self.items]
+    def __len__(self) -> int:
+        return len(self.node_ids)
 
     @property
     def total(self) -> int:
-        return self.tops[-1]
+        return self.tops.total
 
     def at(self, line: int) -> int:
         """Index of the block that line is in."""
-        return max(min(bisect_right(self.tops, line) - 1, len(self.items) - 1), 0)
+        return self.tops.at(line)
+
+    def height(self, index: int) -> int:
+        return self.tops.height(index)
+
+    def _guesses(self, node_ids: list[str]) -> list[int]:
+        return [
+            body_len + AROUND + self._has_figures(node_id)
+            for node_id, body_len in zip(node_ids, self._guessed_bodies(node_ids), strict=True)
+        ]
+
+    def _guessed_bodies(self, node_ids: list[str]) -> list[int]:
+        estimate = self.cache.estimate
+        if len(node_ids) <= READ_AT_ONCE:
+            texts = self.chat.texts(node_ids)
+            return [estimate(texts[node_id]) for node_id in node_ids]
+        previews = (self.chat.tree[node_id].preview for node_id in node_ids)
+        return [estimate(preview) if len(preview) < PREVIEW_LEN else LONG_BODY for preview in previews]
 
     def measure(self, index: int) -> int:
         """Render a block for its real height, and return by how much it differs from the guess."""
-        block = self.items[index]
-        if block.is_exact:
+        if index in self._exact:
             return 0
-        height = self.body_len(block) + AROUND + self._has_figures(block.node_id)
-        delta, block.height, block.is_exact = height - block.height, height, True
-        return delta
+        self._exact.add(index)
+        return self._change(index)
 
-    def body_len(self, block: Block) -> int:
-        return len(self._grown(block).rows) if self._is_growing(block) else len(self._body(block))
+    def _change(self, index: int) -> int:
+        node_id, before = self.node_ids[index], self.tops.height(index)
+        self.tops.change(index, self.body_len(node_id) + AROUND + self._has_figures(node_id))
+        return self.tops.height(index) - before
 
-    def body_strip(self, block: Block, line: int) -> Strip:
+    def body_len(self, node_id: str) -> int:
+        return len(self._grown(node_id).rows) if self._is_growing(node_id) else len(self._body(node_id))
+
+    def body_strip(self, node_id: str, line: int) -> Strip:
         """One line of the body."""
-        if self._is_growing(block):
-            rows = self._grown(block).rows
+        if self._is_growing(node_id):
+            rows = self._grown(node_id).rows
             return row_strip(rows[line]) if line < len(rows) else Strip([])
-        strips = self._body(block)
+        strips = self._body(node_id)
         return strips[line] if line < len(strips) else Strip([])
 
-    def append(self, node_id: str, text: str) -> bool:
-        """More text of a growing reply; whether it is on this path. Costs the same however long the reply is."""
-        index = self.index_of.get(node_id)
-        if index is None:
-            return False
-        block = self.items[index]
-        if block.growing is None:
-            self._grown(block)
-        else:
-            block.growing.append(text)
-        delta = len(self._grown(block).rows) + AROUND + self._has_figures(node_id) - block.height
-        if delta:
-            block.height += delta
-            if index == len(self.items) - 1:
-                self.tops[-1] += delta
-            else:
-                self.place()
-        return True
+    def grow(self, index: int) -> int:
+        """There is more of a growing reply; by how many lines. Costs the same however long the reply is."""
+        return self._change(index) if self._is_growing(self.node_ids[index]) else 0
 
     def forget(self, node_id: str) -> bool:
         """The message's text or state changed: measure it again. Whether it is on this path."""
         index = self.index_of.get(node_id)
         if index is not None:
-            self.items[index].is_exact = False
-            self.items[index].growing = None
+            self._exact.discard(index)
+            self._growing.pop(node_id, None)
         return index is not None
 
     def turn(self, node_id: str) -> Turn | None:
@@ -113,13 +108,27 @@ class Blocks:
     def _has_figures(self, node_id: str) -> int:
         return int(self.chat.tree[node_id].role == "assistant")
 
-    def _is_growing(self, block: Block) -> bool:
-        return block.node_id in self.chat.replies
+    def _is_growing(self, node_id: str) -> bool:
+        return node_id in self.chat.replies
 
-    def _grown(self, block: Block) -> GrowingReply:
-        if block.growing is None:
-            block.growing = self.cache.growing(self.chat, block.node_id)
-        return block.growing
+    def _grown(self, node_id: str) -> GrowingReply:
+        """The rows so far. The text is asked for anew each time: events may lag behind it."""
+        text = self.chat.text(node_id)
+        grown, num_chars = self._growing.get(node_id) or (self.cache.growing(self.chat, node_id), len(text))
+        if len(text) > num_chars:
+            grown.append(text[num_chars:])
+        self._growing[node_id] = grown, len(text)
+        return grown
 
-    def _body(self, block: Block) -> list[Strip]:
-        return self.cache.message(self.chat, block.node_id)
+    def _body(self, node_id: str) -> list[Strip]:
+        return self.cache.message(self.chat, node_id)
+
+
+def num_common(path: list[str], other: list[str]) -> int:
+    """How many nodes two paths have in common, from their roots."""
+    low, high = 0, min(len(path), len(other))
+    # By halves: lists are compared much faster than nodes one by one.
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if path[low:middle] == other[low:middle] else (low, middle - 1)
+    return low

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Self
 
+from rich.segment import Segment
 from rich.style import Style
 from textual.color import Color
 from textual.geometry import Region
+from textual.strip import Strip
 from textual.widget import Widget
 
 
@@ -31,7 +34,7 @@ class ComponentStyles(Widget):
             self._styles_kept.clear()
         return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
 
-    def refresh_lines(self, first: int, end: int) -> None:
+    def redraw_lines(self, first: int, end: int) -> None:
         """Draw the content's lines from `first` to before `end` again, as far as they are in sight."""
         first, end = max(first, 0), min(end, self.size.height)
         if first < end:
@@ -43,6 +46,14 @@ class ComponentStyles(Widget):
         if kept is None:
             kept = self._styles_kept[""] = super().rich_style
         return kept
+
+    def drawn(self, segments: Iterable[Segment], width: int) -> Strip:
+        """One line of the widget, filled up to its width. Made once: a strip comes with seven caches of its own."""
+        line = list(Segment.apply_style(segments, self.rich_style))
+        missing = width - sum(segment.cell_length for segment in line)
+        if missing < 0:
+            return Strip(line).adjust_cell_length(width)
+        return Strip([*line, Segment(" " * missing, self.rich_style)] if missing else line, width)
 
     def styled(self, name: str) -> Style:
         """Colour and text style of a component, its background only where it has one."""

@@ -141,7 +141,7 @@ class Generating(Changing):
             case SpansMade(num, total):
                 self.status.activity = f"tokens of {num:,}/{total:,} messages for this model"
             case TextAdded():
-                self.transcript.append(event.node_id, event.text)
+                self.transcript.grow(event.node_id)
             case NodeAdded(node):
                 if node.id == chat.current_id:
                     self.look_at(node.id, anchor="end")

@@ -104,7 +104,7 @@ class Minimap(ComponentStyles):
         before, self._lines = self._lines, self._seen_marks()
         for y in range(max(len(before), len(self._lines))):
             if before[y : y + 1] != self._lines[y : y + 1]:
-                self.refresh_lines(y, y + 1)
+                self.redraw_lines(y, y + 1)
 
     @property
     def cells(self) -> list[Cell]:
@@ -135,8 +135,7 @@ class Minimap(ComponentStyles):
             return Strip.blank(width, self.rich_style)
         mark, is_seen = self._lines[y]
         style = self.styled({"here": "here", "bookmark": "sign", "fork": "sign"}.get(mark, "warm"))
-        strip = Strip([Segment(MARKS[mark], style + self.styled("seen") if is_seen else style)])
-        return strip.adjust_cell_length(width).apply_style(self.rich_style)
+        return self.drawn([Segment(MARKS[mark], style + self.styled("seen") if is_seen else style)], width)
 
     def on_click(self, event: events.Click) -> None:
         offset, shown = event.get_content_offset(self), self.cells

@@ -13,8 +13,9 @@ from textual.message import Message
 from textual.strip import Strip
 
 from treechat.chat.structure import Structure
+from treechat.tree import Node
 from treechat.tui.bindings import PANE_BINDINGS
-from treechat.tui.blocks import Block, Blocks
+from treechat.tui.blocks import Blocks, num_common
 from treechat.tui.bodies import Bodies
 from treechat.tui.component_styles import ComponentStyles
 from treechat.tui.figures import header_notes, how_it_ended, turn_figures
@@ -64,11 +65,7 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
         if self._use_theme():
             shown = None
         self.blocks = Blocks(chat, node_ids, self.cache, shown) if node_ids else None
-        common = 0
-        for old, new in zip(shown.node_ids if shown else [], node_ids, strict=False):
-            if old != new:
-                break
-            common += 1
+        common = num_common(shown.node_ids, node_ids) if shown else 0
         self._resize()
         if self.blocks is None:
             self.scroll_to(y=0, animate=False, force=True)
@@ -79,21 +76,26 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
         self._settle()
         self.refresh()
 
-    def append(self, node_id: str, text: str) -> None:
-        """More text of a reply that is being written."""
-        follows = self.is_at_end
-        if self.blocks is not None and self.blocks.append(node_id, text):
+    def grow(self, node_id: str) -> None:
+        """There is more text of a reply that is being written."""
+        index = self.blocks.index_of.get(node_id) if self.blocks else None
+        if index is None or self.blocks is None:
+            return
+        follows, top = self.is_at_end, round(self.scroll_y)
+        begins_at, ended_at = self.blocks.tops[index] - top, self.blocks.tops[index + 1] - top
+        delta = self.blocks.grow(index)
+        if delta:
             self._resize()
             if follows:
                 self.to_end()
-            self.refresh()
+        # The line that counts its thoughts; the last row that was there, what stands below it, what that moves.
+        self.redraw_lines(begins_at + 1, min(begins_at + 3, ended_at))
+        self.redraw_lines(ended_at - 3, self.size.height if delta else ended_at)
 
     def renew(self, node_id: str) -> None:
         """A message's text, label or state changed."""
         follows = self.is_at_end
         if self.blocks is not None and self.blocks.forget(node_id):
-            if follows:
-                self.to_end()
             self._settle()
             if follows:
                 self.to_end()
@@ -106,7 +108,6 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
         if self.blocks.forget(node_id):
             # What is above stays where it is: the line that was clicked.
             self.blocks.measure(self.blocks.index_of[node_id])
-            self.blocks.place()
             self._resize()
             self._settle()
         self.refresh()
@@ -118,7 +119,6 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
         index = self.blocks.index_of.get(node_id) if self.blocks and node_id else None
         if scroll and index is not None and self.blocks is not None:
             self.blocks.measure(index)
-            self.blocks.place()
             self._resize()
             top, end = self.blocks.tops[index], self.blocks.tops[index + 1]
             here, height = round(self.scroll_y), self.size.height
@@ -183,7 +183,7 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
         top = round(self.scroll_y)
         for node_id in node_ids:
             if node_id is not None and (index := self.blocks.index_of.get(node_id)) is not None:
-                self.refresh_lines(self.blocks.tops[index] - top, self.blocks.tops[index + 1] - top)
+                self.redraw_lines(self.blocks.tops[index] - top, self.blocks.tops[index + 1] - top)
 
     def _resize(self) -> None:
         self.num_lines = self.blocks.total if self.blocks else 0
@@ -192,12 +192,11 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
         """Scroll to the last line."""
         if self.blocks is not None:
             # Guesses at the end would put the end elsewhere: measure from the last block up to a screenful.
-            need, index = self.size.height, len(self.blocks.items) - 1
+            need, index = self.size.height, len(self.blocks) - 1
             while need > 0 and index >= 0:
                 self.blocks.measure(index)
-                need -= self.blocks.items[index].height
+                need -= self.blocks.height(index)
                 index -= 1
-            self.blocks.place()
             self._resize()
         self.to_line(self.max_scroll_y)
 
@@ -215,12 +214,10 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
         try:
             top = round(self.scroll_y)
             index = self.blocks.at(top)
-            while index < len(self.blocks.items) and self.blocks.tops[index] < top + self.size.height:
+            while index < len(self.blocks) and self.blocks.tops[index] < top + self.size.height:
                 if delta := self.blocks.measure(index):
-                    begins_above = self.blocks.tops[index] < top
-                    self.blocks.place()
                     self._resize()
-                    if begins_above:
+                    if self.blocks.tops[index] < top:
                         top = max(top + delta, 0)
                         self.to_line(top)
                 index += 1
@@ -237,31 +234,29 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
         if line >= self.blocks.total:
             return Strip.blank(width, self.rich_style)
         index = self.blocks.at(line)
-        strip = self._block_line(self.blocks.items[index], line - self.blocks.tops[index], width)
-        return strip.adjust_cell_length(width).apply_style(self.rich_style)
+        return self.drawn(self._block_line(index, line - self.blocks.tops[index], width), width)
 
-    def _block_line(self, block: Block, line: int, width: int) -> Strip:
+    def _block_line(self, index: int, line: int, width: int) -> list[Segment]:
         assert self.blocks is not None
-        node = self.blocks.chat.tree[block.node_id]
-        if line == block.height - 1:
-            return Strip([])
-        is_cursor = block.node_id == self.cursor_id and self.has_focus
+        node, height = self.blocks.chat.tree[self.blocks.node_ids[index]], self.blocks.height(index)
+        if line == height - 1:
+            return []
+        is_cursor = node.id == self.cursor_id and self.has_focus
         bar = "▌" if is_cursor else "▎" if node.role == "user" else " "
         bar_style = self.styled("cursor" if is_cursor else "bar")
-        mark = Segment("┊", self.styled("new")) if block.node_id in self._marked else Segment(" ")
+        mark = Segment("┊", self.styled("new")) if node.id in self._marked else Segment(" ")
         lead = [mark, Segment(bar, bar_style), Segment(" ")]
         if line == 0:
-            return Strip([*lead, *self._header(block, min(width, self.cache.width + GUTTER) - GUTTER)])
-        if node.role == "assistant" and line == block.height - 2:
-            return Strip([*lead, *self._figures(block)])
-        body = self.blocks.body_strip(block, line - 1)
+            return [*lead, *self._header(node, min(width, self.cache.width + GUTTER) - GUTTER)]
+        if node.role == "assistant" and line == height - 2:
+            return [*lead, *self._figures(node)]
+        body = self.blocks.body_strip(node.id, line - 1)
         if node.role == "system":
             body = body.apply_style(self.styled("system"))
-        return Strip([*lead, *body])
+        return [*lead, *body]
 
-    def _header(self, block: Block, width: int) -> list[Segment]:
+    def _header(self, node: Node, width: int) -> list[Segment]:
         assert self.blocks is not None
-        node = self.blocks.chat.tree[block.node_id]
         left, right = header_notes(self.blocks.chat, node.id)
         name = NAMES[node.role]
         room = max(width - len(name) - cell_len(right), 0)
@@ -271,9 +266,8 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
             Segment(right, self.styled("notes")),
         ]
 
-    def _figures(self, block: Block) -> list[Segment]:
+    def _figures(self, node: Node) -> list[Segment]:
         assert self.blocks is not None
-        node = self.blocks.chat.tree[block.node_id]
         if node.id in self.blocks.chat.replies:
             return [Segment("▌ writing · esc stops", self.styled("figures"))]
         turn = self.blocks.turn(node.id)
@@ -287,8 +281,7 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
         first = max((self.size.height - len(lines)) // 2, 0)
         text = lines[y - first] if 0 <= y - first < len(lines) else ""
         pad = " " * max((width - max(map(cell_len, lines))) // 2, 0)
-        strip = Strip([Segment(pad), Segment(text, self.styled("empty"))])
-        return strip.adjust_cell_length(width).apply_style(self.rich_style)
+        return self.drawn([Segment(pad), Segment(text, self.styled("empty"))], width)
 
     # Mouse
 
@@ -298,7 +291,7 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
             line = offset.y + round(self.scroll_y)
             if line < self.blocks.total:
                 index = self.blocks.at(line)
-                node_id = self.blocks.items[index].node_id
+                node_id = self.blocks.node_ids[index]
                 aside = self.cache.fold_at(self.blocks.chat, node_id, line - self.blocks.tops[index] - 1)
                 if aside is not None:
                     self.unfold(node_id, aside)

@@ -127,11 +127,11 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
         left, self.cursor_id = self.cursor_row, node_id
         if (index := self.cursor_row) is not None:
             self.scroll_to_region(Region(0, index, 1, 2), animate=False, force=True)
-        self.refresh_lines(0, 1)
+        self.redraw_lines(0, 1)
         for row in {left, index} if left != index else ():
             if row is not None:
                 line = row + 1 - self.scroll_offset.y
-                self.refresh_lines(max(line, 1), line + 1)
+                self.redraw_lines(max(line, 1), line + 1)
 
     @property
     def rows(self) -> list[Row]:
@@ -171,21 +171,21 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
     def render_line(self, y: int) -> Strip:
         width = self.scrollable_content_region.width
         if y == 0:
-            return self._top_line(width).adjust_cell_length(width).apply_style(self.rich_style)
+            return self.drawn(self._top_line(width), width)
         index = y - 1 + self.scroll_offset.y
         if self.chat is None or index >= len(self.rows):
             return Strip.blank(width, self.rich_style)
         row = self.rows[index]
         segments = self._dead_segments(row, width) if row.dead_ids else self._run_segments(row, width)
-        strip = Strip(segments).adjust_cell_length(width)
         if index == self.cursor_row:
-            return strip.apply_style(self.rich_style + self.styled("cursor" if self.has_focus else "cursor-blurred"))
-        return strip.apply_style(self.rich_style)
+            style = self.styled("cursor" if self.has_focus else "cursor-blurred")
+            return self.drawn(Segment.apply_style([*segments, Segment(" " * width)], style), width)
+        return self.drawn(segments, width)
 
-    def _top_line(self, width: int) -> Strip:
+    def _top_line(self, width: int) -> list[Segment]:
         """The filter in force; where one is, if the rows do not say it."""
         if self.chat is None:
-            return Strip([])
+            return []
         parts = [f"f {self.filter}"] if self.filter != "everything" else []
         row = self.row
         is_cut = row is not None and gutter(row, width)[:1] == "…"
@@ -195,7 +195,7 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
             lead = " · ".join(parts)
             parts = [lead] if lead else []
             parts.append(crumbs(self.chat.tree, self.cursor_id, width - cell_len(lead) - 5))
-        return Strip([Segment(f" {fit('  '.join(parts), width - 2)}", self.styled("top"))])
+        return [Segment(f" {fit('  '.join(parts), width - 2)}", self.styled("top"))]
 
     def _dead_segments(self, row: Row, width: int) -> list[Segment]:
         text = f"+{len(row.dead_ids):,} dead ends"

@@ -43,7 +43,7 @@ async def test_lines_in_sight_stay_while_heights_above_are_learnt(open_app, tmp_
         transcript = d.app.transcript
         seen = []
         while transcript.scroll_y > 0:
-            top = transcript.blocks.items[transcript.blocks.at(round(transcript.scroll_y))].node_id
+            top = transcript.blocks.node_ids[transcript.blocks.at(round(transcript.scroll_y))]
             seen.append(int(top[1:]))
             transcript.scroll_to(y=transcript.scroll_y - 1, animate=False)
         assert seen == sorted(seen, reverse=True)
@@ -107,11 +107,13 @@ async def test_what_a_token_costs_does_not_grow_with_the_reply(open_app) -> None
             def seconds_for(num: int) -> float:
                 start = time.perf_counter()
                 for _ in range(num):
-                    transcript.append(node_id, "word ")
+                    Growing.text += "word "
+                    transcript.grow(node_id)
                 return time.perf_counter() - start
 
             first = min(seconds_for(200) for _ in range(3))
-            transcript.append(node_id, "word " * 100_000)
+            Growing.text += "word " * 100_000
+            transcript.grow(node_id)
             last = min(seconds_for(200) for _ in range(3))
         finally:
             chat.replies.clear()

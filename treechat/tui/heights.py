@@ -1,0 +1,62 @@
+"""Where each of many blocks begins, from their heights."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import accumulate
+
+CHUNK = 256
+"""Heights added up together: a change adds up the chunks again and no more."""
+
+
+class Heights:
+    """Lines of blocks one below the other. `self[i]` is the line that block i begins at, for i = `len` the end of all.
+
+    Changing one of 100,000 costs as little for the first as for the last.
+    """
+
+    def __init__(self, heights: list[int]) -> None:
+        self._heights = heights
+        self._sums = [sum(heights[i : i + CHUNK]) for i in range(0, len(heights), CHUNK)]
+        self._starts: list[int] | None = None
+
+    def __len__(self) -> int:
+        return len(self._heights)
+
+    def __getitem__(self, index: int) -> int:
+        chunk = index // CHUNK
+        return self.starts[chunk] + sum(self._heights[chunk * CHUNK : index])
+
+    @property
+    def starts(self) -> list[int]:
+        """Where each chunk begins; the end of all comes last."""
+        if self._starts is None:
+            self._starts = [0, *accumulate(self._sums)]
+        return self._starts
+
+    @property
+    def total(self) -> int:
+        return self.starts[-1]
+
+    def height(self, index: int) -> int:
+        """Lines of one block."""
+        return self._heights[index]
+
+    def first(self, num: int) -> list[int]:
+        """The heights of the first `num` blocks."""
+        return self._heights[:num]
+
+    def change(self, index: int, height: int) -> None:
+        """Give a block another height."""
+        delta = height - self._heights[index]
+        if delta:
+            self._heights[index] = height
+            self._sums[index // CHUNK] += delta
+            self._starts = None
+
+    def at(self, line: int) -> int:
+        """Index of the block that the line is in; of the first or last one for a line outside."""
+        chunk = max(bisect_right(self.starts, line, hi=len(self._sums)) - 1, 0)
+        ends = list(accumulate(self._heights[chunk * CHUNK : (chunk + 1) * CHUNK]))
+        index = chunk * CHUNK + bisect_right(ends, line - self.starts[chunk])
+        return max(min(index, len(self) - 1), 0)
