@@ -118,8 +118,8 @@ class TreechatApp(Switching):
         if self._load_model is not None:
             self.load_first(self._load_model, self._model_name)
 
-    def _loaded(self, model: ChatModel) -> None:
-        super()._loaded(model)
+    def model_is_up(self) -> None:
+        super().model_is_up()
         self._spare_collector()
 
     def _spare_collector(self) -> None:
