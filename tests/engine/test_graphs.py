@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -18,7 +19,7 @@ from treechat_engine import (
 )
 from treechat_engine.graph_capture import CaptureError
 from treechat_engine.sampling import Sampler, choose
-from treechat_kernels import dispatch, shared_prefix_attention
+from treechat_kernels import dispatch
 from treechat_kernels.layout import SPLIT_LEN
 
 triton = pytest.importorskip("triton")
@@ -36,9 +37,18 @@ class Replay:
         self.result.copy_(self.run())
 
 
+@pytest.fixture(scope="module")
+def started(models):
+    """Engines by family. Comparing forwards under the interpreter takes longer than what is tested with them."""
+    engines = {}
+    yield engines
+    for engine in engines.values():
+        engine.close()
+
+
 @pytest.fixture
-def replayed(monkeypatch):
-    """The calls that went on ahead, and an engine(model, **config) that decodes by graphs."""
+def replayed(monkeypatch, models, started):
+    """The calls that went on ahead, and an engine(family) that decodes by graphs, with nothing cached or captured."""
     ahead = []
     go_on = graphs.DecodeGraphs.go_on
 
@@ -58,10 +68,16 @@ def replayed(monkeypatch):
     monkeypatch.setattr(dispatch, "_forced", lambda: "triton")
     monkeypatch.setattr(dispatch, "uses_tables", lambda device: True)
 
-    def start(model, **config):
-        engine = Engine(model, EngineConfig(**{"kv_tokens": 400} | config), poison=True)
+    @contextmanager
+    def start(family):
+        if family not in started:
+            started[family] = Engine(models(family), EngineConfig(kv_tokens=400, self_check=False), poison=True)
+        engine = started[family]
+        engine.clear_cache()
+        engine._worker.scheduler.end_logits.clear()
         engine._worker._runner.use_graphs(engine.config.max_batch, 400)
-        return engine
+        yield engine
+        engine.cache.check()
 
     return start, ahead
 
@@ -70,7 +86,7 @@ def test_replies_by_graphs_are_those_of_transformers(replayed, models, greedy, p
     start, ahead = replayed
     trunk = prompt(20)
     left, right = trunk + prompt(7, seed=1), trunk + prompt(5, seed=2)
-    with start(models("llama")) as engine:
+    with start("llama") as engine:
         for ids, num_computed in ((left, 27), (right, 5)):
             (done,) = engine.generate([ids], SamplingParams(max_tokens=5))
             assert list(done.token_ids) == greedy("llama", ids, 5)
@@ -87,14 +103,13 @@ def test_replies_by_graphs_are_those_of_transformers(replayed, models, greedy, p
         assert list(together[0].token_ids) == expected[:2]
         assert list(together[1].token_ids) == greedy("llama", right, 5)
         assert engine.stats().graphs == "2 for decoding, 2 for prompts"
-        engine.cache.check()
 
 
 def test_siblings_read_what_all_of_them_share_once(replayed, models, greedy, prompt, monkeypatch):
     start, _ = replayed
-    monkeypatch.setattr(shared_prefix_attention, "MIN_SAVED_BYTES", 1)
+    monkeypatch.setenv("TREECHAT_SHARED_PREFIX", "always")
     trunk = prompt(SPLIT_LEN + 5)
-    with start(models("mistral-window")) as engine:
+    with start("mistral-window") as engine:
         prompts = [trunk + prompt(2, seed=seed) for seed in (1, 2)]
         done = engine.generate(prompts, SamplingParams(max_tokens=3))
         assert [list(each.token_ids) for each in done] == [greedy("mistral-window", ids, 3) for ids in prompts]
@@ -102,28 +117,40 @@ def test_siblings_read_what_all_of_them_share_once(replayed, models, greedy, pro
 
 
 SAMPLED = [
-    SamplingParams(max_tokens=7, temperature=0.9, seed=1),
-    SamplingParams(max_tokens=9, temperature=1.2, seed=2, top_k=5, top_p=0.8),
-    SamplingParams(max_tokens=8, temperature=0.8, seed=3, top_p=0.9),
-    SamplingParams(max_tokens=8, temperature=1.5, seed=4, min_p=0.1),
-    SamplingParams(max_tokens=5),
+    SamplingParams(max_tokens=4, temperature=0.9, seed=1),
+    SamplingParams(max_tokens=4, temperature=1.2, seed=2, top_k=5, top_p=0.8),
+    SamplingParams(max_tokens=4, temperature=0.8, seed=3, top_p=0.9),
+    SamplingParams(max_tokens=4, temperature=1.5, seed=4, min_p=0.1),
+    SamplingParams(max_tokens=3),
 ]
+
+
+PENALIZED = SamplingParams(max_tokens=4, temperature=0.8, top_p=0.9, seed=3, repetition_penalty=1.3, top_logprobs=3)
+
+
+@pytest.fixture(scope="module")
+def eager(models, prompt):
+    """What each of these gives without graphs and kernels."""
+    with Engine(models("llama"), EngineConfig(kv_tokens=400)) as engine:
+        params = [*SAMPLED, PENALIZED]
+        return dict(zip(map(repr, params), engine.generate([prompt(6)] * len(params), params), strict=True))
 
 
 @pytest.mark.parametrize("num_likely", [128, 3], ids=["settled in the graph", "settled by the host"])
 def test_sampled_replies_go_on_ahead_with_the_tokens_that_they_have_without_graphs(
-    replayed, models, prompt, monkeypatch, num_likely
+    eager, replayed, models, prompt, monkeypatch, num_likely
 ):
     start, ahead = replayed
     monkeypatch.setattr(graph_sampling, "NUM_LIKELY", num_likely)
-    params = [each for each in SAMPLED if each.top_k <= num_likely]
-    with start(models("llama")) as engine, Engine(models("llama"), EngineConfig(kv_tokens=400)) as plain:
-        by_graphs, eager = (each.generate([prompt(20)] * len(params), params) for each in (engine, plain))
-        assert [each.token_ids for each in by_graphs] == [each.token_ids for each in eager]
-        for ours, theirs in zip(by_graphs, eager, strict=True):
-            assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-4)
+    # Top-k and greedy rows are always settled.
+    params = SAMPLED if num_likely == 128 else SAMPLED[2:4]
+    with start("llama") as engine:
+        by_graphs = engine.generate([prompt(6)] * len(params), params)
         assert any(key.samples for key in engine._worker._runner.graphs._captured)
         engine.cache.check()
+    for each, ours in zip(params, by_graphs, strict=True):
+        assert ours.token_ids == eager[repr(each)].token_ids
+        assert ours.logprobs == pytest.approx(eager[repr(each)].logprobs, abs=1e-4)
     assert any(ahead)
 
 
@@ -146,7 +173,7 @@ def test_a_graph_chooses_as_the_sampler_does_or_says_that_it_cannot(params):
         assert not settled[8:].any()
 
 
-def test_sampling_that_cannot_be_captured_is_done_outside(replayed, models, prompt, monkeypatch):
+def test_sampling_that_cannot_be_captured_is_done_outside(eager, replayed, models, prompt, monkeypatch):
     start, ahead = replayed
     captured = graphs.capture
 
@@ -161,20 +188,19 @@ def test_sampling_that_cannot_be_captured_is_done_outside(replayed, models, prom
     draw_in_graph = graph_sampling.DrawTable.choose
     monkeypatch.setattr(graph_sampling.DrawTable, "choose", lambda *args: (drawn.append(args), draw_in_graph(*args))[1])
     monkeypatch.setattr(graphs, "capture", refuse)
-    params = SamplingParams(max_tokens=6, temperature=0.8, top_p=0.9, seed=3)
-    with start(models("llama")) as engine, Engine(models("llama"), EngineConfig(kv_tokens=400)) as plain:
-        ((by_graphs,), (eager,)) = (each.generate([prompt(20)], params) for each in (engine, plain))
-        assert by_graphs.token_ids == eager.token_ids
+    with start("llama") as engine:
+        (by_graphs,) = engine.generate([prompt(6)], SAMPLED[2])
+        assert by_graphs.token_ids == eager[repr(SAMPLED[2])].token_ids
         assert "1 for decoding (sampling outside of them: the step cannot" in engine.stats().graphs
     assert not any(ahead)
 
 
-def test_penalties_and_alternatives_read_the_logits_of_the_graph(replayed, models, prompt):
+def test_penalties_and_alternatives_read_the_logits_of_the_graph(eager, replayed, models, prompt):
     start, ahead = replayed
-    params = SamplingParams(max_tokens=6, temperature=0.8, top_p=0.9, seed=3, repetition_penalty=1.3, top_logprobs=3)
-    with start(models("llama")) as engine, Engine(models("llama"), EngineConfig(kv_tokens=400)) as plain:
-        ((by_graphs,), (eager,)) = (each.generate([prompt(20)], params) for each in (engine, plain))
-    assert by_graphs.token_ids == eager.token_ids
+    with start("llama") as engine:
+        (by_graphs,) = engine.generate([prompt(6)], PENALIZED)
+    assert by_graphs.token_ids == eager[repr(PENALIZED)].token_ids
+    assert [len(top) for top in by_graphs.top] == [3] * 4
     assert not ahead or not any(ahead)
 
 
@@ -186,16 +212,16 @@ def test_a_forward_that_cannot_be_captured_runs_without_and_says_so(replayed, mo
 
     for module in (graphs, prompt_graphs):
         monkeypatch.setattr(module, "capture", refuse)
-    with start(models("llama")) as engine:
-        (done,) = engine.generate([prompt(12)], SamplingParams(max_tokens=3))
-        assert list(done.token_ids) == greedy("llama", prompt(12), 3)
+    with start("llama") as engine:
+        (done,) = engine.generate([prompt(6)], SamplingParams(max_tokens=3))
+        assert list(done.token_ids) == greedy("llama", prompt(6), 3)
         assert "it asks the host" in engine.stats().graphs
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("the device is full"), KeyError("boom")], ids=repr)
 def test_what_raises_while_a_step_is_launched_ends_its_requests_and_no_others(replayed, models, greedy, prompt, error):
     start, _ = replayed
-    with start(models("llama")) as engine:
+    with start("llama") as engine:
         decoding = engine._worker._runner.graphs
         replay, engine._worker._runner.prompt_graphs = decoding._replay, None
 
@@ -204,8 +230,8 @@ def test_what_raises_while_a_step_is_launched_ends_its_requests_and_no_others(re
 
         decoding._replay = failing
         with pytest.raises(RequestFailedError, match=type(error).__name__):
-            engine.generate([prompt(12)], SamplingParams(max_tokens=3))
+            engine.generate([prompt(6)], SamplingParams(max_tokens=3))
         decoding._replay = replay
-        (done,) = engine.generate([prompt(12)], SamplingParams(max_tokens=3))
-        assert list(done.token_ids) == greedy("llama", prompt(12), 3)
+        (done,) = engine.generate([prompt(6)], SamplingParams(max_tokens=3))
+        assert list(done.token_ids) == greedy("llama", prompt(6), 3)
         engine.cache.check()
