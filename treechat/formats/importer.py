@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from treechat.formats.document import Document, ImportReport
 from treechat.formats.inputs import Input
 from treechat.formats.records import read_records
+from treechat.formats.sqlite_source import SqliteSource
 
 NUM_SAMPLED = 12
 
@@ -19,6 +20,7 @@ Read = Callable[[Input, ImportReport], Iterator[Document]]
 
 class Importer(NamedTuple):
     """recognises: whether one of the first records of a file is of this format. read: yields whole conversations.
+    is_in: whether a database holds such conversations; None where the program has none.
 
     `read` never raises for what is in a record: it reports, and goes on. Raises FormatError where nothing can be read,
     and OSError.
@@ -28,7 +30,7 @@ class Importer(NamedTuple):
     title: str
     recognises: Callable[[Any], bool]
     read: Read
-    is_sqlite: bool = False
+    is_in: Callable[[SqliteSource], bool] | None = None
 
 
 def by_record(convert: Callable[[Any, str, ImportReport], Document | None]) -> Read:

@@ -23,6 +23,7 @@ from treechat.formats import (
 from treechat.formats.document import Document, ImportReport
 from treechat.formats.importer import Importer, sample
 from treechat.formats.inputs import Input
+from treechat.formats.sqlite_source import opened
 
 
 def _read_native(file: Input, report: ImportReport) -> Iterator[Document]:
@@ -60,10 +61,16 @@ IMPORTERS = {
 def importer_for(file: Input) -> Importer | None:
     """The importer that recognises the content of a file; None where none does.
 
-    Raises OSError, and FormatError for a file that is damaged so far that nothing can be told.
+    Raises OSError, and FormatError for a file that is damaged so far that nothing can be told, and for a database of
+    treechat's own.
     """
     if file.is_sqlite:
-        return next((importer for importer in IMPORTERS.values() if importer.is_sqlite), None)
+        with opened(file) as source:
+            if source.has("nodes", "conversation_id", "parent_id") and source.has("spans", "node_id"):
+                option = f"--db {file.name}"
+                hint = f"Open it with `{option}`, or import what `export --all {option} -o all.jsonl` writes"
+                raise FormatError(f"{file.name} is a database of treechat's own", hint)
+            return next((each for each in IMPORTERS.values() if each.is_in is not None and each.is_in(source)), None)
     look = ImportReport()
     for value in sample(file, look):
         for importer in IMPORTERS.values():

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from treechat.errors import FormatError
+from treechat.formats.unlike import HEAD_BYTES, refuse_what_is_no_export
 
 MAX_FILES = 100_000
 """Files of one folder or zip."""
@@ -34,6 +35,8 @@ MAX_DIRECTORY_BYTES = 64 * 1024 * 1024
 """Of a zip's list of members, which is read at once."""
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".db", ".sqlite", ".sqlite3")
+"""Of the files in a folder or zip that are looked at."""
+
 SQLITE_MAGIC = b"SQLite format 3\0"
 
 Progress = Callable[[int], None]
@@ -59,6 +62,15 @@ class Input:
     def peek(self) -> BinaryIO:
         """As `open`, and no progress is made."""
         return io.BufferedReader(_Counted(self.opener(), None))
+
+    @contextmanager
+    def on_disk(self) -> Iterator[Path]:
+        """Where it lies: its own path, or that of a copy, which is gone afterwards. Raises as `open`."""
+        if self.path is not None:
+            yield self.path
+            return
+        with self.open() as stream, _spooled(stream) as copy:
+            yield copy
 
     @property
     def is_sqlite(self) -> bool:
@@ -118,8 +130,9 @@ def _spooled(stream: BinaryIO) -> Iterator[Path]:
 @contextmanager
 def _of_file(path: Path, name: str, progress: Progress | None) -> Iterator[Iterator[Input]]:
     with path.open("rb") as file:
-        magic = file.read(4)
-        if magic in (b"PK\3\4", b"PK\5\6", b"PK\7\x08"):
+        head = file.read(HEAD_BYTES)
+        refuse_what_is_no_export(head, name)
+        if head.startswith((b"PK\3\4", b"PK\5\6", b"PK\7\x08")):
             with _archive(file, name) as archive:
                 yield _of_zip(archive, name, path.stat().st_size, progress)
             return
@@ -159,10 +172,12 @@ def _check_directory(file: BinaryIO, name: str) -> None:
     tail = file.read()
     end = tail.rfind(b"PK\5\6")
     if end >= 0 and len(tail) >= end + 22:
-        entries = int.from_bytes(tail[end + 10 : end + 12], "little")
         directory = int.from_bytes(tail[end + 12 : end + 16], "little")
-        # All ones: the real numbers stand in the 64-bit record, which only huge zips need.
-        if entries == 0xFFFF or directory > MAX_DIRECTORY_BYTES:
+        if tail[max(0, end - 20) : end].startswith(b"PK\6\7"):
+            # A 64-bit zip: the real size stands in a record of its own, right before the two that end the file.
+            record = tail[max(0, end - 76) : end - 20]
+            directory = int.from_bytes(record[40:48], "little") if record.startswith(b"PK\6\6") else 2**64
+        if directory > MAX_DIRECTORY_BYTES:
             raise FormatError(f"{name} has too many members", "Unpack it, and import the folder")
     file.seek(0)
 
@@ -170,7 +185,7 @@ def _check_directory(file: BinaryIO, name: str) -> None:
 def _of_zip(archive: zipfile.ZipFile, name: str, size: int, progress: Progress | None) -> Iterator[Input]:
     budget = _Budget(name, max(FREE_EXPANSION_BYTES, size * MAX_EXPANSION))
     for info in sorted(archive.infolist(), key=lambda info: info.filename):
-        if info.is_dir() or not info.filename.lower().endswith((".json", ".jsonl", ".ndjson")):
+        if info.is_dir() or not info.filename.lower().endswith(SUFFIXES):
             continue
         yield Input(
             f"{name}/{info.filename}",

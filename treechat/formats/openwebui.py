@@ -1,20 +1,27 @@
-"""Open WebUI's export: an array of chats, each with a `history` of messages by id."""
+"""Open WebUI's export: an array of chats, each with a `history` of messages by id; or its database, webui.db."""
 
 from __future__ import annotations
 
 import html
 import re
+import sqlite3
+from collections.abc import Iterator
 from typing import Any
 
+from treechat.errors import FormatError
 from treechat.formats.content import Content, add_blocks
 from treechat.formats.document import Document, ImportReport
 from treechat.formats.draft import MAX_NODES, Draft
 from treechat.formats.importer import Importer, by_record
+from treechat.formats.inputs import Input
 from treechat.formats.loose import dict_of, first_text, id_of, list_of, seconds, text_of
+from treechat.formats.records import parse_record
 from treechat.formats.siblings import in_order, parents_by_listing
+from treechat.formats.sqlite_source import SqliteSource, opened
 from treechat.tree import Role
 
 ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
+CHAT_COLUMNS = ("id", "title", "chat", "created_at", "updated_at", "archived", "folder_id")
 OPEN, CLOSE = '<details type="', "</details>"
 _ATTRIBUTE = re.compile(r'([\w-]{1,40})="([^"]*)"')
 _SUMMARY = re.compile(r"\s*<summary>[^<]*</summary>\n?")
@@ -41,7 +48,8 @@ def convert(value: Any, where: str, report: ImportReport) -> Document | None:
         return None
     created_at = seconds(record.get("created_at")) or seconds(chat.get("timestamp"))
     source_id = first_text(record, "id") or first_text(chat, "id") or next(iter(messages))
-    more = {"models": list_of(chat.get("models")), "tags": list_of(chat.get("tags")), "system": chat.get("system")}
+    more = {key: chat.get(key) for key in ("models", "tags", "system")}
+    more |= {"folder": record.get("folder"), "archived": True if record.get("archived") in (True, 1) else None}
     draft = Draft("openwebui", source_id, title, created_at, seconds(record.get("updated_at")), more)
     listed = {i: list_of(message.get("childrenIds")) for i, message in messages.items()}
     parents = parents_by_listing({i: id_of(message.get("parentId")) for i, message in messages.items()}, listed)
@@ -135,4 +143,32 @@ def _add_details(content: Content, head: str, body: str) -> None:
             content.say(inner)
 
 
-IMPORTER = Importer("openwebui", "Open WebUI", recognises, by_record(convert))
+def holds(source: SqliteSource) -> bool:
+    return source.has("chat", "id", "chat", "user_id")
+
+
+def read(file: Input, report: ImportReport) -> Iterator[Document]:
+    if not file.is_sqlite:
+        yield from by_record(convert)(file, report)
+        return
+    with opened(file) as source:
+        if not holds(source):
+            raise FormatError(f"{file.name} is a database, but not Open WebUI's", "That one is called webui.db")
+        folders = {row["id"]: row["name"] for row in source.rows("folder", ("id", "name"))}
+        keys = [row["id"] for row in source.rows("chat", ("id",), "ORDER BY rowid")]
+        for number, key in enumerate(keys, 1):
+            where = f"{file.name}, chat {number}"
+            try:
+                row = next(source.rows("chat", CHAT_COLUMNS, "WHERE id = ?", (key,)))
+            except sqlite3.DataError as error:
+                report.fail(where, f"it cannot be read ({error})")
+                continue
+            record = parse_record(text_of(row["chat"]).encode(), where, report)
+            if record is not None:
+                known = row | {"chat": dict_of(record.value), "folder": folders.get(row["folder_id"])}
+                document = convert(known, where, report)
+                if document is not None:
+                    yield document
+
+
+IMPORTER = Importer("openwebui", "Open WebUI", recognises, read, holds)

@@ -43,11 +43,11 @@ def read_records(file: Input, report: ImportReport) -> Generator[Record, None, N
             for line in read_lines(stream, MAX_RECORD_BYTES):
                 where = f"{file.name}, line {line.number}"
                 raw = None if line.text is None else line.text.encode("utf-8")
-                if (record := _record(raw, where, report, line.num_replaced)) is not None:
+                if (record := parse_record(raw, where, report, line.num_replaced)) is not None:
                     yield record
         else:
             for number, raw in enumerate(split(stream), 1):
-                if (record := _record(raw, f"{file.name}, item {number}", report)) is not None:
+                if (record := parse_record(raw, f"{file.name}, item {number}", report)) is not None:
                     yield record
 
 
@@ -106,7 +106,11 @@ def split(stream: BinaryIO) -> Iterator[bytes | None]:
         yield b"["
 
 
-def _record(raw: bytes | None, where: str, report: ImportReport, num_replaced: int = 0) -> Record | None:
+def parse_record(raw: bytes | None, where: str, report: ImportReport, num_replaced: int = 0) -> Record | None:
+    """The JSON of one record; None, with the reason in `report`, where it is too large or broken.
+
+    raw: None for what was too large to be held. num_replaced: invalid sequences that were replaced in it already.
+    """
     if raw is None or len(raw) > MAX_RECORD_BYTES:
         report.fail(where, f"it is larger than {MAX_RECORD_BYTES // 2**20} MB")
         return None

@@ -4,9 +4,34 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
+from treechat.errors import FormatError
+from treechat.formats.inputs import Input
+from treechat.formats.records import MAX_RECORD_BYTES
+
 BATCH = 500
+
+
+@contextmanager
+def opened(file: Input) -> Iterator[SqliteSource]:
+    """The database, only to be read. Raises FormatError where it is none or damaged, also while it is read."""
+    if not file.is_sqlite:
+        raise FormatError(f"{file.name} is not an SQLite file")
+    with file.on_disk() as path:
+        # Where nothing waits to be written, SQLite needs no files of its own beside the database.
+        mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
+        try:
+            with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)) as conn:
+                conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_RECORD_BYTES)
+                conn.execute("PRAGMA trusted_schema = OFF")
+                conn.text_factory = lambda raw: raw.decode("utf-8", errors="replace")
+                yield SqliteSource(conn)
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            # SQLite's own messages quote a damaged schema, whose bytes may be no text.
+            hint = "It may be damaged, or not be a database"
+            raise FormatError(f"{file.name} cannot be read ({error})", hint) from error
 
 
 class SqliteSource:

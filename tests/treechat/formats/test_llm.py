@@ -6,6 +6,9 @@ import sqlite3
 import pytest
 
 from treechat.errors import FormatError
+from treechat.formats import llm_logs
+from treechat.formats.document import ImportReport
+from treechat.formats.inputs import inputs_of
 
 OLD = """
 CREATE TABLE conversations (id TEXT PRIMARY KEY, name TEXT, model TEXT);
@@ -222,13 +225,17 @@ def test_the_file_is_only_read(read, logs, tmp_path):
     assert (tmp_path / "export.bin").read_bytes() == data
 
 
-def test_other_databases_damaged_ones_and_views_are_refused(read, logs):
+def test_other_databases_damaged_ones_and_views_are_refused(read, logs, tmp_path):
     endless = (
         "CREATE VIEW responses AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n)"
         " SELECT id, id AS prompt, id AS response FROM n"
     )
     whole = logs(OLD, responses=[response(f"r{i}", "x" * 3000, "One") for i in range(50)])
     damaged = b"SQLite format 3\0" + bytes(84) + whole[100:]
-    for data in (logs("CREATE TABLE notes (id INTEGER)"), logs(endless), damaged, b"SQLite format 3\0" + b"\0" * 500):
+    for data in (damaged, b"SQLite format 3\0" + b"\0" * 500):
         with pytest.raises(FormatError):
-            read(data, "llm")
+            read(data)
+    for data in (logs("CREATE TABLE notes (id INTEGER)"), logs(endless)):
+        assert not read(data).documents
+    with inputs_of(tmp_path / "made.db") as [file], pytest.raises(FormatError, match="not llm's"):
+        list(llm_logs.read(file, ImportReport()))

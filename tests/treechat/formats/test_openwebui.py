@@ -1,4 +1,22 @@
-"""Open WebUI's export: lists of children that lie, a current node that is gone, reasoning in HTML."""
+"""Open WebUI's export: lists of children that lie, a current node that is gone, reasoning in HTML; and webui.db."""
+
+import json
+import sqlite3
+
+import pytest
+
+from treechat.errors import FormatError
+from treechat.formats import openwebui
+from treechat.formats.document import ImportReport
+from treechat.formats.inputs import inputs_of
+
+WEBUI = """
+CREATE TABLE chat (id VARCHAR PRIMARY KEY, user_id VARCHAR, title TEXT, chat JSON, created_at BIGINT, updated_at BIGINT,
+  share_id TEXT, archived BOOLEAN, pinned BOOLEAN, meta JSON, folder_id TEXT);
+CREATE TABLE folder (id TEXT, parent_id TEXT, user_id TEXT, name TEXT);
+CREATE TABLE user (id VARCHAR, name VARCHAR);
+INSERT INTO folder VALUES ('f', NULL, 'me', 'Work');
+"""
 
 
 def message(message_id, parent, role, content="", children=(), **more):
@@ -75,3 +93,50 @@ def test_chats_without_a_history_and_damaged_ones(read):
     assert found.documents[0].tree.roots == [found.documents[0].messages[0].node.id]
     assert set(found.nodes(1)) == {"u", "x"}
     assert len(found.report.dropped) == 4
+
+
+def webui(path, *rows):
+    conn = sqlite3.connect(path)
+    conn.executescript(WEBUI)
+    for key, title, content, *more in rows:
+        conn.execute(
+            "INSERT INTO chat VALUES (?, 'me', ?, ?, 100, 200, NULL, ?, 0, '{}', ?)", (key, title, content, *more)
+        )
+    conn.commit()
+    conn.close()
+    return path.read_bytes()
+
+
+def test_the_database_gives_what_the_export_gives(read, tmp_path):
+    messages = [message("u", None, "user", "Hi", ["a", "b"]), message("a", "u", "assistant", "One")]
+    messages.append(message("b", "u", "assistant", "Two \ud800"))
+    content = chat(messages, "a")["chat"]
+    data = webui(
+        tmp_path / "made.db",
+        ("c", "Mine", json.dumps(content), True, "f"),
+        ("broken", "Broken", "{", False, None),
+        ("empty", "Empty", None, False, None),
+        ("d", "Other", json.dumps(chat([message("u", None, "user", "Yo")])["chat"]), False, "gone"),
+    )
+    found = read(data, "openwebui")
+    exported = read([chat(messages, "a")], "openwebui")
+    assert found.nodes() == exported.nodes() and found.current == "a"
+    first, second = (document.conversation for document in found.documents)
+    assert first.id == exported.documents[0].conversation.id
+    assert (first.title, first.created_at, first.updated_at) == ("Mine", 100, 200)
+    assert (first.meta["folder"], first.meta["archived"]) == ("Work", True)
+    assert second.title == "Other" and not {"folder", "archived"} & set(second.meta)
+    assert [why.rpartition(": ")[2] for why in found.report.failed] == ["not JSON, or cut off at character 1", EMPTY]
+    assert any("replaced" in why for why in found.report.dropped)
+
+
+EMPTY = "not JSON, or cut off at character 0"
+
+
+def test_a_database_of_another_program_is_not_open_webuis(tmp_path):
+    path = tmp_path / "x.db"
+    conn = sqlite3.connect(path)
+    conn.execute("CREATE TABLE chat (id TEXT)")
+    conn.close()
+    with inputs_of(path) as [file], pytest.raises(FormatError, match="not Open WebUI's"):
+        list(openwebui.read(file, ImportReport()))

@@ -1,0 +1,115 @@
+"""What an import opens: databases in a zip, 64-bit zips, and what looks like an export and is none."""
+
+import io
+import json
+import sqlite3
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.treechat.formats.writers import Said, llm
+from treechat.errors import FormatError
+from treechat.formats import inputs
+from treechat.formats.importers import importer_for
+from treechat.formats.inputs import inputs_of
+from treechat.store import Store
+
+CHAT = [{"messages": [{"role": "user", "content": "Hi"}]}]
+TREE = [Said(None, "user", "Hello"), Said(0, "assistant", "One"), Said(0, "assistant", "Two")]
+
+
+def zipped(**members: bytes) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name.replace("_", "."), content)
+    return data.getvalue()
+
+
+def as_zip64(data: bytes, num_directory_bytes: int | None = None) -> bytes:
+    """The zip as programs write it that always use 64-bit sizes: all ones at its end, and the real ones before."""
+    end = data.rindex(b"PK\5\6")
+    count, size, offset = struct.unpack("<HII", data[end + 10 : end + 20])
+    size = size if num_directory_bytes is None else num_directory_bytes
+    record = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, offset)
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, end, 1)
+    last = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    return data[:end] + record + locator + last
+
+
+def test_a_database_in_a_zip_is_read_beside_the_json_and_leaves_no_copy(read, tmp_path, monkeypatch):
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(copies))
+    data = zipped(**{"backup/logs_db": llm(TREE, tmp_path / "made.db"), "chat_json": json.dumps(CHAT).encode()})
+    found = read(data)
+    assert sorted(len(document.messages) for document in found.documents) == [1, 3]
+    assert not found.report.failed and not any(copies.iterdir())
+
+
+def test_a_cut_off_database_in_a_zip_is_said(read, tmp_path):
+    whole = llm(TREE, tmp_path / "made.db")
+    with pytest.raises(FormatError, match=r"logs\.db cannot be read"):
+        read(zipped(logs_db=whole[: len(whole) // 2]))
+
+
+def test_a_zip_whose_sizes_are_in_64_bits_is_read(read):
+    found = read(as_zip64(zipped(chat_json=json.dumps(CHAT).encode())), "openai")
+    assert [m.text for m in found.documents[0].messages] == ["Hi"]
+
+
+def test_a_64_bit_list_of_members_is_bounded_too(read):
+    data = as_zip64(zipped(chat_json=b"[]"), inputs.MAX_DIRECTORY_BYTES + 1)
+    with pytest.raises(FormatError, match="too many members"):
+        read(data)
+    # Its record is gone: nobody knows how long the list is.
+    with pytest.raises(FormatError, match="too many members"):
+        read(as_zip64(zipped(chat_json=b"[]")).replace(b"PK\6\6", b"PK\6\0"))
+
+
+@pytest.mark.slow
+def test_more_members_than_16_bits_can_count(read):
+    data = zipped(**{f"{i}_txt": b"" for i in range(66_000)}, chat_json=json.dumps(CHAT).encode())
+    assert len(read(data, "openai").documents) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"%PDF-1.7\n%\xe2", "a PDF document"),
+        (b"\xef\xbb\xbf\n<!DOCTYPE html><html><body>chat</body></html>", "a web page"),
+        (b"<HTML>", "a web page"),
+        (b"{\\rtf1 hello}", "RTF"),
+        (b"\x89PNG\r\n\x1a\n", "an image"),
+        (b"\x1f\x8b\x08rest", "Unpack it"),
+        (b"PAR1abc", "a Parquet table"),
+        (zipped(**{"[Content_Types]_xml": b"<x/>", "word/document_xml": b"<x/>"}), "an office document"),
+    ],
+)
+def test_what_is_no_export_says_what_it_is_and_what_to_ask_for(tmp_path, content, said):
+    path = tmp_path / "chat.json"
+    path.write_bytes(content)
+    with pytest.raises(FormatError) as caught, inputs_of(path):
+        pass
+    assert said in str(caught.value) and caught.value.hint
+    with pytest.raises(FormatError), inputs_of(Path("-"), io.BytesIO(content)):
+        pass
+
+
+def test_a_database_of_treechats_own_says_how_to_read_it(tmp_path):
+    with Store.open(tmp_path / "mine.db") as store:
+        store.create_conversation("T")
+    with inputs_of(tmp_path / "mine.db") as [file], pytest.raises(FormatError, match="treechat's own") as caught:
+        importer_for(file)
+    assert "--db" in (caught.value.hint or "")
+
+
+def test_a_database_of_a_stranger_is_in_no_known_format(tmp_path):
+    path = tmp_path / "x.db"
+    with sqlite3.connect(path) as conn:
+        conn.execute("CREATE TABLE history (url TEXT)")
+    conn.close()
+    with inputs_of(path) as [file]:
+        assert importer_for(file) is None

@@ -1,0 +1,46 @@
+"""Files that people try to import and that no conversations can be read from: told by their first bytes."""
+
+from __future__ import annotations
+
+import re
+
+from treechat.errors import FormatError
+
+HEAD_BYTES = 4096
+"""What is looked at."""
+
+_HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|body|!--)", re.IGNORECASE)
+_XML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<\?xml")
+_OFFICE = (b"[Content_Types].xml", b"mimetypeapplication/vnd.oasis", b"word/document.xml")
+_BEGINNINGS = (
+    ((b"%PDF-",), "a PDF document"),
+    ((b"{\\rtf",), "a text document (RTF)"),
+    ((b"\xd0\xcf\x11\xe0",), "an office document"),
+    ((b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8"), "an image"),
+    ((b"PAR1",), "a Parquet table"),
+)
+_PACKED = ((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"(\xb5/\xfd", b"7z\xbc\xaf", b"Rar!\x1a"),)
+
+EXPORT_HINT = (
+    "Programs write such files for reading. Ask them for the data itself: in ChatGPT and Claude that is "
+    "Settings, Export data, which gives a zip; elsewhere, an export as JSON"
+)
+
+
+def refuse_what_is_no_export(head: bytes, name: str) -> None:
+    """Raises FormatError, with what to do instead, where `head` begins a file of another kind."""
+    if (kind := _kind(head)) is not None:
+        hint = "Write it out as JSON lines first" if head.startswith(b"PAR1") else EXPORT_HINT
+        raise FormatError(f"{name} is {kind}, not an export of conversations", hint)
+    if head.startswith(_PACKED[0]):
+        raise FormatError(f"{name} is packed in a way that treechat does not unpack", "Unpack it, or make a zip of it")
+
+
+def _kind(head: bytes) -> str | None:
+    if _HTML.match(head):
+        return "a web page"
+    if _XML.match(head):
+        return "an XML document"
+    if head.startswith(b"PK") and any(sign in head for sign in _OFFICE):
+        return "an office document"
+    return next((kind for beginnings, kind in _BEGINNINGS if head.startswith(beginnings)), None)
