@@ -26,7 +26,7 @@ class Settings:
     """Of one conversation in one window.
 
     Of the sampling parameters None takes what the model's authors recommend. `seed` None draws a new one for each
-    reply; it is kept with the reply.
+    reply; it is kept with the reply. `model` is what the conversation is to be written with, None any.
     """
 
     system_prompt: str | None = None
@@ -37,6 +37,7 @@ class Settings:
     min_p: float | None = None
     repetition_penalty: float | None = None
     seed: int | None = None
+    model: str | None = None
 
     @classmethod
     def from_config(cls, config: Config) -> Settings:
@@ -90,7 +91,7 @@ def own_values(meta: Mapping[str, Any]) -> dict[str, Any]:
     found = meta.get(META_KEY)
     if not isinstance(found, Mapping):
         return {}
-    return {key: found[key] for key in PRESET_KEYS if is_valid(key, found.get(key))}
+    return {key: found[key] for key in (*PRESET_KEYS, "model") if is_valid(key, found.get(key))}
 
 
 def sampling_record(params: SamplingParams) -> Mapping[str, Any]:

@@ -21,18 +21,18 @@ from treechat.config import Config
 from treechat.errors import TreechatError
 from treechat.tui.bindings import APP_BINDINGS, KEYS
 from treechat.tui.composer import Composer
+from treechat.tui.conversing import Conversing
 from treechat.tui.keymap import textual_keymap
 from treechat.tui.loading import LoadModel
 from treechat.tui.minimap import Minimap
 from treechat.tui.screens.help import HelpScreen
+from treechat.tui.state import keep
 from treechat.tui.status import StatusLine, TopLine
-from treechat.tui.switching import Switching
-from treechat.tui.themes import HIGH_CONTRAST, THEMES, keep_theme, kept_theme, theme_name
+from treechat.tui.themes import HIGH_CONTRAST, THEMES, kept_theme, theme_name
 from treechat.tui.transcript import Transcript
 from treechat.tui.tree_pane import TreePane
 
 if TYPE_CHECKING:
-    from treechat.chat.model import ChatModel
     from treechat.chat.switching import Load
 
 TWICE_S = 0.6
@@ -42,7 +42,7 @@ WATCH_S = 1.0
 """How often other windows' changes are taken over."""
 
 
-class TreechatApp(Switching):
+class TreechatApp(Conversing):
     """One window on a store of conversations."""
 
     BINDINGS = APP_BINDINGS
@@ -65,8 +65,7 @@ class TreechatApp(Switching):
         super().__init__(store_path, config or Config(), chat)
         self._load_model = load_model
         self._load_named = load_named
-        self._spec = model_spec
-        self._model_name = model_spec or "default model"
+        self.spec = model_spec
         self._escaped_at = 0.0
         self._theme_kept = ""
 
@@ -108,7 +107,7 @@ class TreechatApp(Switching):
             return
         self._theme_kept = self.theme
         if self.config.theme is None:
-            keep_theme(self.theme)
+            keep("theme", self.theme)
         else:
             self.say(f'For now: the configuration says theme = "{self.config.theme}"')
 
@@ -116,7 +115,7 @@ class TreechatApp(Switching):
         self.show_conversation()
         self._spare_collector()
         if self._load_model is not None:
-            self.load_first(self._load_model, self._model_name)
+            self.load_first(self._load_model, self.spec)
 
     def model_is_up(self) -> None:
         super().model_is_up()

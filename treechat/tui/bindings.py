@@ -109,6 +109,7 @@ EVERYWHERE = (
 SETTING = (
     Key("settings.keep", "enter,ctrl+s", "screen.keep", "Keep", "For this conversation from now on", "settings", False),
     Key("settings.once", "ctrl+t,f8", "screen.once", "Once", "For the next reply only", "settings", False),
+    Key("settings.model", "f4", "screen.model", "Models", "Choose this conversation's model", "settings", False),
     Key("settings.preset", "ctrl+o", "screen.preset", "Presets", "Take a preset's values", "settings", False),
     Key("settings.save", "f2", "screen.save", "Save preset", "Into the configuration file", "settings", False),
     Key("settings.close", "escape", "screen.close", "Close", "Nothing is changed", "settings", False),

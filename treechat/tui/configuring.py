@@ -8,6 +8,7 @@ from typing import Any
 
 from treechat.chat.tour import open_tour
 from treechat.config import add_preset
+from treechat.tui.screens.pick import Choice
 from treechat.tui.screens.settings import NAMES, Chosen, SettingsScreen, Shown
 from treechat.tui.warming import Warming
 
@@ -22,6 +23,8 @@ class Configuring(Warming):
         otherwise |= {"max_tokens": str(defaults.max_tokens), "seed": _seed(defaults.seed)}
         shown = Shown(
             model=chat.model.name if chat.model else "none is loaded yet",
+            own_model=str((chat.own | chat.once).get("model") or ""),
+            models=self.setting_models(),
             system_prompt=chat.system_prompt,
             own={key: value for key, value in (chat.own | chat.once).items() if key in NAMES},
             otherwise=otherwise,
@@ -45,6 +48,8 @@ class Configuring(Warming):
         is_other = chosen.system_prompt != before.system_prompt
         if is_other or "system_prompt" in chat.own:
             values["system_prompt"] = chosen.system_prompt
+        if chosen.model:
+            values["model"] = chosen.model
         if chosen.once:
             # Those that the conversation has of its own and this reply should not have are at their defaults once.
             chat.once = {name: getattr(chat.defaults, name) for name in chat.own if name not in values} | values
@@ -61,6 +66,14 @@ class Configuring(Warming):
             self.say("For the next reply only")
         self.draw_labels()
         self.to_composer()
+        self.settings_applied()
+
+    def setting_models(self) -> list[Choice]:
+        """The models that the settings can name; none where this window has but one."""
+        return []
+
+    def settings_applied(self) -> None:
+        """Something for a subclass to hook on."""
 
     def _save_preset(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
         add_preset(name, values)

@@ -131,6 +131,7 @@ class Generating(Changing):
             if self.is_up:
                 self.transcript.refresh()
                 self.draw_activity()
+                self.replies_ended(chat)
 
     def _draw(self, chat: Chat, event: ChatEvent) -> None:
         if isinstance(event, ReplyFinished) and event.error:
@@ -157,6 +158,9 @@ class Generating(Changing):
                 self.cursor_moved()
         if isinstance(event, NodeAdded) and node_is_shown(chat, self.view_id, event):
             self.transcript.renew(event.node.id)
+
+    def replies_ended(self, chat: Chat) -> None:
+        """Something for a subclass to hook on: what was asked for is done, however it ended."""
 
     def draw_activity(self) -> None:
         """What is being written; a subclass adds loading and warming."""

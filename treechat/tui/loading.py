@@ -30,12 +30,13 @@ class LoadStopped(Exception):
 class Load:
     """One try to get a model. name: what the user calls it, of a path the last part.
 
-    is_asked: the user chose it while the app runs. has_room: the model before was closed for it.
+    spec: None for the default one. is_asked: the user chose it while the app runs. once: for one reply, so the model
+    before is kept where there is room. has_room: it was closed for this one.
     """
 
-    def __init__(self, spec: str, is_asked: bool) -> None:
-        self.name = Path(spec).name if spec.startswith(("/", ".", "~")) else spec
-        self.is_asked = is_asked
+    def __init__(self, spec: str | None, is_asked: bool, once: bool = False) -> None:
+        self.spec, self.is_asked, self.once = spec, is_asked, once
+        self.name = short_name(spec) if spec else "default model"
         self.has_room = False
         self.text = f"loading {self.name}"
         self._stopped = threading.Event()
@@ -59,12 +60,14 @@ class Loading(Importing):
     def __init__(self, store_path: Path | None, config: Config, conversation_id: str | None) -> None:
         super().__init__(store_path, config, conversation_id)
         self.load: Load | None = None
+        self.spec: str | None = None
+        self.parked: tuple[ChatModel, str | None] | None = None
         self._thread: threading.Thread | None = None
         self._retiring: set[asyncio.Task[None]] = set()
 
-    def load_first(self, load: LoadModel, name: str) -> None:
+    def load_first(self, load: LoadModel, spec: str | None) -> None:
         """Not a worker: leaving the app must not wait for a model that is still loading."""
-        self._start(Load(name, is_asked=False), lambda this: self._get(this, load))
+        self._start(Load(spec, is_asked=False), lambda this: self._get(this, load))
 
     def _start(self, this: Load, run: Callable[[Load], None]) -> None:
         before, self.load = self._thread, this
@@ -145,23 +148,38 @@ class Loading(Importing):
         if this is not self.load:
             return False
         self.load = None
-        before, self.chat.model = self.chat.model, model
-        kind = "  ·  text, no chat template" if model.is_text else ""
-        self.status.model = f"{model.name}{kind}"
-        if before is not None:
-            self.stop_warming()
+        before = self.chat.model
+        if before is not None and this.once:
+            self.parked = before, self.spec
+        else:
+            self.retire_parked()
+        self.take_over(model, this.spec, " · once" if this.once else "")
+        if before is not None and not this.once:
             self._retire(before)
+        self.send_queued()
+        return True
+
+    def take_over(self, model: ChatModel, spec: str | None, note: str = "") -> None:
+        """Go on with that model."""
+        self.stop_warming()
+        self.chat.model, self.spec = model, spec
+        kind = "  ·  text, no chat template" if model.is_text else ""
+        self.status.model = f"{model.name}{note}{kind}"
         self._costs_key = None
         if not self.chat.tree.nodes:
             self.show_conversation()
         self.draw_activity()
         self.draw_labels()
         self.model_is_up()
-        self.send_queued()
-        return True
 
     def model_is_up(self) -> None:
         """Something for a subclass to hook on."""
+
+    def retire_parked(self) -> None:
+        """Let the model go that waited for another one's reply."""
+        if self.parked is not None:
+            self._retire(self.parked[0])
+            self.parked = None
 
     def _load_failed(self, failure: tuple[Load, TreechatError]) -> None:
         this, error = failure
@@ -204,10 +222,16 @@ class Loading(Importing):
         """When the app is left, its replies stopped."""
         if self.load is not None:
             self.load.stop()
+        self.retire_parked()
         if self._retiring:
             await asyncio.wait(self._retiring)
         if (model := self.chat.model) is not None:
             model.close()
+
+
+def short_name(spec: str) -> str:
+    """A path's last part; anything else as it is."""
+    return Path(spec).name if spec.startswith(("/", ".", "~")) else spec
 
 
 def told(error: Exception) -> TreechatError:

@@ -6,14 +6,11 @@ High contrast is full white or black, no half-tones; what was dim stays legible.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
-from contextlib import suppress
-from pathlib import Path
 
 from textual.theme import Theme
 
-from treechat.paths import data_dir
+from treechat.tui.state import kept
 
 HIGH_CONTRAST = Theme(
     name="high-contrast",
@@ -50,25 +47,7 @@ def theme_name(configured: str | None, environ: Mapping[str, str]) -> str:
     return ALIASES.get(configured, configured)
 
 
-def _state_path() -> Path:
-    return data_dir() / "state.json"
-
-
 def kept_theme(known: Collection[str]) -> str | None:
     """The theme that was chosen in the app last; None where there is none among those that are known."""
-    try:
-        state = json.loads(_state_path().read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    name = state.get("theme") if isinstance(state, dict) else None
+    name = kept("theme")
     return name if isinstance(name, str) and name in known else None
-
-
-def keep_theme(name: str) -> None:
-    """For the next start. Where it cannot be written, it is chosen anew."""
-    path = _state_path()
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".part")
-        partial.write_text(json.dumps({"theme": name}) + "\n", encoding="utf-8")
-        partial.replace(path)

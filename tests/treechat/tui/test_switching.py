@@ -162,7 +162,8 @@ async def test_a_branch_of_another_model_says_what_going_on_would_take(open_app,
     second = other_model("x", "second")
     async with open_app(path, load_named=lambda spec, progress: second, size=(120, 30)) as d:
         d.app.lacks_room = lambda spec, progress: False
-        await d.until(lambda: "elsewhere-7b wrote this branch" in told(d), "who wrote it")
+        await d.until(lambda: "elsewhere-7b wrote this branch; scripted-135m is in use." in told(d), "who wrote it")
+        assert "f4 takes another model" in told(d)
         assert "Going on with scripted-135m computes 222 tokens, about 0.5 s, once." in told(d)
         await choose(d, *"second")
         await d.until(lambda: "Going on with second computes 222 tokens" in told(d), "the same for the second model")
@@ -221,7 +222,7 @@ async def test_a_load_that_was_stopped_too_late_is_closed(open_app, installed) -
         await d.press("escape")
         go_on.set()
         await d.until(lambda: second.engine.is_closed, "the second model is let go")
-        assert d.app.chat.model is first and d.app._spec is None
+        assert d.app.chat.model is first and d.app.spec is None
 
 
 async def test_the_first_load_is_stopped_from_the_list_and_another_model_taken(open_app, installed) -> None:

@@ -96,3 +96,16 @@ class PickScreen(ModalScreen[str | None]):
     def _clicked(self, event: OptionList.OptionSelected) -> None:
         if self._choices:
             self.dismiss(self._choices[event.option_index].id)
+
+
+def model_picker(choices: Sequence[Choice], verb: str = "loads it") -> PickScreen:
+    """A list of models that takes any other name, too."""
+
+    def find(query: str) -> list[Choice]:
+        words = query.casefold().split()
+        found = [choice for choice in choices if all(word in choice.text.casefold() for word in words)]
+        if query.strip() and query.strip() not in (choice.text for choice in choices):
+            found.append(Choice(query.strip(), query.strip(), "a hub id, a directory or a .gguf file"))
+        return found
+
+    return PickScreen("Model", find, "a name, hub id, directory or .gguf file", verb=verb)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,11 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Label, TextArea
 
 from treechat.config import expected, read_value
-from treechat.errors import ConfigError
+from treechat.errors import ConfigError, ModelError
 from treechat.tui.bindings import SETTING_BINDINGS
 from treechat.tui.plain import one_line
 from treechat.tui.screens.ask import AskScreen
-from treechat.tui.screens.pick import Choice, PickScreen
+from treechat.tui.screens.pick import Choice, PickScreen, model_picker
 
 ROWS = (
     ("temperature", "max_tokens"),
@@ -39,10 +39,12 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What the screen returns. values: those that differ from the defaults. once: for the next reply only."""
+    """What the screen returns. values: those that differ from the defaults. model: "" takes the one that is in use.
+    once: for the next reply only."""
 
     values: Values
     system_prompt: str
+    model: str
     once: bool
 
 
@@ -50,10 +52,13 @@ class Chosen:
 class Shown:
     """What the screen begins with. own: the values set so far. otherwise: what holds where a field is empty.
 
-    has_begun: the conversation has messages, so another system prompt is another root.
+    has_begun: the conversation has messages, so another system prompt is another root. model: the one in use.
+    own_model: that of the conversation, "" for none. models: to choose from; none where there is but one.
     """
 
     model: str
+    own_model: str
+    models: Sequence[Choice]
     system_prompt: str
     own: Values
     otherwise: Mapping[str, str]
@@ -76,8 +81,16 @@ class SettingsScreen(ModalScreen[Chosen | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="window", id="settings") as window:
             window.border_title = "Settings"
-            window.border_subtitle = "enter keeps · ctrl+t once · ctrl+o presets · f2 saves one · esc"
-            yield Label(f"Model  {one_line(self._shown.model)}", markup=False)
+            window.border_subtitle = "enter keeps · ctrl+t once · f4 model · ctrl+o preset · f2 saves one · esc"
+            with Horizontal(classes="row"):
+                yield Label("Model")
+                yield Input(
+                    self._shown.own_model,
+                    one_line(self._shown.model),
+                    id="model",
+                    compact=True,
+                    disabled=not self._shown.models,
+                )
             yield Label("System prompt" + ("  (another one begins a new root)" if self._shown.has_begun else ""))
             # tab goes on to the next field; enter makes a line, ctrl+s keeps.
             yield TextArea(self._shown.system_prompt, compact=True, tab_behavior="focus", id="system_prompt")
@@ -110,7 +123,9 @@ class SettingsScreen(ModalScreen[Chosen | None]):
     def on_descendant_focus(self) -> None:
         focused = self.focused
         note = "ctrl+s keeps, enter makes a new line" if focused is self.prompt else ""
-        if isinstance(focused, Input) and focused.id in NAMES:
+        if isinstance(focused, Input) and focused.id == "model":
+            note = "Model: f4 lists them; empty is the one in use"
+        elif isinstance(focused, Input) and focused.id in NAMES:
             note = f"{NAMES[focused.id]}: {expected(focused.id)}; empty is {focused.placeholder}"
         self.query_one("#note", Label).update(note)
 
@@ -121,6 +136,8 @@ class SettingsScreen(ModalScreen[Chosen | None]):
     def _check(self, field: Input) -> Any:
         """The field's value, None for an empty or a wrong one, which is marked and said."""
         field.remove_class("wrong")
+        if field.id == "model":
+            return None
         value = None
         if field.value.strip():
             try:
@@ -135,11 +152,26 @@ class SettingsScreen(ModalScreen[Chosen | None]):
     def _values(self) -> dict[str, Any] | None:
         """All that is set; None, with the cursor on it, where something is wrong."""
         values = {name: self._check(self.field(name)) for name in NAMES}
+        self._check_model()
         wrong = self.query(Input).filter(".wrong")
         if wrong:
             wrong.first().focus()
             return None
         return {name: value for name, value in values.items() if value is not None}
+
+    def _check_model(self) -> None:
+        """Asks no network: a hub id is taken for one, a path must be there."""
+        from treechat.models import is_ready
+
+        field = self.field("model")
+        spec = field.value.strip()
+        if not spec or spec in {text for each in self._shown.models for text in (each.id, each.text)}:
+            return
+        try:
+            is_ready(spec)
+        except ModelError as error:
+            field.add_class("wrong")
+            self.query_one("#wrong", Label).update(str(error))
 
     # Keeping
 
@@ -153,10 +185,21 @@ class SettingsScreen(ModalScreen[Chosen | None]):
     def _done(self, once: bool) -> None:
         values = self._values()
         if values is not None:
-            self.dismiss(Chosen(values, self.prompt.text.strip(), once))
+            self.dismiss(Chosen(values, self.prompt.text.strip(), self.field("model").value.strip(), once))
 
     def action_close(self) -> None:
         self.dismiss(None)
+
+    def action_model(self) -> None:
+        if not self._shown.models:
+            return
+
+        def done(spec: str | None) -> None:
+            if spec is not None:
+                self.field("model").value = spec
+                self.field("model").focus()
+
+        self.app.push_screen(model_picker(self._shown.models, "takes it"), done)
 
     # Presets
 
