@@ -55,7 +55,7 @@ class Copying(Navigating):
         self.say(f"This terminal takes no copies. {what} written to {target}")
 
     def action_pager(self) -> None:
-        """The message in `$PAGER` (in a browser, in a tab), control characters made visible: a pager may pass them on."""
+        """The message in `$PAGER` (in a browser: a tab), control characters made visible: a pager may pass them on."""
         if self.cursor_id is None:
             return
         text = shown(self.chat.text(self.cursor_id))

@@ -249,7 +249,7 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
         if line == 0:
             return [*lead, *self._header(node, min(width, self.cache.width + GUTTER) - GUTTER)]
         if node.role == "assistant" and line == height - 2:
-            return [*lead, *self._figures(node)]
+            return [*lead, *self._figures(node, width - GUTTER)]
         body = self.blocks.body_strip(node.id, line - 1)
         if node.role == "system":
             body = body.apply_style(self.styled("system"))
@@ -266,15 +266,16 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
             Segment(right, self.styled("notes")),
         ]
 
-    def _figures(self, node: Node) -> list[Segment]:
+    def _figures(self, node: Node, width: int) -> list[Segment]:
         assert self.blocks is not None
         if node.id in self.blocks.chat.replies:
             return [Segment("▌ writing · esc stops", self.styled("figures"))]
         turn = self.blocks.turn(node.id)
-        warning = how_it_ended(node, turn)
+        warning = fit(how_it_ended(node, turn), width).rstrip()
         figures = turn_figures(turn) if turn else ""
-        parts = [Segment(warning, self.styled("warning"))] if warning else []
-        return [*parts, Segment(" · " if warning and figures else ""), Segment(figures, self.styled("figures"))]
+        between = " · " if warning and figures else ""
+        figures = fit(figures, width - cell_len(warning + between)).rstrip()
+        return [Segment(warning, self.styled("warning")), Segment(f"{between}{figures}", self.styled("figures"))]
 
     def _empty_line(self, y: int, width: int) -> Strip:
         lines = self.empty_text.split("\n")

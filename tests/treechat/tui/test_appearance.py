@@ -63,14 +63,14 @@ async def test_the_configured_key_acts_and_the_default_one_does_not(open_app) ->
         assert d.app.chat.tree[reply.id].bookmarked
 
 
-@pytest.mark.parametrize(("theme", "name"), [("light", "textual-light"), ("dark", "textual-dark"), ("nord", "nord")])
+@pytest.mark.parametrize(("theme", "name"), [("light", "light"), ("dark", "textual-dark"), ("nord", "nord")])
 async def test_the_theme_is_in_force(open_app, theme, name) -> None:
     async with open_app(config=Config(theme=theme)) as d:
         assert d.app.theme == name
 
 
 def test_auto_follows_what_the_terminal_says_of_its_background() -> None:
-    assert theme_name("auto", {"COLORFGBG": "0;15"}) == "textual-light"
+    assert theme_name("auto", {"COLORFGBG": "0;15"}) == "light"
     assert theme_name("auto", {"COLORFGBG": "15;default;0"}) == "textual-dark"
     assert theme_name("auto", {}) == "textual-dark"
 
@@ -78,7 +78,7 @@ def test_auto_follows_what_the_terminal_says_of_its_background() -> None:
 async def test_the_theme_chosen_in_the_app_is_there_at_the_next_start(open_app, data_dir) -> None:
     async with open_app() as d:
         await d.press("ctrl+p", *"theme", "enter")
-        await d.until(lambda: "nord" in d.screen_text(), "the themes")
+        await d.until(lambda: "gruvbox" in d.screen_text(), "the themes")
         await d.press(*"nord", "enter")
         await d.until(lambda: d.app.theme == "nord", "the theme")
     async with open_app() as d:
@@ -95,4 +95,4 @@ async def test_a_theme_of_the_configuration_wins_and_its_file_stays_as_it_is(ope
         await d.until(lambda: 'the configuration says theme = "auto"' in d.screen_text(), "what holds")
     assert not (data_dir / "state.json").exists()
     async with open_app(config=Config(theme="light")) as d:
-        assert d.app.theme == "textual-light"
+        assert d.app.theme == "light"

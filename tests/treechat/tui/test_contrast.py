@@ -1,0 +1,74 @@
+"""What is drawn can be read: the contrast of every character on every screen, as WCAG 2 computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+
+import pytest
+from rich.color import Color
+from textual.app import App
+from textual.geometry import Region
+
+from tests.treechat.tui.seeded import CONFIG, SCREENS, seed, seeded_model, show
+
+WANTED = {"dark": 4.5, "light": 4.5, "high-contrast": 7.0}
+"""What WCAG asks for text (AA, AAA); marks such as ● and ★ keep it too."""
+
+SHADES = "█▓▒░▀▄▌▐▏▎▍▋▊▉▁▂▃▅▆▇▔▕"
+
+
+def luminance(color: Color) -> float:
+    def linear(value: int) -> float:
+        part = value / 255
+        return part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+
+    red, green, blue = map(linear, color.get_truecolor())
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@cache
+def contrast(one: Color, other: Color) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def is_frame(char: str) -> bool:
+    """Lines, shades and scrollbars: they divide, what they say stands beside them in words."""
+    return 0x2500 <= ord(char) < 0x25A0 or char in SHADES
+
+
+def drawn(app: App) -> Iterator[tuple[Color, Color, str]]:
+    """Texts of the topmost window without frames, each with its colour and ground, and the line that it is in."""
+    strips = app.screen._compositor.render_strips()
+    window = Region(0, 0, *app.size)
+    if len(app.screen_stack) > 1:
+        window = Region.from_union([child.region for child in app.screen.children if child.display])
+    for strip in strips[window.y : window.bottom]:
+        part = strip.crop(window.x, window.right)
+        for segment in part:
+            style = segment.style
+            if style is None or style.color is None or style.bgcolor is None:
+                continue
+            color, ground = (style.bgcolor, style.color) if style.reverse else (style.color, style.bgcolor)
+            if any(not char.isspace() and not is_frame(char) for char in segment.text):
+                yield color, ground, part.text.strip()
+
+
+@pytest.mark.parametrize(
+    ("theme", "no_color"),
+    [("dark", False), ("light", False), ("high-contrast", False), ("dark", True), ("light", True)],
+)
+async def test_every_character_can_be_read(open_app, monkeypatch, theme, no_color) -> None:
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    found: dict[tuple[str, str, str], tuple[float, str]] = {}
+    async with open_app(size=(110, 34), model=seeded_model(), config=replace(CONFIG, theme=theme)) as d:
+        await seed(d.app, d.pilot)
+        for screen in SCREENS:
+            await show(d.app, d.pilot, screen)
+            for color, ground, line in drawn(d.app):
+                if (value := contrast(color, ground)) < WANTED[theme]:
+                    found.setdefault((screen, color.name, ground.name), (round(value, 1), line))
+    assert not found, "\n".join(f"{key}: {value}" for key, value in found.items())
