@@ -55,6 +55,10 @@ class EngineConfig:
     decode_weights: "float16" or "int8" keeps a smaller copy of the weights for steps of few tokens on a CPU. Faster,
         and not exact: what is promised of tokens holds for "float32" alone.
     cuda_graphs: on CUDA, decode by graphs, captured at the first use of each size.
+    deterministic: a reply's tokens and log-probabilities are the same to the bit whatever runs beside it: each sequence
+        is computed by itself, in chunks that nothing else cuts, and the last token of a prompt alone. The same prompt,
+        parameters and seed then give the same reply wherever the KV that is cached for the prompt is the same; the
+        README says when that is. Batches give no speed, a prompt takes one forward more.
     """
 
     device: str | None = None
@@ -70,6 +74,7 @@ class EngineConfig:
     forward: str = "auto"
     decode_weights: str = "float32"
     cuda_graphs: bool = True
+    deterministic: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from treechat_engine.api import UnsupportedModelError
 from treechat_engine.context import AttentionOptions, SequenceSlice, current
 from treechat_engine.slots import SlotPool
 from treechat_kernels.attention import dense_attention, extend_attention
-from treechat_kernels.runs import Pieces, clip_runs, cut_pieces, path_attention, slot_tensor, view_run
+from treechat_kernels.runs import Pieces, clip_runs, cut_pieces, gather_pieces, path_attention, slot_tensor, view_run
 from treechat_kernels.siblings import SiblingPlan, plan_siblings, sibling_attention
 
 ATTENTION_NAME = "treechat"
@@ -69,11 +69,15 @@ class Siblings(NamedTuple):
 
 
 class PagedContext:
-    """A forward over slots on the CPU: writes the new tokens' KV, then attends over each sequence's path."""
+    """A forward over slots on the CPU: writes the new tokens' KV, then attends over each sequence's path.
 
-    def __init__(self, pool: SlotPool, sequences: Sequence[SequenceSlice]) -> None:
+    gathers: copies each path together before attending, so that no bit depends on where its slots lie.
+    """
+
+    def __init__(self, pool: SlotPool, sequences: Sequence[SequenceSlice], gathers: bool = False) -> None:
         self.pool = pool
         self.sequences = sequences
+        self._cut = gather_pieces if gathers else cut_pieces
         self._pieces: dict[tuple[int, int | None], Pieces] = {}
         self._slots: torch.Tensor | None = None
         self._write_runs: list[tuple[int, int]] = []
@@ -156,7 +160,7 @@ class PagedContext:
             start = 0 if window is None else sequence.kv_len - window
             # A single new token sees itself through its slot; several see each other through their fresh keys.
             stop = sequence.kv_len if sequence.q_len == 1 else sequence.kv_len - sequence.q_len
-            pieces = self._pieces[(i, window)] = cut_pieces(sequence.runs, start, stop)
+            pieces = self._pieces[(i, window)] = self._cut(sequence.runs, start, stop)
         own = None if sequence.q_len == 1 else (k, v)
         return path_attention(q, k_pool, v_pool, pieces, own, scaling=options.scaling, sinks=options.sinks)
 

@@ -57,7 +57,11 @@ class GraphDecoder:
     def decode(self, planned: Sequence[Planned]) -> bool:
         """Runs the step, and those after it that the same requests can take without planning. False: not by graphs."""
         graphs = self._runner.graphs
-        if graphs is None or not all(item.num_tokens == 1 and item.wants_logits for item in planned):
+        if (
+            graphs is None
+            or self._runner.deterministic
+            or not all(item.num_tokens == 1 and item.wants_logits for item in planned)
+        ):
             return False
         started_at = time.monotonic()
         try:

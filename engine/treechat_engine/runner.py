@@ -50,11 +50,18 @@ class ModelRunner:
         self.graphs: DecodeGraphs | None = None
         self.prompt_graphs: PromptGraphs | None = None
         self.vocab_size: int = model.config.get_text_config(decoder=True).vocab_size
+        # Each sequence of a step by itself: see EngineConfig.
+        self.deterministic = False
         self._picks_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     @torch.inference_mode()
     def step(self, batch: Sequence[Work]) -> torch.Tensor:
         """Writes the KV of all tokens to their slots; returns logits [rows, vocabulary] of those that want them."""
+        if self.deterministic:
+            if len(batch) > 1:
+                return torch.cat([self.step([work]) for work in batch])
+            if len(batch[0].ids) == 1 and (launched := self.launch(batch, None)) is not None:
+                return launched.logits.clone() if batch[0].wants_logits else launched.logits[:0]
         if self.prompt_graphs is not None and len(batch) == 1 and len(batch[0].ids) > 1:
             logits = self.prompt_graphs.run(batch[0])
             if logits is not None:
@@ -71,7 +78,11 @@ class ModelRunner:
             if work.wants_logits:
                 rows.append(len(ids) - 1)
         packed = torch.tensor([ids, positions], device=self.device)
-        context = (DeviceContext if self._uses_tables else PagedContext)(self.pool, sequences)
+        context: DeviceContext | PagedContext
+        if self._uses_tables:
+            context = DeviceContext(self.pool, sequences)
+        else:
+            context = PagedContext(self.pool, sequences, gathers=self.deterministic)
         index = None if len(rows) == len(ids) else torch.tensor(rows, dtype=torch.long, device=self.device)
         if self.fused is not None:
             return self.fused(packed[0], packed[1], max(positions) + 1, index, context)

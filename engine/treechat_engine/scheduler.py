@@ -48,14 +48,22 @@ class Planned(NamedTuple):
 class Scheduler:
     """The queue and the running set. The caller holds the engine's lock around every call.
 
-    in_hand: the request that `plan` was busy with, for whoever catches what it raised.
+    in_hand: the request that `plan` was busy with, for whoever catches what it raised. deterministic: see EngineConfig.
     """
 
-    def __init__(self, cache: KVCache, max_batch: int, prefill_chunk: int, patience: int = PATIENCE) -> None:
+    def __init__(
+        self,
+        cache: KVCache,
+        max_batch: int,
+        prefill_chunk: int,
+        patience: int = PATIENCE,
+        deterministic: bool = False,
+    ) -> None:
         self.cache = cache
         self.max_batch = max_batch
         self.prefill_chunk = prefill_chunk
         self.patience = patience
+        self.deterministic = deterministic
         self.waiting: list[Request] = []
         self.running: list[Request] = []
         self.end_logits = EndLogits()
@@ -126,12 +134,20 @@ class Scheduler:
                     continue
                 self._start(request)
             if budget:
-                budget -= self._plan_tokens(request, min(budget, request.num_remaining), planned)
+                budget -= self._plan_tokens(request, self._chunk(request, budget), planned)
+
+    def _chunk(self, request: Request, budget: int) -> int:
+        """How many of its next tokens the request computes. Deterministic: a whole chunk or nothing, so that no other
+        request moves its borders, and the last token by itself, as where the rest is cached."""
+        if not self.deterministic:
+            return min(budget, request.num_remaining)
+        chunk = max(1, min(self.prefill_chunk, request.num_remaining - 1))
+        return chunk if chunk <= budget else 0
 
     def _plan_tokens(self, request: Request, num_tokens: int, planned: list[Planned]) -> int:
         """Plans the tokens if the request still runs and slots can be had. Returns how many were planned."""
         self.in_hand = request
-        if request.lease is None:
+        if request.lease is None or not num_tokens:
             return 0
         if request.is_warm and not self._may_warm(request, num_tokens):
             self._satisfied.append(request)

@@ -161,7 +161,7 @@ class Worker:
         rows = [(item.request, item.end_logits) for item in planned if item.end_logits is not None]
         try:
             with torch.inference_mode():
-                tokens = sample_requests(torch.stack([logits for _, logits in rows]), [request for request, _ in rows])
+                tokens = self._sample(torch.stack([logits for _, logits in rows]), [request for request, _ in rows])
         except Exception as cause:  # noqa: BLE001 - as for a step
             self._fail([request for request, _ in rows], cause)
             return
@@ -223,12 +223,18 @@ class Worker:
         if not sampling:
             return {}
         with torch.inference_mode():
-            tokens = sample_requests(logits, sampling)
+            tokens = self._sample(logits, sampling)
             for row, request in enumerate(sampling):
                 if not request.num_sampled:
                     with self.lock:
                         self.scheduler.end_logits.put(request.prompt_key, logits[row])
         return tokens
+
+    def _sample(self, logits: torch.Tensor, requests: Sequence[Request]) -> dict[Request, Token]:
+        """A token for each row; one by one where neighbours must not choose the kernels."""
+        if not self._runner.deterministic:
+            return sample_requests(logits, requests)
+        return {r: token for i, r in enumerate(requests) for token in sample_requests(logits[i : i + 1], [r]).values()}
 
     def _advance(self, item: Planned, token: Token | None) -> None:
         """Takes the step's result over. What goes wrong with one request ends it alone."""

@@ -57,6 +57,12 @@ def cut_pieces(runs: Sequence[tuple[int, int]], start: int, stop: int) -> Pieces
     return Pieces(tuple(run for run in clipped if run[1] >= MIN_VIEW_LEN), slot_tensor(short))
 
 
+def gather_pieces(runs: Sequence[tuple[int, int]], start: int, stop: int) -> Pieces:
+    """The positions [start, stop) of a path, all gathered: the result does not depend on where the slots lie."""
+    clipped = clip_runs(runs, start, stop)
+    return Pieces((), slot_tensor(clipped) if clipped else None)
+
+
 def view_run(pool: torch.Tensor, first: int, length: int) -> torch.Tensor:
     """A run of the pool [S, Hkv, D] as [1, Hkv, length, D], in one operation: an eager decode makes thousands."""
     return view_chunks(pool, first, length, 1)
