@@ -17,7 +17,6 @@ from pathlib import Path
 
 from textual import events
 from textual.keys import key_to_character
-from textual.widgets import OptionList
 
 from treechat.chat.loading import load_chat_model
 from treechat.config import Config
@@ -174,7 +173,7 @@ class Probe(TreechatApp):
 
     def _is_picking(self) -> bool:
         screen = self.screen
-        return isinstance(screen, PickScreen) and screen.query_one(OptionList).option_count > 1
+        return isinstance(screen, PickScreen) and len(screen.list.choices) > 1
 
 
 def rss_bytes(pid: str | int = "self") -> int:

@@ -5,13 +5,14 @@
     conversations  nodes  spans  what is kept
     replies  owner               a reply in the making, and whose it is
     events  names  search  checks   undo; names of nodes; finding text; finding damage
-    backup                       a copy of the whole file
+    backup  reading              a copy of the whole file; reads that hold up nobody
 
 Any program reads the file: `sqlite3 treechat.db "SELECT line FROM tree"` prints every conversation.
 """
 
 from treechat.store.ids import new_id, short_id
+from treechat.store.reading import Reader
 from treechat.store.store import Store
 from treechat.store.values import ConversationInfo, Event, Hit, NewNode, Resolved
 
-__all__ = ["ConversationInfo", "Event", "Hit", "NewNode", "Resolved", "Store", "new_id", "short_id"]
+__all__ = ["ConversationInfo", "Event", "Hit", "NewNode", "Reader", "Resolved", "Store", "new_id", "short_id"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -86,15 +86,24 @@ class Conversations(Connection):
         row = self._one(query, (conversation_id,))
         return None if row is None else (str(row[0]), str(row[1]))
 
-    def conversations(self, limit: int | None = None) -> list[ConversationInfo]:
-        """Visible conversations, the last changed first."""
-        rows = self._all(
+    def titles(self) -> list[tuple[str, str]]:
+        """Ids and titles of the visible conversations, the last changed first; no node is read."""
+        query = "SELECT id, title FROM conversations WHERE NOT hidden ORDER BY updated_at DESC, seq DESC"
+        return [(row[0], row[1]) for row in self._all(query)]
+
+    def conversations(self, limit: int | None = None, ids: Collection[str] | None = None) -> list[ConversationInfo]:
+        """Visible conversations, the last changed first. ids: only these; each costs a look at its nodes."""
+        query = (
             "SELECT id, title, created_at, updated_at, current_id,"
             " EXISTS (SELECT 1 FROM nodes WHERE conversation_id = c.id AND hidden) FROM conversations c"
-            " WHERE NOT hidden ORDER BY updated_at DESC, seq DESC LIMIT ?",
-            (-1 if limit is None else limit,),
+            " WHERE NOT hidden {} ORDER BY updated_at DESC, seq DESC LIMIT ?"
         )
-        counts = self._counts(None if limit is None else [row[0] for row in rows])
+        num = -1 if limit is None else limit
+        if ids is None:
+            rows = self._all(query.format(""), (num,))
+        else:
+            rows = [row for i in ids for row in self._all(query.format("AND id = ?"), (i, num))]
+        counts = self._counts(None if limit is None and ids is None else [row[0] for row in rows])
         infos = []
         for conversation_id, title, created_at, updated_at, current_id, any_hidden in rows:
             num_nodes, num_forks = counts.get(conversation_id, (0, 0))

@@ -12,11 +12,12 @@ from pathlib import Path
 from textual.app import SuspendNotSupported
 
 from treechat.errors import TreechatError
-from treechat.store import Event
+from treechat.store import Event, Store
+from treechat.tui.choices import Choice
 from treechat.tui.exporting import Exporting
 from treechat.tui.screens.ask import AskScreen
 from treechat.tui.screens.details import DetailsScreen, facts_of
-from treechat.tui.screens.pick import Choice, PickScreen
+from treechat.tui.screens.pick import MOST, PickScreen, StoreFind
 
 
 class Changing(Exporting):
@@ -119,43 +120,40 @@ class Changing(Exporting):
             self.push_screen(DetailsScreen(facts_of(node, turn, self.chat.cost(node.id))))
 
     def action_open(self) -> None:
-        infos = self.store.conversations()
-        choices = [
-            Choice(info.id, info.title or "(untitled)", f"{info.num_nodes:,} messages · {info.num_forks:,} forks")
-            for info in infos
-        ]
-
-        def find(query: str) -> list[Choice]:
+        def find(store: Store, query: str) -> list[Choice]:
             words = query.casefold().split()
-            return [choice for choice in choices if all(word in choice.text.casefold() for word in words)]
+            found = [i for i, title in store.titles() if all(word in title.casefold() for word in words)]
+            return [
+                Choice(info.id, info.title or "(untitled)", f"{info.num_nodes:,} messages · {info.num_forks:,} forks")
+                for info in store.conversations(ids=found[:MOST])
+            ]
 
         def done(conversation_id: str | None) -> None:
             if conversation_id is not None:
                 self.switch_to(conversation_id)
 
-        self.push_screen(PickScreen("Conversations", find, "type to narrow down"), done)
+        self.push_screen(PickScreen("Conversations", StoreFind(self.store, find), "type to narrow down"), done)
 
     def action_find(self) -> None:
-        conversation_id = self.chat.conversation_id
+        chat = self.chat
 
-        def find(query: str) -> list[Choice]:
-            if not query.strip() or conversation_id is None:
+        def find(store: Store, query: str) -> list[Choice]:
+            if not query.strip() or chat.conversation_id is None:
                 return []
-            hits = self.store.search(query, conversation_id)
-            return [Choice(hit.node_id, hit.snippet) for hit in hits if hit.node_id in self.chat.tree]
+            hits = store.search(query, chat.conversation_id)
+            return [Choice(hit.node_id, hit.snippet) for hit in hits if hit.node_id in chat.tree]
 
         def done(node_id: str | None) -> None:
             if node_id is not None and node_id in self.chat.tree:
-                self.look_at(node_id, view_id=self.leaf_of(node_id))
-                self.transcript.point(node_id)
+                self._look_at_found(node_id)
 
-        self.push_screen(PickScreen("Search this conversation", find, "words"), done)
+        self.push_screen(PickScreen("Search this conversation", StoreFind(self.store, find), "words"), done)
 
     def action_search_all(self) -> None:
         homes: dict[str, str] = {}
 
-        def find(query: str) -> list[Choice]:
-            hits = self.store.search(query) if query.strip() else []
+        def find(store: Store, query: str) -> list[Choice]:
+            hits = store.search(query) if query.strip() else []
             homes.update((hit.node_id, hit.conversation_id) for hit in hits)
             return [Choice(hit.node_id, hit.snippet, hit.title) for hit in hits]
 
@@ -165,10 +163,13 @@ class Changing(Exporting):
             if homes[node_id] != self.chat.conversation_id:
                 self.switch_to(homes[node_id])
             if node_id in self.chat.tree:
-                self.look_at(node_id, view_id=self.leaf_of(node_id))
-                self.transcript.point(node_id)
+                self._look_at_found(node_id)
 
-        self.push_screen(PickScreen("Search everything", find, "words"), done)
+        self.push_screen(PickScreen("Search everything", StoreFind(self.store, find), "words"), done)
+
+    def _look_at_found(self, node_id: str) -> None:
+        self.look_at(node_id, view_id=self.leaf_of(node_id))
+        self.transcript.point(node_id)
 
     def action_new(self) -> None:
         self.switch_to(None)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from treechat.chat.exporting import SUFFIXES, all_documents, part_of, pieces, write_file
 from treechat.errors import TreechatError
+from treechat.tui.choices import Choice
 from treechat.tui.copying import Copying
-from treechat.tui.screens.pick import Choice, PickScreen
+from treechat.tui.screens.pick import PickScreen
 
 BACKUP = "backup"
 """Stands among the formats for SQLite's own copy."""

@@ -14,7 +14,8 @@ from treechat.config import Config
 from treechat.errors import TreechatError
 from treechat.tree import Role
 from treechat.tui.beside import Beside
-from treechat.tui.screens.pick import MOST, Choice, PickScreen
+from treechat.tui.choices import Choice
+from treechat.tui.screens.pick import MOST, PickScreen
 
 ROOT = ""
 """The choice that makes a root."""

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from treechat.config import Config
+from treechat.tui.choices import Choice
 from treechat.tui.loading import Load, Loading, short_name, told
-from treechat.tui.screens.pick import Choice, model_picker
+from treechat.tui.screens.pick import model_picker
 from treechat.tui.state import model_specs
 
 if TYPE_CHECKING:

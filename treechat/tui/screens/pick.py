@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
-from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Input, OptionList
-from textual.widgets.option_list import Option
+from textual.widgets import Input
 
-from treechat.tui.plain import one_line
+from treechat.errors import TreechatError
+from treechat.store import Reader, Store
+from treechat.tui.choices import Choice, ChoiceList
 
 MOST = 200
 """Choices shown at once; typing finds the others."""
 
+Find = Callable[[str], Sequence[Choice]]
+"""The choices for what is typed, "" included."""
 
-class Choice(NamedTuple):
-    """`id` is what the screen returns; `note` stands dim behind the text."""
 
-    id: str
-    text: str
-    note: str = ""
+class StoreFind:
+    """A `find` that reads the store for long: it runs in a thread, and is ended where the next letter overtakes it."""
+
+    def __init__(self, store: Store, find: Callable[[Store, str], Sequence[Choice]]) -> None:
+        """Raises StoreError."""
+        self._reader = Reader(store)
+        self._find = find
+        self.interrupt = self._reader.interrupt
+        self.close = self._reader.close
+
+    def __call__(self, query: str) -> Sequence[Choice]:
+        return self._find(self._reader.store, query)
 
 
 class PickScreen(ModalScreen[str | None]):
-    """Returns the id of what was chosen, or None. `find` gives the choices for what is typed, "" included."""
+    """Returns the id of what was chosen, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss", "Close"),
@@ -37,65 +47,83 @@ class PickScreen(ModalScreen[str | None]):
         Binding("up,ctrl+p", "step(-1)", "Previous"),
     ]
 
-    def __init__(
-        self, title: str, find: Callable[[str], Sequence[Choice]], placeholder: str, verb: str = "opens"
-    ) -> None:
+    def __init__(self, title: str, find: Find | StoreFind, placeholder: str, verb: str = "opens") -> None:
         super().__init__()
         self._title = title
         self._find = find
         self._placeholder = placeholder
         self._verb = verb
-        self._choices: list[Choice] = []
+        self._wanted: str | None = None
+        self._is_finding = False
+        self._is_chosen = False
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="window") as window:
             window.border_title = self._title
             window.border_subtitle = f"enter {self._verb} · esc closes"
             yield Input(placeholder=self._placeholder)
-            options = OptionList(markup=False)
-            options.can_focus = False
-            yield options
+            yield ChoiceList()
+
+    @property
+    def list(self) -> ChoiceList:
+        return self.query_one(ChoiceList)
 
     def on_mount(self) -> None:
-        self._fill("")
+        self._look_for("")
+
+    def on_unmount(self) -> None:
+        if isinstance(self._find, StoreFind):
+            self._find.close()
 
     @on(Input.Changed)
     def _narrow(self, event: Input.Changed) -> None:
-        self._fill(event.value)
+        self._look_for(event.value)
 
-    def _fill(self, query: str) -> None:
-        self._choices = list(self._find(query))[:MOST]
-        options = self.query_one(OptionList)
-        options.clear_options()
-        options.add_options([Option(self._prompt(choice)) for choice in self._choices])
-        if self._choices:
-            options.highlighted = 0
+    def _look_for(self, query: str) -> None:
+        self._is_chosen = False
+        if not isinstance(self._find, StoreFind):
+            self._show(query, self._find(query))
+            return
+        self._wanted = query
+        if self._is_finding:
+            self._find.interrupt()
         else:
-            options.add_option(
-                Option(Text("nothing found" if query else "nothing here yet", style="dim"), disabled=True)
-            )
+            self._is_finding = True
+            self.run_worker(self._find_wanted(self._find), group="find")
 
-    @staticmethod
-    def _prompt(choice: Choice) -> Text:
-        text = Text(one_line(choice.text), no_wrap=True, overflow="ellipsis")
-        text.append(f"  {one_line(choice.note)}", style="dim")
-        return text
+    async def _find_wanted(self, find: StoreFind) -> None:
+        """What is found for a query that was overtaken meanwhile is dropped, and the last one looked for."""
+        try:
+            while (query := self._wanted) is not None:
+                try:
+                    found, text = await asyncio.to_thread(find, query), ""
+                except TreechatError as error:
+                    found, text = (), error.message
+                if query == self._wanted:
+                    self._wanted = None
+                    if self.is_mounted:
+                        self._show(query, found, text)
+        finally:
+            self._is_finding = False
+
+    def _show(self, query: str, found: Sequence[Choice], text: str = "") -> None:
+        self.list.show(found[:MOST], text or ("nothing found" if query else "nothing here yet"))
+        if self._is_chosen:
+            self._choose()
 
     def action_step(self, by: int) -> None:
-        options = self.query_one(OptionList)
-        if self._choices:
-            options.highlighted = ((options.highlighted or 0) + by) % len(self._choices)
+        self.list.go(self.list.index + by)
 
     @on(Input.Submitted)
     def _choose(self) -> None:
-        highlighted = self.query_one(OptionList).highlighted
-        if self._choices and highlighted is not None:
-            self.dismiss(self._choices[highlighted].id)
+        """Where the choices for what was typed are not there yet, the first of them when they come."""
+        self._is_chosen = self._is_finding and self._wanted is not None
+        if not self._is_chosen and (choice := self.list.chosen) is not None:
+            self.dismiss(choice.id)
 
-    @on(OptionList.OptionSelected)
-    def _clicked(self, event: OptionList.OptionSelected) -> None:
-        if self._choices:
-            self.dismiss(self._choices[event.option_index].id)
+    @on(ChoiceList.Clicked)
+    def _clicked(self, event: ChoiceList.Clicked) -> None:
+        self.dismiss(event.id)
 
 
 def model_picker(choices: Sequence[Choice], verb: str = "loads it") -> PickScreen:

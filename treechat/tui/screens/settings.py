@@ -15,9 +15,10 @@ from textual.widgets import Input, Label, TextArea
 from treechat.config import expected, read_value
 from treechat.errors import ConfigError, ModelError
 from treechat.tui.bindings import SETTING_BINDINGS
+from treechat.tui.choices import Choice
 from treechat.tui.plain import one_line
 from treechat.tui.screens.ask import AskScreen
-from treechat.tui.screens.pick import Choice, PickScreen, model_picker
+from treechat.tui.screens.pick import PickScreen, model_picker
 
 ROWS = (
     ("temperature", "max_tokens"),

@@ -1,0 +1,85 @@
+"""A list to choose from, drawn line by line: a thousand choices cost as little as those in sight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from textual import events
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from treechat.tui.component_styles import ComponentStyles
+from treechat.tui.plain import fit, one_line
+
+
+class Choice(NamedTuple):
+    """`id` is what the screen returns; `note` stands dim behind the text."""
+
+    id: str
+    text: str
+    note: str = ""
+
+
+class ChoiceList(ScrollView, ComponentStyles, can_focus=False):
+    """The choices, one of them highlighted; `empty_text` where there are none."""
+
+    prefix = "choices"
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"choices--{name}" for name in ("cursor", "note")}
+
+    @dataclass
+    class Clicked(Message):
+        """A choice was clicked."""
+
+        id: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.choices: Sequence[Choice] = ()
+        self.index = 0
+        self.empty_text = ""
+
+    @property
+    def chosen(self) -> Choice | None:
+        """The one that is highlighted."""
+        return self.choices[self.index] if self.choices else None
+
+    def show(self, choices: Sequence[Choice], empty_text: str = "") -> None:
+        """Take over what there is to choose from; the first is highlighted."""
+        self.choices, self.empty_text = choices, empty_text
+        self.virtual_size = Size(0, max(len(choices), 1))
+        self.go(0)
+        self.refresh()
+
+    def go(self, index: int) -> None:
+        """Highlight another choice, round the ends, and bring it into sight."""
+        left, self.index = self.index, index % len(self.choices) if self.choices else 0
+        self.scroll_to_region(Region(0, self.index, 1, 1), animate=False, force=True)
+        for row in (left, self.index):
+            self.redraw_lines(row - self.scroll_offset.y, row - self.scroll_offset.y + 1)
+
+    def render_line(self, y: int) -> Strip:
+        width, index = self.scrollable_content_region.width, y + self.scroll_offset.y
+        if not self.choices:
+            return self.drawn([Segment(self.empty_text if y == 0 else "", self.styled("note"))], width)
+        if index >= len(self.choices):
+            return Strip.blank(width, self.rich_style)
+        choice = self.choices[index]
+        # Longer texts than the line are cut before they are looked through for what steers a terminal.
+        text, note = one_line(choice.text[: 4 * width]), one_line(choice.note[: 4 * width])
+        text_width = min(cell_len(text), width)
+        line = [Segment(fit(text, text_width)), Segment(fit(f"  {note}", width - text_width), self.styled("note"))]
+        if index == self.index:
+            line = list(Segment.apply_style(line, self.styled("cursor")))
+        return self.drawn(line, width)
+
+    def on_click(self, event: events.Click) -> None:
+        offset = event.get_content_offset(self)
+        if offset is not None and (index := offset.y + self.scroll_offset.y) < len(self.choices):
+            self.go(index)
+            self.post_message(self.Clicked(self.choices[index].id))
