@@ -49,6 +49,7 @@ class PickScreen(ModalScreen[str | None]):
 
     def __init__(self, title: str, find: Find | StoreFind, placeholder: str, verb: str = "opens") -> None:
         super().__init__()
+        self.list = ChoiceList()
         self._title = title
         self._find = find
         self._placeholder = placeholder
@@ -62,11 +63,7 @@ class PickScreen(ModalScreen[str | None]):
             window.border_title = self._title
             window.border_subtitle = f"enter {self._verb} · esc closes"
             yield Input(placeholder=self._placeholder)
-            yield ChoiceList()
-
-    @property
-    def list(self) -> ChoiceList:
-        return self.query_one(ChoiceList)
+            yield self.list
 
     def on_mount(self) -> None:
         self._look_for("")
@@ -101,7 +98,7 @@ class PickScreen(ModalScreen[str | None]):
                     found, text = (), error.message
                 if query == self._wanted:
                     self._wanted = None
-                    if self.is_mounted:
+                    if self.list.is_attached:
                         self._show(query, found, text)
         finally:
             self._is_finding = False

@@ -1,0 +1,133 @@
+"""Searching while typing: letters are drawn at once, results come from a thread, none out of order."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from treechat.errors import StoreError
+from treechat.store import NewNode, Reader, Store
+from treechat.tui.choices import Choice, ChoiceList
+from treechat.tui.screens.pick import MOST, PickScreen, StoreFind
+
+
+def many(path, num: int) -> None:
+    with Store.open(path) as store:
+        for i in range(num):
+            conversation = store.create_conversation(f"talk {i}")
+            rows = [NewNode(None, "user", f"question {i}", id=f"q{i}"), NewNode(f"q{i}", "assistant", "an answer")]
+            store.add_nodes(conversation.id, rows)
+
+
+class Held:
+    """Finds when it is let, a query at a time; an interrupted one fails as the store's do."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.gates: dict[str, threading.Event] = {}
+        self.interrupted = 0
+
+    def find(self, store: Store, query: str) -> list[Choice]:
+        self.begun.append(query)
+        gate = self.gates.setdefault(query, threading.Event())
+        if not query:
+            gate.set()
+        assert gate.wait(30), query
+        return [Choice(query, f"found for {query}")]
+
+    def interrupt(self) -> None:
+        self.interrupted += 1
+
+
+async def test_what_is_found_late_is_dropped_and_letters_between_are_never_looked_for(open_app, tmp_path) -> None:
+    held = Held()
+    async with open_app(tmp_path / "x.db", load_model=None) as d:
+        find = StoreFind(d.app.store, held.find)
+        find.interrupt = held.interrupt
+        chosen: list[str | None] = []
+        d.app.push_screen(PickScreen("Search", find, "words"), chosen.append)
+        await d.until(lambda: isinstance(d.app.screen, PickScreen) and d.app.screen.list.choices, "the list")
+        await d.press("a")
+        await d.until(lambda: held.begun[-1] == "a", "the first search")
+        await d.press("b", "c", "d")
+        assert d.app.screen.query_one("Input").value == "abcd" and "found for  " in d.screen_text()
+        assert held.interrupted == 3
+        held.gates["abcd"] = threading.Event()
+        held.gates["a"].set()
+        await d.until(lambda: held.begun[-1] == "abcd", "the last search")
+        assert held.begun == ["", "a", "abcd"] and "found for a" not in d.screen_text()
+        await d.press("enter")
+        assert not chosen
+        held.gates["abcd"].set()
+        await d.until(lambda: chosen, "the choice that enter waited for")
+        assert chosen == ["abcd"]
+
+
+async def test_a_search_that_fails_says_so_and_the_next_one_finds(open_app, tmp_path) -> None:
+    def find(store: Store, query: str) -> list[Choice]:
+        if query == "a":
+            raise StoreError("The disk failed")
+        return [Choice("x", "found")]
+
+    async with open_app(tmp_path / "x.db", load_model=None) as d:
+        d.app.push_screen(PickScreen("Search", StoreFind(d.app.store, find), "words"))
+        await d.until(lambda: "found" in d.screen_text(), "the list")
+        await d.press("a")
+        await d.until(lambda: "The disk failed" in d.screen_text(), "the error")
+        await d.press("b")
+        await d.until(lambda: "found" in d.screen_text(), "the next")
+
+
+async def test_a_thousand_conversations_are_listed_counted_and_narrowed_down(open_app, tmp_path) -> None:
+    many(tmp_path / "many.db", 300)
+    async with open_app(tmp_path / "many.db", load_model=None) as d:
+        await d.press("ctrl+o")
+        await d.until(lambda: len(d.app.screen.query_one(ChoiceList).choices) == MOST, "the list")
+        assert "talk 299  2 messages · 0 forks" in d.screen_text()
+        await d.press("1", "7")
+        listed = d.app.screen.query_one(ChoiceList)
+        await d.until(lambda: len(listed.choices) == 13, "17, 117, 217 and 170 to 179")
+        await d.press("up")
+        assert listed.chosen.text == "talk 17"
+        await d.press("enter")
+        await d.until(lambda: d.app.chat.title == "talk 17", "the conversation")
+
+
+def test_a_reader_is_interrupted_and_reads_on(tmp_path) -> None:
+    many(tmp_path / "many.db", 3)
+    with Store.open(tmp_path / "many.db") as store:
+        reader = Reader(store)
+        endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+        errors: list[StoreError] = []
+
+        def run() -> None:
+            try:
+                reader.store._all(endless)
+            except StoreError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        while thread.is_alive():
+            reader.interrupt()
+            time.sleep(0.01)
+        assert "interrupted" in errors[0].message
+        # The window's own connection writes meanwhile, and the reader sees it.
+        store.create_conversation("another")
+        assert [title for _, title in reader.store.titles()][0] == "another"
+        with pytest.raises(StoreError):
+            reader.store.create_conversation("not from here")
+        reader.close()
+        assert len(store.titles()) == 4
+
+
+def test_in_memory_there_is_one_connection() -> None:
+    with Store.open(None) as store:
+        reader = Reader(store)
+        store.create_conversation("here")
+        assert reader.store.titles()[0][1] == "here"
+        reader.interrupt()
+        reader.close()
+        assert store.titles()
