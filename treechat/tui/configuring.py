@@ -8,7 +8,7 @@ from typing import Any
 
 from treechat.chat.tour import open_tour
 from treechat.config import add_preset
-from treechat.tui.screens.pick import Choice
+from treechat.tui.choices import Choice
 from treechat.tui.screens.settings import NAMES, Chosen, SettingsScreen, Shown
 from treechat.tui.warming import Warming
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from treechat.chat.session import Chat
 from treechat.config import Config
 from treechat.errors import TreechatError
+from treechat.tui.choices import Choice
 from treechat.tui.loading import short_name
-from treechat.tui.screens.pick import Choice
 from treechat.tui.state import keep_model
 from treechat.tui.switching import Switching
 from treechat_engine import EngineError

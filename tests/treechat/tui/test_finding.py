@@ -116,7 +116,7 @@ def test_a_reader_is_interrupted_and_reads_on(tmp_path) -> None:
         assert "interrupted" in errors[0].message
         # The window's own connection writes meanwhile, and the reader sees it.
         store.create_conversation("another")
-        assert [title for _, title in reader.store.titles()][0] == "another"
+        assert next(title for _, title in reader.store.titles()) == "another"
         with pytest.raises(StoreError):
             reader.store.create_conversation("not from here")
         reader.close()
