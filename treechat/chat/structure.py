@@ -27,6 +27,7 @@ class Structure:
         self.replies: dict[str, Reply] = {}
         self._texts: dict[str, str] = {}
         self._turns: dict[str, Turn | None] = {}
+        self._left: dict[int, tuple[str | None, str | None]] = {}
         self._version = store.data_version()
         if conversation_id is not None:
             self.conversation = store.conversation(conversation_id)
@@ -117,9 +118,12 @@ class Structure:
 
     def hide(self, node_id: str) -> str | None:
         """Take a subtree out of sight; returns the node that is current then."""
-        self.store.hide(node_id)
+        before = self.current_id
+        event = self.store.hide(node_id)
         self.tree.change(node_id, hidden=True)
         self._repair_current()
+        if event is not None and self.current_id != before:
+            self._left[event.id] = before, self.current_id
         return self.current_id
 
     def set_label(self, node_id: str, label: str | None) -> None:
@@ -148,8 +152,17 @@ class Structure:
         return self._after_event(self.store.redo(self.conversation.id)) if self.conversation else None
 
     def _after_event(self, event: Event | None) -> Event | None:
-        if event is not None:
-            self._load()
+        """A step that takes the current node out of sight is remembered; the one back goes there again, unless the user
+        has gone elsewhere since."""
+        if event is None:
+            return None
+        before = self.current_id
+        self._load()
+        left, arrived = self._left.pop(event.id, (None, None))
+        if left is not None and arrived == self.current_id and left in self.tree and not self.tree.is_hidden(left):
+            self.jump(left)
+        elif self.current_id != before:
+            self._left[event.id] = before, self.current_id
         return event
 
     def reload(self) -> bool:

@@ -84,6 +84,7 @@ class Changing(Exporting):
         if self.chat.streaming:
             self.say("A reply is being written: esc stops it first")
             return
+        before = self.chat.current_id
         event = step()
         if event is None:
             self.say(nothing)
@@ -94,6 +95,8 @@ class Changing(Exporting):
             and not self.chat.tree.is_hidden(event.node_id)
         ):
             self.cursor_id = event.node_id
+        if self.chat.current_id != before:
+            self.view_id = self.chat.current_id
         self.redraw()
         self.say(f"{event.kind.replace('_', ' ')} {done}")
 

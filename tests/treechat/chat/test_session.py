@@ -225,8 +225,32 @@ async def test_hiding_moves_the_current_node_up_and_undo_brings_the_subtree_back
     assert chat.tree.is_hidden(second)
     assert chat.undo() is not None
     assert not chat.tree.is_hidden(second)
+    assert chat.current_id == chat.store.conversation(chat.conversation_id).current_id == second
     assert chat.redo() is not None
     assert chat.tree.is_hidden(second)
+    assert chat.current_id == first
+    # Further up, twice: each step back goes to where that one led away from.
+    chat.hide(chat.tree[first].parent_id)
+    assert chat.current_id is None
+    chat.undo()
+    assert chat.current_id == first
+    chat.undo()
+    assert chat.current_id == second
+
+
+async def test_undoing_a_hide_leaves_the_current_node_where_the_user_went_since(chat):
+    first = await send(chat, "Hi")
+    second = await send(chat, "More")
+    chat.hide(chat.tree[second].parent_id)
+    third = await send(chat, "Else")
+    chat.undo()
+    assert not chat.tree.is_hidden(second)
+    assert chat.current_id == third
+    # What the hide did not move does not move back.
+    chat.hide(second)
+    chat.jump(first)
+    chat.undo()
+    assert chat.current_id == first
 
 
 async def test_two_windows_see_each_others_nodes_and_keep_their_own_place(tmp_path, model):

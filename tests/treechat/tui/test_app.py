@@ -103,6 +103,14 @@ async def test_hiding_is_undone_and_redone(open_app) -> None:
         assert app.cursor_id == reply.id
         await d.press("ctrl+r")
         assert app.chat.tree.is_hidden(reply.id)
+        await d.press("u")
+        last = await d.send("more")
+        await d.press("tab", "tab", "k", "d")
+        assert app.chat.current_id == reply.id
+        await d.press("u")
+        assert app.cursor_id == last.parent_id
+        assert (app.chat.current_id, app.view_id) == (last.id, last.id)
+        assert app.transcript.blocks.node_ids[-1] == last.id
 
 
 async def test_stopping_keeps_what_came_and_it_can_be_continued(open_app) -> None:
