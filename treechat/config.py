@@ -28,7 +28,9 @@ class Config:
     place. theme: auto, dark, light, high-contrast or one of Textual's; None takes the one chosen in the app last, else
     auto. system_prompt: opens each new conversation. max_tokens: longest reply. temperature, top_p, top_k, min_p,
     repetition_penalty: None takes what the model's authors recommend; temperature 0 is greedy; top_k 0, top_p 1, min_p
-    0 and repetition_penalty 1 change nothing. device, dtype, kv_tokens, max_batch, num_threads: how the engine runs.
+    0 and repetition_penalty 1 change nothing. device, dtype, kv_tokens, host_tokens, max_batch, num_threads,
+    deterministic: how the engine runs; host_tokens is how much KV a GPU may move to the host's memory, deterministic
+    makes a reply the same to the bit whatever runs beside it, and replies side by side slower.
     kv_disk_mb: megabytes of a model's KV that are kept on disk for the next start; 0 keeps none. keymap: binding id to
     key. presets: by name.
     """
@@ -47,9 +49,11 @@ class Config:
     device: str | None = None
     dtype: str | None = None
     kv_tokens: int | None = None
+    host_tokens: int = 0
     kv_disk_mb: int = 256
     max_batch: int = 8
     num_threads: int | None = None
+    deterministic: bool = False
     keymap: Mapping[str, str] = field(default_factory=dict)
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -108,9 +112,11 @@ _KINDS: dict[str, _Kind] = {
     "device": _STRING,
     "dtype": _Kind("float32, bfloat16 or float16", lambda v: v in ("float32", "bfloat16", "float16")),
     "kv_tokens": _at_least(1),
+    "host_tokens": _at_least(0),
     "kv_disk_mb": _at_least(0),
     "max_batch": _at_least(1),
     "num_threads": _at_least(1),
+    "deterministic": _Kind("true or false", lambda v: isinstance(v, bool)),
     "keymap": _KEYMAP,
     "presets": _PRESETS,
 }

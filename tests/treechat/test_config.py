@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from treechat.cli.loading import engine_config
 from treechat.config import Config, add_preset, load_config, read_value, to_toml
 from treechat.errors import ConfigError
+from treechat_engine import EngineConfig
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -34,6 +36,16 @@ def test_each_key_is_read_into_its_type(tmp_path):
     assert config.keymap == {"tree.next": "n"}
 
 
+def test_what_the_engine_takes_gets_there_and_is_written_as_it_is_read(tmp_path):
+    text = 'device = "cpu"\nkv_tokens = 900\nhost_tokens = 5000\nmax_batch = 3\nnum_threads = 1\ndeterministic = true\n'
+    config = load_config(write(tmp_path, text))
+    expected = EngineConfig(
+        device="cpu", kv_tokens=900, host_tokens=5000, max_batch=3, num_threads=1, deterministic=True
+    )
+    assert engine_config(config) == expected
+    assert load_config(write(tmp_path, to_toml(config))) == config
+
+
 def test_an_unknown_key_is_named_with_its_line_and_nearest_match(tmp_path):
     with pytest.raises(ConfigError) as caught:
         load_config(write(tmp_path, '# a comment\n\ntheme = "nord"\ntemprature = 0.5\n'))
@@ -58,6 +70,7 @@ def test_an_unknown_table_is_named_with_its_line(tmp_path):
         ("min_p = 1.5", "from 0 to 1"),
         ('dtype = "int3"', "float32, bfloat16 or float16"),
         ("theme = 3", "a string"),
+        ('deterministic = "yes"', "true or false"),
         ('keymap = "x"', "a table"),
         ("keymap = {a = 1}", "a table"),
     ],

@@ -22,8 +22,10 @@ def engine_config(config: Config) -> EngineConfig:
         device=config.device,
         dtype=config.dtype,
         kv_tokens=config.kv_tokens,
+        host_tokens=config.host_tokens,
         max_batch=config.max_batch,
         num_threads=config.num_threads,
+        deterministic=config.deterministic,
     )
 
 
