@@ -1,8 +1,8 @@
 """The host tier: KV of evicted prefixes in host memory, and how it gets there and back.
 
 A row of the host pool is the whole KV of one token, all layers side by side, so that a run of slots is one copy. On
-CUDA the pool is pinned and copies run on a stream of their own: the device gathers into one block, which goes down
-while the next forward computes. That forward waits for no more than the gathering, or for what it is to read.
+CUDA the pool is pinned and copies run on a stream of their own: the device gathers into blocks, which go down while the
+next forward computes. That forward waits for the gathering of the last block, or for what it is to read.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from treechat_engine.edges import Ints
 from treechat_engine.slots import FreeSlots, SlotPool, runs_of, sorted_runs
 from treechat_kernels import dispatch
 
+# Bytes of a block that copies go through on the device: memory beside the pool, which is most of what there is.
+BLOCK_BYTES = 256 << 20
 # Slots in more runs than this are copied by an index.
 MAX_RUNS = 8
 
@@ -121,25 +123,34 @@ class HostPool:
     def store(self, device_slots: Ints, host_slots: Ints) -> None:
         """Copy from the device. The device's slots may be given away at once: what writes them comes later."""
         with self._beside_compute() as compute:
-            block = self._on_device.gather(device_slots)
-            if self._stream is not None and compute is not None:
-                compute.wait_stream(self._stream)
-            for at, (start, length) in _placed(runs_of(host_slots)):
-                self.rows[start : start + length].copy_(block[at : at + length], non_blocking=True)
+            for part in self._blocks(len(device_slots)):
+                block = self._on_device.gather(device_slots[part])
+                if self._stream is not None and compute is not None and part.stop == len(device_slots):
+                    compute.wait_stream(self._stream)
+                for at, (start, length) in _placed(runs_of(host_slots[part])):
+                    self.rows[start : start + length].copy_(block[at : at + length], non_blocking=True)
 
     def load(self, host_slots: Ints, device_slots: Ints) -> None:
         """Copy to the device. The host's slots may be given away at once: what writes them comes later."""
         with self._beside_compute() as compute:
-            runs = runs_of(host_slots)
-            if self._stream is None and len(runs) == 1:
-                block = self.rows[runs[0][0] : sum(runs[0])]
-            else:
-                block = torch.empty(len(host_slots), self.rows.shape[1], dtype=self.rows.dtype, device=self._device)
-                for at, (start, length) in _placed(runs):
-                    block[at : at + length].copy_(self.rows[start : start + length], non_blocking=True)
-            self._on_device.scatter(device_slots, block)
+            for part in self._blocks(len(host_slots)):
+                runs = runs_of(host_slots[part])
+                if self._stream is None and len(runs) == 1:
+                    block = self.rows[runs[0][0] : sum(runs[0])]
+                else:
+                    shape = part.stop - part.start, self.rows.shape[1]
+                    block = torch.empty(shape, dtype=self.rows.dtype, device=self._device)
+                    for at, (start, length) in _placed(runs):
+                        block[at : at + length].copy_(self.rows[start : start + length], non_blocking=True)
+                self._on_device.scatter(device_slots[part], block)
             if self._stream is not None and compute is not None:
                 compute.wait_stream(self._stream)
+
+    def _blocks(self, num_tokens: int) -> Iterator[slice]:
+        """What is copied at a time: on the copies' own stream a block's memory is that of the one before."""
+        size = max(1, BLOCK_BYTES // (self.rows.shape[1] * self.rows.element_size()))
+        for start in range(0, num_tokens, size):
+            yield slice(start, min(start + size, num_tokens))
 
     def read(self, slots: Ints) -> torch.Tensor:
         """Rows [n, width] on the CPU, copied."""

@@ -168,10 +168,13 @@ def resume(report: Report, _limits: Ceilings, name: str, model: Any) -> None:
 
 
 def _restore(engine: Engine, ids: list[int], one: SamplingParams) -> float:
-    """Time to first token of a path that is in host memory."""
+    """Time to first token of a path that is in host memory, its way there not counted."""
     engine.cache._pays = None
     with engine._worker.lock:
         engine.cache.evict(engine.cache.num_slots)
+        host = engine.cache.lower.host
+        assert host is not None, "restoring without a host tier"
+        host.wait()
     (done,) = engine.generate([[*ids, 3]], one)
     return done.usage.ttft_s if done.usage.restored_tokens > len(ids) // 2 else float("nan")
 

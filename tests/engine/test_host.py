@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from treechat_engine import SamplingParams
+from treechat_engine import host as host_tier
 from treechat_engine.cache import KVCache
 from treechat_engine.costmodel import CostModel
 from treechat_engine.host import HostPool, Rows
@@ -23,8 +24,10 @@ def filled_pool(num_slots: int = 32) -> SlotPool:
     return pool
 
 
+@pytest.mark.parametrize("block_bytes", [host_tier.BLOCK_BYTES, 300], ids=["one block", "three rows at a time"])
 @pytest.mark.parametrize("slots", [range(4, 12), range(0, 32, 2), [7]])
-def test_rows_go_to_the_host_and_back_into_other_slots_unchanged(slots) -> None:
+def test_rows_go_to_the_host_and_back_into_other_slots_unchanged(slots, block_bytes, monkeypatch) -> None:
+    monkeypatch.setattr(host_tier, "BLOCK_BYTES", block_bytes)
     pool, taken = filled_pool(), array("q", slots)
     rows = Rows(pool)
     assert rows.width == 2 * (3 + 4) + 10
