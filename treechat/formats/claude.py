@@ -10,7 +10,9 @@ from treechat.formats.draft import Draft
 from treechat.formats.importer import Importer, by_record
 from treechat.formats.loose import dict_of, first_text, id_of, list_of, seconds, text_of
 from treechat.formats.siblings import in_order
+from treechat.tree import Role
 
+SENDERS: dict[str, Role] = {"human": "user", "user": "user", "assistant": "assistant"}
 NO_PARENT = ("00000000-0000-4000-8000-000000000000", "00000000-0000-0000-0000-000000000000")
 
 
@@ -41,11 +43,15 @@ def convert(value: Any, where: str, report: ImportReport) -> Document | None:
     parents = _parents(messages)
     written = {message_id: seconds(message.get("created_at")) for message_id, message in messages.items()}
     unknown: set[str] = set()
+    speakers = _speakers(messages)
     for message_id in in_order(parents, {}, written):
         if draft.is_full:
             report.fail(where, "it has too many messages; the rest is left out")
             break
-        _add(draft, message_id, parents[message_id], messages[message_id], first_text(record, "model"), unknown)
+        message, model = messages[message_id], first_text(record, "model")
+        _add(draft, message_id, parents[message_id], speakers[message_id], message, model, unknown)
+    if num_unsigned := sum(text_of(message.get("sender")) not in SENDERS for message in messages.values()):
+        report.drop(where, f"no known sender in {num_unsigned:,} messages; both sides are taken to speak in turn")
     for kind in sorted(unknown):
         report.drop(where, f"content of the unknown type {kind}; its text was kept")
     draft.current = id_of(record.get("current_leaf_message_uuid"))
@@ -60,8 +66,24 @@ def _parents(messages: dict[str, dict[str, Any]]) -> dict[str, str | None]:
     return dict(zip(messages, (None, *messages), strict=False))
 
 
+def _speakers(messages: dict[str, dict[str, Any]]) -> dict[str, Role]:
+    """Who sent each message; where one does not say it, not the one who sent the message before it in the array."""
+    speakers: dict[str, Role] = {}
+    before: Role = "assistant"
+    for message_id, message in messages.items():
+        before = SENDERS.get(text_of(message.get("sender")), "assistant" if before == "user" else "user")
+        speakers[message_id] = before
+    return speakers
+
+
 def _add(
-    draft: Draft, message_id: str, parent_id: str | None, message: dict[str, Any], model: str, unknown: set[str]
+    draft: Draft,
+    message_id: str,
+    parent_id: str | None,
+    role: Role,
+    message: dict[str, Any],
+    model: str,
+    unknown: set[str],
 ) -> None:
     content = Content()
     blocks = list_of(message.get("content"))
@@ -79,7 +101,7 @@ def _add(
     draft.add(
         message_id,
         parent_id,
-        "user" if message.get("sender") in ("human", "user") else "assistant",
+        role,
         content,
         seconds(message.get("created_at")),
         model=first_text(message, "model") or model or None,

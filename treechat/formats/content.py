@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from treechat.formats.loose import dict_of, first_text, kept, list_of, text_of
+from treechat.formats.loose import dict_of, first_text, json_in, kept, list_of, text_of
+from treechat.tree import preview_of
 
 _TEXT_KEYS = ("text", "content", "value", "result", "output", "summary", "error", "message")
 
@@ -50,6 +51,12 @@ class Content:
         """A file, image or audio. text: what is written in it, as far as the source took that out."""
         self._mark(f"[{kind}: {name}]" if name else f"[{kind}]", kind, name=name, **more)
         self.say(text)
+
+    def fail(self, **error: Any) -> None:
+        """What went wrong instead of a reply, or in it; it is shown where nothing else was said."""
+        if not self.texts:
+            self.texts.append(f"[error: {preview_of(words_in([*error.values()]))}]")
+        self.keep("error", **error)
 
     def keep(self, kind: str, **more: Any) -> None:
         """A part that nobody needs to see."""
@@ -97,19 +104,19 @@ def add_blocks(content: Content, value: Any) -> list[str]:
 def _add_block(content: Content, block: dict[str, Any]) -> bool:
     match block.get("type"):
         case "text" | "input_text" | "output_text":
-            text = block.get("text")
-            content.say(text if isinstance(text, str) else first_text(dict_of(text), "value"))
+            # Data sets write `value`, and one interface an object with a `value`.
+            content.say(first_text(block, "text", "value") or first_text(dict_of(block.get("text")), "value"))
         case "refusal":
             content.say(text_of(block.get("refusal")))
         case "thinking" | "think" | "reasoning":
-            content.think(first_text(block, "thinking", "think", "text") or words_in(block.get("summary")))
+            content.think(first_text(block, "thinking", "think", "text", "value") or words_in(block.get("summary")))
         case "redacted_thinking":
             content.think("", raw=block)
         case "tool_use" | "toolCall" | "server_tool_use" | "function_call":
             arguments = block.get("input", block.get("arguments"))
             content.call(text_of(block.get("name")), arguments, id=block.get("id"))
         case "tool_call":
-            call = dict_of(block.get("tool_call")) or block
+            call = dict_of(block.get("tool_call")) or dict_of(json_in(block.get("value"))) or block
             content.call(text_of(call.get("name")), call.get("args", call.get("arguments")), id=call.get("id"))
             if text_of(call.get("output")):
                 content.result(text_of(call.get("name")), text_of(call.get("output")))
@@ -118,7 +125,7 @@ def _add_block(content: Content, block: dict[str, Any]) -> bool:
             error = True if block.get("is_error") is True else None
             content.result(text_of(block.get("name")), text, id=block.get("tool_use_id"), error=error)
         case "image_url" | "input_image":
-            url = block.get("image_url")
+            url = block.get("image_url", block.get("value"))
             url = url if isinstance(url, str) else first_text(dict_of(url), "url")
             content.attach("image", "" if url.startswith("data:") else url, url=url)
         case "image" | "image_file":

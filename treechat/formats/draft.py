@@ -80,6 +80,8 @@ class Draft:
     def document(self, report: ImportReport, where: str) -> Document:
         """The whole conversation under ids of our own. What had to be mended is in `report`."""
         arranged = arrange(self.messages, report, where)
+        if num_empty := sum(not message.text for message in arranged):
+            report.drop(where, f"{num_empty:,} of its {len(arranged):,} messages came without any text")
         ids = {message.node.id: self.own_id(message.node.id) for message in arranged}
         times: dict[str | None, float] = {None: self.created_at or time.time()}
         messages = []

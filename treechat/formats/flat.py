@@ -35,8 +35,12 @@ class Rows:
         self._drafts: dict[str, tuple[Draft, set[str]]] = {}
         self._num_bytes = 0
 
-    def add(self, row: Sequence[Said], where: str, meta: Mapping[str, Any] | None = None) -> Iterator[Document]:
-        """Take a row; yields what is ready. meta: of the row; it is kept with its last message."""
+    def add(
+        self, row: Sequence[Said], where: str, meta: Mapping[str, Any] | None = None, is_chosen: bool = False
+    ) -> Iterator[Document]:
+        """Take a row; yields what is ready. meta: of the row; it is kept with its last message. is_chosen: the
+        conversation stands at its end, until one that is chosen too comes.
+        """
         if not row:
             self.report.drop(where, "it has no messages")
             return
@@ -57,6 +61,8 @@ class Rows:
             draft.add(path, above or None, said.role, said.content, model=said.model, meta=extra)
             # What a node takes beside its text.
             self._num_bytes += len(said.content.text) + 1_000
+        if is_chosen:
+            draft.current = path
         if self._num_bytes >= PORTION_BYTES:
             yield from self.rest(where)
 

@@ -67,7 +67,10 @@ def _convert(session: dict[str, Any], raw: list[Any], where: str, report: Import
     listed = {i: [id_of(child) for child in list_of(message.get("children"))] for i, message in messages.items()}
     parents = {i: id_of(message.get("parent")) for i, message in messages.items()}
     times = {i: seconds(message.get("timestamp")) for i, message in messages.items()}
-    parents = {i: None if parent == "-1" else parent for i, parent in parents.items()}
+    strangers = {parent for parent in parents.values() if parent is not None and parent not in messages}
+    if "-1" in strangers or (len(strangers) == 1 and None not in parents.values()):
+        # A single branch is saved without the root above it, which says nothing.
+        parents = {i: None if parent in strangers else parent for i, parent in parents.items()}
     shape = shape_of(parents, listed, times, report, where)
     source_id = id_of(session.get("id")) or next(iter(messages), "")
     draft = Draft("llamacpp", source_id, title, updated_at=seconds(session.get("lastModified")))

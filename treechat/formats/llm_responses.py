@@ -11,8 +11,8 @@ from treechat.formats.content import Content
 from treechat.formats.document import Document, ImportReport
 from treechat.formats.draft import Draft
 from treechat.formats.inputs import Input
-from treechat.formats.llm_values import json_in, options_in
-from treechat.formats.loose import dict_of, first_text, id_of, seconds, text_of
+from treechat.formats.llm_values import ATTACHMENT_COLUMNS, add_attachment, options_in
+from treechat.formats.loose import first_text, id_of, json_in, seconds, text_of
 from treechat.formats.sqlite_source import SqliteSource
 
 COLUMNS = (
@@ -104,7 +104,7 @@ class _More:
         known = {
             row["id"]: row
             for row in source.rows_of(
-                "attachments", ("id", "type", "path", "url"), "id", [link["attachment_id"] for link in links]
+                "attachments", ATTACHMENT_COLUMNS, "id", [link["attachment_id"] for link in links]
             )
         }
         for link in links:
@@ -114,6 +114,5 @@ class _More:
         content = Content()
         content.say("\n\n".join(filter(None, [*self.fragments[row["id"]], text_of(row["prompt"])])))
         for attachment in self.attachments[row["id"]]:
-            kind = "image" if text_of(attachment.get("type")).startswith("image/") else "file"
-            content.attach(kind, first_text(attachment, "path", "url").rpartition("/")[2], raw=dict_of(attachment))
+            add_attachment(content, attachment)
         return content

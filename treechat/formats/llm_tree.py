@@ -11,8 +11,8 @@ from treechat.formats.content import Content, words_in
 from treechat.formats.document import Document, ImportReport
 from treechat.formats.draft import MAX_NODES, Draft
 from treechat.formats.inputs import Input
-from treechat.formats.llm_values import json_in, options_in
-from treechat.formats.loose import dict_of, first_text, id_of, list_of, seconds, text_of
+from treechat.formats.llm_values import ATTACHMENT_COLUMNS, add_attachment, options_in
+from treechat.formats.loose import dict_of, first_text, id_of, json_in, list_of, seconds, text_of
 from treechat.formats.siblings import Shape, shape_of
 from treechat.formats.sqlite_source import SqliteSource
 
@@ -82,6 +82,7 @@ class _Tree:
                 key = shape.parents.get(key)
         self.parts: dict[str, list[dict[str, Any]]] = {}
         self.fragments: dict[Any, str] = {}
+        self.attachments: dict[Any, dict[str, Any]] = {}
 
     def document(self, file: Input, report: ImportReport) -> Document:
         name = next((first_text(row, "name") for row in reversed(self.threads) if row["name"]), "")
@@ -112,6 +113,9 @@ class _Tree:
             fragment_ids.update(piece["fragment"] for piece in _pieces(row) if type(piece.get("fragment")) is int)
         found = self.source.rows_of("fragments", ("id", "content"), "id", sorted(fragment_ids))
         self.fragments = {row["id"]: text_of(row["content"]) for row in found}
+        attachment_ids = {_attachment_id(part) for parts in self.parts.values() for part in parts} - {""}
+        known = self.source.rows_of("attachments", ATTACHMENT_COLUMNS, "id", sorted(attachment_ids))
+        self.attachments = {row["id"]: row for row in known}
 
     def _speaks(self, key: str) -> Speaks:
         return ROLES.get(self.roles[key], "part")
@@ -150,7 +154,9 @@ class _Tree:
             case "tool_result":
                 content.result(name, text_of(payload.get("output")), id=payload.get("tool_call_id"))
             case "attachment":
-                content.attach("file", "", raw=payload.get("attachment"))
+                add_attachment(
+                    content, self.attachments.get(_attachment_id(part)) or dict_of(payload.get("attachment"))
+                )
             case kind:
                 content.keep(text_of(kind) or "unknown", raw=payload)
                 content.say(text or words_in(payload))
@@ -162,3 +168,7 @@ class _Tree:
 
 def _pieces(part: dict[str, Any]) -> list[dict[str, Any]]:
     return [dict_of(piece) for piece in list_of(part["payload"].get("text_ref"))]
+
+
+def _attachment_id(part: dict[str, Any]) -> str:
+    return text_of(dict_of(part["payload"].get("attachment")).get("id"))

@@ -1,21 +1,13 @@
-"""JSON in the columns of llm's database."""
+"""Columns of llm's database that both of its generations have."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from treechat.formats.loose import dict_of
+from treechat.formats.content import Content
+from treechat.formats.loose import dict_of, first_text, json_in, text_of
 
-
-def json_in(value: Any) -> Any:
-    """The JSON value in a column, the column itself where it is none."""
-    if not isinstance(value, str):
-        return None
-    try:
-        return json.loads(value, parse_constant=lambda _: None)
-    except (ValueError, RecursionError):
-        return value
+ATTACHMENT_COLUMNS = ("id", "type", "path", "url")
 
 
 def options_in(value: Any) -> dict[str, Any]:
@@ -25,3 +17,10 @@ def options_in(value: Any) -> dict[str, Any]:
         for key, item in dict_of(json_in(value)).items()
         if type(item) in (int, bool, str) or (type(item) is float and abs(item) < 1e300)
     }
+
+
+def add_attachment(content: Content, row: dict[str, Any]) -> None:
+    """A row of the table of attachments, which holds the place of a file and not its content."""
+    kind = text_of(row.get("type")).partition("/")[0]
+    kind = kind if kind in ("image", "audio", "video") else "file"
+    content.attach(kind, first_text(row, "path", "url").rpartition("/")[2], raw=row)

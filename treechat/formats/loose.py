@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -28,6 +29,16 @@ def dict_of(value: Any) -> dict[str, Any]:
 
 def list_of(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def json_in(value: Any) -> Any:
+    """The JSON value in a string, the string itself where it is none; None for anything else."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return json.loads(value, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return value
 
 
 def id_of(value: Any) -> str | None:

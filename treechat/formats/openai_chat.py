@@ -1,4 +1,7 @@
-"""OpenAI's chat format: `{"messages": [{role, content}]}` in each line, or a list of messages alone."""
+"""OpenAI's chat format: `{"messages": [{role, content}]}` in each line, or a list of messages alone.
+
+Rows for preference training have a chosen and a rejected way to go on.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from treechat.formats.flat import Rows, Said
 from treechat.formats.importer import Importer
 from treechat.formats.inputs import Input
 from treechat.formats.loose import dict_of, first_text, list_of, text_of
+from treechat.formats.preferences import TAKEN, Shape, Way, has_pair, ways_of
 from treechat.formats.records import read_records
 from treechat.tree import Role
 
@@ -22,7 +26,9 @@ def recognises(value: Any) -> bool:
     if not isinstance(value, dict):
         return False
     messages = value.get("messages")
-    return _is_message(value) or (isinstance(messages, list) and any(map(_is_message, messages)))
+    if _is_message(value) or (isinstance(messages, list) and any(map(_is_message, messages))):
+        return True
+    return has_pair(value, PAIRS)
 
 
 def _is_message(value: Any) -> bool:
@@ -33,14 +39,26 @@ def _is_message(value: Any) -> bool:
     )
 
 
+PAIRS = Shape(
+    _is_message,
+    lambda message: message["role"] in ("assistant", *TOOLS),
+    lambda text: {"role": "user", "content": text},
+    lambda text: {"role": "assistant", "content": text},
+)
+
+
 def read(file: Input, report: ImportReport) -> Iterator[Document]:
     rows = Rows("openai", report)
     alone: list[Any] = []
     for where, value in read_records(file, report):
         record = dict_of(value)
-        if isinstance(record.get("messages"), list):
-            rest = {key: item for key, item in record.items() if key != "messages"}
-            yield from rows.add(_row(record["messages"], record, where, report), where, {"row": rest})
+        messages = list_of(record.get("messages"))
+        ways = ways_of(record, messages, PAIRS)
+        if ways or isinstance(record.get("messages"), list):
+            rest = {key: item for key, item in record.items() if key not in ("messages", *(TAKEN if ways else ()))}
+            for way in ways or [Way(messages)]:
+                row = _row(way.messages, record, where, report)
+                yield from rows.add(row, where, {"row": rest, "preference": way.preference}, way.preference == "chosen")
         elif "role" in record:
             alone.append(record)
         else:

@@ -101,7 +101,7 @@ def _add(
         report.drop(where, f"message {message_id} has the role {role[:40] or 'none'}; it is taken as the assistant's")
     error = message.get("error")
     if error:
-        content.keep("error", raw=error)
+        content.fail(raw=error)
     draft.add(
         message_id,
         parent_id,

@@ -119,7 +119,7 @@ def _link(entry_id: str, entry: dict[str, Any], unknown: set[str]) -> Link:
         case _:
             unknown.update(add_blocks(content, entry.get("content") if entry["type"] == "custom_message" else said))
     if error_message := first_text(message, "errorMessage"):
-        content.keep("error", text=error_message)
+        content.fail(text=error_message)
     stop_reason = text_of(message.get("stopReason"))
     return Link(
         entry_id,

@@ -1,4 +1,7 @@
-"""ShareGPT: `{"conversations": [{"from": "human" | "gpt" | "system", "value"}]}`, in lines or in an array."""
+"""ShareGPT: `{"conversations": [{"from": "human" | "gpt" | "system", "value"}]}`, in lines or in an array.
+
+Rows for preference training have a `chosen` and a `rejected` turn beside it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from treechat.formats.document import Document, ImportReport
 from treechat.formats.flat import Rows, Said
 from treechat.formats.importer import Importer
 from treechat.formats.inputs import Input
-from treechat.formats.loose import dict_of, first_text, list_of
+from treechat.formats.loose import dict_of, first_text
+from treechat.formats.preferences import TAKEN, Shape, Way, ways_of
 from treechat.formats.records import read_records
 from treechat.tree import Role
 
@@ -30,27 +34,45 @@ TOOLS = ("function_call", "observation", "tool", "tool_call", "tool_response")
 
 def recognises(value: Any) -> bool:
     turns = value.get("conversations") if isinstance(value, dict) else None
-    return isinstance(turns, list) and any(isinstance(turn, dict) and {"from", "value"} <= set(turn) for turn in turns)
+    return isinstance(turns, list) and any(map(_is_turn, turns))
+
+
+def _is_turn(value: Any) -> bool:
+    return isinstance(value, dict) and {"from", "value"} <= set(value)
+
+
+PAIRS = Shape(
+    _is_turn,
+    lambda turn: turn["from"] in TOOLS or ROLES.get(turn["from"]) == "assistant",
+    lambda text: {"from": "human", "value": text},
+    lambda text: {"from": "gpt", "value": text},
+)
 
 
 def read(file: Input, report: ImportReport) -> Iterator[Document]:
     rows = Rows("sharegpt", report)
     for where, value in read_records(file, report):
         record = dict_of(value)
-        if isinstance(record.get("conversations"), list):
-            rest = {key: item for key, item in record.items() if key not in ("conversations", "system")}
-            yield from rows.add(_row(record, where, report), where, {"row": rest})
-        else:
+        turns = record.get("conversations")
+        if not isinstance(turns, list):
             report.fail(where, "it has no conversations")
+            continue
+        system = first_text(record, "system")
+        taken = ("conversations", "system")
+        ways = ways_of(record, turns, PAIRS)
+        for way in ways or [Way(turns)]:
+            rest = {key: item for key, item in record.items() if key not in (*taken, *(TAKEN if ways else ()))}
+            row = _row(way.messages, system, where, report)
+            yield from rows.add(row, where, {"row": rest, "preference": way.preference}, way.preference == "chosen")
     yield from rows.rest(file.name)
 
 
-def _row(record: dict[str, Any], where: str, report: ImportReport) -> list[Said]:
+def _row(turns: list[Any], system: str, where: str, report: ImportReport) -> list[Said]:
     row: list[Said] = []
-    if system := first_text(record, "system"):
+    if system:
         row.append(Said("system", _content(system)))
     after_tool = False
-    for number, turn in enumerate(map(dict_of, list_of(record["conversations"])), 1):
+    for number, turn in enumerate(map(dict_of, turns), 1):
         sender = first_text(turn, "from", "role")
         said = turn.get("value", turn.get("content"))
         if sender not in (*ROLES, *TOOLS):

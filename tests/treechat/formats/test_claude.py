@@ -99,3 +99,12 @@ def test_damage_is_reported_and_the_rest_is_kept(read):
     found = read([chat(messages)], "claude")
     assert set(found.nodes()) == {"u1", "x"}
     assert len(found.report.dropped) == 3
+
+
+def test_senders_that_are_missing_alternate_and_are_said(read):
+    messages = [
+        {"uuid": i, "text": i, "sender": sender} for i, sender in zip("abcd", (None, "?", "human", {}), strict=True)
+    ]
+    found = read([{"uuid": "c", "chat_messages": messages}], "claude")
+    assert [role for _, role, _ in found.nodes().values()] == ["user", "assistant", "user", "assistant"]
+    assert "no known sender in 3 messages" in found.report.dropped[0]

@@ -109,3 +109,61 @@ def test_sharegpt_in_an_array_and_in_lines(read):
         assert paths(found.documents[1]) == [["Call", "[called a tool]\n\n[result of a tool]\n\nIt is 42"]]
         assert "alien" in found.report.dropped[0] and len(found.report.dropped) == 1
         assert found.documents[0].messages[2].meta["row"] == {"id": "x_0"}
+
+
+def preferred(document):
+    return {m.text: m.meta["preference"] for m in document.messages if "preference" in m.meta}
+
+
+def test_a_chosen_and_a_rejected_reply_are_siblings_and_the_chosen_one_is_current(read):
+    hi = {"role": "user", "content": "Hi"}
+    one, two = ({"role": "assistant", "content": text} for text in ("Good", "Bad"))
+    turns = [{"from": "gpt", "value": text} for text in ("Good", "Bad")]
+    rows = {
+        "openai": [
+            {"messages": [hi], "chosen": one, "rejected": two, "score": 3},
+            {"prompt": "Hi", "chosen": "Good", "rejected": "Bad", "score": 3},
+            {"prompt": [hi], "chosen": [one], "rejected": [two], "score": 3},
+            {"prompt": "Hi", "chosen": [hi, one], "rejected": [hi, two], "score": 3},
+            {"chosen_messages": [hi, one], "rejected_messages": [hi, two], "score": 3},
+            {"input": {"messages": [hi]}, "preferred_output": [one], "non_preferred_output": [two], "score": 3},
+        ],
+        "sharegpt": [
+            {"conversations": [{"from": "human", "value": "Hi"}], "chosen": turns[0], "rejected": turns[1], "score": 3}
+        ],
+    }
+    for form, ways in rows.items():
+        for line in ways:
+            found = read(lines(line), form)
+            [document] = found.documents
+            assert paths(document) == [["Hi", "Good"], ["Hi", "Bad"]], line
+            assert preferred(document) == {"Good": "chosen", "Bad": "rejected"}
+            assert document.messages[1].meta["row"] == {"score": 3}
+            assert document.conversation.current_id == document.messages[1].node.id
+            assert not found.report.dropped and not found.report.failed
+
+
+def test_a_pair_that_lacks_a_side_keeps_what_there_is(read):
+    hi = {"role": "user", "content": "Hi"}
+    found = read(lines({"messages": [hi], "chosen": "Good", "rejected": None}, {"messages": [hi], "rejected": [7]}))
+    assert paths(found.documents[0]) == [["Hi", "Good"]]
+
+
+def test_blocks_whose_text_is_under_value(read):
+    call = json.dumps({"name": "look", "arguments": {"at": 1}})
+    said = [("reasoning", "Hm"), ("tool_call", call), ("text", "Done")]
+    messages = [
+        {"role": "user", "content": [{"type": "image_url", "value": "a/1.jpg"}, {"type": "text", "value": "Who?"}]},
+        {"role": "assistant", "content": [{"type": kind, "value": value} for kind, value in said]},
+        {"role": "assistant", "content": [{"type": "tool_call", "value": "{broken"}]},
+    ]
+    found = read(lines({"messages": messages}), "openai")
+    assert paths(found.documents[0]) == [
+        ["[image: a/1.jpg]\n\nWho?", "[thoughts]\n\n[called look]\n\nDone", "[called a tool]"]
+    ]
+    assert found.documents[0].messages[1].meta["parts"][1]["arguments"] == {"at": 1}
+
+
+def test_messages_without_any_text_are_said(read):
+    found = read(lines(row("Hi", ""), row("Hi", "A")), "openai")
+    assert found.report.dropped == ["export.bin: 1 of its 3 messages came without any text"]

@@ -78,3 +78,9 @@ def test_damage_is_reported(read):
     found = read(data, "llamacpp")
     assert set(found.nodes()) == {"u", "a", "b", "x"}
     assert len(found.report.dropped) == 2 and len(found.report.failed) == 3
+
+
+def test_a_single_branch_that_was_saved_without_its_root(read):
+    found = read({"conv": {"id": "c", "currNode": "a"}, "messages": TREE[1:3]}, "llamacpp")
+    assert list(found.nodes().items()) == [EXPECTED[0], EXPECTED[2]]
+    assert found.current == "a" and not found.report.dropped

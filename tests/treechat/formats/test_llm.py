@@ -239,3 +239,19 @@ def test_other_databases_damaged_ones_and_views_are_refused(read, logs, tmp_path
         assert not read(data).documents
     with inputs_of(tmp_path / "made.db") as [file], pytest.raises(FormatError, match="not llm's"):
         list(llm_logs.read(file, ImportReport()))
+
+
+def test_attachments_of_the_tree_have_their_kind_and_name(read, logs):
+    payload = json.dumps({"attachment": {"id": "a1"}})
+    unknown = json.dumps({"attachment": {"id": "gone"}})
+    parts = [
+        {"message_hash": "h", "position": i, "type": kind, "text": text, "payload": more}
+        for i, (kind, text, more) in enumerate(
+            [("text", "Look", None), ("attachment", None, payload), ("attachment", None, unknown)]
+        )
+    ]
+    attachments = [{"id": "a1", "type": "image/png", "path": "/home/me/cat.png"}]
+    script = NEW + "CREATE TABLE attachments (id TEXT PRIMARY KEY, type TEXT, path TEXT, url TEXT, content BLOB);"
+    data = logs(script, messages=[{"hash": "h", "role": "user"}], parts=parts, attachments=attachments)
+    [document] = read(data, "llm").documents
+    assert document.messages[0].text == "Look\n\n[image: cat.png]\n\n[file]"

@@ -97,3 +97,14 @@ def test_damage_is_reported(read):
     found = read(data + '{"id": 3}\n{"type": "mess', "pi")
     assert set(found.nodes()) == {"u", "x"}
     assert len(found.report.dropped) == 2 and len(found.report.failed) == 2
+
+
+def test_a_reply_that_failed_says_why_where_it_says_nothing_else(read):
+    data = lines(
+        said("u", None, "user", "Hi"),
+        said("a", "u", "assistant", content=[], stopReason="error", errorMessage="529 overloaded\nTry later"),
+        said("b", "u", "assistant", "Half", stopReason="aborted", errorMessage="Request was aborted."),
+    )
+    found = read(data, "pi")
+    assert [found.message(i).text for i in "ab"] == ["[error: 529 overloaded Try later]", "Half"]
+    assert found.message("b").meta["parts"] == [{"type": "error", "text": "Request was aborted."}]
