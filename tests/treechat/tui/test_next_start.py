@@ -1,0 +1,63 @@
+"""Quitting and opening again: the branch one was on comes back from disk, with a real engine of a tiny model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tests.treechat.tui.scripted import ByteTokenizer
+from treechat.chat.kept import KVKeeper
+from treechat.chat.model import ChatModel
+from treechat.chat.template import Template
+from treechat.config import Config
+from treechat.tui import warming
+from treechat_engine import Engine, EngineConfig
+
+BRANCH_BYTES = 150 * 2 * 2 * 32 * 4
+"""Of about 150 tokens: keys and values of 2 layers of 32 numbers."""
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    monkeypatch.setenv("TREECHAT_CACHE_DIR", str(tmp_path / "cache"))
+    # One for both starts: its fingerprint is the instance's.
+    template = Template(ByteTokenizer())
+
+    def started(max_bytes: int) -> ChatModel:
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+            max_position_embeddings=2048, bos_token_id=None, eos_token_id=257,
+        )  # fmt: skip
+        engine = Engine(LlamaForCausalLM(config).float().eval(), EngineConfig(kv_tokens=2000, num_threads=1))
+        keeper = KVKeeper("tiny", max_bytes)
+        keeper.find(engine)
+        return ChatModel("tiny", engine, template, before_close=lambda: keeper.keep(engine))
+
+    return started
+
+
+@pytest.mark.parametrize("max_bytes", [10_000_000, 2 * BRANCH_BYTES])
+async def test_the_branch_one_was_on_is_restored_where_others_have_no_room(
+    open_app, tmp_path, start, monkeypatch, max_bytes
+) -> None:
+    monkeypatch.setattr(warming, "REST_S", 1_000)
+    path, config = tmp_path / "x.db", Config(max_tokens=8, temperature=0.0)
+    async with open_app(path, model=start(max_bytes), config=config) as d:
+        reply = await d.send("The branch that is gone on with. " * 3)
+        here = d.app.chat.conversation_id
+        for number in range(6):
+            await d.press("ctrl+n")
+            await d.send(f"{number} is another conversation. " * 3)
+        d.app.switch_to(here)
+        await d.until(lambda: reply.id in d.app.tree_pane.costs, "where its KV is")
+        await d.press("ctrl+q")
+    async with open_app(path, model=start(max_bytes), config=config, chat=here) as d:
+        await d.until(lambda: reply.id in d.app.tree_pane.costs, "where its KV is")
+        cost = d.app.tree_pane.costs[reply.id]
+        assert (cost.mark, cost.reused) == ("◐", 0)
+        assert cost.restored > 100 and cost.computed <= 2
+        await d.press("tab", "w")
+        await d.until(lambda: d.app.tree_pane.costs[reply.id].mark == "●", "it is warm")
+        assert d.app.chat.model.engine.stats().slots_free < 2000
