@@ -1,4 +1,4 @@
-"""The page in a real browser: branches switch, the tree folds, search finds, nothing is fetched."""
+"""The page in a real browser: branches switch, the tree folds, search finds, nothing is fetched, paper has it all."""
 
 import json
 import re
@@ -9,6 +9,8 @@ import pytest
 
 from tests.treechat.formats.test_html import hostile_document
 from treechat.formats import html
+from treechat.formats.document import Document, Message
+from treechat.tree import Conversation, Node
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -85,6 +87,44 @@ def test_hostile_texts_run_nothing_and_fetch_nothing(tmp_path):
     assert len(shown_in(source)) == 3
     assert console == []
     assert "page.html" in net and "e.example" not in net and "a.example" not in net
+
+
+LOOK = """
+const list = document.querySelector(".ways ol"), way = list.querySelector("a[aria-current]");
+const box = list.getBoundingClientRect(), at = way.getBoundingClientRect();
+const text = [...document.querySelectorAll(".shown .text")].at(-1), pre = text.querySelector("pre");
+document.title = JSON.stringify({
+  way: way.getAttribute("href"), seen: at.top >= box.top && at.bottom <= box.bottom,
+  text: getComputedStyle(text).direction, code: [getComputedStyle(pre).direction, getComputedStyle(pre).textAlign],
+});
+"""
+
+
+def broad_document(current):
+    rtl = "\u05e2\u05d1\u05e8\u05d9\u05ea:\n\n```python\n" + "print(1)\n" * 400 + "```"
+    nodes = [Node("u", None, "user")] + [Node(f"a{i}", "u", "assistant") for i in range(30)]
+    messages = [Message(node, rtl if node.id == current else "Hi") for node in nodes]
+    return Document(Conversation("c", "Broad", 1.0, 2.0, current), messages)
+
+
+def test_the_way_on_is_in_sight_among_many_and_code_runs_from_the_left_in_text_that_does_not(tmp_path):
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", "".join(html.write([broad_document("a20")])))
+    source, console, _ = browse(page.replace("</body>", f"<script>{LOOK}</script></body>"), tmp_path)
+    title = re.search(r"<title>(.*?)</title>", source)
+    assert title is not None and console == []
+    assert json.loads(title[1]) == {"way": "#n-a20", "seen": True, "text": "rtl", "code": ["ltr", "left"]}
+
+
+def test_long_code_is_printed_to_its_end(tmp_path):
+    file, paper = tmp_path / "page.html", tmp_path / "page.pdf"
+    file.write_text("".join(html.write([broad_document("a0")])), encoding="utf-8")
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+        f"--print-to-pdf={paper}", file.as_uri(),
+    ]  # fmt: skip
+    subprocess.run(command, capture_output=True, timeout=120, check=True)
+    # Its 400 lines take eight pages; what a window would show of them, less than two.
+    assert len(re.findall(rb"/Type /Page\b", paper.read_bytes())) > 5
 
 
 def test_keys_links_folding_search_and_themes(document, tmp_path):

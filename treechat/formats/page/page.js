@@ -66,7 +66,13 @@
     if (!ways) return;
     const taken = below[index].indexOf(visited.get(index) ?? below[index][0]);
     ways.querySelector("a[aria-current]")?.removeAttribute("aria-current");
-    ways.lastElementChild.children[taken].firstElementChild.setAttribute("aria-current", "true");
+    const list = ways.lastElementChild;
+    const way = list.children[taken];
+    way.firstElementChild.setAttribute("aria-current", "true");
+    if (list.children.length > 6) {
+      const lower = way.getBoundingClientRect().top - list.getBoundingClientRect().top;
+      list.scrollTop += lower - list.clientHeight / 2;
+    }
     let bar = ways.querySelector(".switch");
     if (!bar) {
       bar = document.createElement("div");
