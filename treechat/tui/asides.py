@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,9 @@ _PLACEHOLDER = re.compile(r"(?:\A|(?<=\n\n))\[(thoughts|called [^\n]*|result of 
 _LONE_END = re.compile(rf"^(?:{'|'.join(map(re.escape, THOUGHT_TAGS.values()))})\s*$", re.MULTILINE)
 _PLACED = ("call", "result", "image", "file", "audio")
 """Parts, beside thoughts, that have a placeholder of their own in the text."""
+
+MAX_THOUGHTS = 20
+"""Thoughts at the beginning of one text; what follows so many is text."""
 
 
 class Aside(NamedTuple):
@@ -28,11 +32,12 @@ Piece = str | Aside
 
 def pieces_of(text: str, is_reply: bool, parts: Sequence[Mapping[str, Any]] = ()) -> list[Piece]:
     """A message in its order: words, and what is folded. parts: what an import kept, each at its placeholder."""
-    pieces: list[Piece] = []
-    while is_reply and (found := split_thoughts(text)) is not None:
+    thoughts_first: list[Aside] = []
+    while is_reply and len(thoughts_first) < MAX_THOUGHTS and (found := split_thoughts(text)) is not None:
         thoughts, text = found
-        if thoughts:
-            pieces.append(Aside("thoughts", thoughts, True))
+        thoughts_first.append(Aside("thoughts", thoughts, True))
+        is_reply = text.startswith(tuple(THOUGHT_TAGS))
+    pieces: list[Piece] = [aside for aside in thoughts_first if aside.text]
     pieces += _placed(text, parts) if parts else [text]
     return [piece for piece in pieces if isinstance(piece, Aside) or piece.strip()]
 
@@ -62,28 +67,40 @@ def split_thoughts(text: str) -> tuple[str, str] | None:
 
 
 def _placed(text: str, parts: Sequence[Mapping[str, Any]]) -> list[Piece]:
+    """Parts come in the order of their placeholders; a placeholder without one is text."""
+    places: dict[str, list[int]] = {}
+    for index, part in enumerate(parts):
+        places.setdefault(_title(part), []).append(index)
     pieces: list[Piece] = []
     index = end = 0
     for match in _PLACEHOLDER.finditer(text):
-        found = _find(match.group(1), parts, index)
-        if found is not None:
-            aside, index = found
+        title = match.group(1)
+        here = places.get(title, [])
+        at = bisect_left(here, index)
+        if at < len(here):
+            aside, index = _aside(title, parts, here[at])
             pieces += [text[end : match.start()].strip("\n"), aside]
             end = match.end()
     return [*pieces, text[end:].strip("\n")]
 
 
-def _find(title: str, parts: Sequence[Mapping[str, Any]], index: int) -> tuple[Aside, int] | None:
-    """The part behind a placeholder, at `index` or later, and the index behind it."""
-    for here in range(index, len(parts)):
-        part = parts[here]
-        if title == "thoughts" == part.get("type"):
-            return _thoughts(parts, here)
-        if part.get("type") == "call" and title == f"called {part.get('name')}":
-            return Aside(title, _shown(part.get("arguments"))), here + 1
-        if part.get("type") == "result" and title == f"result of {part.get('name')}":
-            return Aside(title, _shown(part.get("text"))), here + 1
-    return None
+def _title(part: Mapping[str, Any]) -> str:
+    match part.get("type"):
+        case "thoughts":
+            return "thoughts"
+        case "call":
+            return f"called {part.get('name')}"
+        case "result":
+            return f"result of {part.get('name')}"
+    return ""
+
+
+def _aside(title: str, parts: Sequence[Mapping[str, Any]], index: int) -> tuple[Aside, int]:
+    """The part at `index`, and the index behind it."""
+    part = parts[index]
+    if title == "thoughts":
+        return _thoughts(parts, index)
+    return Aside(title, _shown(part.get("arguments" if part.get("type") == "call" else "text"))), index + 1
 
 
 def _thoughts(parts: Sequence[Mapping[str, Any]], index: int) -> tuple[Aside, int]:

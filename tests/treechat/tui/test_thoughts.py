@@ -56,6 +56,21 @@ def test_thoughts_of_others_are_text() -> None:
     assert pieces_of("<think>\n\n</think>\n\nb", True) == ["b"]
 
 
+def test_what_is_written_to_take_long_does_not() -> None:
+    num = 100_000
+    assert len(pieces_of("<think>a</think>" * num, True)) <= 21
+    assert pieces_of("a\n</think>\n" * num, True)[0] == Aside("thoughts", "a", True)
+    parts = [{"type": "image"}, {"type": "call", "name": "y"}] * num
+    text = "\n\n".join(["[called x]"] * num)
+    assert pieces_of(text, True, parts) == [text]
+    assert len(pieces_of(text.replace("x", "y"), True, parts)) == num
+    assert preview_of("<think></think>" * num + "[called x" * num).startswith("[called x")
+    growing = GrowingReply(40)
+    for _ in range(num):
+        growing.append("<think>")
+    assert growing.rows[0] == "▸ thinking, 1 word"
+
+
 @given(st.lists(st.sampled_from(["<think>", "</think>", "<", "/thi", "nk>", " a word", "\n", "x", "[THINK]", "["])))
 def test_a_growing_reply_is_the_same_however_it_is_cut(pieces) -> None:
     for is_open in (False, True):
