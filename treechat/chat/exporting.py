@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from treechat.chat.documents import document_of, subtree_of
 from treechat.store import Store
@@ -69,12 +71,25 @@ def pieces(
 
 
 def write_file(target: Path, texts: Iterable[str]) -> None:
-    """Write the file whole or not at all; one that was there is replaced. Raises OSError."""
-    part = target.with_name(f"{target.name}.part")
+    """Write the file whole or not at all; one that was there is replaced, and keeps its permissions. A link is
+    followed; a pipe or a device is written to as the texts come. Raises OSError.
+    """
+    if target.exists() and not target.is_file():
+        with target.open("wb") as stream:
+            _write_all(stream, texts)
+        return
+    target = target.resolve()
+    part = target.with_name(f".treechat-{secrets.token_hex(4)}.part")
     try:
-        with part.open("wb") as file:
-            for text in texts:
-                file.write(text.encode("utf-8", errors="replace"))
+        with part.open("xb") as file:
+            if target.exists():
+                shutil.copymode(target, part)
+            _write_all(file, texts)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _write_all(file: BinaryIO, texts: Iterable[str]) -> None:
+    for text in texts:
+        file.write(text.encode("utf-8", errors="replace"))

@@ -94,13 +94,16 @@ def _write(texts: Iterable[str], output: Path | None) -> None:
     """To standard output, or to a file."""
     from treechat.chat.exporting import write_file
 
-    if output is None or str(output) == "-":
-        stdout = sys.stdout.buffer
-        for text in texts:
-            stdout.write(text.encode("utf-8", errors="replace"))
-        stdout.flush()
-        return
+    file = None if str(output) == "-" else output
     try:
-        write_file(output, texts)
+        if file is not None:
+            write_file(file, texts)
+            return
+        for text in texts:
+            sys.stdout.buffer.write(text.encode("utf-8", errors="replace"))
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # Whoever read has seen enough.
+        raise
     except OSError as error:
-        raise click.ClickException(f"{output} cannot be written: {error.strerror}") from error
+        raise click.ClickException(f"{file or 'Standard output'} cannot be written: {error.strerror}") from error

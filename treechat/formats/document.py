@@ -90,7 +90,8 @@ class ImportReport:
         self._say(self.dropped, f"{where}: {why}")
 
     def fail(self, where: str, why: str) -> None:
-        self._say(self.failed, f"{where}: {why}")
+        """why: may begin with the name in `where` itself, which is said once."""
+        self._say(self.failed, why if why.startswith(where) else f"{where}: {why}")
 
     def _say(self, sentences: list[str], sentence: str) -> None:
         if len(sentences) < MAX_SENTENCES:

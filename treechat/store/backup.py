@@ -67,6 +67,8 @@ class Backup(Connection):
             raise StoreError(f"{target} belongs to the database itself", "Name another file")
         if not target.exists():
             return
+        if not target.is_file():
+            raise StoreError(f"{target} is a device or a pipe, which cannot hold a database", "Name a file")
         log = target.with_name(f"{target.name}-wal")
         if log.exists() and log.stat().st_size:
             raise StoreError(f"{target} is open in another treechat", "Close it there, or name another file")

@@ -3,6 +3,11 @@
 import io
 import json
 import math
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -113,6 +118,47 @@ def test_any_tree_comes_back_equal_and_exports_to_the_same_bytes(made, title):
         assert report.dropped == report.failed == []
         assert contents(copy) == contents(store)
         assert "".join(native.write([document_of(copy, conversation.id, tokens=True)], tokens=True)) == data
+
+
+def test_a_file_is_replaced_whole_through_its_link_and_keeps_its_permissions(cli, trip, tmp_path):
+    file, link, bystander = tmp_path / "x.md", tmp_path / "link.md", tmp_path / "x.md.part"
+    file.write_text("old")
+    bystander.write_text("mine")
+    file.chmod(0o600)
+    link.symlink_to(file)
+    cli("export", "--format", "markdown", "-o", str(link))
+    assert link.is_symlink() and "Where to go?" in file.read_text() and bystander.read_text() == "mine"
+    assert file.stat().st_mode & 0o777 == 0o600
+    before = file.read_bytes()
+
+    def failing():
+        yield "begun"
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError):
+        write_file(file, failing())
+    assert file.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"x.md", "link.md", "x.md.part", "config", "data"}
+
+
+def test_a_pipe_is_written_to_and_stays_a_pipe(cli, trip, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(pipe.read_bytes)
+        cli("export", "-o", str(pipe))
+        assert read.result(timeout=20).decode() == cli("export").stdout
+    assert pipe.is_fifo()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
+@pytest.mark.parametrize("to", [("-o", "/dev/full"), ()])
+def test_a_full_disk_is_said(trip, cli, to):
+    args = [sys.executable, "-m", "treechat", "export", "--db", str(cli.db), *to]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(args, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1 and "cannot be written: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr and Path("/dev/full").is_char_device()
 
 
 def test_the_command_line_has_each_format():

@@ -1,5 +1,6 @@
 """Backup: everything is in the copy, made while others write, whole or not at all, over nothing of anybody else's."""
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -92,14 +93,16 @@ def test_nothing_else_is_replaced(filled, tmp_path):
     link.symlink_to(filled)
     hard = tmp_path / "hard.db"
     hard.hardlink_to(filled)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
     with Store.open(filled) as store:
         log = filled.with_name(filled.name + "-wal")
-        for target in (notes, foreign, filled, link, hard, log, tmp_path, tmp_path / "no" / "x.db"):
+        for target in (notes, foreign, filled, link, hard, pipe, log, tmp_path, tmp_path / "no" / "x.db"):
             with pytest.raises(StoreError) as caught:
                 store.back_up(target)
             assert caught.value.hint
         assert store.verify() == []
-    assert before == {path: path.read_bytes() for path in before}
+    assert before == {path: path.read_bytes() for path in before} and pipe.is_fifo()
     assert not list(tmp_path.rglob("*.part"))
 
 
