@@ -21,7 +21,7 @@ from treechat_engine.graph_sampling import DrawTable
 from treechat_kernels import dispatch
 from treechat_kernels.layout import SPLIT_LEN, Layout, shared_prefixes
 from treechat_kernels.runs import clip_runs
-from treechat_kernels.shared_prefix_attention import sharing_pays
+from treechat_kernels.sharing import Siblings, sharing_pays
 
 if TYPE_CHECKING:
     from treechat_engine.runner import Work
@@ -85,9 +85,12 @@ class DecodeGraphs:
     problem: why nothing is captured any more, None while all is well. sampling_problem: why nothing that samples is.
     """
 
-    def __init__(self, pool: SlotPool, forward: Forward, max_batch: int, max_len: int, memory: Any) -> None:
+    def __init__(
+        self, pool: SlotPool, forward: Forward, num_q_heads: int, max_batch: int, max_len: int, memory: Any
+    ) -> None:
         """max_len: the longest path in tokens. memory: the pool that graphs share."""
         self._pool = pool
+        self._num_q_heads = num_q_heads
         self._forward = forward
         self._batches = [size for size in _BATCHES if size < max_batch] + [max_batch]
         self._max_len = max_len
@@ -185,7 +188,8 @@ class DecodeGraphs:
         k, v = self._pool.k[0], self._pool.v[0]
         token_bytes = (k.stride(0) + v.stride(0)) * k.element_size()
         length = groups[0][1]
-        return length // SPLIT_LEN if sharing_pays(len(batch), length, token_bytes) else 0
+        pays = sharing_pays(Siblings(len(batch), length, self._num_q_heads, token_bytes))
+        return length // SPLIT_LEN if pays else 0
 
     def _capture(self, key: Key) -> bool:
         """Captures the graph, on rows that are all padding. False, and the problem kept, where that fails."""

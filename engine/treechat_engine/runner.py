@@ -99,7 +99,8 @@ class ModelRunner:
             with torch.inference_mode():
                 self.fused.reserve(max_len + 1)
         memory = torch.cuda.graph_pool_handle()
-        self.graphs = DecodeGraphs(self.pool, self._forward_rows, max_batch, max_len, memory)
+        num_q_heads = self.model.config.get_text_config(decoder=True).num_attention_heads
+        self.graphs = DecodeGraphs(self.pool, self._forward_rows, num_q_heads, max_batch, max_len, memory)
         if self.fused is not None:
             self.prompt_graphs = PromptGraphs(self.pool, self._forward_prompt, max_len, memory)
 

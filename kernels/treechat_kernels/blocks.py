@@ -5,29 +5,27 @@ Scores are kept in units of log 2, since the hardware has exp2. A row that has s
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from treechat_kernels.choices import is_early
 
 # The interpreter multiplies the bits of bfloat16 matrices as integers.
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
-class Tile(NamedTuple):
-    """How a launch is cut. max_registers: None is ptxas's choice, which may spill a few bytes to fit one more block."""
-
-    rows: int
-    keys: int
-    num_warps: int
-    max_registers: int | None = None
-    num_stages: int = 2
-
-
 def chip() -> int:
     """Compute capability of the device that kernels are launched on, 90 for sm_90; 0 under the interpreter."""
     return 0 if INTERPRETED.value else int(triton.runtime.driver.active.get_current_target().arch)
+
+
+def launch_options() -> dict[str, Any]:
+    """Arguments of a launch whose kernel calls `wait_for_inputs` before it reads what another wrote, or writes."""
+    return {"EARLY": True, "launch_pdl": True} if is_early() else {"EARLY": False}
 
 
 def block_dim(dim: int) -> int:
@@ -38,6 +36,18 @@ def block_dim(dim: int) -> int:
 def precision(dtype: torch.dtype) -> str:
     """float32 is computed in float32: the default would round to 10 bits of mantissa."""
     return "ieee" if dtype == torch.float32 else "tf32"
+
+
+@triton.jit
+def wait_for_inputs(EARLY: tl.constexpr):
+    """Where kernels are launched early: lets the next one start, then waits until the one before is done.
+
+    Every block calls it, so that a kernel that is done says that all before it are. Only what no kernel writes, such as
+    weights, may be read sooner.
+    """
+    if EARLY and not INTERPRETED:
+        gdc_launch_dependents()
+        gdc_wait()
 
 
 @triton.jit

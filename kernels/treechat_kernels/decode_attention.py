@@ -13,11 +13,14 @@ import torch
 import triton
 import triton.language as tl
 
-from treechat_kernels.blocks import Tile, attend_block, block_dim, chip, precision
+from treechat_kernels import choices
+from treechat_kernels.blocks import attend_block, block_dim, chip, launch_options, precision, wait_for_inputs
+from treechat_kernels.choices import Key, Tile
 from treechat_kernels.layout import SPLIT_LEN, Layout, Paths, SharedPrefix
 
-# What one block of the merge takes: values of a head, and splits at once.
-_MERGED_DIM, _MERGED_SPLITS = 32, 256
+# What one block of the merge takes: splits at once, and values of a head. Not less where there are fewer splits: the
+# order of the sum, and so its last bit, would depend on the longest path of the batch.
+FIXED_MERGE = Tile(256, 32, 4)
 
 
 def decode_attention(
@@ -91,7 +94,8 @@ def run_splits(
     dim, v_dim = q.shape[2], v_pool.shape[2]
     assert q.stride(2) == k_pool.stride(2) == v_pool.stride(2) == 1, "the head dimension must be contiguous"
     num_rows = paths.num * group if shared else group
-    tile = _tile(num_rows, block_dim(max(dim, v_dim)), q.dtype)
+    key = split_key(num_rows, block_dim(max(dim, v_dim)), q.dtype)
+    tile = choices.tile(key, fixed_tile(key))
     num_splits = triton.cdiv(paths.max_kv_len, SPLIT_LEN)
     if shared and prefix is not None:
         num_splits = min(num_splits, prefix.prefix_len // SPLIT_LEN)
@@ -109,22 +113,32 @@ def run_splits(
         GROUP=group, D=dim, DV=v_dim, BD=block_dim(dim), BDV=block_dim(v_dim), BM=tile.rows, BN=tile.keys,
         SPLIT=SPLIT_LEN, WINDOW=sliding_window is not None, SOFTCAP=softcap is not None, SHARED=shared,
         PRECISION=precision(q.dtype), num_warps=tile.num_warps, num_stages=tile.num_stages,
-        maxnreg=tile.max_registers,
+        maxnreg=tile.max_registers, **launch_options(),
     )  # fmt: skip
 
 
-def _tile(num_rows: int, padded_dim: int, dtype: torch.dtype) -> Tile:
+def split_key(num_rows: int, padded_dim: int, dtype: torch.dtype) -> Key:
+    """What the tile of a split depends on."""
+    return Key("split", (dtype.itemsize, padded_dim, min(64, max(16, triton.next_power_of_2(num_rows)))))
+
+
+def fixed_tile(key: Key) -> Tile:
     """The largest tile that runs out of registers on none of the chips of `tests/bench/aot.py`."""
-    if dtype == torch.float32:
+    itemsize, padded_dim, rows = key.sizes
+    if itemsize == 4:
         return Tile(16, 32 if padded_dim <= 64 else 16, 4)
-    rows = max(16, triton.next_power_of_2(num_rows))
-    if rows >= 64 and padded_dim <= 128 and chip() == 90:
+    if rows == 64 and padded_dim <= 128 and chip() == 90:
         return Tile(64, 64, 4, num_stages=3)
     if padded_dim > 128:
         return Tile(16 if rows == 16 else 32, 32, 4)
     if padded_dim > 64:
         return Tile(16, 64, 8) if rows == 16 else Tile(32, 32, 4, 224)
-    return Tile(min(64, rows), 64, 4 if rows == 16 else 8)
+    return Tile(rows, 64, 4 if rows == 16 else 8)
+
+
+def merge_key(v_dim: int) -> Key:
+    """What the tile of the merge depends on."""
+    return Key("merge", (block_dim(v_dim),))
 
 
 def merge_splits(
@@ -137,12 +151,13 @@ def merge_splits(
 ) -> None:
     """Merges the partial results of `paths` into their rows of `out` [T, Hq, Dv]."""
     v_dim = out.shape[2]
-    block = min(_MERGED_DIM, block_dim(v_dim))
+    tile = choices.tile(merge_key(v_dim), FIXED_MERGE)
+    block = min(tile.keys, block_dim(v_dim))
     merge_kernel[(paths.num, out.shape[1], triton.cdiv(v_dim, block))](
         out, parts[0], parts[1], sinks if sinks is not None else parts[1], layout.kv_len_table, layout.q_starts,
         paths.indices, parts[1].shape[2], sliding_window or 0, out.stride(0), out.stride(1), out.shape[1],
-        DV=v_dim, BDV=block, BS=min(_MERGED_SPLITS, triton.next_power_of_2(parts[1].shape[2])), SPLIT=SPLIT_LEN,
-        WINDOW=sliding_window is not None, SINKS=sinks is not None, num_warps=4,
+        DV=v_dim, BDV=block, BS=tile.rows, SPLIT=SPLIT_LEN, WINDOW=sliding_window is not None,
+        SINKS=sinks is not None, num_warps=tile.num_warps, **launch_options(),
     )  # fmt: skip
 
 
@@ -183,7 +198,9 @@ def split_kernel(
     SOFTCAP: tl.constexpr,
     SHARED: tl.constexpr,
     PRECISION: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
+    wait_for_inputs(EARLY)
     i_tile, i_h, i_split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     o_m = tl.arange(0, BM)
     first_split = tl.load(shared_splits).to(tl.int32)
@@ -261,7 +278,9 @@ def merge_kernel(
     SPLIT: tl.constexpr,
     WINDOW: tl.constexpr,
     SINKS: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
+    wait_for_inputs(EARLY)
     i_path, i_h = tl.program_id(0), tl.program_id(1)
     i_seq = tl.load(paths + i_path)
     kv_len = tl.load(kv_lens + i_seq).to(tl.int32)

@@ -17,6 +17,7 @@ import torch
 from treechat_kernels import attention as attention_reference
 from treechat_kernels import reference
 from treechat_kernels.layout import Layout
+from treechat_kernels.sharing import Siblings, sharing_pays
 
 
 def uses_tables(device: torch.device) -> bool:
@@ -76,7 +77,7 @@ def attend_with_triton(
     """As `attend`, by Triton."""
     from treechat_kernels.decode_attention import decode_paths
     from treechat_kernels.extend_attention import extend_paths
-    from treechat_kernels.shared_prefix_attention import shared_paths, sharing_pays
+    from treechat_kernels.shared_prefix_attention import shared_paths
 
     assert q.dtype == k_pool.dtype == v_pool.dtype, f"queries are {q.dtype}, keys {k_pool.dtype}"
     q = q if q.stride(2) == 1 else q.contiguous()
@@ -84,7 +85,11 @@ def attend_with_triton(
     args = (out, q, k_pool, v_pool, slots, layout)
     options: dict[str, Any] = {"scaling": scaling, "sliding_window": sliding_window, "softcap": softcap, "sinks": sinks}
     token_bytes = (k_pool.stride(0) + v_pool.stride(0)) * k_pool.element_size()
-    pays = [each.is_whole or sharing_pays(each.paths.num, each.prefix_len, token_bytes) for each in layout.shared]
+    pays = [
+        each.is_whole
+        or sharing_pays(Siblings(each.paths.num, each.prefix_len, q.shape[1], token_bytes, sliding_window))
+        for each in layout.shared
+    ]
     if any(pays):
         for group, worth in zip(layout.shared, pays, strict=True):
             if worth:

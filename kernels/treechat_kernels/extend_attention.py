@@ -12,7 +12,9 @@ import torch
 import triton
 import triton.language as tl
 
-from treechat_kernels.blocks import Tile, attend_block, block_dim, chip, precision
+from treechat_kernels import choices
+from treechat_kernels.blocks import attend_block, block_dim, chip, precision
+from treechat_kernels.choices import Key, Tile
 from treechat_kernels.layout import Layout, Paths
 
 
@@ -60,7 +62,8 @@ def extend_paths(
     assert q.stride(2) == k_pool.stride(2) == v_pool.stride(2) == 1, "the head dimension must be contiguous"
     group = q.shape[1] // k_pool.shape[1]
     dim, v_dim = q.shape[2], v_pool.shape[2]
-    tile = _tile(block_dim(max(dim, v_dim)), q.dtype)
+    key = extend_key(block_dim(max(dim, v_dim)), q.dtype)
+    tile = choices.tile(key, fixed_tile(key))
     grid = (triton.cdiv(paths.max_q_len * group, tile.rows), k_pool.shape[1], paths.num)
     extend_kernel[grid](
         out, q, k_pool, v_pool, slots, layout.kv_starts, layout.kv_len_table, layout.q_starts, paths.indices,
@@ -73,9 +76,15 @@ def extend_paths(
     )  # fmt: skip
 
 
-def _tile(padded_dim: int, dtype: torch.dtype) -> Tile:
+def extend_key(padded_dim: int, dtype: torch.dtype) -> Key:
+    """What the tile depends on."""
+    return Key("extend", (dtype.itemsize, padded_dim))
+
+
+def fixed_tile(key: Key) -> Tile:
     """The largest tile that runs out of registers on none of the chips of `tests/bench/aot.py`."""
-    if dtype == torch.float32:
+    itemsize, padded_dim = key.sizes
+    if itemsize == 4:
         return Tile(32, 32, 4) if padded_dim <= 64 else Tile(16, 16, 8)
     if padded_dim > 128:
         return Tile(64, 32, 8)

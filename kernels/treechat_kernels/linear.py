@@ -10,6 +10,9 @@ import torch
 import triton
 import triton.language as tl
 
+from treechat_kernels import choices
+from treechat_kernels.blocks import launch_options, wait_for_inputs
+from treechat_kernels.choices import Key, Tile
 from treechat_kernels.rms_norm import rms_norm
 from treechat_kernels.silu_mul import ACTIVATIONS, activate
 
@@ -36,30 +39,45 @@ def linear_row(
     if norm is not None and in_len > MAX_NORMED:
         x, norm = rms_norm(x, *norm)[0], None
     norm_weight, eps = norm if norm is not None else (None, 0.0)
-    rows, keys, num_warps = (2, 1024, 2) if in_len <= 1024 else (1, 1024, 8)
-    linear_row_kernel[(triton.cdiv(num, rows),)](
+    key = linear_key(in_len, gate is not None)
+    tile = choices.tile(key, fixed_tile(key))
+    linear_row_kernel[(triton.cdiv(num, tile.rows),)](
         out, x, weight, bias if bias is not None else x, residual.contiguous() if residual is not None else x,
         norm_weight if norm_weight is not None else x, eps, num, weight.stride(0),
-        K=in_len, BN=rows, BK=keys, BIAS=bias is not None, RESIDUAL=residual is not None, NORM=norm is not None,
-        NORM_WEIGHT=norm_weight is not None, GATE=gate is not None, ACTIVATION=ACTIVATIONS[gate] if gate else 0,
-        num_warps=num_warps, num_stages=2,
+        K=in_len, BN=tile.rows, BK=tile.keys, BIAS=bias is not None, RESIDUAL=residual is not None,
+        NORM=norm is not None, NORM_WEIGHT=norm_weight is not None, GATE=gate is not None,
+        ACTIVATION=ACTIVATIONS[gate] if gate else 0, num_warps=tile.num_warps, num_stages=tile.num_stages,
+        **launch_options(),
     )  # fmt: skip
     return out
 
 
+def linear_key(in_len: int, is_gated: bool) -> Key:
+    """What the tile depends on."""
+    return Key("linear", (in_len, int(is_gated)))
+
+
+def fixed_tile(key: Key) -> Tile:
+    """Measured on an H100."""
+    in_len, _ = key.sizes
+    return Tile(2, 1024, 2) if in_len <= 1024 else Tile(1, 1024, 8)
+
+
 @triton.jit
-def row_products(x, b_x, p_weight, m_n, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
-    """The dot products [BN] of x [K] with the rows at p_weight [BN]. b_x: x, where it is one block."""
-    o_k = tl.arange(0, BK)
-    if K <= BK:
-        b_w = tl.load(p_weight[:, None] + o_k[None, :], mask=m_n[:, None] & (o_k < K)[None, :], other=0.0)
-        return tl.sum(b_x[None, :] * b_w.to(tl.float32), 1)
-    b_acc = tl.zeros([BN, BK], tl.float32)
-    for i_k in range(0, K, BK):
-        m_k = i_k + o_k < K
-        b_x = tl.load(x + i_k + o_k, mask=m_k, other=0.0).to(tl.float32)
-        b_w = tl.load(p_weight[:, None] + (i_k + o_k)[None, :], mask=m_n[:, None] & m_k[None, :], other=0.0)
-        b_acc += b_x[None, :] * b_w.to(tl.float32)
+def weights_at(p_weight, m_n, i_k, K: tl.constexpr, BK: tl.constexpr):
+    """The weights [BN, BK] from column i_k on of the rows at p_weight [BN]."""
+    o_k = i_k + tl.arange(0, BK)
+    return tl.load(p_weight[:, None] + o_k[None, :], mask=m_n[:, None] & (o_k < K)[None, :], other=0.0)
+
+
+@triton.jit
+def row_products(x, b_x, b_w, p_weight, m_n, K: tl.constexpr, BK: tl.constexpr):
+    """The dot products [BN] of x [K] with the rows at p_weight [BN]. b_x, b_w: the first block of both."""
+    b_acc = b_x[None, :] * b_w.to(tl.float32)
+    for i_k in range(BK, K, BK):
+        o_k = i_k + tl.arange(0, BK)
+        b_next = weights_at(p_weight, m_n, i_k, K, BK).to(tl.float32)
+        b_acc += tl.load(x + o_k, mask=o_k < K, other=0.0).to(tl.float32)[None, :] * b_next
     return tl.sum(b_acc, 1)
 
 
@@ -83,25 +101,33 @@ def linear_row_kernel(
     NORM_WEIGHT: tl.constexpr,
     GATE: tl.constexpr,
     ACTIVATION: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     o_n = tl.program_id(0) * BN + tl.arange(0, BN)
     m_n = o_n < num
     o_k = tl.arange(0, BK)
+    # Under way while x is awaited and normed: nobody writes weights.
+    p_weight = weight + o_n.to(tl.int64) * weight_stride
+    p_up = weight + (o_n.to(tl.int64) + num) * weight_stride
+    b_w = weights_at(p_weight, m_n, 0, K, BK)
+    b_w_up = weights_at(p_up, m_n, 0, K, BK) if GATE else b_w
+    if NORM_WEIGHT:
+        b_norm = tl.load(norm_weight + o_k, mask=o_k < K, other=0.0).to(tl.float32)
+    wait_for_inputs(EARLY)
     b_x = tl.load(x + o_k, mask=o_k < K, other=0.0).to(tl.float32)
     if NORM:
         b_x *= tl.rsqrt(tl.sum(b_x * b_x, 0) / K + eps)
         if NORM_WEIGHT:
-            b_x *= tl.load(norm_weight + o_k, mask=o_k < K, other=0.0).to(tl.float32)
+            b_x *= b_norm
         # Rounded as it is where the norm is a kernel of its own.
         b_x = b_x.to(out.dtype.element_ty).to(tl.float32)
-    b_y = row_products(x, b_x, weight + o_n.to(tl.int64) * weight_stride, m_n, K, BN, BK)
+    b_y = row_products(x, b_x, b_w, p_weight, m_n, K, BK)
     if BIAS:
         b_y += tl.load(bias + o_n, mask=m_n, other=0.0).to(tl.float32)
     if GATE:
-        o_up = o_n.to(tl.int64) + num
-        b_up = row_products(x, b_x, weight + o_up * weight_stride, m_n, K, BN, BK)
+        b_up = row_products(x, b_x, b_w_up, p_up, m_n, K, BK)
         if BIAS:
-            b_up += tl.load(bias + o_up, mask=m_n, other=0.0).to(tl.float32)
+            b_up += tl.load(bias + o_n + num, mask=m_n, other=0.0).to(tl.float32)
         b_up = b_up.to(out.dtype.element_ty).to(tl.float32)
         b_y = activate(b_y.to(out.dtype.element_ty).to(tl.float32), ACTIVATION) * b_up
     if RESIDUAL:

@@ -1,7 +1,8 @@
 """Triton: one new token for each of several siblings, whose shared prefix is read once for all of them.
 
 Two passes of the decoding kernel: the splits of the prefix with the heads of all siblings as rows, then the splits that
-each sibling has for itself. They are the splits that decoding alone would make, merged by the same kernel.
+each sibling has for itself. They are the splits that decoding alone would make, merged by the same kernel. Whether
+that is faster, `sharing.py` tells.
 """
 
 from __future__ import annotations
@@ -11,16 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from treechat_kernels.decode_attention import merge_splits, new_parts, run_splits
-from treechat_kernels.layout import SPLIT_LEN, Layout, SharedPrefix
-
-# Bytes of keys and values that sharing must save in one layer: the second pass is one more launch, and partial results
-# are written for every sibling. On an H100 both ways took as long at about this (tests/bench/gpu.py).
-MIN_SAVED_BYTES = 25_000_000
-
-
-def sharing_pays(num_paths: int, prefix_len: int, token_bytes: int) -> bool:
-    """Whether to read the prefix once. token_bytes: keys and values of one token in one layer."""
-    return (num_paths - 1) * (prefix_len // SPLIT_LEN * SPLIT_LEN) * token_bytes >= MIN_SAVED_BYTES
+from treechat_kernels.layout import Layout, SharedPrefix
 
 
 def shared_prefix_attention(

@@ -6,6 +6,8 @@ import torch
 import triton
 import triton.language as tl
 
+from treechat_kernels.blocks import launch_options, wait_for_inputs
+
 
 def write_kv(k_pool: torch.Tensor, v_pool: torch.Tensor, k: torch.Tensor, v: torch.Tensor, slots: torch.Tensor) -> None:
     """As `reference.write_kv`. k and v may be views; the pools are contiguous in their last two dimensions."""
@@ -79,7 +81,7 @@ def rotate_and_write(
         rotate_and_write_kernel[(num_tokens, num_heads + num_kv_heads)](
             q, k_pool, v_pool, qk, v, cos, sin, slots, k_pool.stride(0), v_pool.stride(0), qk.stride(0), qk.stride(1),
             v.stride(0), v.stride(1), cos.stride(0), sin.stride(0), num_heads - num_kv_heads, num_kv_heads,
-            D=dim, R=cos.shape[1], BD=triton.next_power_of_2(dim), num_warps=1,
+            D=dim, R=cos.shape[1], BD=triton.next_power_of_2(dim), num_warps=1, **launch_options(),
         )  # fmt: skip
     return q
 
@@ -107,7 +109,9 @@ def rotate_and_write_kernel(
     D: tl.constexpr,
     R: tl.constexpr,
     BD: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
+    wait_for_inputs(EARLY)
     i_t, i_h = tl.program_id(0).to(tl.int64), tl.program_id(1)
     o_d = tl.arange(0, BD)
     m_d = o_d < D

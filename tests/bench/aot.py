@@ -2,6 +2,7 @@
 
     python tests/bench/aot.py                       # every variant for sm_80, sm_90, sm_100
     python tests/bench/aot.py --arch 89 --few       # the few that the tests compile, for one chip
+    python tests/bench/aot.py --candidates          # the tiles that a device may choose, and early launches
 
 Exits with 1 where a kernel runs out of registers or asks for more shared memory than a block can have. The launchers
 themselves are called, on tensors in host memory, with the driver replaced by one that only names its chip.
@@ -23,11 +24,16 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
+from treechat_kernels import choices
+from treechat_kernels import decode_attention as decoding
+from treechat_kernels import extend_attention as extending
+from treechat_kernels.candidates import candidates
+from treechat_kernels.choices import Key, Tile
 from treechat_kernels.decode_attention import decode_attention
 from treechat_kernels.extend_attention import extend_attention
 from treechat_kernels.gather_scatter import gather_slots, scatter_slots
 from treechat_kernels.layout import SPLIT_LEN
-from treechat_kernels.linear import linear_row
+from treechat_kernels.linear import linear_key, linear_row
 from treechat_kernels.rms_norm import rms_norm
 from treechat_kernels.rotary import rotary
 from treechat_kernels.sample import pick
@@ -138,8 +144,51 @@ def _small(name: str, dtype: torch.dtype, few: bool) -> Iterator[Variant]:
     yield f"pick {name}", lambda: pick(zeros(4, 49152))
 
 
-def compile_all(arch: int, few: bool = False) -> Iterator[Usage]:
-    """Compiles every variant for one chip; a kernel that two variants share comes once."""
+def candidate_variants(few: bool = False) -> Iterator[Variant]:
+    """Every tile that the chip at hand may choose, with all options of its kernel. few: of the common shapes."""
+    slots, group, few_dims = torch.zeros(512, dtype=torch.int64), 4, (128,)
+    for dim in few_dims if few else (64, 128, 256):
+        pools = [torch.zeros(2, 2, dim, dtype=torch.bfloat16) for _ in range(2)]
+        options: dict[str, Any] = {"scaling": 0.3}
+        options |= {"sliding_window": 128, "softcap": 30.0, "sinks": torch.zeros(2 * group, dtype=torch.bfloat16)}
+        q = torch.zeros(16, 2 * group, dim, dtype=torch.bfloat16)
+        for num_paths in (1, 8, 16):
+            key = decoding.split_key(num_paths * group, dim, q.dtype)
+            args = q[:num_paths], *pools, slots, [SPLIT_LEN + 1] * num_paths, SPLIT_LEN
+            yield from _tried(key, lambda args=args, options=options: shared_prefix_attention(*args, **options))
+        decode_args = q[:1], *pools, slots, [SPLIT_LEN + 1]
+        yield from _tried(
+            decoding.merge_key(dim), lambda args=decode_args, options=options: decode_attention(*args, **options)
+        )
+        extend_args = q, *pools, slots, [64], [16]
+        yield from _tried(
+            extending.extend_key(dim, q.dtype),
+            lambda args=extend_args, options=options: extend_attention(*args, **options),
+        )
+    for in_len, gate in ((896, "silu"), (4864, None)) if few else ((576, "silu"), (896, "gelu"), (4864, None)):
+        x, weight = (torch.zeros(n, in_len, dtype=torch.bfloat16) for n in (1, 64))
+        norm = (x[0], 1e-5) if gate else None
+        call = lambda x=x, w=weight, n=norm, g=gate: linear_row(x, w, norm=n, gate=g)  # noqa: E731
+        yield from _tried(linear_key(in_len, gate is not None), call)
+    for tile in candidates(choices.LAUNCH)[1:]:
+        with choices.forced(choices.LAUNCH, tile):
+            for name, early in variants(few=True):
+                if name.startswith(("decode bf16", "linear row", "rotate and write")):
+                    yield f"early {name}", early
+
+
+def _tried(key: Key, call: Callable[[], object]) -> Iterator[Variant]:
+    for tile in candidates(key):
+        with choices.forced(key, tile):
+            yield f"{key}: {_told(tile)}", call
+
+
+def _told(tile: Tile) -> str:
+    return f"{tile.rows}x{tile.keys}, {tile.num_warps} warps, {tile.num_stages} stages"
+
+
+def compile_all(arch: int, few: bool = False, tiles: bool = False) -> Iterator[Usage]:
+    """Compiles every variant for one chip, or every tile that it may choose; a kernel that two share comes once."""
     triton.runtime.driver.set_active(NoDevice(arch))
     launched: list[Any] = []
     run = JITFunction.run
@@ -152,7 +201,7 @@ def compile_all(arch: int, few: bool = False) -> Iterator[Usage]:
     seen: set[str] = set()
     JITFunction.run = record
     try:
-        for name, call in variants(few):
+        for name, call in candidate_variants(few) if tiles else variants(few):
             launched.clear()
             call()
             for kernel in launched:
@@ -179,12 +228,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", type=int, action="append", choices=list(SHARED_LIMIT), help="default: 80, 90 and 100")
     parser.add_argument("--few", action="store_true", help="only what the tests compile")
+    parser.add_argument("--candidates", action="store_true", help="the tiles that a device may choose")
     args = parser.parse_args()
     print(f"triton {triton.__version__}; registers and spilled bytes per thread, shared bytes per block")
     print(f"{'kernel':<16} {'variant':<44} {'chip':>6} {'registers':>9} {'spilled':>7} {'shared':>7}")
     bad = 0
     for arch in args.arch or (80, 90, 100):
-        for usage in compile_all(arch, args.few):
+        for usage in compile_all(arch, args.few, args.candidates):
             bad += not usage.fits
             print(
                 f"{usage.kernel:<16} {usage.variant:<44} {'sm_' + str(arch):>6} {usage.num_registers:>9} "

@@ -25,6 +25,7 @@ from treechat.tui.conversing import Conversing
 from treechat.tui.keymap import textual_keymap
 from treechat.tui.loading import LoadModel
 from treechat.tui.minimap import Minimap
+from treechat.tui.plain import as_input
 from treechat.tui.screens.help import HelpScreen
 from treechat.tui.state import keep
 from treechat.tui.status import StatusLine, TopLine
@@ -157,7 +158,14 @@ class TreechatApp(Conversing):
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.Key) and self.is_up:
             self.transcript.mark(())
+        elif isinstance(event, events.Paste):
+            event.text = as_input(event.text)
         await super().on_event(event)
+
+    @property
+    def clipboard(self) -> str:
+        """What ctrl+v of a text field takes: a message that was copied, say."""
+        return as_input(super().clipboard)
 
     def action_escape(self) -> None:
         """Stops what is being written; else leaves an edit or the tree. Twice: the tree, on the current node."""

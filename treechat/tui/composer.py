@@ -10,6 +10,7 @@ from textual.message import Message
 from textual.widgets import TextArea
 
 from treechat.tui.bindings import COMPOSER_BINDINGS
+from treechat.tui.plain import as_input
 
 
 class Composer(TextArea):
@@ -65,5 +66,5 @@ class Composer(TextArea):
 
     def put(self, text: str) -> None:
         """Replace the text, cursor at its end."""
-        self.load_text(text)
+        self.load_text(as_input(text))
         self.move_cursor(self.document.end)

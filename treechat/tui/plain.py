@@ -30,6 +30,11 @@ def shown(text: str) -> str:
     return _SHOWN.sub(_show, text.replace("\r\n", "\n"))
 
 
+def as_input(text: str) -> str:
+    """`shown` for a text field, which draws control characters as they are. Terminals paste line ends as returns."""
+    return shown(text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
 def one_line(text: str) -> str:
     """`shown` on one line, white space folded."""
     return " ".join(shown(text).split())
@@ -61,10 +66,9 @@ def wrap(line: str, width: int) -> list[str]:
             if row and row_len + word_len > width:
                 rows.append(row)
                 row, row_len = "", 0
-            while word_len > width:
-                head = _head(word, width)
-                rows.append(head)
-                word = word[len(head) :]
+            if word_len > width:
+                *heads, word = _cut(word, width)
+                rows.extend(heads)
                 word_len = cell_len(word)
         row += word
         row_len += cell_len(word)
@@ -72,14 +76,18 @@ def wrap(line: str, width: int) -> list[str]:
     return rows
 
 
-def _head(word: str, width: int) -> str:
-    """The longest start of `word` that takes at most `width` cells; at least one character."""
-    used = 0
+def _cut(word: str, width: int) -> list[str]:
+    """`word` in pieces of at most `width` cells, of at least one character, in time in proportion to its length."""
+    if word.isascii():
+        return [word[first : first + width] for first in range(0, len(word), width)]
+    pieces, first, used = [], 0, 0
     for index, char in enumerate(word):
-        used += cell_len(char)
-        if used > width:
-            return word[: max(index, 1)]
-    return word
+        char_len = cell_len(char)
+        if used + char_len > width and index > first:
+            pieces.append(word[first:index])
+            first, used = index, 0
+        used += char_len
+    return [*pieces, word[first:]]
 
 
 class GrowingText:

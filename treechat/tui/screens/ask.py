@@ -11,6 +11,8 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input
 
+from treechat.tui.plain import one_line
+
 
 class AskScreen(ModalScreen[str | None]):
     """Returns the line, "" included, or None where it was closed."""
@@ -27,7 +29,7 @@ class AskScreen(ModalScreen[str | None]):
         with Vertical(classes="window") as window:
             window.border_title = self._title
             window.border_subtitle = "enter keeps · esc closes"
-            yield Input(self._value, placeholder=self._placeholder)
+            yield Input(one_line(self._value), placeholder=self._placeholder)
 
     @on(Input.Submitted)
     def _done(self, event: Input.Submitted) -> None:

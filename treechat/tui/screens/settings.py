@@ -16,7 +16,7 @@ from treechat.config import expected, read_value
 from treechat.errors import ConfigError, ModelError
 from treechat.tui.bindings import SETTING_BINDINGS
 from treechat.tui.choices import Choice
-from treechat.tui.plain import one_line
+from treechat.tui.plain import as_input, one_line
 from treechat.tui.screens.ask import AskScreen
 from treechat.tui.screens.pick import PickScreen, model_picker
 
@@ -94,7 +94,7 @@ class SettingsScreen(ModalScreen[Chosen | None]):
                 )
             yield Label("System prompt" + ("  (another one begins a new root)" if self._shown.has_begun else ""))
             # tab goes on to the next field; enter makes a line, ctrl+s keeps.
-            yield TextArea(self._shown.system_prompt, compact=True, tab_behavior="focus", id="system_prompt")
+            yield TextArea(as_input(self._shown.system_prompt), compact=True, tab_behavior="focus", id="system_prompt")
             for names in ROWS:
                 with Horizontal(classes="row"):
                     for name in filter(None, names):
@@ -224,7 +224,7 @@ class SettingsScreen(ModalScreen[Chosen | None]):
             value = values.get(name)
             self.field(name).value = "" if value is None else f"{value}"
         if "system_prompt" in values:
-            self.prompt.load_text(values["system_prompt"])
+            self.prompt.load_text(as_input(values["system_prompt"]))
 
     def action_save(self) -> None:
         values = self._values()

@@ -1,0 +1,212 @@
+"""Tiles chosen by measuring: what is tried, what is taken, how long it may take, and the file that keeps it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from treechat_kernels import choices, sharing, tuning, tuning_cases
+from treechat_kernels.candidates import candidates
+from treechat_kernels.choices import AFTER, EARLY, LAUNCH, Key
+from treechat_kernels.sharing import H100, Measured, Rates, Siblings, plain_seconds, shared_seconds
+from treechat_kernels.tuning import Case, Found
+from treechat_kernels.tuning_cases import AttentionShape, LinearShape, Scale
+
+ROOT = Path(__file__).parents[2]
+WHO = {"device": "a GPU", "source": "abc"}
+KEY = Key("split", (2, 64, 16))
+KEYS = [
+    *(Key("split", (2, dim, rows)) for dim in (64, 128, 256) for rows in (16, 32, 64)),
+    *(Key("merge", (dim,)) for dim in (16, 64, 128)),
+    *(Key("extend", (2, dim)) for dim in (64, 128, 256)),
+    Key("linear", (896, 1)),
+    Key("linear", (4864, 0)),
+    LAUNCH,
+]
+CPU = torch.device("cpu")
+SCALE = Scale(context=192, num_new=2, cold_bytes=1, prefixes=(128, 144), num_siblings=(2, 3), spare=48)
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch):
+    monkeypatch.setattr(choices, "_chosen", {})
+    monkeypatch.setattr(sharing, "_rates", [H100])
+    torch.manual_seed(0)
+
+
+def timer(times):
+    """Seconds of the tile that is in use for KEY; the others take 1."""
+    return lambda run: times.get(choices.tile(KEY, candidates(KEY)[0]), 1.0)
+
+
+def run():
+    return torch.ones(3)
+
+
+def never_late():
+    return 0.0
+
+
+@pytest.mark.parametrize("key", KEYS, ids=str)
+def test_candidates_are_few_different_and_begin_with_the_fixed_tile(key):
+    found = candidates(key)
+    assert 2 <= len(found) <= 8 and len(set(found)) == len(found)
+    if key.kernel == "split":
+        assert all(128 % tile.keys == 0 for tile in found), "a block of keys must not cross the end of a split"
+
+
+def test_the_fastest_is_taken_where_it_is_clearly_faster():
+    fixed, first, second, *_ = candidates(KEY)
+    found = Found()
+    assert tuning.tune([Case(KEY, run)], found, timer({fixed: 1.0, first: 0.8, second: 0.7}), never_late, 1.0)
+    assert found.tiles == {KEY: second} and choices.tile(KEY, fixed) == second
+    found = Found()
+    assert tuning.tune([Case(KEY, run)], found, timer({first: 0.98}), never_late, 1.0)
+    assert found.tiles == {KEY: fixed}
+
+
+def test_what_is_known_is_not_measured_again():
+    def seconds(_run):
+        raise AssertionError("measured")
+
+    found = Found({KEY: candidates(KEY)[1]})
+    assert tuning.tune([Case(KEY, run)], found, seconds, never_late, 1.0)
+
+
+def test_a_tile_that_computes_something_else_or_cannot_be_launched_is_not_taken():
+    fixed, wrong, broken, empty, good, *_ = candidates(KEY)
+    results = {wrong: torch.ones(3) * 1.1, empty: torch.full((3,), float("nan"))}
+
+    def launch():
+        tile = choices.tile(KEY, fixed)
+        if tile == broken:
+            raise RuntimeError("out of resource: shared memory")
+        return results.get(tile, torch.ones(3))
+
+    found = Found()
+    times = {wrong: 0.1, broken: 0.1, empty: 0.1, good: 0.5}
+    assert tuning.tune([Case(KEY, launch)], found, timer(times), never_late, 1.0)
+    assert found.tiles == {KEY: good}
+
+
+def test_time_that_is_up_leaves_the_fixed_tile_and_the_rest_for_the_next_start():
+    now = iter(range(100))
+    found = Found()
+    other = Key("merge", (64,))
+    cases = [Case(KEY, run), Case(other, run)]
+    assert not tuning.tune(cases, found, timer({candidates(KEY)[1]: 0.5}), lambda: next(now), 7)
+    assert found.tiles == {KEY: candidates(KEY)[1]}
+    assert choices.tile(other, AFTER) == AFTER, "a tile that was being measured stayed"
+    assert tuning.tune(cases, found, timer({}), never_late, 1.0) and other in found.tiles
+
+
+def test_the_file_brings_back_what_was_found(tmp_path):
+    found = Found({KEY: candidates(KEY)[1], LAUNCH: EARLY}, H100._replace(score_s=1e-11))
+    path = tmp_path / "new" / "kernels.json"
+    tuning.save(path, WHO, found)
+    assert tuning.load(path, WHO) == found
+    assert [each.name for each in path.parent.iterdir()] == ["kernels.json"]
+    for name, value in WHO.items():
+        assert tuning.load(path, WHO | {name: value + "2"}) == Found()
+
+
+def hostile():
+    good = {"identity": WHO, "tiles": {"split/2/64/16": list(candidates(KEY)[1])}, "rates": list(H100)}
+    yield "nothing", b""
+    yield "half", json.dumps(good).encode()[:-9]
+    yield "no json", b"\xff\xfe\x00"
+    yield "a list", b"[1, 2]"
+    yield "deep", b"[" * 100_000
+    yield "large", b" " * (2 << 20) + json.dumps(good).encode()
+    yield "no rates", json.dumps({**good, "rates": [1]}).encode()
+    yield "words for rates", json.dumps({**good, "rates": ["x"] * 5}).encode()
+    yield "no kernel", json.dumps({**good, "tiles": {"rm -rf/2": [1, 2, 3]}}).encode()
+    yield "a short key", json.dumps({**good, "tiles": {"split": [16, 64, 4, None, 2]}}).encode()
+    yield "a long tile", json.dumps({**good, "tiles": {"split/2/64/16": [1] * 9}}).encode()
+    yield "tiles in a list", json.dumps({**good, "tiles": [1]}).encode()
+
+
+@pytest.mark.parametrize("content", [content for _, content in hostile()], ids=[name for name, _ in hostile()])
+def test_a_damaged_file_is_as_none(tmp_path, content):
+    path = tmp_path / "kernels.json"
+    path.write_bytes(content)
+    assert tuning.load(path, WHO) == Found()
+
+
+def test_a_tile_that_is_no_candidate_and_rates_that_are_no_times_are_left_out(tmp_path):
+    path = tmp_path / "kernels.json"
+    tiles = {"split/2/64/16": [4096, 4096, 64, None, 2], "merge/64": list(candidates(Key("merge", (64,)))[1])}
+    for rates in ([float("nan")] * 5, [-1.0] * 5, [0.0] * 5):
+        path.write_text(json.dumps({"identity": WHO, "tiles": tiles, "rates": rates}))
+        assert tuning.load(path, WHO) == Found({Key("merge", (64,)): candidates(Key("merge", (64,)))[1]})
+
+
+def test_a_folder_that_cannot_be_written_is_only_a_warning(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    tuning.save(tmp_path / "file" / "kernels.json", WHO, Found())
+    assert "cannot be kept" in caplog.text
+
+
+def test_the_file_lies_in_the_cache_directory_and_is_another_for_each_device(tmp_path, monkeypatch):
+    monkeypatch.setenv("TREECHAT_CACHE_DIR", str(tmp_path))
+    paths = {tuning.file_of(WHO), tuning.file_of(WHO | {"device": "another"}), tuning.file_of(WHO | {"source": "b"})}
+    assert len(paths) == 3 and {path.parent for path in paths} == {tmp_path}
+    monkeypatch.delenv("TREECHAT_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert tuning.file_of(WHO).parent == tmp_path / "treechat"
+
+
+@pytest.mark.parametrize("shape", [AttentionShape(16, 1, 16, 16), AttentionShape(17, 1, 32, 16)], ids=str)
+def test_every_candidate_computes_the_same_under_the_interpreter(shape):
+    tried = {}
+
+    def seconds(_run):
+        for key, tile in choices._chosen.items():
+            tried.setdefault(key, set()).add(tile)
+        return 1.0
+
+    found = Found()
+    linears = [LinearShape(6, 24, True), LinearShape(3, 24, True), LinearShape(3, 1100, False)]
+    done = tuning_cases.measure([shape] * 3, linears, torch.float16, CPU, found, seconds, never_late, 1.0, SCALE)
+    assert done
+    assert all(tried[key] == set(candidates(key)) for key in found.tiles), "a candidate computes something else"
+    assert all(found.tiles[key] == candidates(key)[0] for key in found.tiles), "equally fast, yet another was taken"
+    names = [key.kernel for key in found.tiles]
+    assert set(names) == {"split", "merge", "extend", "linear", "launch"}
+    assert names.count("linear") == 2, "one tile per length, not one per layer"
+
+
+def test_the_rates_of_sharing_are_those_of_the_device_and_measured_once(monkeypatch):
+    rates = Rates(1e-6, 1e-9, 2e-6, 3e-9, 1e-8)
+    measured = []
+
+    def sharing_of(self, _seconds):
+        measured.append(self)
+        points = [Siblings(num, prefix, 2, 64) for num in (2, 8) for prefix in (128, 4096)]
+        return [Measured(each, plain_seconds(each, rates), shared_seconds(each, rates)) for each in points]
+
+    monkeypatch.setattr(tuning_cases.AttentionCases, "sharing", sharing_of)
+    found = Found()
+    args = [AttentionShape(2, 1, 16, 16)], [], torch.float32, CPU, found, lambda _run: 1.0, never_late, 1.0, SCALE
+    assert tuning_cases.measure(*args) and tuning_cases.measure(*args) and len(measured) == 1
+    assert found.rates == pytest.approx(rates) and sharing._rates == [found.rates]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", [80, 90, 100])
+def test_all_candidates_fit_the_chip(arch, tmp_path):
+    env = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    env["PYTHONPATH"] = f"{ROOT / 'engine'}{os.pathsep}{ROOT / 'kernels'}"
+    command = [sys.executable, str(ROOT / "tests/bench/aot.py"), "--candidates", "--arch", str(arch)]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(f"sm_{arch} ") > 60 and done.stdout.endswith("all fit\n")
+    assert ("early linear row" in done.stdout) == (arch >= 90)
