@@ -11,7 +11,7 @@ from treechat_kernels.decode_attention import decode_attention
 from treechat_kernels.dispatch import attend_with_triton
 from treechat_kernels.extend_attention import extend_attention
 from treechat_kernels.layout import SPLIT_LEN, Layout, shared_prefixes
-from treechat_kernels.shared_prefix_attention import shared_prefix_attention, sharing_pays
+from treechat_kernels.shared_prefix_attention import shared_prefix_attention
 
 NUM_SLOTS = 1200
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
@@ -145,9 +145,7 @@ def test_queries_may_be_a_view_of_the_joined_projection(make, exact_attention):
 
 
 def test_a_mixed_batch_with_two_groups_of_siblings_takes_all_three_kernels(make, exact_attention, monkeypatch):
-    from treechat_kernels import shared_prefix_attention as module
-
-    monkeypatch.setattr(module, "MIN_SAVED_BYTES", 1)
+    monkeypatch.setenv("TREECHAT_SHARED_PREFIX", "always")
     kv_lens, q_lens = [SPLIT_LEN + 5, 20, SPLIT_LEN + 9, 60], [1, 1, 1, 7]
     q, k_pool, v_pool, slots = make(10, kv_lens)
     # The third path begins as the first does.
@@ -164,10 +162,3 @@ def test_siblings_are_found_by_their_slots_however_their_runs_are_cut():
     assert shared_prefixes(runs, [305, 9, 300, 200, 40], [1, 1, 1, 20, 1]) == [([0, 2, 4], 40)]
     assert shared_prefixes(runs[:3], [305, 9, 300], [1, 1, 1]) == [([0, 2], 250)]
     assert shared_prefixes(runs[:2], [305, 9], [1, 1]) == []
-
-
-def test_sharing_pays_for_many_siblings_of_a_long_prefix_only():
-    assert sharing_pays(4, 8192, 4096)
-    assert not sharing_pays(4, 512, 4096)
-    assert not sharing_pays(1, 100_000, 4096)
-    assert not sharing_pays(64, SPLIT_LEN - 1, 1 << 20)

@@ -46,9 +46,7 @@ def test_a_long_ragged_batch_of_prompts_and_replies(exact_attention, heads, dim,
 
 
 def test_siblings_that_share_a_long_prefix_read_it_once(exact_attention, monkeypatch):
-    from treechat_kernels import shared_prefix_attention as module
-
-    monkeypatch.setattr(module, "MIN_SAVED_BYTES", 1)
+    monkeypatch.setenv("TREECHAT_SHARED_PREFIX", "always")
     torch.manual_seed(0)
     kv_lens, shared = [3000 + 41 * i for i in range(16)], 2900
     order = torch.randperm(NUM_SLOTS)

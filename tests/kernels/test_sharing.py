@@ -1,0 +1,80 @@
+"""When a shared prefix is read once: the model of both ways against what an H100 measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from treechat_kernels import sharing
+from treechat_kernels.layout import SPLIT_LEN
+from treechat_kernels.sharing import H100, Measured, Rates, Siblings, fit, plain_seconds, shared_seconds, sharing_pays
+
+RESULTS = Path(__file__).parents[1] / "bench/results/gpu-h100-3ed12735bd.json"
+# Of the shorter time: what lies closer is a tie, which either way may have.
+TIE = 0.01
+
+
+@pytest.fixture
+def measured():
+    """The rows of the committed table."""
+    found = []
+    for row in json.loads(RESULTS.read_text())["shared prefix"]:
+        num_q_heads, rest = row["heads"].split("/")
+        num_kv_heads, dim = rest.split("x")
+        token_bytes = int(num_kv_heads) * int(dim) * 4
+        siblings = Siblings(row["siblings"], row["prefix"], int(num_q_heads), token_bytes)
+        found.append(Measured(siblings, row["plain_us"] / 1e6, row["us"] / 1e6))
+    assert len(found) == 14
+    return found
+
+
+def test_the_choice_is_the_faster_way_in_every_row_that_is_no_tie(measured):
+    wrong = []
+    for siblings, plain_s, shared_s in measured:
+        is_tie = abs(plain_s - shared_s) < TIE * min(plain_s, shared_s)
+        if sharing_pays(siblings) != (shared_s < plain_s):
+            assert is_tie, f"{siblings}: {plain_s} s each by itself, {shared_s} s once"
+            wrong.append(siblings)
+    assert len(wrong) <= 1
+
+
+def test_the_rates_are_those_that_the_table_gives(measured):
+    assert fit(measured) == pytest.approx(H100, rel=0.02)
+    for siblings, plain_s, shared_s in measured:
+        assert plain_seconds(siblings, H100) == pytest.approx(plain_s, rel=0.2)
+        assert shared_seconds(siblings, H100) == pytest.approx(shared_s, rel=0.3)
+
+
+def test_a_fit_finds_the_rates_that_made_the_times_and_none_below_zero(measured):
+    rates = Rates(2e-6, 1e-12, 5e-6, 3e-12, 1e-11)
+    points = [each.siblings for each in measured]
+    made = [Measured(p, plain_seconds(p, rates), shared_seconds(p, rates)) for p in points]
+    assert fit(made) == pytest.approx(rates, rel=1e-6)
+    falling = [Measured(p, plain_s, 1e-3 / p.prefix_len) for p, plain_s, _ in made]
+    assert min(fit(falling)) == 0.0
+
+
+def test_a_device_with_other_rates_chooses_otherwise(monkeypatch):
+    siblings = Siblings(4, 8192, 32, 4096)
+    assert sharing_pays(siblings)
+    monkeypatch.setattr(sharing, "_rates", [])
+    sharing.install(H100._replace(score_s=1e-9))
+    assert not sharing_pays(siblings)
+
+
+def test_one_path_less_than_a_split_or_a_short_window_share_nothing():
+    assert not sharing_pays(Siblings(1, 100_000, 32, 4096))
+    assert not sharing_pays(Siblings(64, SPLIT_LEN - 1, 32, 1 << 20))
+    assert sharing_pays(Siblings(8, 16384, 32, 4096)) and sharing_pays(Siblings(8, 16384, 32, 4096, window=16384))
+    assert not sharing_pays(Siblings(8, 16384, 32, 4096, window=512))
+
+
+def test_either_way_can_be_forced(monkeypatch):
+    few, many = Siblings(2, SPLIT_LEN, 4, 64), Siblings(32, 32768, 32, 4096)
+    assert not sharing_pays(few) and sharing_pays(many)
+    monkeypatch.setenv("TREECHAT_SHARED_PREFIX", "always")
+    assert sharing_pays(few) and not sharing_pays(few._replace(prefix_len=SPLIT_LEN - 1))
+    monkeypatch.setenv("TREECHAT_SHARED_PREFIX", "never")
+    assert not sharing_pays(many)
