@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from treechat_engine.api import Token
-from treechat_engine.graph_sampling import is_drawable
+from treechat_engine.graph_sampling import Choice, is_drawable
 from treechat_engine.graphs import DecodeGraphs, Step
 from treechat_engine.request import Request
 from treechat_engine.runner import ModelRunner, Work
@@ -87,13 +87,14 @@ class GraphDecoder:
         requests = [item.request for item in planned]
         rows: list[int] = list(range(len(requests)))
         tokens: dict[Request, Token] = {}
-        if samplers is not None and (step.key.samples or all(sampler.cut.greedy for sampler in samplers)):
+        if samplers is not None and step.key.choice == Choice.of(samplers):
             rows = []
             for row, picked in enumerate(step.tokens()):
                 if picked is None:
                     rows.append(row)
                     continue
                 tokens[requests[row]] = Token(*picked)
+                samplers[row].record(picked[0])
                 if not samplers[row].cut.greedy:
                     samplers[row].draw()
         if rows:
@@ -109,7 +110,7 @@ class GraphDecoder:
         self, graphs: DecodeGraphs, planned: Sequence[Planned], samplers: Sequence[Sampler], step: Step
     ) -> Step | None:
         """Launches the step after `step`, where all its requests will surely take part and nobody else waits."""
-        if not (step.key.samples or all(sampler.cut.greedy for sampler in samplers)):
+        if step.key.choice != Choice.of(samplers):
             return None
         with self._lock:
             if self._scheduler.waiting or not all(_will_go_on(item.request) for item in planned):

@@ -17,7 +17,7 @@ import torch
 
 from treechat_engine.device_attention import TableContext
 from treechat_engine.graph_capture import CaptureError, SlotTable, capture, num_splits, staged
-from treechat_engine.graph_sampling import DrawTable
+from treechat_engine.graph_sampling import Choice, DrawTable
 from treechat_kernels import dispatch
 from treechat_kernels.layout import SPLIT_LEN, Layout, shared_prefixes
 from treechat_kernels.runs import clip_runs
@@ -47,13 +47,13 @@ class Captured(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What a graph is captured for: rows, splits of the longest path, whether rows read a common prefix once, and
-    whether any of them samples."""
+    """What a graph is captured for: rows, splits of the longest path, whether rows read a common prefix once, and how
+    it chooses the next tokens."""
 
     batch: int
     splits: int
     shares: bool
-    samples: bool
+    choice: Choice
 
 
 class Step:
@@ -72,7 +72,7 @@ class Step:
         if self._done is not None:
             self._done.synchronize()
         ids, logprobs = self._picked[0].tolist(), self._picked[1].view(torch.float32)[::2].tolist()
-        settled = self._picked[2].tolist() if self.key.samples else [1] * len(ids)
+        settled = self._picked[2].tolist() if self.key.choice else [1] * len(ids)
         rows = zip(ids, logprobs, settled, strict=True)
         return [(token_id, logprob) if is_settled else None for token_id, logprob, is_settled in rows][
             : len(self.logits)
@@ -86,7 +86,14 @@ class DecodeGraphs:
     """
 
     def __init__(
-        self, pool: SlotPool, forward: Forward, num_q_heads: int, max_batch: int, max_len: int, memory: Any
+        self,
+        pool: SlotPool,
+        forward: Forward,
+        vocab_size: int,
+        num_q_heads: int,
+        max_batch: int,
+        max_len: int,
+        memory: Any,
     ) -> None:
         """max_len: the longest path in tokens. memory: the pool that graphs share."""
         self._pool = pool
@@ -99,7 +106,7 @@ class DecodeGraphs:
         self._scalars = torch.zeros(4, max_batch, dtype=torch.int64, device=device)
         self._shared_splits = torch.zeros(1, dtype=torch.int64, device=device)
         self._starts = torch.arange(max_batch + 1, device=device) * (max_len + 1)
-        self._draws = DrawTable(max_batch, device)
+        self._draws = DrawTable(max_batch, vocab_size, device)
         # Per row the chosen id, the bits of its log-probability, and whether it is settled.
         self._picked = torch.zeros(3, max_batch, dtype=torch.int64, device=device)
         self._captured: dict[Key, Captured] = {}
@@ -119,15 +126,15 @@ class DecodeGraphs:
         kv_lens = [work.start + 1 for work in batch]
         if self.problem is not None or len(batch) > self._batches[-1] or max(kv_lens) > self._max_len:
             return None
-        samples = samplers is not None and self.sampling_problem is None and not all(s.cut.greedy for s in samplers)
+        choice = Choice.GREEDY if samplers is None or self.sampling_problem is not None else Choice.of(samplers)
         shared = self._common_splits(batch, kv_lens)
-        key = self._key(len(batch), max(kv_lens), shared > 0, samples)
-        if samples and not self._has(key):
-            key = key._replace(samples=False)
+        key = self._key(len(batch), max(kv_lens), shared > 0, choice)
+        if choice and not self._has(key):
+            key = key._replace(choice=Choice.GREEDY)
         if not self._has(key):
             return None
-        if key.samples and samplers is not None:
-            self._draws.fill(samplers, key.batch)
+        if key.choice and samplers is not None:
+            self._draws.fill(samplers, key.batch, key.choice)
         for row, work in enumerate(batch):
             self._slots.fill(row, work.runs)
         padding = key.batch - len(batch)
@@ -155,7 +162,7 @@ class DecodeGraphs:
             return None
         for row, work in enumerate(batch):
             self._slots.fill(row, work.runs)
-        if last.key.samples:
+        if last.key.choice:
             last.logits = last.logits.clone()
             self._draws.fill_ahead(samplers)
         return self._replay(last.key, len(batch))
@@ -171,8 +178,8 @@ class DecodeGraphs:
             done.record()
         return Step(key, captured.logits[:num_rows], picked, done)
 
-    def _key(self, num_rows: int, max_kv_len: int, shares: bool, samples: bool) -> Key:
-        return Key(next(size for size in self._batches if size >= num_rows), num_splits(max_kv_len), shares, samples)
+    def _key(self, num_rows: int, max_kv_len: int, shares: bool, choice: Choice) -> Key:
+        return Key(next(size for size in self._batches if size >= num_rows), num_splits(max_kv_len), shares, choice)
 
     def _has(self, key: Key) -> bool:
         """Whether there is such a graph, by now."""
@@ -203,11 +210,12 @@ class DecodeGraphs:
             key.splits * SPLIT_LEN,
             self._shared_splits if key.shares else None,
         )
+        self._draws.prepare(key.choice)
         context = TableContext(self._pool, self._slots.flat, self._scalars[_WRITE_SLOT, rows], layout)
         try:
             graph, logits = capture(lambda: self._run(key, context), self._memory)
         except CaptureError as error:
-            if key.samples:
+            if key.choice:
                 self.sampling_problem = str(error)
                 logger.warning("sampling outside of CUDA graphs: %s", error)
             else:
@@ -224,8 +232,8 @@ class DecodeGraphs:
         logits = self._forward(scalars[_ID], scalars[_POSITION], context)
         picked = self._picked[:, rows]
         token, logprob = dispatch.pick(logits)
-        if key.samples:
-            token, logprob, settled = self._draws.choose(logits, token, logprob)
+        if key.choice:
+            token, logprob, settled = self._draws.choose(logits, token, logprob, key.choice)
             picked[2].copy_(settled)
         picked[0].copy_(token)
         picked[1].view(torch.float32)[::2].copy_(logprob)

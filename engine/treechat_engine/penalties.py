@@ -17,7 +17,8 @@ from treechat_engine.api import SamplingParams
 
 
 class History:
-    """The different tokens of one request, and what presence and frequency take from the logit of each.
+    """The different tokens of one request, and what presence and frequency take from the logit of each. `replied` are
+    those of its reply.
 
     The repetition penalty counts prompt and reply, the other two the reply alone, as the servers of this field do.
     """
@@ -31,7 +32,7 @@ class History:
         self._ids = np.concatenate((ids, np.zeros(64, np.int64)))
         self._drops = np.zeros(len(self._ids), np.float32)
         self._place = {token_id: i for i, token_id in enumerate(ids.tolist())}
-        self._replied: set[int] = set()
+        self.replied: set[int] = set()
 
     @property
     def ids(self) -> npt.NDArray[np.int64]:
@@ -52,8 +53,8 @@ class History:
                 self._drops = np.concatenate((self._drops, np.zeros_like(self._drops)))
             self._ids[place] = token_id
             self._num += 1
-        if token_id not in self._replied:
-            self._replied.add(token_id)
+        if token_id not in self.replied:
+            self.replied.add(token_id)
             self._drops[place] += self._presence
         self._drops[place] += self._frequency
 

@@ -100,7 +100,9 @@ class ModelRunner:
                 self.fused.reserve(max_len + 1)
         memory = torch.cuda.graph_pool_handle()
         num_q_heads = self.model.config.get_text_config(decoder=True).num_attention_heads
-        self.graphs = DecodeGraphs(self.pool, self._forward_rows, num_q_heads, max_batch, max_len, memory)
+        self.graphs = DecodeGraphs(
+            self.pool, self._forward_rows, self.vocab_size, num_q_heads, max_batch, max_len, memory
+        )
         if self.fused is not None:
             self.prompt_graphs = PromptGraphs(self.pool, self._forward_prompt, max_len, memory)
 

@@ -61,11 +61,6 @@ class Sampler:
         self.history = History(params, prompt_ids) if has_penalty else None
         self.bias = Bias(params, vocab_size) if params.logit_bias else None
 
-    @property
-    def is_simple(self) -> bool:
-        """Whether its logits alone tell what is chosen: no history, no bias, no alternatives to report."""
-        return not (self.history or self.bias or self.params.top_logprobs)
-
     def draw(self) -> float:
         """The request's next number in [0, 1)."""
         return self._drawn.popleft() if self._drawn else self._random.random()

@@ -85,7 +85,7 @@ def main() -> None:
         "machine": machine_name("cpu"),
         "model": Path(args.model).name,
         "commit": commit(),
-        "workload": f"{args.agents} agents, {args.rules} + {args.source} + {QUESTION} tokens, each writes {args.tokens}",
+        "workload": f"{args.agents} agents, {args.rules} + {args.source} + {QUESTION} tokens, {args.tokens} each",
     }
     if args.json:
         print(json.dumps({"about": about, "table": table}, indent=2))

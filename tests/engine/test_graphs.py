@@ -122,10 +122,24 @@ SAMPLED = [
     SamplingParams(max_tokens=4, temperature=0.8, seed=3, top_p=0.9),
     SamplingParams(max_tokens=4, temperature=1.5, seed=4, min_p=0.1),
     SamplingParams(max_tokens=3),
+    SamplingParams(
+        max_tokens=4,
+        temperature=0.8,
+        top_p=0.9,
+        seed=6,
+        repetition_penalty=1.4,
+        presence_penalty=0.5,
+        frequency_penalty=0.7,
+        logit_bias={3: 2.5, 5: float("-inf")},
+    ),
+    SamplingParams(max_tokens=4, repetition_penalty=2.0, presence_penalty=1.0),
 ]
 
 
 PENALIZED = SamplingParams(max_tokens=4, temperature=0.8, top_p=0.9, seed=3, repetition_penalty=1.3, top_logprobs=3)
+
+
+NAMES = ["temperature", "top-k and top-p", "top-p", "min-p", "greedy", "all penalties", "greedy with penalties"]
 
 
 @pytest.fixture(scope="module")
@@ -143,10 +157,10 @@ def test_sampled_replies_go_on_ahead_with_the_tokens_that_they_have_without_grap
     start, ahead = replayed
     monkeypatch.setattr(graph_sampling, "NUM_LIKELY", num_likely)
     # Top-k and greedy rows are always settled.
-    params = SAMPLED if num_likely == 128 else SAMPLED[2:4]
+    params = SAMPLED if num_likely == 128 else [*SAMPLED[2:4], SAMPLED[5]]
     with start("llama") as engine:
         by_graphs = engine.generate([prompt(6)] * len(params), params)
-        assert any(key.samples for key in engine._worker._runner.graphs._captured)
+        assert any(key.choice for key in engine._worker._runner.graphs._captured)
         engine.cache.check()
     for each, ours in zip(params, by_graphs, strict=True):
         assert ours.token_ids == eager[repr(each)].token_ids
@@ -154,23 +168,31 @@ def test_sampled_replies_go_on_ahead_with_the_tokens_that_they_have_without_grap
     assert any(ahead)
 
 
-@pytest.mark.parametrize("params", SAMPLED, ids=["temperature", "top-k and top-p", "top-p", "min-p", "greedy"])
+@pytest.mark.parametrize("params", SAMPLED, ids=NAMES)
 def test_a_graph_chooses_as_the_sampler_does_or_says_that_it_cannot(params):
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(16, 1000, generator=generator)
     logits[8:] *= 0.1  # flat: top-p and min-p keep more than the likeliest
-    samplers = [Sampler(replace(params, seed=seed), [], 1000) for seed in range(16)]
-    table = graph_sampling.DrawTable(16, logits.device)
-    table.fill(samplers, 16)
+    samplers = [Sampler(replace(params, seed=seed), [7, 8, 9, 9], 1000) for seed in range(16)]
+    choice = graph_sampling.Choice.of(samplers)
+    table = graph_sampling.DrawTable(16, 1000, logits.device)
+    table.prepare(choice)
+    table.fill(samplers, 16, choice)
     best = logits.argmax(dim=-1)
     logprobs = logits.log_softmax(dim=-1)
-    ids, chosen_logprobs, settled = table.choose(logits, best, logprobs.gather(1, best[:, None]).squeeze(1))
-    expected = choose(logits, samplers)
-    assert settled[:8].all()
-    assert ids[settled].tolist() == expected[settled].tolist()
-    torch.testing.assert_close(chosen_logprobs, logprobs.gather(1, ids[:, None]).squeeze(1))
-    if params.min_p or (params.top_p < 1 and not params.top_k):
-        assert not settled[8:].any()
+    best_logprobs = logprobs.gather(1, best[:, None]).squeeze(1)
+    # The same logits again and again, so that penalties change what is chosen.
+    for _ in range(4):
+        ids, chosen_logprobs, settled = table.choose(logits, best, best_logprobs, choice)
+        table.fill_ahead(samplers)
+        expected = choose(logits, samplers)
+        for sampler, token_id in zip(samplers, ids.tolist(), strict=True):
+            sampler.record(token_id)
+        assert settled[:8].all()
+        assert ids[settled].tolist() == expected[settled].tolist()
+        torch.testing.assert_close(chosen_logprobs, logprobs.gather(1, ids[:, None]).squeeze(1))
+        if params.min_p or (params.top_p < 1 and not params.top_k):
+            assert not settled[8:].any()
 
 
 def test_sampling_that_cannot_be_captured_is_done_outside(eager, replayed, models, prompt, monkeypatch):
