@@ -159,9 +159,12 @@ def read(file: Input, report: ImportReport) -> Iterator[Document]:
         for number, key in enumerate(keys, 1):
             where = f"{file.name}, chat {number}"
             try:
-                row = next(source.rows("chat", CHAT_COLUMNS, "WHERE id = ?", (key,)))
+                row = next(source.rows("chat", CHAT_COLUMNS, "WHERE id = ?", (key,)), None)
             except sqlite3.DataError as error:
                 report.fail(where, f"it cannot be read ({error})")
+                continue
+            if row is None:
+                report.fail(where, "it cannot be found by its id; the database may be damaged")
                 continue
             record = parse_record(text_of(row["chat"]).encode(), where, report)
             if record is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.treechat.formats.writers import WRITERS, Said, llm
+from tests.treechat.formats.writers import DATABASES, WRITERS, Said, openai_pairs
 from treechat.chat.documents import import_document
 from treechat.errors import FormatError
 from treechat.formats import native
@@ -31,13 +31,15 @@ ODD: list[Any] = [
     [None, 7, "s"], {"content_type": "text", "parts": [{}]}, {"type": "text", "text": {}}, {"role": []},
     '<details type="',
 ]  # fmt: skip
-NAMES = sorted([*WRITERS, "treechat", "llm"])
+NAMES = sorted([*WRITERS, *DATABASES, "treechat", "openai pairs"])
 NUM_IN_ALL, NUM_SAMPLED = 10_000, 40
 
 
 def written(name: str, path: Path) -> bytes:
-    if name == "llm":
-        return llm(TREE, path)
+    if name in DATABASES:
+        return DATABASES[name](TREE, path)
+    if name == "openai pairs":
+        return openai_pairs(TREE)
     if name == "treechat":
         messages = [
             Message(Node(f"node-{i}", None if s.parent is None else f"node-{s.parent}", s.role), s.text)
@@ -103,7 +105,7 @@ def dumped(value: Any) -> str:
 
 
 def mutated(rng: random.Random, data: bytes, name: str) -> bytes:
-    if name == "llm" or rng.random() < 0.5:
+    if name in DATABASES or rng.random() < 0.5:
         return mutated_bytes(rng, data)
     text = data.decode()
     values = [json.loads(text)] if name in ONE_VALUE else [json.loads(line) for line in text.splitlines()]
@@ -169,7 +171,7 @@ def test_mutated_files_never_end_in_a_traceback(tmp_path, name, start, count):
     assert {p.name for p in tmp_path.iterdir()} <= {"x", "made.db"}
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"llm"}))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(DATABASES)))
 def test_a_file_that_was_cut_off_is_not_imported_in_silence(tmp_path, name):
     whole = written(name, tmp_path / "made.db")
     path = tmp_path / "x"

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 
-from tests.treechat.formats.writers import WRITERS, Said, children, llm, sillytavern, trees
+from tests.treechat.formats.writers import DATABASES, WRITERS, Said, children, sillytavern, trees
 from treechat.chat.documents import import_document
 from treechat.formats.document import Document, ImportReport
 from treechat.formats.importers import IMPORTERS
@@ -57,11 +57,12 @@ def test_trees_are_kept(read, name, tree):
         assert found.message(found.current).text == tree[-1].text
 
 
+@pytest.mark.parametrize("name", sorted(DATABASES))
 @random_trees
 @given(tree=trees())
 @example(tree=DEEP)
-def test_trees_in_a_database_of_llm_are_kept(read, tmp_path, tree):
-    [document] = read(llm(tree, tmp_path / "made.db"), "llm").documents
+def test_trees_in_a_database_are_kept(read, tmp_path, name, tree):
+    [document] = read(DATABASES[name](tree, tmp_path / "made.db"), name.partition(" ")[0]).documents
     assert outline(document) == expected(tree)
 
 

@@ -217,6 +217,28 @@ def llm(tree: list[Said], path: Path) -> bytes:
     return path.read_bytes()
 
 
+def openwebui_database(tree: list[Said], path: Path) -> bytes:
+    path.unlink(missing_ok=True)
+    [record] = json.loads(openwebui(tree))
+    conn = sqlite3.connect(path)
+    conn.execute("CREATE TABLE chat (id TEXT PRIMARY KEY, user_id TEXT, title TEXT, chat JSON, created_at BIGINT)")
+    row = (record["id"], "me", record["title"], json.dumps(record["chat"]), STAMP)
+    conn.execute("INSERT INTO chat VALUES (?, ?, ?, ?, ?)", row)
+    conn.commit()
+    conn.close()
+    return path.read_bytes()
+
+
+def openai_pairs(tree: list[Said]) -> bytes:
+    """Preference rows: each message with two children at least, the first of which is chosen."""
+    rows = []
+    for number, said in enumerate(tree):
+        below = [{"role": "assistant", "content": tree[i].text} for i in children(tree, number)]
+        if len(below) > 1:
+            rows.append({"prompt": said.text, "chosen": below[:1], "rejected": below[1:2]})
+    return _lines(rows)
+
+
 def _lines(records: list[dict]) -> bytes:
     return "".join(json.dumps(record) + "\n" for record in records).encode()
 
@@ -235,3 +257,6 @@ WRITERS: dict[str, Callable[[list[Said]], bytes]] = {
     "sillytavern": sillytavern,
 }
 """By the importer's name, and what tells two of one importer apart."""
+
+DATABASES: dict[str, Callable[[list[Said], Path], bytes]] = {"llm": llm, "openwebui database": openwebui_database}
+"""Those that write an SQLite file, likewise."""
