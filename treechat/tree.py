@@ -20,6 +20,10 @@ PREVIEW_LEN = 120
 """Characters of a node's text that its row in the tree keeps; the whole text is read when it is shown."""
 
 
+PATHS_KEPT = 16
+"""Paths that a tree keeps until its structure changes: a window asks for the same few at each key."""
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """The exact token ids that a node adds to its path, template tokens included.
@@ -128,6 +132,8 @@ class Tree:
         self.nodes: dict[str, Node] = {}
         self.version = 0
         self._children: dict[str | None, list[str]] = {None: []}
+        self._num_hidden = 0
+        self._paths: tuple[int, dict[str | None, list[str]]] = (0, {})
         for node in nodes:
             self.add(node)
 
@@ -146,12 +152,14 @@ class Tree:
         self.nodes[node.id] = node
         self._children.setdefault(node.parent_id, []).append(node.id)
         self._children.setdefault(node.id, [])
+        self._num_hidden += node.hidden
         self.version += 1
 
     def update(self, node: Node) -> None:
         """Replace the node of the same id. A new parent moves it, as the last child."""
         old = self.nodes[node.id]
         self.nodes[node.id] = node
+        self._num_hidden += node.hidden - old.hidden
         if old.parent_id != node.parent_id:
             self._children[old.parent_id].remove(node.id)
             self._children.setdefault(node.parent_id, []).append(node.id)
@@ -167,7 +175,14 @@ class Tree:
     def children(self, node_id: str | None, hidden: bool = False) -> list[str]:
         """Ids of the children, oldest first; of the roots for None. Hidden ones only on request."""
         ids = self._children.get(node_id, [])
-        return list(ids) if hidden else [i for i in ids if not self.nodes[i].hidden]
+        return list(ids) if hidden or not self._num_hidden else [i for i in ids if not self.nodes[i].hidden]
+
+    def only_child(self, node_id: str | None) -> str | None:
+        """The child of a node that has exactly one; what a walk along a chain goes by."""
+        ids = self._children.get(node_id, ())
+        if self._num_hidden:
+            ids = self.children(node_id)
+        return ids[0] if len(ids) == 1 else None
 
     @property
     def roots(self) -> list[str]:
@@ -178,16 +193,27 @@ class Tree:
         return self.children(self.nodes[node_id].parent_id)
 
     def is_fork(self, node_id: str | None) -> bool:
-        return len(self.children(node_id)) > 1
+        num = len(self._children.get(node_id, ()))
+        return num > 1 and (not self._num_hidden or len(self.children(node_id)) > 1)
 
     def path(self, node_id: str | None) -> list[str]:
         """Ids from the root to the node, both included; empty for None."""
-        ids: list[str] = []
-        while node_id is not None:
-            ids.append(node_id)
-            node_id = self.nodes[node_id].parent_id
-        ids.reverse()
-        return ids
+        version, paths = self._paths
+        if version != self.version:
+            # Another pair, not this one changed: other threads walk, too.
+            version, paths = self._paths = (self.version, {})
+        kept = paths.get(node_id)
+        if kept is None:
+            ids: list[str] = []
+            current = node_id
+            while current is not None:
+                ids.append(current)
+                current = self.nodes[current].parent_id
+            ids.reverse()
+            if len(paths) >= PATHS_KEPT:
+                paths.clear()
+            kept = paths[node_id] = ids
+        return list(kept)
 
     def is_ancestor(self, ancestor_id: str, node_id: str) -> bool:
         """Whether `ancestor_id` is the node itself or lies above it."""
@@ -222,9 +248,14 @@ class Tree:
 
     def leaf(self, node_id: str) -> str:
         """The leaf reached by taking the newest visible child again and again."""
-        while children := self.children(node_id):
-            node_id = children[-1]
-        return node_id
+        while True:
+            child_id = self.only_child(node_id)
+            if child_id is None:
+                children = self.children(node_id)
+                if not children:
+                    return node_id
+                child_id = children[-1]
+            node_id = child_id
 
     def is_hidden(self, node_id: str) -> bool:
         """Whether the node, or one above it, is hidden."""

@@ -1,5 +1,8 @@
 """Tree: structure, walks, hidden nodes, depth."""
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from treechat.tree import Node, Tree
 
 
@@ -60,3 +63,25 @@ def test_a_chain_of_100_000_nodes_is_walked_without_recursion():
     assert len(tree.path("99999")) == 100_000
     assert sum(1 for _ in tree.walk()) == 100_000
     assert tree.leaf("0") == "99999"
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.booleans(), st.sampled_from(("add", "move", "hide"))), max_size=40))
+def test_walks_see_every_change(steps) -> None:
+    """Paths are kept and single children looked up by themselves: both are what the parents and marks say."""
+    tree = Tree([Node("n0", None, "user")])
+    for number, (at, hidden, step) in enumerate(steps, 1):
+        node_id = f"n{at % len(tree)}"
+        if step == "add":
+            tree.add(Node(f"n{len(tree)}", node_id, "user", hidden=hidden))
+        elif step == "hide":
+            tree.change(node_id, hidden=hidden)
+        elif not tree.is_ancestor(node_id, target := f"n{number % len(tree)}"):
+            tree.change(node_id, parent_id=target)
+        for node in tree.nodes.values():
+            children = [child.id for child in tree.nodes.values() if child.parent_id == node.id and not child.hidden]
+            assert sorted(tree.children(node.id)) == sorted(children)
+            assert tree.only_child(node.id) == (children[0] if len(children) == 1 else None)
+            assert tree.is_fork(node.id) == (len(children) > 1)
+            above = [] if node.parent_id is None else tree.path(node.parent_id)
+            assert tree.path(node.id) == [*above, node.id]
+            tree.path(node.id).clear()

@@ -169,10 +169,15 @@ class Base(App[None]):
     def leaf_of(self, node_id: str) -> str:
         """The leaf below a node by the children visited last, the newest where none was."""
         tree = self.chat.tree
-        while children := tree.children(node_id):
-            last = self.visited.get(node_id)
-            node_id = last if last in children else children[-1]
-        return node_id
+        while True:
+            child_id = tree.only_child(node_id)
+            if child_id is None:
+                children = tree.children(node_id)
+                if not children:
+                    return node_id
+                last = self.visited.get(node_id)
+                child_id = last if last in children else children[-1]
+            node_id = child_id
 
     # Telling
 

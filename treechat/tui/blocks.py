@@ -54,18 +54,15 @@ class Blocks:
         return self.tops.height(index)
 
     def _guesses(self, node_ids: list[str]) -> list[int]:
-        return [
-            body_len + AROUND + self._has_figures(node_id)
-            for node_id, body_len in zip(node_ids, self._guessed_bodies(node_ids), strict=True)
-        ]
-
-    def _guessed_bodies(self, node_ids: list[str]) -> list[int]:
-        estimate = self.cache.estimate
         if len(node_ids) <= READ_AT_ONCE:
             texts = self.chat.texts(node_ids)
-            return [estimate(texts[node_id]) for node_id in node_ids]
-        previews = (self.chat.tree[node_id].preview for node_id in node_ids)
-        return [estimate(preview) if len(preview) < PREVIEW_LEN else LONG_BODY for preview in previews]
+            return [self.cache.estimate(texts[i]) + AROUND + self._has_figures(i) for i in node_ids]
+        width = self.cache.width
+        return [
+            (LONG_BODY if len(node.preview) == PREVIEW_LEN else len(node.preview) // width + 1)
+            + (AROUND + 1 if node.role == "assistant" else AROUND)
+            for node in map(self.chat.tree.nodes.__getitem__, node_ids)
+        ]
 
     def measure(self, index: int) -> int:
         """Render a block for its real height, and return by how much it differs from the guess."""

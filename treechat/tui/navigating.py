@@ -28,10 +28,12 @@ class Navigating(Base):
             return
         if self.transcript.scroll_within(self.cursor_id, by):
             return
-        path = self.chat.tree.path(self.view_id)
-        index = path.index(self.cursor_id) + by if self.cursor_id in path else len(path) - 1
-        if 0 <= index < len(path):
-            self.look_at(path[index], view_id=self.view_id, anchor="keep")
+        if (blocks := self.transcript.blocks) is None:
+            return
+        here = blocks.index_of.get(self.cursor_id or "")
+        index = here + by if here is not None else len(blocks) - 1
+        if 0 <= index < len(blocks):
+            self.look_at(blocks.node_ids[index], view_id=self.view_id, anchor="keep")
 
     def _to_row(self, index: int) -> None:
         rows = self.tree_pane.rows

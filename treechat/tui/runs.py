@@ -144,11 +144,11 @@ class Layout:
         row_index = len(self.rows)
         tip_id, num_nodes = head_id, 1
         self._row_of[head_id] = row_index
-        while len(children := tree.children(tip_id)) == 1:
-            tip_id = children[0]
+        while (child_id := tree.only_child(tip_id)) is not None:
+            tip_id = child_id
             num_nodes += 1
             self._row_of[tip_id] = row_index
-        is_folded = head_id in self._folded and bool(children)
+        is_folded = head_id in self._folded and bool(tree.children(tip_id))
         num_below = sum(1 for _ in tree.subtree(tip_id)) - 1 if is_folded else 0
         guides = (item.guides + item.joint)[-2 * GUIDES_KEPT :]
         self.rows.append(Row(head_id, tip_id, num_nodes, item.depth, guides, item.place, item.total, num_below))
@@ -179,6 +179,6 @@ def run_of(tree: Tree, node_id: str) -> list[str]:
     while (parent_id := tree[head_id].parent_id) is not None and not tree.is_fork(parent_id):
         head_id = parent_id
     ids = [head_id]
-    while len(children := tree.children(ids[-1])) == 1:
-        ids.append(children[0])
+    while (child_id := tree.only_child(ids[-1])) is not None:
+        ids.append(child_id)
     return ids

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -176,13 +176,13 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
         theme = self.app.current_theme
         return self.cache.use(width, theme.name, self.app.theme_variables, theme.dark)
 
-    def _refresh_blocks(self, node_ids: Iterable[str | None]) -> None:
+    def _refresh_blocks(self, node_ids: Collection[str | None]) -> None:
         """Draw the lines of these messages again, as far as they are in sight."""
-        if self.blocks is None:
+        if self.blocks is None or not node_ids:
             return
         top = round(self.scroll_y)
-        for node_id in node_ids:
-            if node_id is not None and (index := self.blocks.index_of.get(node_id)) is not None:
+        for index in range(self.blocks.at(top), self.blocks.at(top + self.size.height) + 1):
+            if self.blocks.node_ids[index] in node_ids:
                 self.redraw_lines(self.blocks.tops[index] - top, self.blocks.tops[index + 1] - top)
 
     def _resize(self) -> None:

@@ -53,7 +53,7 @@ def test_config_edit_begins_with_a_commented_file(cli, monkeypatch):
     monkeypatch.setenv("VISUAL", "true")
     cli("config", "--edit")
     text = (cli.home / "config" / "config.toml").read_text()
-    assert '# max_tokens = 1024' in text and '# theme is chosen by treechat' in text
+    assert "# max_tokens = 1024" in text and "# theme is chosen by treechat" in text
     assert all(not line or line.startswith("#") for line in text.splitlines())
     assert cli.json("config")["values"]["kv_tokens"] is None
 
