@@ -124,13 +124,40 @@ def test_a_reply_that_ends_while_the_next_step_runs_leaves_the_others_as_they_we
 
 
 def test_sampled_replies_are_the_same_by_graphs_and_eagerly(models, prompt):
-    params = [SamplingParams(max_tokens=20, temperature=0.9, top_p=0.9, seed=seed) for seed in (1, 2)]
+    ways = [
+        {"temperature": 0.9, "top_p": 0.9},
+        {"temperature": 0.9},
+        {"temperature": 1.2, "top_k": 9, "min_p": 0.02},
+        {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.2, "frequency_penalty": 0.4},
+        {"presence_penalty": 1.5, "logit_bias": {3: 2.0}},
+    ]
+    params = [SamplingParams(max_tokens=20, seed=n, **way) for n, way in enumerate(ways)]
     replies = []
     for graphs in (True, False):
-        config = EngineConfig(device="cuda", dtype="float32", kv_tokens=200, cuda_graphs=graphs)
+        config = EngineConfig(device="cuda", dtype="float32", kv_tokens=300, cuda_graphs=graphs)
         with Engine(models("llama"), config) as engine:
-            replies.append([each.token_ids for each in engine.generate([prompt(20)] * 2, params)])
+            # Each by itself too, where its graph has no row of another kind.
+            replies.append([each.token_ids for each in engine.generate([prompt(20)] * len(params), params)])
+            replies[-1] += [engine.generate([prompt(20)], each)[0].token_ids for each in params]
+            if graphs:
+                assert engine._worker._runner.graphs.sampling_problem is None
+                assert {key.choice for key in engine._worker._runner.graphs._captured} >= {1, 2}
     assert replies[0] == replies[1]
+
+
+@pytest.mark.parametrize("forward", ["fused", "transformers"])
+def test_a_deterministic_reply_is_the_same_to_the_bit_among_others(models, prompt, forward):
+    params = SamplingParams(max_tokens=30, temperature=0.9, top_p=0.95, seed=5, top_logprobs=3)
+    config = EngineConfig(
+        device="cuda", dtype="bfloat16", kv_tokens=900, prefill_chunk=64, forward=forward, deterministic=True
+    )
+    ids = prompt(150)
+    with Engine(models("llama"), config) as engine:
+        (alone,) = engine.generate([ids], params)
+        engine.clear_cache()
+        others = [prompt(40 + n, seed=n + 1) for n in range(5)]
+        among = engine.generate([*others[:3], ids, *others[3:]], [SamplingParams(max_tokens=40)] * 3 + [params] * 3)[3]
+    assert (among.token_ids, among.logprobs, among.top) == (alone.token_ids, alone.logprobs, alone.top)
 
 
 def test_a_step_that_cannot_be_captured_runs_eagerly_and_says_so(models, greedy, prompt):
