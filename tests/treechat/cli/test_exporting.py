@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treechat.chat.documents import document_of, import_document
-from treechat.chat.exporting import SUFFIXES, part_of, pieces, write_file
+from treechat.chat.documents import import_document
+from treechat.chat.exporting import SUFFIXES, all_documents, part_of, pieces, write_file
 from treechat.cli.exporting import FORMATS
 from treechat.formats import native, native_reader
 from treechat.formats.document import ImportReport
@@ -73,31 +73,46 @@ characters = st.one_of(
 )
 texts = st.one_of(st.just(""), st.text(characters, max_size=12))
 logprobs = st.floats(width=32, max_value=0, allow_nan=False)
+counts = st.none() | st.integers(0, 2**40)
+seconds = st.none() | st.floats(0, 1e9)
 turns = st.none() | st.builds(
     Turn, texts, st.dictionaries(texts, st.floats(allow_nan=False, allow_infinity=False) | texts, max_size=2),
-    st.none() | st.integers(0, 2**64 - 1), st.none() | texts, st.none() | st.integers(0, 2**40),
+    st.none() | st.integers(0, 2**64 - 1), st.none() | texts, *[counts] * 5, *[seconds] * 3,
 )  # fmt: skip
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | texts,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2),
+    max_leaves=4,
+)
+metas = st.dictionaries(texts, json_values, max_size=2)
 shapes = st.sampled_from(["deep", "broad", "any"])
 
 
 @st.composite
-def rows(draw):
+def spans(draw):
+    made = []
+    for tokenizer in draw(st.lists(st.sampled_from(["tok", "other", "\U0001f600"]), unique=True, max_size=2)):
+        ids = draw(st.lists(st.integers(0, 2**31 - 1), max_size=3))
+        made.append(Span(tokenizer, tuple(ids), draw(st.none() | st.tuples(*[logprobs] * len(ids)))))
+    return made
+
+
+@st.composite
+def rows(draw, prefix="n"):
     shape, made = draw(shapes), []
     for i in range(draw(st.integers(1, 12))):
-        above = {"deep": [f"n{i - 1}"], "broad": ["n0"], "any": [None, *[row.id for row in made]]}[shape]
-        ids = draw(st.lists(st.integers(0, 2**31 - 1), max_size=3))
-        span = Span("tok", tuple(ids), draw(st.none() | st.tuples(*[logprobs] * len(ids))))
+        above = {"deep": [f"{prefix}{i - 1}"], "broad": [f"{prefix}0"], "any": [None, *[row.id for row in made]]}[shape]
         new = NewNode(
             draw(st.sampled_from(above)) if i else None,
             draw(st.sampled_from(["system", "user", "assistant"])),
             draw(texts),
-            f"n{i}",
+            f"{prefix}{i}",
             draw(st.sampled_from(["complete", "stopped", "interrupted", "failed"])),
             draw(st.floats(0.5, 2e9)),
-            draw(st.dictionaries(texts, st.integers() | texts, max_size=2)),
+            draw(metas),
             draw(st.none() | texts),
             draw(st.booleans()),
-            spans=[span],
+            spans=draw(spans()),
             turn=draw(turns),
         )
         made.append(new)
@@ -105,19 +120,20 @@ def rows(draw):
 
 
 @settings(max_examples=40, deadline=None)
-@given(rows(), texts)
-def test_any_tree_comes_back_equal_and_exports_to_the_same_bytes(made, title):
+@given(rows(), rows("m"), texts, metas, st.data())
+def test_any_trees_come_back_equal_and_export_to_the_same_bytes(first, second, title, meta, data):
     with Store.open(None) as store, Store.open(None) as copy:
-        conversation = store.create_conversation(title, created_at=3.5)
-        store.add_nodes(conversation.id, made)
-        store.set_current(conversation.id, made[-1].id)
-        data = "".join(native.write([document_of(store, conversation.id, tokens=True)], tokens=True))
+        for made in (first, second):
+            conversation = store.create_conversation(title, created_at=3.5, meta=meta)
+            store.add_nodes(conversation.id, made)
+            store.set_current(conversation.id, data.draw(st.sampled_from(made)).id)
+        exported = "".join(native.write(all_documents(store, tokens=True), tokens=True))
         report = ImportReport()
-        for document in native_reader.read(io.BytesIO(data.encode()), "x", report):
+        for document in native_reader.read(io.BytesIO(exported.encode()), "x", report):
             import_document(copy, document, native.FORMAT, report)
-        assert report.dropped == report.failed == []
+        assert report.dropped == report.failed == [] and report.nodes == len(first) + len(second)
         assert contents(copy) == contents(store)
-        assert "".join(native.write([document_of(copy, conversation.id, tokens=True)], tokens=True)) == data
+        assert "".join(native.write(all_documents(copy, tokens=True), tokens=True)) == exported
 
 
 def test_a_file_is_replaced_whole_through_its_link_and_keeps_its_permissions(cli, trip, tmp_path):
