@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from textual.app import App
 from textual.css.query import NoMatches
@@ -15,6 +16,7 @@ from treechat.errors import TreechatError
 from treechat.store import Store
 from treechat.tree import Node
 from treechat.tui.composer import Composer
+from treechat.tui.plain import shown
 from treechat.tui.status import StatusLine, TopLine
 from treechat.tui.transcript import Anchor, Transcript
 from treechat.tui.tree_pane import TreePane
@@ -180,6 +182,10 @@ class Base(App[None]):
             node_id = child_id
 
     # Telling
+
+    def notify(self, message: str, **options: Any) -> None:
+        """Of a path or a name that is told, only what can be seen reaches the terminal."""
+        super().notify(shown(message), **options)
 
     def tell(self, error: TreechatError, kept: str = "") -> None:
         """What happened, what was kept, what to do."""

@@ -29,7 +29,9 @@ class Key:
 
     @property
     def binding(self) -> Binding:
-        return Binding(self.keys, self.action, self.title, show=False, tooltip=self.tooltip, id=self.id)
+        # Every window can be left for good, those over the conversation too.
+        priority = self.id == "app.quit"
+        return Binding(self.keys, self.action, self.title, False, tooltip=self.tooltip, id=self.id, priority=priority)
 
 
 MOVING = (
