@@ -110,4 +110,5 @@ def _print_report(report: ImportReport, dry_run: bool) -> None:
         if len(reasons) > MAX_SHOWN:
             say(f"{kind}: {len(reasons) - MAX_SHOWN:,} more; --json lists them")
     counts = [plural(report.conversations, "conversation"), plural(report.nodes, "node"), plural(report.forks, "fork")]
-    say(f"{'Would add' if dry_run else 'Added'} {', '.join(counts[:2])} and {counts[2]}.")
+    same = f" {plural(report.num_unchanged, 'conversation')} had nothing new." if report.num_unchanged else ""
+    say(f"{'Would add' if dry_run else 'Added'} {', '.join(counts[:2])} and {counts[2]}.{same}")

@@ -64,6 +64,7 @@ class ImportReport:
     """What came in, what was left out and why, what could not be read at all. One sentence per entry.
 
     conversations, nodes, forks: counts of what was added. imported: the same for each conversation that got something.
+    known: ids of those that had nothing new at some point of the file.
     num_unsaid: sentences beyond `MAX_SENTENCES`.
     """
 
@@ -71,6 +72,7 @@ class ImportReport:
     nodes: int = 0
     forks: int = 0
     imported: list[dict[str, Any]] = field(default_factory=list)
+    known: set[str] = field(default_factory=set)
     dropped: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     num_unsaid: int = 0
@@ -85,6 +87,13 @@ class ImportReport:
         if is_new or num_nodes:
             counts = {"new": is_new, "nodes": num_nodes, "forks": num_forks}
             self.imported.append({"id": conversation_id, "title": title, "source": source.name, **counts})
+        else:
+            self.known.add(conversation_id)
+
+    @property
+    def num_unchanged(self) -> int:
+        """Conversations that were read and had nothing new."""
+        return len(self.known - {one["id"] for one in self.imported})
 
     def drop(self, where: str, why: str) -> None:
         self._say(self.dropped, f"{where}: {why}")
@@ -105,6 +114,7 @@ class ImportReport:
             "nodes": self.nodes,
             "forks": self.forks,
             "imported": self.imported,
+            "unchanged": self.num_unchanged,
             "dropped": self.dropped,
             "failed": self.failed,
             "unsaid": self.num_unsaid,

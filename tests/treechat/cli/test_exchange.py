@@ -26,9 +26,9 @@ def test_import_json_counts_and_importing_twice_adds_nothing(cli, trip, tmp_path
     said = {"dropped": [], "failed": [], "unsaid": 0}
     one = {"id": trip["c"], "title": "Trip \x1b[31mto Italy", "source": "treechat", "new": True, "nodes": 5, "forks": 1}
     assert cli.json("import", str(file), *other) == {
-        "conversations": 1, "nodes": 5, "forks": 1, "imported": [one], **said,
+        "conversations": 1, "nodes": 5, "forks": 1, "imported": [one], "unchanged": 0, **said,
     }  # fmt: skip
-    nothing = {"conversations": 0, "nodes": 0, "forks": 0, "imported": [], **said}
+    nothing = {"conversations": 0, "nodes": 0, "forks": 0, "imported": [], "unchanged": 1, **said}
     assert cli.json("import", str(file), *other) == nothing
     assert cli.json("import", str(file)) == nothing
     assert cli.json("ls", *other)[0]["nodes"] == 5

@@ -50,7 +50,9 @@ def test_a_grown_export_adds_its_new_nodes_to_the_same_tree(cli, tmp_path):
         ("Chat c1", False, 2),
         ("Chat c2", True, 1),
     ]
-    assert sorted(row["nodes"] for row in cli.json("ls")) == [1, 4]
+    assert sorted(row["nodes"] for row in cli.json("ls")) == [1, 4] and report["unchanged"] == 0
+    said = cli("import", str(file)).stderr
+    assert said == "Added 0 conversations, 0 nodes and 0 forks. 2 conversations had nothing new.\n"
 
 
 def test_what_was_imported_goes_on_as_any_other_conversation(cli, tmp_path):
@@ -150,6 +152,15 @@ def test_a_broken_conversation_does_not_keep_the_others_out(cli, tmp_path):
     assert len(report["failed"]) == 2 and "item 2" in report["failed"][0]
 
 
+def test_a_name_is_said_once_and_a_document_given_by_mistake_is_told_from_an_export(cli, tmp_path):
+    page = tmp_path / "chat.html"
+    page.write_text("<!DOCTYPE html><title>chat</title>")
+    said = cli("import", str(page), status=1).stderr
+    assert said.startswith("failed: chat.html is a web page") and "Export data" in said
+    said = cli("import", "-", status=1, input=b"%PDF-1.7").stderr
+    assert said.startswith("failed: standard input is a PDF document")
+
+
 def test_control_characters_of_a_file_do_not_reach_the_terminal(cli, tmp_path):
     file = tmp_path / "x.json"
     evil = chatgpt("u1") | {"title": "\x1b[2Jgone"}
@@ -176,5 +187,5 @@ def test_a_dry_run_of_rows_in_portions_counts_the_same(cli, tmp_path, monkeypatc
     dry = cli.json("import", "--dry-run", str(file))
     assert (dry["conversations"], dry["nodes"], dry["forks"]) == (1, 24, 4)
     done = cli.json("import", str(file))
-    assert (done["conversations"], done["nodes"], done["forks"]) == (1, 24, 4)
+    assert (done["conversations"], done["nodes"], done["forks"], done["unchanged"]) == (1, 24, 4, 0)
     assert cli.json("ls")[0]["nodes"] == 24
