@@ -85,6 +85,10 @@ class FusedDecoder:
             self._taken.append((linears, packed))
         return packed
 
+    def row_shapes(self) -> list[tuple[int, int, bool]]:
+        """(rows of the weight, length of a row, whether gated) of each linear of a layer that has a kernel for one row."""
+        return [shape for layer in self._layers for shape in layer.row_shapes()]
+
     def reserve(self, max_len: int) -> None:
         """Makes tables for positions below max_len now, so that they stay where they are."""
         like = self._parts.norm.weight if self._parts.norm.weight is not None else self._parts.head.weight[0]
@@ -168,6 +172,14 @@ class _Layer:
         self._out = with_small(self._out, form)
         self._gate_up = with_small(self._gate_up, form)
         self._down = with_small(self._down, form)
+
+    def row_shapes(self) -> list[tuple[int, int, bool]]:
+        linears = [(self._qkv, False), (self._out, False), (self._gate_up, self._parts.gate is not None)]
+        return [
+            (*linear.weight.shape, is_gated)
+            for linear, is_gated in [*linears, (self._down, False)]
+            if isinstance(linear, PlainLinear)
+        ]
 
     def __call__(
         self,

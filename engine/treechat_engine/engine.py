@@ -26,6 +26,7 @@ from treechat_engine.attention import ATTENTION_NAME, register
 from treechat_engine.cache import KVCache
 from treechat_engine.costmodel import CostModel
 from treechat_engine.decoder_choice import choose_forward
+from treechat_engine.device_tuning import tune_device
 from treechat_engine.disk import fingerprint
 from treechat_engine.edges import Ints, as_ints
 from treechat_engine.keeping import Kept, load_kv, save_kv
@@ -83,6 +84,7 @@ class Engine:
         if config.self_check:
             self_check(model, runner, self.cache, spec)
         self._forward = choose_forward(model, runner, self.cache, config)
+        tune_device(runner, spec.layer_shapes)
         if config.host_tokens:
             costs.fit(runner, self.cache)
         self.max_model_len = min((n for n in (config.max_model_len, spec.max_len) if n), default=num_slots)

@@ -6,6 +6,7 @@ Caches are cold, as they are in a model of many layers: a case goes from one str
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -22,6 +23,8 @@ from treechat_kernels.shared_prefix_attention import shared_paths
 from treechat_kernels.sharing import Measured, Rates, Siblings, fit, install
 from treechat_kernels.tuning import Case, Found, Timer
 from treechat_kernels.write_kv import rotate_and_write
+
+logger = logging.getLogger(__name__)
 
 # Seconds of measuring per start.
 BUDGET_S = 20.0
@@ -255,3 +258,38 @@ def _largest(shapes: Sequence[LinearShape]) -> list[LinearShape]:
         if key not in found or shape.out_len > found[key].out_len:
             found[key] = shape
     return list(found.values())
+
+
+def prepare(
+    shapes: Sequence[AttentionShape], linears: Sequence[LinearShape], dtype: torch.dtype, device: torch.device
+) -> None:
+    """On CUDA: takes over what is known of this device, measures what these shapes lack, and keeps it for next time.
+
+    What cannot be measured, for want of memory or time, keeps its fixed tile.
+    """
+    if device.type != "cuda" or not tuning.is_on():
+        return
+    who = tuning.identity(device)
+    path = tuning.file_of(who)
+    found = tuning.load(path, who)
+    choices.install(found.tiles)
+    if found.rates is not None:
+        install(found.rates)
+    known = found.rates, len(found.tiles)
+    try:
+        with torch.inference_mode(), torch.random.fork_rng([device]):
+            if not measure(shapes, linears, dtype, device, found, _graph_seconds):
+                logger.info("the kernels are not all measured yet: the next start goes on")
+    except torch.OutOfMemoryError:
+        logger.warning("there is no memory to measure the kernels in: they keep their fixed tiles")
+    finally:
+        if known != (found.rates, len(found.tiles)):
+            tuning.save(path, who, found)
+        torch.cuda.empty_cache()
+
+
+def _graph_seconds(run: Callable[[], object]) -> float:
+    """The median time of launches replayed from a graph, as the engine launches them."""
+    from triton.testing import do_bench_cudagraph
+
+    return float(do_bench_cudagraph(run, rep=10, return_mode="median")) / 1e3

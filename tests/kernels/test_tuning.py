@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -210,3 +211,34 @@ def test_all_candidates_fit_the_chip(arch, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(f"sm_{arch} ") > 60 and done.stdout.endswith("all fit\n")
     assert ("early linear row" in done.stdout) == (arch >= 90)
+
+
+def test_a_device_is_measured_once_and_read_from_its_file_then(tmp_path, monkeypatch):
+    """All of it but the device: what it is called, how long things take, and its memory."""
+    monkeypatch.setenv("TREECHAT_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(tuning, "identity", lambda _device: WHO)
+    monkeypatch.setattr(torch.random, "fork_rng", lambda _devices: nullcontext())
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    calls = []
+
+    def measured(_shapes, _linears, _dtype, _device, found, _seconds):
+        calls.append(dict(found.tiles))
+        if len(calls) == 1:
+            found.tiles[KEY] = candidates(KEY)[1]
+            raise torch.OutOfMemoryError("the device is full")
+        found.tiles[LAUNCH] = EARLY
+        found.rates = H100._replace(score_s=1e-11)
+        return True
+
+    monkeypatch.setattr(tuning_cases, "measure", measured)
+    device = torch.device("cuda")
+    for _ in range(3):
+        choices.clear()
+        tuning_cases.prepare([], [], torch.bfloat16, device)
+    assert [len(tiles) for tiles in calls] == [0, 1, 2]
+    assert choices.tile(KEY, AFTER) == candidates(KEY)[1] and choices.is_early()
+    assert sharing._rates == [H100._replace(score_s=1e-11)]
+    monkeypatch.setenv("TREECHAT_TUNE", "off")
+    tuning_cases.prepare([], [], torch.bfloat16, device)
+    tuning_cases.prepare([], [], torch.bfloat16, CPU)
+    assert len(calls) == 3
