@@ -23,17 +23,41 @@ HIGH_CONTRAST = Theme(
     foreground="#ffffff",
     background="#000000",
     surface="#000000",
-    panel="#303030",
-    boost="#303030",
+    panel="#202020",
+    boost="#202020",
     dark=True,
     text_alpha=1.0,
     variables={"border-blurred": "#ffffff", "scrollbar": "#ffffff", "scrollbar-active": "#ffff00"},
 )
 
-THEMES = (HIGH_CONTRAST,)
+LIGHT = Theme(
+    name="light",
+    primary="#005a9e",
+    secondary="#3d5a70",
+    warning="#b35900",
+    error="#b3261e",
+    success="#1a7f37",
+    accent="#b35900",
+    foreground="#1a1a1a",
+    background="#ffffff",
+    surface="#f5f5f5",
+    panel="#e6e9ec",
+    dark=False,
+    variables={
+        "text-primary": "#00457a",
+        "text-secondary": "#334a5c",
+        "text-accent": "#7d4000",
+        "text-warning": "#7d4000",
+        "text-success": "#145226",
+        "text-error": "#8c1d18",
+        "block-cursor-blurred-background": "#005a9e 20%",
+    },
+)
 
-ALIASES = {"auto": "", "dark": "textual-dark", "light": "textual-light"}
-"""Short names that the configuration may use; auto is one of the other two."""
+THEMES = (LIGHT, HIGH_CONTRAST)
+
+ALIASES = {"auto": "", "dark": "textual-dark"}
+"""Short names that the configuration may use; auto is dark or light."""
 
 _LIGHT_BACKGROUNDS = ("7", "15")
 

@@ -104,7 +104,7 @@ async def _memory(app: TreechatApp, pilot) -> None:
 
 async def _search(app: TreechatApp, pilot) -> None:
     await pilot.press("ctrl+g", *"florence")
-    await until(pilot, lambda: app.screen._choices)
+    await until(pilot, lambda: app.screen.list.chosen)
 
 
 async def _other_columns(app: TreechatApp, pilot) -> None:
