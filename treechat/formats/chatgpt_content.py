@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from treechat.formats.chatgpt_citations import without_marks
 from treechat.formats.content import Content, words_in
 from treechat.formats.loose import dict_of, first_text, list_of, text_of
 
@@ -65,7 +66,7 @@ def _add_parts(
     texts = []
     for part in list_of(record.get("parts")) or [record.get("text")]:
         if isinstance(part, str):
-            texts.append(part)
+            texts.append(without_marks(part, dict_of(message.get("metadata"))))
         elif isinstance(part, dict):
             _add_object(content, part, names, unknown)
     text = "\n\n".join(filter(None, texts))

@@ -249,3 +249,27 @@ def test_a_chain_with_a_fork_at_each_step_does_not_repeat_itself_without_end(rea
     [document] = read([{"mapping": nodes, "title": "wide"}], "chatgpt").documents
     assert sum(len(json.dumps(m.meta)) for m in document.messages) < 40_000_000
     assert {m.text.rpartition("\n\n")[2] for m in document.messages} >= {f"L{i}" for i in range(2_000)}
+
+
+def test_marks_for_the_page_become_what_the_page_shows(read):
+    cited = "Founded 2014【0†source】, see 【引用】 and【9†lost】."
+    start = cited.index("【0")
+    page = {"title": "A [page]", "url": "https://a.example/x"}
+    old = {"citations": [{"start_ix": start, "end_ix": start + 10, "metadata": page}, {"start_ix": "x"}, 7]}
+    mark, lost = "\ue200cite\ue202turn0search0\ue201", "\ue200cite\ue202turn9\ue201"
+    entity = '\ue200entity\ue202["city","Paris","capital"]\ue201'
+    new = {
+        "content_references": [
+            {"matched_text": f" {mark}", "alt": "([b](https://b.example))", "type": "grouped_webpages"},
+            {"matched_text": " ", "alt": "", "type": "sources_footnote"},
+            {"matched_text": {}, "alt": []},
+        ]
+    }
+    nodes = [
+        ("u", None, message("Who?")),
+        ("a", "u", message(cited, "assistant", metadata=old, end_turn=True)),
+        ("b", "u", message(f"In {entity} {mark}.{lost}", "assistant", metadata=new, end_turn=True)),
+    ]
+    found = read(conversation(nodes), "chatgpt")
+    assert found.message("a").text == "Founded 2014 ([A  page ](https://a.example/x)), see 【引用】 and【9†lost】."
+    assert found.message("b").text == "In Paris ([b](https://b.example))."
