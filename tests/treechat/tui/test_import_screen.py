@@ -103,6 +103,18 @@ async def test_what_cannot_be_read_is_said_and_another_path_can_be_taken(open_ap
         await shown(d, "Would add 3 new conversations")
 
 
+async def test_a_file_whose_name_steers_a_terminal_is_offered_and_imported(open_app, export) -> None:
+    hostile = export.rename(export.parent / "\x1b]0;owned\x07 [bold].json")
+    async with open_app(size=(100, 30)) as d:
+        await d.press("f5")
+        await d.until(lambda: isinstance(d.app.screen, ImportScreen), "the window")
+        d.app.screen.query_one("Input").value = f"{hostile.parent}/"
+        await shown(d, "␛]0;owned␇ [bold].json")
+        await d.press("tab")
+        await shown(d, "Would add 3 new conversations")
+        assert "\x1b" not in d.screen_text()
+
+
 async def test_the_window_is_used_while_an_import_runs_and_stopping_it_leaves_whole_conversations(
     open_app, export, tmp_path, monkeypatch
 ) -> None:

@@ -18,7 +18,7 @@ from treechat.chat.importing import ImportJob
 from treechat.formats.document import ImportReport
 from treechat.tui.bindings import IMPORT_BINDINGS
 from treechat.tui.dropped import completions, missing, paths_in, shown_path
-from treechat.tui.plain import fit, one_line
+from treechat.tui.plain import as_input, fit, one_line
 
 LOOK_S = 0.1
 """How often it is looked how far an import is."""
@@ -81,16 +81,24 @@ class ImportScreen(ModalScreen[str | None]):
 
     def _offer(self) -> None:
         self._paths = completions(self.query_one(Input).value)
-        self._list([(shown_path(path), "") for path in self._paths])
+        # Of a long path the end says more.
+        texts = [one_line(shown_path(path)) for path in self._paths]
+        room = self._room - 4
+        self._list([(f"…{text[-room:]}" if cell_len(text) > room else text, "") for text in texts])
         if self._job is None:
             self._tell("", "enter looks into it · tab completes · esc closes")
 
     def action_complete(self) -> None:
         highlighted = self.options.highlighted
         if self._job is None and highlighted is not None and highlighted < len(self._paths):
-            field = self.query_one(Input)
-            field.value = shown_path(self._paths[highlighted])
-            field.cursor_position = len(field.value)
+            field, path = self.query_one(Input), self._paths[highlighted]
+            text = shown_path(path)
+            if as_input(text) != text:
+                # What cannot be shown in a field cannot be typed there either.
+                self._begin([path], True)
+                return
+            field.value = text
+            field.cursor_position = len(text)
 
     def action_step(self, by: int) -> None:
         options = self.options
@@ -182,13 +190,17 @@ class ImportScreen(ModalScreen[str | None]):
         told.display = bool(text)
         self.query_one("#import", Vertical).border_subtitle = keys
 
+    @property
+    def _room(self) -> int:
+        """Cells of a line in the list."""
+        return min(self.app.size.width, MAX_WIDTH) - BORDERS
+
     def _list(self, rows: Sequence[tuple[str, str]]) -> None:
         options = self.options
         options.clear_options()
         options.display = bool(rows)
-        room = min(self.app.size.width, MAX_WIDTH) - BORDERS
         for title, note in rows:
-            title, used = one_line(title), max(room - len(note), 8)
+            title, used = one_line(title), max(self._room - len(note), 8)
             text = Text(fit(title, min(used, cell_len(title))))
             text.append(f"  {note}", style="dim")
             options.add_option(Option(text))

@@ -86,7 +86,7 @@ class SettingsScreen(ModalScreen[Chosen | None]):
             with Horizontal(classes="row"):
                 yield Label("Model")
                 yield Input(
-                    self._shown.own_model,
+                    as_input(self._shown.own_model),
                     one_line(self._shown.model),
                     id="model",
                     compact=True,
