@@ -81,7 +81,7 @@ class Exporting(Copying):
         name = re.sub(r"[^\w-]+", "-", title).strip("-").lower()[:40] or "conversation"
         # A file that is being downloaded is open, and needs no name any more.
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            await self._write(Path(folder) if self.is_web else Path.cwd(), name, _suffix(form), write)
+            await self._write(Path(folder if self.is_web else ""), name, _suffix(form), write)
 
     async def _write(self, folder: Path, name: str, suffix: str, write: Callable[[Path], None]) -> None:
         try:
@@ -124,6 +124,8 @@ def _suffix(form: str) -> str:
 
 def _write_new(folder: Path, name: str, suffix: str, write: Callable[[Path], None]) -> Path:
     """Write to a name that is not taken, and return it. Raises OSError, StoreError."""
+    # Where the working folder was removed in the meantime, this fails, and it is said as any other failure.
+    folder = folder.absolute()
     for number in count():
         target = folder / f"{name}{f'-{number}' if number else ''}{suffix}"
         try:

@@ -75,6 +75,41 @@ async def test_everything_with_its_tokens(open_app, tmp_path, monkeypatch):
     assert all("spans" in record for record in records if "role" in record)
 
 
+async def test_every_choice_writes_a_file_whose_name_stays_in_the_folder(open_app, tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    async with open_app(tmp_path / "x.db") as d:
+        await d.send("one")
+        d.app.chat.rename("../../etc/\x1b[31m \u6f22\u5b57 .. " + "\U0001f600" * 50)
+        await d.press("tab")
+        for number, choice in enumerate(choices(), 1):
+            await d.press("x")
+            await d.until(lambda: isinstance(d.app.screen, PickScreen), "the list")
+            d.app.screen.dismiss(choice.id)
+            await d.until(lambda number=number: len(list(folder.iterdir())) == number, choice.text)
+            await d.until(lambda: not any(w.group == "exports" and not w.is_finished for w in d.app.workers), "its end")
+    files = sorted(folder.iterdir())
+    assert len(files) == len(choices()) and all(file.stat().st_size for file in files)
+    assert {file.name.rstrip("0123456789").split(".")[0].rstrip("-0123456789") for file in files} == {
+        "conversations", "etc-31m-\u6f22\u5b57",
+    }  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["out"]
+
+
+async def test_a_folder_that_cannot_be_written_is_said(open_app, tmp_path, monkeypatch):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    async with open_app() as d:
+        await d.send("one")
+        await d.press("tab", "x")
+        await d.until(lambda: isinstance(d.app.screen, PickScreen), "the list")
+        await d.press("enter")
+        await d.until(lambda: "cannot be written" in d.screen_text(), "the sentence")
+
+
 async def test_a_copy_of_the_database_has_what_was_hidden(open_app, tmp_path, monkeypatch):
     folder = tmp_path / "out"
     folder.mkdir()
