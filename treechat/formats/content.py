@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from treechat.formats.loose import dict_of, first_text, json_in, kept, list_of, text_of
@@ -28,6 +29,14 @@ class Content:
     @property
     def meta(self) -> dict[str, Any]:
         return {"parts": self.parts} if self.parts else {}
+
+    @property
+    def identity(self) -> list[str]:
+        """What tells it from another of the same text. The names that a program gave its calls count for nothing."""
+        return [
+            json.dumps({key: value for key, value in part.items() if key != "id"}, sort_keys=True)
+            for part in self.parts
+        ]
 
     def __bool__(self) -> bool:
         return bool(self.texts or self.parts)

@@ -1,4 +1,4 @@
-"""Flat rows of messages become trees: rows that share a prefix of (role, text) share those nodes.
+"""Flat rows of messages become trees: rows that share a prefix of (role, text, calls and results) share those nodes.
 
 A node's id is made from all that leads to it, so that the same rows always give the same nodes, in whatever file. Rows
 are given on in portions: what a portion shares with an earlier one is known to the store already.
@@ -46,7 +46,7 @@ class Rows:
             return
         path = ""
         for number, said in enumerate(row, 1):
-            above, path = path, derived_id(path, said.role, said.content.text)
+            above, path = path, derived_id(path, said.role, said.content.text, *said.content.identity)
             if number == 1:
                 if path not in self._drafts:
                     self._drafts[path] = Draft(self.source, path), set()

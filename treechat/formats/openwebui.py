@@ -6,10 +6,10 @@ import html
 import re
 import sqlite3
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from treechat.errors import FormatError
-from treechat.formats.content import Content, add_blocks
+from treechat.formats.content import Content, add_blocks, words_in
 from treechat.formats.document import Document, ImportReport
 from treechat.formats.draft import MAX_NODES, Draft
 from treechat.formats.importer import Importer, by_record
@@ -88,7 +88,11 @@ def _add(
     content = Content()
     said = message.get("content")
     if isinstance(said, str):
-        _add_text(content, said)
+        exact = _from_output(list_of(message.get("output")))
+        if exact is not None and exact.spoken.split() == _spoken(said).split():
+            content = exact.content
+        else:
+            _add_text(content, said)
     else:
         for kind in add_blocks(content, said):
             report.drop(where, f"content of the unknown type {kind}; its text was kept")
@@ -111,6 +115,43 @@ def _add(
         model=first_text(message, "model", "modelName") or None,
         status="failed" if error else "interrupted" if message.get("done") is False else "complete",
     )
+
+
+class _Exact(NamedTuple):
+    """A message by its parts. spoken: its text without placeholders."""
+
+    content: Content
+    spoken: str
+
+
+def _from_output(items: list[Any]) -> _Exact | None:
+    """What newer versions keep beside the text: each part by itself. None where there is nothing of it."""
+    content, names = Content(), dict[str, str]()
+    texts = []
+    for item in map(dict_of, items):
+        call_id = text_of(item.get("call_id"))
+        match item.get("type"):
+            case "message":
+                texts.append(words_in(item.get("content")))
+                content.say(texts[-1])
+            case "reasoning":
+                thoughts = words_in(item.get("content")) or words_in(item.get("summary"))
+                content.think(thoughts, seconds=item.get("duration"))
+            case "function_call":
+                names[call_id] = text_of(item.get("name"))
+                content.call(names[call_id], item.get("arguments"), id=call_id)
+            case "function_call_output":
+                content.result(names.get(call_id, ""), words_in(item.get("output")), id=call_id)
+            case kind:
+                content.keep(text_of(kind) or "output", raw=item)
+    return _Exact(content, "\n".join(texts)) if items else None
+
+
+def _spoken(text: str) -> str:
+    """The text without the HTML in it. An edited message says something else here than in its parts."""
+    said = Content()
+    _add_text(said, text)
+    return "\n".join(each for each in said.texts if not each.startswith(("[thoughts]", "[called ", "[result of ")))
 
 
 def _add_text(content: Content, text: str) -> None:

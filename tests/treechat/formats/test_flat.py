@@ -167,3 +167,14 @@ def test_blocks_whose_text_is_under_value(read):
 def test_messages_without_any_text_are_said(read):
     found = read(lines(row("Hi", ""), row("Hi", "A")), "openai")
     assert found.report.dropped == ["export.bin: 1 of its 3 messages came without any text"]
+
+
+def test_calls_that_differ_only_in_what_they_ask_for_are_siblings(read):
+    def calling(altitude, call_id):
+        call = {"id": call_id, "function": {"name": "fly", "arguments": json.dumps({"to": altitude})}}
+        return {"messages": [{"role": "user", "content": "Up"}, {"role": "assistant", "tool_calls": [call]}]}
+
+    found = read(lines(calling(1, "x"), calling(2, "y"), calling(1, "z")), "openai")
+    assert paths(found.documents[0]) == [["Up", "[called fly]"], ["Up", "[called fly]"]]
+    arguments = [m.meta["parts"][0]["arguments"] for m in found.documents[0].messages[1:]]
+    assert arguments == ['{"to": 1}', '{"to": 2}']

@@ -95,6 +95,32 @@ def test_chats_without_a_history_and_damaged_ones(read):
     assert len(found.report.dropped) == 4
 
 
+def test_the_parts_of_newer_versions_are_used_unless_the_text_was_edited(read):
+    text = '<details type="tool_calls"><summary>Tool Executed</summary>"18C"</details>It is 18C.\n\nBye'
+    output = [
+        {"type": "reasoning", "content": [{"type": "output_text", "text": "Look it up"}], "duration": 3},
+        {"type": "function_call", "call_id": "1", "name": "weather", "arguments": '{"city": "Paris"}'},
+        {"type": "function_call_output", "call_id": "1", "output": [{"type": "input_text", "text": "18C"}]},
+        {"type": "message", "content": [{"type": "output_text", "text": "It is 18C."}, {"text": "Bye"}]},
+        {"type": "new", "x": 1},
+        None,
+    ]
+    messages = [
+        message("a", None, "assistant", text, output=output),
+        message("b", "a", "assistant", text.replace("18C.", "19C."), output=output),
+        message("c", "b", "assistant", "Plain", output="?"),
+    ]
+    found = read([chat(messages)], "openwebui")
+    assert [found.message(i).text for i in "abc"] == [
+        "[thoughts]\n\n[called weather]\n\n[result of weather]\n\nIt is 18C.\nBye",
+        "[called a tool]\n\nIt is 19C.\n\nBye",
+        "Plain",
+    ]
+    assert [part["type"] for part in found.message("a").meta["parts"]] == [
+        "thoughts", "call", "result", "new", "output",
+    ]  # fmt: skip
+
+
 def webui(path, *rows):
     conn = sqlite3.connect(path)
     conn.executescript(WEBUI)
