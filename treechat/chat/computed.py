@@ -45,7 +45,10 @@ class Computed(Structure):
         return self._model is not None and self._model.is_text
 
     def opens_with_thoughts(self, node_id: str) -> bool:
-        return node_id in self.replies and self._model is not None and self._model.template.opens_with_thoughts
+        if self._model is None or not self._model.template.opens_with_thoughts:
+            return False
+        turn = self.turn(node_id)
+        return turn is not None and turn.model == self._model.name
 
     def cost(self, node_id: str) -> Cost | None:
         """What resuming at the node takes; None while no model is loaded."""

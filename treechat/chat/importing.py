@@ -95,11 +95,15 @@ class _Stopped(Exception):
 
 
 class ImportJob:
-    """An import in a thread, for a window to look at. It has a connection of its own, so that nobody waits for it."""
+    """An import in a thread, for a window to look at. It has a connection of its own, so that nobody waits for it.
+
+    total_bytes: to be read, None where a folder or zip does not tell.
+    """
 
     def __init__(self, store: Store, paths: Sequence[Path], dry_run: bool) -> None:
         self.paths, self.dry_run = tuple(paths), dry_run
         self.error: TreechatError | None = None
+        self.total_bytes = _size(self.paths)
         self.is_stopped = False
         self._stop = threading.Event()
         self._run = Import(store, dry_run=dry_run, progress=self._check)
@@ -156,3 +160,11 @@ class ImportJob:
         for path in self.paths:
             self._check()
             self._run.take(path)
+
+
+def _size(paths: Sequence[Path]) -> int | None:
+    try:
+        sizes = [path.stat().st_size if path.is_file() and path.suffix.lower() != ".zip" else None for path in paths]
+    except OSError:
+        return None
+    return None if None in sizes else sum(filter(None, sizes))

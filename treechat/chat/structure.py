@@ -79,7 +79,7 @@ class Structure:
         return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
 
     def opens_with_thoughts(self, node_id: str) -> bool:
-        """Whether a reply that is being written goes on from a tag in the prompt that begins thoughts."""
+        """Whether the prompt of a reply ended with the tag that begins thoughts, as far as it can be told."""
         return False
 
     def turn(self, node_id: str) -> Turn | None:

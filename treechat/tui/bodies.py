@@ -56,8 +56,13 @@ class Bodies(StripCache):
         folded = self._folded.get(node_id)
         if folded is not None and folded.text == text:
             return folded.pieces
+        node = chat.tree[node_id]
         parts = chat.parts(node_id) if may_have_parts(text) else []
-        return pieces_of(text, chat.tree[node_id].role == "assistant", parts)
+        pieces = pieces_of(text, node.role == "assistant", parts)
+        if pieces == [text] and node.status != "complete" and chat.opens_with_thoughts(node_id):
+            # It was cut off before the end of its thoughts, which began in the prompt.
+            return [Aside("thoughts", text, True)]
+        return pieces
 
     def toggle(self, chat: Structure, node_id: str, index: int | None = None) -> bool:
         """Open or fold one aside, all of them for None; whether the message has any."""

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from treechat.chat.events import Cost
 from treechat.chat.session import Chat
 from treechat.config import Config
 from treechat.errors import TreechatError
@@ -109,8 +110,17 @@ class Conversing(Switching):
         """Which model the conversation is of, where another one is in use, and what going on with this one takes."""
         chat, model = self.chat, self.chat.model
         wanted, why = self.wanted_model()
-        if model is not None and wanted is not None and not self.is_in_use(wanted) and self._once_chat is None:
+        if model is not None and self._once_chat is chat:
+            self.run_worker(self._tell_once(chat, model), group="costs")
+        elif model is not None and wanted is not None and not self.is_in_use(wanted):
             self.run_worker(self._tell_cost(chat, model, wanted, why, chat.current_id), group="costs")
+
+    async def _tell_once(self, chat: Chat, model: ChatModel) -> None:
+        with suppress(TreechatError, EngineError):
+            node_id = chat.current_id
+            cost = await asyncio.to_thread(chat.cost, node_id) if node_id is not None else None
+            if chat is self.chat and chat.model is model:
+                self.say(f"{model.name} is up for one reply" + (f"; it {_work(cost)}." if _work(cost) else "."))
 
     async def _tell_cost(self, chat: Chat, model: ChatModel, wanted: str, why: str, node_id: str | None) -> None:
         with suppress(TreechatError, EngineError):
@@ -120,9 +130,15 @@ class Conversing(Switching):
             name = short_name(wanted)
             lines = [f"{name} is {why}" if why == SET else f"{name} {why}"]
             lines[0] += f"; {model.name} is in use."
-            if cost is not None and cost.computed > 1:
-                wait = f", about {cost.seconds:.1f} s" if cost.seconds else ""
-                lines.append(f"Going on with {model.name} computes {cost.computed:,} tokens{wait}, once.")
+            if work := _work(cost):
+                lines.append(f"Going on with {model.name} {work}, once.")
             offered = self._load_named is not None and self.model_choices()[0].text == wanted
             lines.append(f"f4, enter goes over to {name}" if offered else "f4 takes another model")
             self.notify("\n".join(lines), timeout=10, markup=False)
+
+
+def _work(cost: Cost | None) -> str:
+    """What a cold branch takes; empty for a warm one."""
+    if cost is None or cost.computed <= 1:
+        return ""
+    return f"computes {cost.computed:,} tokens" + (f", about {cost.seconds:.1f} s" if cost.seconds else "")

@@ -116,6 +116,7 @@ async def test_a_model_for_one_reply_leaves_the_other_one_warm_and_lets_it_go_on
         await d.until(lambda: app.chat.model.name == "second", "the second model")
         assert "second writes the next reply, then first goes on" in told(d)
         assert "second · once" in d.screen_text()
+        await d.until(lambda: "second is up for one reply; it computes" in told(d), "what it costs")
         second = app.chat.model
         reply = await d.send("one by the second")
         assert (app.chat.text(reply.id), app.chat.turn(reply.id).model) == ("from second", "second")

@@ -93,8 +93,8 @@ async def test_what_cannot_be_read_is_said_and_another_path_can_be_taken(open_ap
         await shown(d, "There is no /no/such/file.zip")
         field.value = f"{tmp_path}/bro"
         await d.until(lambda: d.app.screen.options.option_count == 1, "the completion")
-        await d.press("tab")
-        assert field.value == shown_path(tmp_path / "broken.json")
+        await d.press("enter")
+        assert field.value == shown_path(tmp_path / "broken.json"), "what is marked is taken first"
         await d.press("enter")
         await shown(d, "Nothing in it can be imported.")
         await shown(d, "cannot be read: broken.json")
@@ -137,9 +137,9 @@ async def test_the_window_is_used_while_an_import_runs_and_stopping_it_leaves_wh
         await shown(d, "Would add")
         await d.press("enter")
         await d.until(came.is_set, "the second conversation")
-        await shown(d, "Importing: 0.0 MB, 1 conversation")
+        await shown(d, "Importing: 0.0 of 0.0 MB, 1 conversation")
         await d.press("escape")
-        await shown(d, "importing 0.0 MB, 1 conversation")
+        await shown(d, "importing 0.0 of 0.0 MB, 1 conversation")
         reply = await d.send("Meanwhile")
         assert app.chat.text(reply.id) == "Hello *there*."
         await d.press("f5", "s")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.treechat.tui.scripted import ByteTokenizer, scripted_model
+from treechat.chat.template import Template
 from treechat.store import NewNode, Store
 from treechat.tree import preview_of
 from treechat.tui.asides import Aside, pieces_of, split_thoughts
@@ -161,3 +165,26 @@ async def test_a_reply_that_thinks_is_counted_while_it_grows_and_folded_when_it_
         await d.until(lambda: app.screen is not app.base_screen and "thoughts, 40" in d.screen_text(), "side by side")
         await d.press("t")
         await d.until(lambda: "│ word word" in d.screen_text(), "unfolded there")
+
+
+async def test_thoughts_that_begin_in_the_prompt_are_told_from_the_first_word_and_when_they_are_cut_off(
+    open_app,
+) -> None:
+    tokenizer = ByteTokenizer()
+    render = tokenizer.apply_chat_template
+    tokenizer.apply_chat_template = lambda messages, *, tokenize, add_generation_prompt: (
+        render(messages, tokenize=tokenize, add_generation_prompt=add_generation_prompt)
+        + ("<think>\n" if add_generation_prompt else "")
+    )
+    model = replace(scripted_model("Let me see.\n</think>\n\nYes."), template=Template(tokenizer))
+    async with open_app(model=model, size=(100, 30)) as d:
+        model.engine.pause_at = 6
+        d.app.composer.put("well?")
+        await d.press("enter")
+        await d.until(lambda: "▸ thinking, 2 words" in d.screen_text(), "a count from the first word")
+        await d.press("escape")
+        await d.until(lambda: d.is_idle and "▸ thoughts, 2 words" in d.screen_text(), "what came before it was stopped")
+        model.engine.pause_at = None
+        reply = await d.send("again")
+        assert "▸ thoughts, 3 words" in d.screen_text()
+        assert d.app.transcript.cache.shown_text(d.app.chat, reply.id) == "Yes."

@@ -136,6 +136,9 @@ class ImportScreen(ModalScreen[str | None]):
             return
         paths = paths_in(text)
         wrong = missing(paths)
+        if wrong is not None and self._paths:
+            self.action_complete()
+            return
         if wrong is not None:
             self._tell(f"There is no {one_line(str(wrong))}", "tab completes · esc closes")
             return
@@ -209,8 +212,11 @@ class ImportScreen(ModalScreen[str | None]):
 
 
 def progress(job: ImportJob) -> str:
-    """`12.3 MB, 35 conversations`, as far as it is."""
-    return f"{job.num_bytes / 1e6:,.1f} MB, {plural(job.num_read, 'conversation')}"
+    """`12.3 of 190.0 MB, 35 conversations`, as far as it is."""
+    total = job.total_bytes or 0
+    # A database is read in its own way, which is not counted.
+    of = f" of {total / 1e6:,.1f}" if not job.is_done and job.num_bytes <= total else ""
+    return f"{job.num_bytes / 1e6:,.1f}{of} MB, {plural(job.num_read, 'conversation')}"
 
 
 def summary(job: ImportJob) -> list[str]:
