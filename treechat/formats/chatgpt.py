@@ -63,6 +63,10 @@ def _shape(mapping: dict[str, Any], where: str, report: ImportReport) -> Shape:
             if isinstance(child, str) and parents.get(child) not in (None, parent_id):
                 report.drop(where, f"node {child} has several parents; {parents[child]} stays")
     times = {i: seconds(dict_of(dict_of(node).get("message")).get("create_time")) for i, node in mapping.items()}
+    if len(mapping) > 1 and not any(parents.values()) and not any(listed.values()):
+        report.drop(where, "its messages name no parents; they are taken as one branch in the order of their times")
+        chain = sorted(mapping, key=lambda node_id: times[node_id] or 0)
+        parents = dict(zip(chain, (None, *chain), strict=False))
     return shape_of(parents, listed, times, report, where)
 
 

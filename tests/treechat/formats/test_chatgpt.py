@@ -273,3 +273,13 @@ def test_marks_for_the_page_become_what_the_page_shows(read):
     found = read(conversation(nodes), "chatgpt")
     assert found.message("a").text == "Founded 2014 ([A  page ](https://a.example/x)), see 【引用】 and【9†lost】."
     assert found.message("b").text == "In Paris ([b](https://b.example))."
+
+
+def test_without_parents_and_children_the_messages_are_one_branch_by_time(read):
+    nodes = [("b", None, message("B", "assistant", create_time=20)), ("a", None, message("A", create_time=10))]
+    slim = conversation(nodes)
+    for node in slim["mapping"].values():
+        del node["parent"], node["children"]
+    found = read(slim, "chatgpt")
+    assert list(found.nodes().items()) == [("a", (None, "user", "A")), ("b", ("a", "assistant", "B"))]
+    assert "name no parents" in found.report.dropped[0]
