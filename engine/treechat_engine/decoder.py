@@ -86,7 +86,7 @@ class FusedDecoder:
         return packed
 
     def row_shapes(self) -> list[tuple[int, int, bool]]:
-        """(rows of the weight, length of a row, whether gated) of each linear with a kernel for one row, but the head."""
+        """(rows of the weight, length of a row, whether gated) of each linear that has a kernel for one row."""
         return [shape for layer in self._layers for shape in layer.row_shapes()]
 
     def reserve(self, max_len: int) -> None:
