@@ -69,6 +69,12 @@ class Input:
         if self.path is not None:
             yield self.path
             return
+        free = shutil.disk_usage(tempfile.gettempdir()).free
+        if self.size > free // 2:
+            raise FormatError(
+                f"{self.name} needs {self.size / 2**20:,.0f} MB of temporary space, and {free / 2**20:,.0f} are free",
+                "Unpack the zip, and import the file itself",
+            )
         with self.open() as stream, _spooled(stream) as copy:
             yield copy
 

@@ -6,6 +6,7 @@ import sqlite3
 import struct
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -53,6 +54,14 @@ def test_a_cut_off_database_in_a_zip_is_said(read, tmp_path):
     whole = llm(TREE, tmp_path / "made.db")
     with pytest.raises(FormatError, match=r"logs\.db cannot be read"):
         read(zipped(logs_db=whole[: len(whole) // 2]))
+
+
+def test_a_database_in_a_zip_that_would_fill_the_disk_is_not_unpacked(read, tmp_path, monkeypatch):
+    data = zipped(logs_db=llm(TREE, tmp_path / "made.db"))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=30_000))
+    with pytest.raises(FormatError, match="temporary space") as caught:
+        read(data)
+    assert "Unpack" in (caught.value.hint or "")
 
 
 def test_a_zip_whose_sizes_are_in_64_bits_is_read(read):
