@@ -155,12 +155,17 @@ def _of_folder(path: Path, progress: Progress | None) -> Iterator[Input]:
         folders.sort()
         for name in sorted(names):
             file = Path(folder, name)
-            if file.suffix.lower() not in SUFFIXES or not file.is_file():
+            if not _is_looked_at(name) or not file.is_file():
                 continue
             num_files += 1
             if num_files > MAX_FILES:
                 raise FormatError(f"{path.name} holds more than {MAX_FILES:,} files", "Import its folders one by one")
             yield Input(str(file.relative_to(path)), file.stat().st_size, partial(_open, file), file, progress)
+
+
+def _is_looked_at(name: str) -> bool:
+    """Whether it may hold conversations. macOS puts a file of its own beside each, named alike behind `._`."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith("._")
 
 
 def _archive(file: BinaryIO, name: str) -> zipfile.ZipFile:
@@ -191,7 +196,7 @@ def _check_directory(file: BinaryIO, name: str) -> None:
 def _of_zip(archive: zipfile.ZipFile, name: str, size: int, progress: Progress | None) -> Iterator[Input]:
     budget = _Budget(name, max(FREE_EXPANSION_BYTES, size * MAX_EXPANSION))
     for info in sorted(archive.infolist(), key=lambda info: info.filename):
-        if info.is_dir() or not info.filename.lower().endswith(SUFFIXES):
+        if info.is_dir() or not _is_looked_at(info.filename.rpartition("/")[2]):
             continue
         yield Input(
             f"{name}/{info.filename}",

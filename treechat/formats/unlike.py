@@ -19,7 +19,7 @@ _BEGINNINGS = (
     ((b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8"), "an image"),
     ((b"PAR1",), "a Parquet table"),
 )
-_PACKED = ((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"(\xb5/\xfd", b"7z\xbc\xaf", b"Rar!\x1a"),)
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"(\xb5/\xfd", b"7z\xbc\xaf", b"Rar!\x1a")
 
 EXPORT_HINT = (
     "Programs write such files for reading. Ask them for the data itself: in ChatGPT and Claude that is "
@@ -32,7 +32,9 @@ def refuse_what_is_no_export(head: bytes, name: str) -> None:
     if (kind := _kind(head)) is not None:
         hint = "Write it out as JSON lines first" if head.startswith(b"PAR1") else EXPORT_HINT
         raise FormatError(f"{name} is {kind}, not an export of conversations", hint)
-    if head.startswith(_PACKED[0]):
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise FormatError(f"{name} is text in UTF-16", "Save it as UTF-8; PowerShell's > does not, `export -o` does")
+    if head.startswith(_PACKED):
         raise FormatError(f"{name} is packed in a way that treechat does not unpack", "Unpack it, or make a zip of it")
 
 

@@ -119,7 +119,7 @@ def rows(draw, prefix="n"):
     return made
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(rows(), rows("m"), texts, metas, st.data())
 def test_any_trees_come_back_equal_and_export_to_the_same_bytes(first, second, title, meta, data):
     with Store.open(None) as store, Store.open(None) as copy:

@@ -21,11 +21,11 @@ CHAT = [{"messages": [{"role": "user", "content": "Hi"}]}]
 TREE = [Said(None, "user", "Hello"), Said(0, "assistant", "One"), Said(0, "assistant", "Two")]
 
 
-def zipped(**members: bytes) -> bytes:
+def zipped(members: dict[str, bytes]) -> bytes:
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
-            archive.writestr(name.replace("_", "."), content)
+            archive.writestr(name, content)
     return data.getvalue()
 
 
@@ -44,20 +44,31 @@ def test_a_database_in_a_zip_is_read_beside_the_json_and_leaves_no_copy(read, tm
     copies = tmp_path / "copies"
     copies.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(copies))
-    data = zipped(**{"backup/logs_db": llm(TREE, tmp_path / "made.db"), "chat_json": json.dumps(CHAT).encode()})
+    data = zipped({"backup/logs.db": llm(TREE, tmp_path / "made.db"), "chat.json": json.dumps(CHAT).encode()})
     found = read(data)
     assert sorted(len(document.messages) for document in found.documents) == [1, 3]
     assert not found.report.failed and not any(copies.iterdir())
 
 
+def test_what_macos_puts_beside_each_file_is_passed_over(read, tmp_path):
+    content, twin = json.dumps(CHAT).encode(), b"\0\5\x16\7Mac OS X"
+    found = read(zipped({"chat.json": content, "__MACOSX/._chat.json": twin}))
+    assert len(found.documents) == 1 and not found.report.failed
+    (tmp_path / "unpacked").mkdir()
+    (tmp_path / "unpacked" / "chat.json").write_bytes(content)
+    (tmp_path / "unpacked" / "._chat.json").write_bytes(twin)
+    with inputs_of(tmp_path / "unpacked") as files:
+        assert [file.name for file in files] == ["chat.json"]
+
+
 def test_a_cut_off_database_in_a_zip_is_said(read, tmp_path):
     whole = llm(TREE, tmp_path / "made.db")
     with pytest.raises(FormatError, match=r"logs\.db cannot be read"):
-        read(zipped(logs_db=whole[: len(whole) // 2]))
+        read(zipped({"logs.db": whole[: len(whole) // 2]}))
 
 
 def test_a_database_in_a_zip_that_would_fill_the_disk_is_not_unpacked(read, tmp_path, monkeypatch):
-    data = zipped(logs_db=llm(TREE, tmp_path / "made.db"))
+    data = zipped({"logs.db": llm(TREE, tmp_path / "made.db")})
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=30_000))
     with pytest.raises(FormatError, match="temporary space") as caught:
         read(data)
@@ -65,22 +76,22 @@ def test_a_database_in_a_zip_that_would_fill_the_disk_is_not_unpacked(read, tmp_
 
 
 def test_a_zip_whose_sizes_are_in_64_bits_is_read(read):
-    found = read(as_zip64(zipped(chat_json=json.dumps(CHAT).encode())), "openai")
+    found = read(as_zip64(zipped({"chat.json": json.dumps(CHAT).encode()})), "openai")
     assert [m.text for m in found.documents[0].messages] == ["Hi"]
 
 
 def test_a_64_bit_list_of_members_is_bounded_too(read):
-    data = as_zip64(zipped(chat_json=b"[]"), inputs.MAX_DIRECTORY_BYTES + 1)
+    data = as_zip64(zipped({"chat.json": b"[]"}), inputs.MAX_DIRECTORY_BYTES + 1)
     with pytest.raises(FormatError, match="too many members"):
         read(data)
     # Its record is gone: nobody knows how long the list is.
     with pytest.raises(FormatError, match="too many members"):
-        read(as_zip64(zipped(chat_json=b"[]")).replace(b"PK\6\6", b"PK\6\0"))
+        read(as_zip64(zipped({"chat.json": b"[]"})).replace(b"PK\6\6", b"PK\6\0"))
 
 
 @pytest.mark.slow
 def test_more_members_than_16_bits_can_count(read):
-    data = zipped(**{f"{i}_txt": b"" for i in range(66_000)}, chat_json=json.dumps(CHAT).encode())
+    data = zipped({f"{i}.txt": b"" for i in range(66_000)} | {"chat.json": json.dumps(CHAT).encode()})
     assert len(read(data, "openai").documents) == 1
 
 
@@ -94,7 +105,8 @@ def test_more_members_than_16_bits_can_count(read):
         (b"\x89PNG\r\n\x1a\n", "an image"),
         (b"\x1f\x8b\x08rest", "Unpack it"),
         (b"PAR1abc", "a Parquet table"),
-        (zipped(**{"[Content_Types]_xml": b"<x/>", "word/document_xml": b"<x/>"}), "an office document"),
+        ("[]".encode("utf-16"), "UTF-16"),
+        (zipped({"[Content_Types].xml": b"<x/>", "word/document.xml": b"<x/>"}), "an office document"),
     ],
 )
 def test_what_is_no_export_says_what_it_is_and_what_to_ask_for(tmp_path, content, said):
