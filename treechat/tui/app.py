@@ -207,7 +207,7 @@ class TreechatApp(Conversing):
         return run
 
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
-        if event.text_area.id == "composer":
+        if event.text_area.id == "composer" and self.is_up:
             self.draw_labels()
 
     async def on_unmount(self) -> None:

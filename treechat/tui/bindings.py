@@ -8,7 +8,18 @@ from typing import Literal
 from textual.binding import Binding, BindingType
 
 Where = Literal[
-    "panes", "composer", "everywhere", "tokens", "split", "compare", "columns", "memory", "settings", "import"
+    "panes",
+    "composer",
+    "everywhere",
+    "tokens",
+    "split",
+    "compare",
+    "columns",
+    "memory",
+    "settings",
+    "import",
+    "list",
+    "page",
 ]
 
 
@@ -190,6 +201,14 @@ IMPORTING = (
     Key("import.stop", "s", "screen.stop", "Stop", "While it runs; whole conversations stay", "import", False),
     Key("import.close", "escape", "screen.close", "Close", "A running import goes on", "import", False),
 )
+LISTING = (
+    Key("list.next", "down,ctrl+n", "screen.step(1)", "Next", "The next one of the list", "list", False),
+    Key("list.previous", "up,ctrl+p", "screen.step(-1)", "Previous", "The one above", "list", False),
+    Key("list.close", "escape", "screen.dismiss", "Close", "Nothing is chosen", "list", False),
+)
+READING = (
+    Key("page.close", "escape,q,enter,f1,question_mark,D", "screen.dismiss", "Close", "Help or details", "page", False),
+)
 
 SECTIONS: dict[str, tuple[Key, ...]] = {
     "Composer": COMPOSING,
@@ -203,6 +222,8 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
     "Side by side": COLUMNS,
     "Memory": MEMORY,
     "Import": IMPORTING,
+    "Lists, and lines that are asked for": LISTING,
+    "Help and details": READING,
 }
 KEYS: tuple[Key, ...] = tuple(key for section in SECTIONS.values() for key in section)
 
@@ -222,3 +243,6 @@ COMPARE_BINDINGS = bindings(COMPARING)
 COLUMN_BINDINGS = bindings(COLUMNS)
 MEMORY_BINDINGS = bindings(MEMORY)
 IMPORT_BINDINGS = bindings(IMPORTING)
+LIST_BINDINGS = bindings(LISTING)
+ASK_BINDINGS = bindings(LISTING[-1:])
+PAGE_BINDINGS = bindings(READING)

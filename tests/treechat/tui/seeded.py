@@ -144,7 +144,10 @@ async def show(app: TreechatApp, pilot, name: str) -> None:
         app.pop_screen()
         await pilot.pause()
     app.clear_notifications()
-    app.tree_pane.filter = "everything"
+    pane = app.tree_pane
+    pane.filter, pane.hoisted_id = "everything", None
+    pane.folded.clear()
+    pane.opened.clear()
     app.look_at(app.chat.current_id)
     app.open_tree()
     await until(pilot, lambda: app.in_tree)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import runpy
 from pathlib import Path
 
 import pytest
+from textual.dom import DOMNode
+from textual.widgets import Input, TextArea
 
+import treechat.tui
 from treechat.tui.bindings import KEYS, SECTIONS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -16,6 +21,34 @@ def test_each_binding_has_a_name_and_help() -> None:
     for key in KEYS:
         assert key.title and key.tooltip and key.binding.tooltip == key.tooltip, key.id
     assert len({key.id for key in KEYS}) == len(KEYS)
+
+
+def test_each_screen_and_widget_binds_from_the_table_alone() -> None:
+    for module in pkgutil.walk_packages(treechat.tui.__path__, "treechat.tui."):
+        importlib.import_module(module.name)
+    bound = [
+        kind for kind in _subclasses(DOMNode) if kind.__module__.startswith("treechat.tui") and "BINDINGS" in vars(kind)
+    ]
+    assert len(bound) > 10
+    known = {key.binding.id: key.binding for key in KEYS}
+    for kind in bound:
+        for binding in kind.BINDINGS:
+            assert known.get(binding.id) == binding, f"{kind.__name__}: {binding}"
+
+
+@pytest.mark.parametrize("place", ["settings", "list", "import"])
+def test_a_field_takes_no_key_of_its_window(place) -> None:
+    fields = [Input, TextArea] if place == "settings" else [Input]
+    taken = {name: kind for kind in fields for binding in kind.BINDINGS for name in binding.key.split(",")}
+    for key in KEYS:
+        for name in key.keys.split(","):
+            # A field tells its window of enter.
+            assert key.where != place or name not in taken or name == "enter", f"{name}: {key.id} and {taken[name]}"
+
+
+def _subclasses(kind: type) -> set[type]:
+    below = set(kind.__subclasses__())
+    return below.union(*map(_subclasses, below)) if below else below
 
 
 WINDOWS = sorted({key.where for key in KEYS} - {"panes", "composer", "everywhere"})

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input
 
+from treechat.tui.bindings import ASK_BINDINGS
 from treechat.tui.plain import one_line
 
 
 class AskScreen(ModalScreen[str | None]):
     """Returns the line, "" included, or None where it was closed."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss", "Close")]
+    BINDINGS = ASK_BINDINGS
 
     def __init__(self, title: str, value: str = "", placeholder: str = "") -> None:
         super().__init__()

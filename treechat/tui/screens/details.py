@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import ClassVar
 
 from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from treechat.chat.events import Cost
 from treechat.tree import Node, Turn
+from treechat.tui.bindings import PAGE_BINDINGS
 from treechat.tui.figures import cost_figures
 from treechat.tui.plain import one_line
 
@@ -59,7 +58,7 @@ def _turn_facts(turn: Turn) -> Facts:
 class DetailsScreen(ModalScreen[None]):
     """The facts as a list."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,enter,D", "dismiss", "Close")]
+    BINDINGS = PAGE_BINDINGS
 
     def __init__(self, facts: Sequence[tuple[str, str]]) -> None:
         super().__init__()

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from treechat.tui.bindings import SECTIONS
+from treechat.tui.bindings import PAGE_BINDINGS, SECTIONS
 
 _NAMES = {
     "left_square_bracket": "[",
@@ -55,7 +53,7 @@ def help_table(keymap: Mapping[str, str]) -> Table:
 class HelpScreen(ModalScreen[None]):
     """Scrolls; any of the keys that opened it closes it."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,f1,question_mark,q,enter", "dismiss", "Close")]
+    BINDINGS = PAGE_BINDINGS
 
     def __init__(self, keymap: Mapping[str, str]) -> None:
         super().__init__()

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input
 
 from treechat.errors import TreechatError
 from treechat.store import Reader, Store
+from treechat.tui.bindings import LIST_BINDINGS
 from treechat.tui.choices import Choice, ChoiceList
 
 MOST = 200
@@ -41,11 +40,7 @@ class StoreFind:
 class PickScreen(ModalScreen[str | None]):
     """Returns the id of what was chosen, or None."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss", "Close"),
-        Binding("down,ctrl+n", "step(1)", "Next"),
-        Binding("up,ctrl+p", "step(-1)", "Previous"),
-    ]
+    BINDINGS = LIST_BINDINGS
 
     def __init__(self, title: str, find: Find | StoreFind, placeholder: str, verb: str = "opens") -> None:
         super().__init__()

@@ -1,0 +1,203 @@
+"""Every key and every command of the palette does something: pressed in its place, and what a person sees changes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.treechat.tui.conftest import Driver
+from tests.treechat.tui.seeded import CONFIG, SCREENS, seed, seeded_model, settle, show
+from treechat.chat.session import Chat
+from treechat.tui.bindings import KEYS
+
+ELSEWHERE = {
+    "app.quit": "test_hostile.py::test_nothing_raw_reaches_the_terminal",
+    "import.stop": "test_import_screen.py::test_the_window_is_used_while_an_import_runs",
+    "import.go": "test_import_screen.py::test_a_file_is_looked_into_then_imported_and_gone_to",
+}
+"""What ends the app, or needs more than a seeded conversation: the test that presses it."""
+
+FIRST: dict[str, tuple[str, ...]] = {
+    "move.next": ("g",),
+    "move.child": ("g",),
+    "move.next_fork": ("g",),
+    "move.root": ("G",),
+    "move.leaf": ("g",),
+    "move.here": ("g",),
+    "move.back": ("g", "enter", "escape", "escape"),
+    "move.fold": ("g",),
+    "move.unhoist": ("z",),
+    "move.previous_sibling": ("J",),
+    "do.compare": ("j",),
+    "do.next_bookmark": ("g",),
+    "do.undo": ("b",),
+    "do.redo": ("b", "u"),
+    "token.previous": ("G",),
+    "token.up": ("G",),
+    "token.next_doubt": ("g",),
+    "token.previous_doubt": ("G",),
+    "token.first": ("G",),
+    "token.other_up": ("j",),
+    "split.first": ("G",),
+    "columns.previous": ("l",),
+    "columns.up": ("G",),
+    "columns.page_up": ("G",),
+    "columns.first": ("G",),
+    "compare.up": ("G",),
+    "compare.page_up": ("G",),
+    "compare.first": ("G",),
+    "compare.previous": ("G",),
+    "memory.up": ("G",),
+    "memory.page_up": ("G",),
+    "memory.first": ("G",),
+    "memory.open": ("h",),
+    "settings.save": (),
+    "list.previous": ("down",),
+    "import.up": ("down",),
+    "app.focus_back": ("tab",),
+    "app.stop": ("j", "tab"),
+}
+"""Keys that come first, where the one that is tried would have nothing to do."""
+
+PLACES: dict[str, str] = {
+    "panes": "main",
+    "everywhere": "main",
+    "composer": "composer",
+    "list": "export",
+    "page": "help",
+}
+"""Which screen a key is tried on, where it is not called as its place."""
+
+
+async def _composer(app, pilot) -> None:
+    app.to_composer()
+    await settle(pilot)
+
+
+async def _import(app, pilot) -> None:
+    await pilot.press("f5")
+    await settle(pilot)
+
+
+MORE: dict[str, Callable[..., Awaitable[None]]] = {"composer": _composer, "import": _import}
+
+
+def seen(app) -> tuple:
+    """All that a person can tell: what is drawn and how, what was copied, what the terminal was asked for."""
+    strips = app.screen._compositor.render_strips()
+    drawn = tuple((segment.text, segment.style) for strip in strips for segment in strip)
+    where = (len(app.screen_stack), app.focused and app.focused.id, app.cursor_id, app.view_id, app.chat.current_id)
+    return drawn, where, app.clipboard, app.chat.tree.version, app.composer.text, app._rung
+
+
+@pytest.fixture
+async def app_of_keys(request, open_app, monkeypatch, tmp_path):
+    """The seeded app, in a folder of its own; the bell, which is an answer too, is counted."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.json").write_text("{}")
+    (tmp_path / "two.json").write_text("{}")
+    for name in ("CONFIG", "CACHE"):
+        monkeypatch.setenv(f"TREECHAT_{name}_DIR", str(tmp_path / name))
+    monkeypatch.setenv("XDG_DOWNLOAD_DIR", str(tmp_path))
+    monkeypatch.setenv("PAGER", "true")
+    monkeypatch.setenv("EDITOR", "true")
+    async with open_app(size=request.param, model=seeded_model(), config=CONFIG) as d:
+        d.app._rung = 0
+
+        def bell() -> None:
+            d.app._rung += 1
+
+        monkeypatch.setattr(d.app, "bell", bell)
+        await seed(d.app, d.pilot)
+        yield d
+
+
+async def go(d: Driver, place: str) -> None:
+    """The place as it is at first, in a conversation of its own."""
+    name = PLACES.get(place, place)
+    await show(d.app, d.pilot, name if name in SCREENS else "main")
+    if name in MORE:
+        await MORE[name](d.app, d.pilot)
+
+
+async def changes(d: Driver, do: Callable[[], Awaitable[None]]) -> bool:
+    """Whether anything can be seen of what `do` does."""
+    await settle(d.pilot)
+    before = seen(d.app)
+    await do()
+    for _ in range(20):
+        await d.pilot.pause()
+        if seen(d.app) != before:
+            return True
+    return False
+
+
+async def restore(d: Driver, chat: Chat, here: str | None) -> None:
+    """What was begun is ended, and the conversation and its current node are what they were."""
+    app = d.app
+    while len(app.screen_stack) > 1:
+        app.pop_screen()
+    for node_id in list(app.chat.replies):
+        app.chat.stop(node_id)
+    await d.until(lambda: d.is_idle, "the end of what is written")
+    app.editing_id = None
+    app.composer.put("")
+    if app.chat is not chat:
+        app.switch_to(chat.conversation_id)
+    app.chat.jump(here)
+
+
+def sizes(place: str) -> tuple[int, int]:
+    """Where a text is scrolled, it must not fit."""
+    return (60, 12) if place in ("compare", "columns", "page") else (80, 24)
+
+
+@pytest.mark.parametrize(
+    ("place", "app_of_keys"),
+    [(place, sizes(place)) for place in dict.fromkeys(key.where for key in KEYS)],
+    indirect=["app_of_keys"],
+)
+async def test_each_key_does_something_in_its_place(app_of_keys, place) -> None:
+    d = app_of_keys
+    idle = []
+    for key in [key for key in KEYS if key.where == place and key.id not in ELSEWHERE]:
+        name = key.keys.split(",")[0]
+        chat, here = d.app.chat, d.app.chat.current_id
+        await go(d, place)
+        await d.press(*FIRST.get(key.id, ()))
+        if not await changes(d, lambda name=name: d.press(name)):
+            idle.append(f"{name} ({key.id})")
+        await restore(d, chat, here)
+    assert not idle
+
+
+@pytest.mark.parametrize("app_of_keys", [(80, 24)], indirect=True)
+async def test_each_command_of_the_palette_does_something(app_of_keys) -> None:
+    d = app_of_keys
+    of_title = {key.title: key for key in KEYS if key.in_palette}
+    idle = []
+    for command in list(d.app.get_system_commands(d.app.screen)):
+        key = of_title.get(command.title)
+        assert command.help
+        if command.title in ("Quit",):
+            continue
+        chat, here = d.app.chat, d.app.chat.current_id
+        await go(d, "panes")
+        await d.press(*(FIRST.get(key.id, ()) if key else ()))
+
+        async def run(command=command) -> None:
+            command.callback()
+
+        if not await changes(d, run):
+            idle.append(command.title)
+        await restore(d, chat, here)
+    assert not idle
+
+
+def test_what_is_pressed_elsewhere_is_pressed_there() -> None:
+    assert {*ELSEWHERE, *FIRST} <= {key.id for key in KEYS}
+    for where in ELSEWHERE.values():
+        file, _, name = where.partition("::")
+        assert f"def {name}" in (Path(__file__).parent / file).read_text(encoding="utf-8"), where
