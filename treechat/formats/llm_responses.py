@@ -30,7 +30,13 @@ def read_responses(source: SqliteSource, in_tree: set[str], file: Input, report:
     for conversation_id, group in groupby(rows, lambda row: id_of(row["conversation_id"]) or id_of(row["id"])):
         if conversation_id is None:
             report.drop(file.name, "a response without an id")
-        elif conversation_id not in in_tree:
+        elif conversation_id in in_tree:
+            # llm itself took these messages over into its tree, as far as it does that.
+            ids = [row["id"] for row in group]
+            if num := sum(1 for _ in source.rows_of("prompt_attachments", ("response_id",), "response_id", ids)):
+                where = f"{file.name} ({names.get(conversation_id, '')[:60] or conversation_id})"
+                report.drop(where, f"what was attached before llm 0.32 ({num}) is not in its tree of messages")
+        else:
             yield _conversation(conversation_id, names.get(conversation_id, ""), list(group), source, file, report)
 
 

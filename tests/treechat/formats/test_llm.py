@@ -255,3 +255,20 @@ def test_attachments_of_the_tree_have_their_kind_and_name(read, logs):
     data = logs(script, messages=[{"hash": "h", "role": "user"}], parts=parts, attachments=attachments)
     [document] = read(data, "llm").documents
     assert document.messages[0].text == "Look\n\n[image: cat.png]\n\n[file]"
+
+
+def test_attachments_that_llm_did_not_take_over_into_its_tree_are_said(read, logs):
+    data = logs(
+        OLD + NEW,
+        responses=[response("r1", "Look", "A cat")],
+        prompt_attachments=[{"response_id": "r1", "attachment_id": "a"}],
+        messages=[{"hash": "u", "role": "user"}, {"hash": "a", "parent_hash": "u", "role": "assistant"}],
+        parts=[
+            {"message_hash": key, "position": 0, "type": "text", "text": text}
+            for key, text in (("u", "Look"), ("a", "A cat"))
+        ],
+        threads=[{"id": "c", "name": "Cats", "tip_message_hash": "a"}],
+    )
+    found = read(data, "llm")
+    assert [m.text for m in found.documents[0].messages] == ["Look", "A cat"] and len(found.documents) == 1
+    assert "attached before llm 0.32 (1)" in found.report.dropped[0] and len(found.report.dropped) == 1
