@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run serve test check gpu bench format clean
+.PHONY: run serve test snapshots check gpu bench format clean
 
 run: $(VENV)/.installed
 	$(BIN)/treechat $(ARGS)
@@ -13,6 +13,10 @@ serve: $(VENV)/.installed-dev
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow and not gpu" $(ARGS)
+
+# After a change that is meant to be seen: writes the screens' snapshots anew, and the diff shows what changed.
+snapshots: $(VENV)/.installed-dev
+	UPDATE_SNAPSHOTS=1 $(BIN)/pytest -q tests/treechat/tui/test_snapshots.py
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
