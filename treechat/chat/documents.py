@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from treechat.errors import NodeNotFound
@@ -50,6 +50,9 @@ def subtree_of(store: Store, conversation_id: str, node_id: str, tokens: bool = 
     return document
 
 
+PORTION = 2_000
+"""Nodes that are written at once: 0.2 s in which no other window can write."""
+
 Planned = dict[Source, dict[str, str | None]]
 """What a dry run would have added so far: parents by node id, by conversation."""
 
@@ -61,46 +64,72 @@ def import_document(
     report: ImportReport,
     dry_run: bool = False,
     planned: Planned | None = None,
+    between: Callable[[], None] | None = None,
 ) -> str:
     """Add what the store lacks of a document, all or nothing; returns the conversation's id. Importing twice adds
     nothing.
 
     source: where such ids come from, as "treechat", unless the document says where it came from before. The
     conversation and its nodes keep their ids unless those are taken by others. Counts go to `report`. dry_run: count
-    only; `planned` then remembers what the documents before would have added.
+    only; `planned` then remembers what the documents before would have added. A large new conversation is written in
+    portions, so that other windows can write, and is out of sight until it is whole; between: called between them, and
+    may raise. Where it was left off, the next import of it goes on.
     """
     origin = document.conversation
     key = document.source or Source(source, origin.id)
     known = store.find_source(*key) or store.visible_conversation(origin.id)
+    unfinished = None if known is not None or dry_run else store.find_unfinished(*key)
+    known = known or unfinished
     tree = store.load_tree(known.id) if known else Tree()
     conversation_id = known.id if known else _free_conversation_id(store, origin)
     before: dict[str, str | None] = {} if planned is None else planned.setdefault(key, {})
-    is_new = known is None and not before
+    is_new = (known is None or unfinished is not None) and not before
     rows = [row for row in _missing_rows(store, document, conversation_id, tree, report) if row.id not in before]
     forks_before = _num_forks(tree, before)
     added = before | {str(row.id): row.parent_id for row in rows}
     forks = _num_forks(tree, added) - forks_before
-    report.count(conversation_id, origin.title, key, is_new, len(rows), forks)
     if dry_run:
+        report.count(conversation_id, origin.title, key, is_new, len(rows), forks)
         before.update(added)
         return conversation_id
+    if unfinished is not None or (known is None and len(rows) > PORTION):
+        if known is None:
+            _create(store, origin, conversation_id, key, is_unfinished=True)
+        for start in range(0, len(rows), PORTION):
+            if between is not None:
+                between()
+            store.add_nodes(conversation_id, rows[start : start + PORTION])
+        store.finish(conversation_id, _current_in(store, conversation_id, origin))
+        report.count(conversation_id, origin.title, key, is_new, len(rows), forks)
+        return conversation_id
+    report.count(conversation_id, origin.title, key, is_new, len(rows), forks)
     with store.transaction():
         if known is None:
-            store.create_conversation(
-                origin.title,
-                id=conversation_id,
-                created_at=origin.created_at or None,
-                updated_at=origin.updated_at or None,
-                source=key.name,
-                source_id=key.id,
-                meta=origin.meta,
-            )
+            _create(store, origin, conversation_id, key)
         if rows:
             store.add_nodes(conversation_id, rows)
         if known is None and origin.current_id is not None:
-            ids = _ids_in(store, conversation_id, [origin.current_id])
-            store.set_current(conversation_id, ids[origin.current_id])
+            store.set_current(conversation_id, _current_in(store, conversation_id, origin))
     return conversation_id
+
+
+def _create(store: Store, origin: Conversation, conversation_id: str, key: Source, is_unfinished: bool = False) -> None:
+    store.create_conversation(
+        origin.title,
+        id=conversation_id,
+        created_at=origin.created_at or None,
+        updated_at=origin.updated_at or None,
+        source=key.name,
+        source_id=key.id,
+        meta=origin.meta,
+        is_unfinished=is_unfinished,
+    )
+
+
+def _current_in(store: Store, conversation_id: str, origin: Conversation) -> str | None:
+    if origin.current_id is None:
+        return None
+    return _ids_in(store, conversation_id, [origin.current_id])[origin.current_id]
 
 
 def _missing_rows(

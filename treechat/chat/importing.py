@@ -85,7 +85,9 @@ class Import:
         if importer.title not in self.titles:
             self.titles.append(importer.title)
         for document in importer.read(file, self.report):
-            import_document(self.store, document, importer.name, self.report, self.dry_run, self._planned)
+            import_document(
+                self.store, document, importer.name, self.report, self.dry_run, self._planned, self._progress
+            )
             self.num_read += 1
             self._progress()
 

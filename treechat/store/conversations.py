@@ -31,6 +31,10 @@ def conversation_from(row: Row) -> Conversation:
     return Conversation(conversation_id, title, created_at, updated_at, current_id, load_mapping(meta))
 
 
+UNFINISHED = 2
+"""What stands under `hidden` for a conversation that is not written to its end yet."""
+
+
 class Conversations(Connection):
     """The part of the store that knows conversations."""
 
@@ -44,17 +48,29 @@ class Conversations(Connection):
         source: str | None = None,
         source_id: str | None = None,
         meta: Mapping[str, Any] | None = None,
+        is_unfinished: bool = False,
     ) -> Conversation:
-        """A new, empty conversation. `source` and `source_id` say where an imported one came from."""
+        """A new, empty conversation. `source` and `source_id` say where an imported one came from.
+
+        is_unfinished: out of sight until `finish`, for one that is written in several transactions.
+        """
         created_at = time.time() if created_at is None else created_at
         updated_at = created_at if updated_at is None else updated_at
         conversation = Conversation(id or new_id(), clean(title), created_at, updated_at, None, dict(meta or {}))
         origin = tuple(None if value is None else clean(value) for value in (source, source_id))
         with self._writing() as conn:
             conn.execute(
-                "INSERT INTO conversations (id, title, created_at, updated_at, meta, source, source_id)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (conversation.id, conversation.title, created_at, updated_at, dump_json(conversation.meta), *origin),
+                "INSERT INTO conversations (id, title, created_at, updated_at, meta, hidden, source, source_id)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    conversation.id,
+                    conversation.title,
+                    created_at,
+                    updated_at,
+                    dump_json(conversation.meta),
+                    UNFINISHED * is_unfinished,
+                    *origin,
+                ),
             )
         return conversation
 
@@ -79,6 +95,20 @@ class Conversations(Connection):
             (clean(source), clean(source_id)),
         )
         return None if row is None else conversation_from(row)
+
+    def find_unfinished(self, source: str, source_id: str) -> Conversation | None:
+        """The conversation from there that an import began and did not `finish`."""
+        row = self._one(
+            f"SELECT {CONVERSATION_COLUMNS} FROM conversations WHERE source = ? AND source_id = ? AND hidden = ?",
+            (clean(source), clean(source_id), UNFINISHED),
+        )
+        return None if row is None else conversation_from(row)
+
+    def finish(self, conversation_id: str, current_id: str | None) -> None:
+        """An unfinished conversation is whole, and comes into sight."""
+        with self._writing() as conn:
+            query = "UPDATE conversations SET hidden = 0, current_id = ? WHERE id = ? AND hidden = ?"
+            conn.execute(query, (current_id, conversation_id, UNFINISHED))
 
     def source_of(self, conversation_id: str) -> tuple[str, str] | None:
         """Where the conversation was imported from, as `find_source` takes it; None where it was made here."""
