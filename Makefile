@@ -16,6 +16,7 @@ test: $(VENV)/.installed-dev
 
 # After a change that is meant to be seen: writes the screens' snapshots anew, and the diff shows what changed.
 snapshots: $(VENV)/.installed-dev
+	$(BIN)/python assets/make_screenshots.py
 	UPDATE_SNAPSHOTS=1 $(BIN)/pytest -q tests/treechat/tui/test_snapshots.py
 
 check: $(VENV)/.installed-dev

@@ -60,7 +60,7 @@ This reply has a sibling. {move.next_sibling} goes to it; {do.compare} compares 
         "assistant",
         None,
         False,
-        """You are on the second reply to the same question: the fork is marked `⑂ 2/2` beside its name.
+        """You are on the second reply to the same question: the fork is marked `⋔ 2/2` beside its name.
 
 Branches need some order:
 

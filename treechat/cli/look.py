@@ -108,7 +108,7 @@ def log(session: Session, name: str, as_json: bool) -> None:
     for node_id in path:
         one = tree[node_id]
         fork = (
-            f"⑂ {tree.siblings(node_id).index(node_id) + 1}/{len(tree.siblings(node_id))} " if _forks(tree, one) else ""
+            f"⋔ {tree.siblings(node_id).index(node_id) + 1}/{len(tree.siblings(node_id))} " if _forks(tree, one) else ""
         )
         text = cut(f"{fork}{one_line(one.preview)}", max(width - 22, 20))
         click.echo(f"{node_id[:SHORT_LEN]}  {pad(one.role, 9)}  {text}".rstrip())

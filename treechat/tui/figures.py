@@ -15,7 +15,7 @@ def header_notes(chat: Structure, node_id: str) -> tuple[str, str]:
     star = "  ★" if node.bookmarked else ""
     siblings = chat.tree.siblings(node_id)
     # A node that another window has hidden meanwhile is not among its siblings.
-    fork = f"⑂ {siblings.index(node_id) + 1}/{len(siblings)}" if len(siblings) > 1 and node_id in siblings else ""
+    fork = f"⋔ {siblings.index(node_id) + 1}/{len(siblings)}" if len(siblings) > 1 and node_id in siblings else ""
     return label + star, fork
 
 

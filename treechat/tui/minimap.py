@@ -18,7 +18,7 @@ from treechat.tree import Tree
 from treechat.tui.component_styles import ComponentStyles
 from treechat.tui.transcript import Transcript
 
-MARKS = {"here": "◂", "bookmark": "★", "fork": "⑂", "●": "┃", "◐": "╏", "○": "·", "": " "}
+MARKS = {"here": "◂", "bookmark": "★", "fork": "⋔", "●": "┃", "◐": "╏", "○": "·", "": " "}
 """What a cell shows. Of several in one cell the first of these wins: where the cursor is, a bookmark, a fork; then the
 least warm of its turns; a space where nothing is known."""
 

@@ -82,7 +82,7 @@ def test_cat_path_prints_the_branch(cli, trip):
 def test_log_lists_the_path_with_what_replies_took(cli, trip):
     out = cli("log").stdout
     assert [line[:4] for line in out.splitlines() if line[0] != " "] == ["sysy", "q1q1", "a1a1", "q2q2"]
-    assert "⑂ 1/2 To Rome␛[31m." in out
+    assert "⋔ 1/2 To Rome␛[31m." in out
     assert "tiny · reused 6, computed 4 · first token 0.25 s · 4.0 tokens/s" in out
     assert cli.json("log")[2]["turn"]["cached_tokens"] == 6
 

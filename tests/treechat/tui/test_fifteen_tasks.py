@@ -47,7 +47,7 @@ TASKS: dict[str, tuple[Step, ...]] = {
     ),
     "promote the second of them": (
         Step(("l",), r"▸2/3"),
-        Step(("Enter",), r"⑂ 3/4(.|\n)*enter sends"),
+        Step(("Enter",), r"⋔ 3/4(.|\n)*enter sends"),
     ),
     "go on from there": (
         Step(("What is it known for?",), r"│ What is it known"),
@@ -62,12 +62,12 @@ TASKS: dict[str, tuple[Step, ...]] = {
     ),
     "jump to another branch": (
         Step(("J",), r"4/4"),
-        Step(("Enter",), r"⑂ 4/4(.|\n)*enter sends", r"← here"),
+        Step(("Enter",), r"⋔ 4/4(.|\n)*enter sends", r"← here"),
     ),
     "edit one's own message as a sibling": (
         Step(("Up",), r"│ Name a town by the sea(.|\n)*edit|edit(.|\n)*│ Name a town by the sea"),
         Step((" Be brief.",), r"│ .*Be brief\."),
-        Step(("Enter",), rf"You.*⑂ 2/2(.|\n)*Be brief\.(.|\n)*{ENDED}", r"writing|│ Name"),
+        Step(("Enter",), rf"You.*⋔ 2/2(.|\n)*Be brief\.(.|\n)*{ENDED}", r"writing|│ Name"),
     ),
     "name a branch and mark it": (
         TREE,

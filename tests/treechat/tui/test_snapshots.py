@@ -6,6 +6,8 @@ They hold texts and styles of cells, not a picture: no fonts, no ids, nothing th
 from __future__ import annotations
 
 import os
+import re
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from rich.style import Style
 
 from tests.treechat.tui.seeded import CONFIG, seed, seeded_model, show
 
+ROOT = Path(__file__).resolve().parents[3]
 FOLDER = Path(__file__).parent / "snapshots"
 SCREENS = ("main", "tokens", "columns", "compare", "settings", "memory", "palette", "help", "conversations")
 STYLED = ("main", "tokens")
@@ -56,6 +59,14 @@ def _name(style: Style | None) -> str:
     color = style.color.name if style.color else "default"
     ground = style.bgcolor.name if style.bgcolor else "default"
     return " ".join([*flags, color, "on", ground])
+
+
+async def test_the_readmes_picture_is_of_the_app_as_it_is() -> None:
+    made = runpy.run_path(str(ROOT / "assets" / "make_screenshots.py"))
+    words = [
+        re.sub(r"<[^>]*>", "", svg) for svg in (await made["picture"](), made["TARGET"].read_text(encoding="utf-8"))
+    ]
+    assert words[0] == words[1], "run python assets/make_screenshots.py, and look at it"
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])

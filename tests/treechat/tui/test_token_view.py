@@ -45,7 +45,7 @@ async def test_enter_on_an_alternative_forks_there_and_goes_on(open_app) -> None
         assert d.app.chat.text(d.app.chat.current_id) == "To y and on"
         assert d.app.chat.text(reply) == "To Rome by Train"
         assert d.app.cursor_id == d.app.chat.current_id
-        await d.until(lambda: "⑂ 2/2" in d.screen_text(), "the sibling's mark")
+        await d.until(lambda: "⋔ 2/2" in d.screen_text(), "the sibling's mark")
 
 
 async def test_enter_on_the_token_itself_goes_on_anew_behind_it(open_app) -> None:

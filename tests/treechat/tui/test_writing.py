@@ -30,7 +30,7 @@ async def test_jumping_to_an_own_turn_and_sending_makes_a_sibling(open_app) -> N
         await d.send("second try")
         assert len(app.chat.tree.roots) == 2
         assert app.chat.text(app.chat.path()[0].id) == "second try"
-        await d.until(lambda: "⑂ 2/2" in d.screen_text(), "the fork in the header")
+        await d.until(lambda: "⋔ 2/2" in d.screen_text(), "the fork in the header")
 
 
 async def test_stopping_keeps_what_came_and_it_can_be_continued(open_app) -> None:
