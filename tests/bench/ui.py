@@ -1,9 +1,11 @@
-"""How fast the app answers: first frame, keys while replies stream, branches, many conversations, memory.
+"""How fast the app answers: first frame, keys while replies stream, branches, many and large conversations, memory.
 
-    python -m tests.bench.ui [--json] [--only start replies branches many] [--size 200x50]
+    python -m tests.bench.ui [--json] [--only start replies stream branches many deep wide chain] [--size 200x50]
 
 The app runs as a person runs it: in a pseudo-terminal, painting for real. A key's time ends when the frame that shows
-what it did has been handed to the terminal. `replies` needs the default model (93 MB, fetched once).
+what it did has been handed to the terminal. `replies` needs the default model (93 MB, fetched once). `stream` is a
+reply of 32 kB with code blocks, in CPU time per token; `deep` and `wide` are conversations of 10,000 nodes, `chain` is
+one of 100,000.
 """
 
 from __future__ import annotations
@@ -24,15 +26,18 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.ui_probe import rss_bytes
-from tests.bench.ui_trees import branching, many
+from tests.bench.ui_trees import branching, chain, many, wide
 from treechat.bench.machine import commit, machine_name
 from treechat.cli.output import table
+from treechat.tui import FPS
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("start", "replies", "branches", "many")
+PROBES = ("replies", "stream", "branches", "many", "deep", "wide", "chain")
+PARTS = ("start", *PROBES)
 NUM_STARTS = 7
 NUM_CONVERSATIONS, NUM_NODES = 1_000, 100
 NUM_BRANCHES, BRANCH_LEN = 12, 100
+NUM_LARGE, NUM_CHAIN = 10_000, 100_000
 LIMIT_S = 900.0
 
 
@@ -45,7 +50,7 @@ def in_terminal(command: list[str], size: tuple[int, int]) -> Iterator[tuple[sub
 
     outer, inner = pty.openpty()
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
-    env = os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    env = os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor", "TEXTUAL_FPS": str(FPS)}
     # From the checkout's root: the probe is a module of the tests.
     terminal = {"stdin": inner, "stdout": inner, "stderr": inner}
     with subprocess.Popen(command, **terminal, env=env, cwd=ROOT, start_new_session=True) as app:
@@ -78,11 +83,11 @@ def drain(outer: int, app: subprocess.Popen[bytes], wanted: bytes | None = None)
     raise TimeoutError(f"{app.args} took longer than {LIMIT_S:.0f} s")
 
 
-def starts(path: Path, wanted: str, size: tuple[int, int]) -> tuple[list[float], int]:
+def starts(path: Path, wanted: str, size: tuple[int, int], num: int = NUM_STARTS) -> tuple[list[float], int]:
     """Seconds from the process' start to a first frame with these words, and the memory taken then."""
     command = [sys.executable, "-m", "treechat", "--db", str(path), "-m", str(path.with_name("no-model"))]
     seconds, memory = [], 0
-    for _ in range(NUM_STARTS + 1):
+    for _ in range(num + 1):
         started_at = time.perf_counter()
         with in_terminal(command, size) as (app, outer):
             assert drain(outer, app, wanted.encode()), "the app ended before its first frame"
@@ -122,7 +127,11 @@ def measure(parts: list[str], size: tuple[int, int]) -> dict[str, Any]:
             seconds[name], memory["app, many nodes"] = starts(home / "many.db", f"{NUM_NODES} messages", size)
         if "branches" in parts:
             branching(home / "branches.db", NUM_BRANCHES, BRANCH_LEN)
-        for mode in ("replies", "branches", "many"):
+        for mode, make, num in (("deep", chain, NUM_LARGE), ("wide", wide, NUM_LARGE), ("chain", chain, NUM_CHAIN)):
+            if mode in parts:
+                make(home / f"{mode}.db", num)
+                seconds[f"{mode}: first frame"], _ = starts(home / f"{mode}.db", "the last one", size, NUM_STARTS // 2)
+        for mode in PROBES:
             if mode in parts:
                 measured = probe(mode, home / f"{mode}.db", size)
                 seconds |= measured["seconds"]

@@ -2,7 +2,8 @@
 
     python -m tests.bench.ui_probe MODE DATABASE RESULT
 
-MODE: `replies` (with the model), `branches` or `many`. Seconds go to RESULT as JSON, lists by name.
+MODE: `replies` (with the model), `stream`, `branches`, `many`, `deep`, `wide` or `chain`. Seconds go to RESULT as JSON,
+lists by name.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from pathlib import Path
 
 from textual import events
 from textual.keys import key_to_character
+from textual.widget import Widget
 
+from tests.bench.ui_trees import long_reply
+from tests.treechat.tui.scripted import scripted_model
 from treechat.chat.loading import load_chat_model
 from treechat.config import Config
 from treechat.tui import app
@@ -25,10 +29,14 @@ from treechat.tui.app import TreechatApp
 from treechat.tui.screens.pick import PickScreen
 from treechat_engine import EngineConfig
 
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 NUM_KEYS = 200
 BETWEEN_S = 0.05
 """Between two keys: a fast typist's pace."""
+
+REPLY_LEN = 32_000
+WINDOW_LEN = 1_000
+"""Characters of a long reply that a time per token is taken over."""
 
 PROMPT = "Write a very long story about a lighthouse, with many chapters and every detail. Do not stop early."
 
@@ -42,8 +50,11 @@ class Probe(TreechatApp):
         def load(progress):
             return load_chat_model(None, engine_config=EngineConfig(kv_tokens=16_000), progress=progress)
 
-        config = Config(max_tokens=1500, temperature=0.8, seed=11)
-        super().__init__(path, config=config, load_model=load if mode == "replies" else None)
+        def scripted(progress):
+            return scripted_model(long_reply(REPLY_LEN))
+
+        config = Config(max_tokens=1500 if mode == "replies" else 2 * REPLY_LEN, temperature=0.8, seed=11)
+        super().__init__(path, config=config, load_model={"replies": load, "stream": scripted}.get(mode))
         self.seconds: dict[str, list[float]] = {}
         self.memory: dict[str, int] = {}
         self._mode = mode
@@ -92,6 +103,13 @@ class Probe(TreechatApp):
         self.stop_writing()
         await self.until("its stop", lambda: not self.chat.streaming)
 
+    async def focus_on(self, widget: Widget) -> None:
+        """Until the widget has the focus, and that is drawn: it is not part of what a key takes."""
+        if not widget.has_focus:
+            widget.focus()
+            await self.until("the focus", lambda: widget.has_focus)
+            await asyncio.sleep(BETWEEN_S)
+
     async def type_and_move(self, name: str, goes_on: Callable[[], object]) -> None:
         """Letters into the composer and the cursor up and down the transcript, ten by ten, while `goes_on`."""
         self.composer.put("")
@@ -99,12 +117,12 @@ class Probe(TreechatApp):
             if not goes_on():
                 break
             if i // 10 % 2 == 0:
-                self.to_composer()
+                await self.focus_on(self.composer)
                 n = len(self.composer.text)
                 is_done = partial(lambda n: len(self.composer.text) > n, n)
                 await self.timed(f"letter, {name}", self.key("abcdef "[i % 7]), is_done)
             else:
-                self.transcript.focus()
+                await self.focus_on(self.transcript)
                 is_done = partial(lambda before: self.cursor_id != before, self.cursor_id)
                 await self.timed(f"move, {name}", self.key("hl"[i % 2]), is_done)
         self.composer.put("")
@@ -132,7 +150,7 @@ class Probe(TreechatApp):
 
     async def measure_branches(self) -> None:
         """From branch to branch of 100 messages: drawn for the first time, and again."""
-        self.transcript.focus()
+        await self.focus_on(self.transcript)
         num = len(self.chat.tree.children("root"))
         for name, key in (("branch, first time", "J"), ("branch, again", "K"), ("branch, again", "J")):
             for _ in range(num - 1):
@@ -163,12 +181,55 @@ class Probe(TreechatApp):
             )
         self.key("escape")()
         await self.until("the window closed", lambda: len(self.screen_stack) == 1)
-        self.transcript.focus()
+        await self.turn_pages("scroll a page")
+        self.memory["at the end"] = rss_bytes()
+
+    async def turn_pages(self, name: str) -> None:
+        await self.focus_on(self.transcript)
         for key in ("pageup", "pagedown") * 10:
             before = self.transcript.scroll_y
-            if key == "pageup" and before == 0:
-                continue
-            await self.timed("scroll a page", self.key(key), lambda b=before: self.transcript.scroll_y != b)
+            if (key == "pageup" and before > 0) or (key == "pagedown" and not self.transcript.is_at_end):
+                await self.timed(name, self.key(key), lambda b=before: self.transcript.scroll_y != b)
+
+    async def measure_large(self) -> None:
+        """One conversation of very many nodes: rows, messages, its ends, pages, another node made current."""
+        mode = self._mode
+        self.memory["first frame"] = rss_bytes()
+
+        def moved():
+            return partial(lambda before: self.cursor_id != before, self.cursor_id)
+
+        await self.focus_on(self.transcript)
+        for i in range(20):
+            await self.timed(f"{mode}: move", self.key("kj"[i % 2]), moved())
+        for i in range(10):
+            await self.timed(f"{mode}: to the {'leaf' if i % 2 else 'root'}", self.key("gG"[i % 2]), moved())
+        await self.turn_pages(f"{mode}: scroll a page")
+        await self.focus_on(self.tree_pane)
+        if len(self.tree_pane.rows) > 1:
+            for i in range(20):
+                await self.timed(f"{mode}: row", self.key("jk"[i % 2]), moved())
+        ends = self.chat.tree.roots[0], str(self.chat.current_id)
+        for i in range(6):
+            await self.timed(f"{mode}: jump", partial(self.jump, ends[i % 2]), lambda: True)
+        self.memory["at the end"] = rss_bytes()
+
+    measure_deep = measure_wide = measure_chain = measure_large
+
+    async def measure_stream(self) -> None:
+        """A reply of 32 kB with code blocks: CPU seconds per token (a character), as it grows and as it ends."""
+        await self.until("the model", lambda: self.chat.model is not None)
+        self.send("Write.")
+        await self.until("a reply", lambda: self.chat.replies)
+        (reply,) = self.chat.replies.values()
+        at, started_s = 0, time.process_time()
+        while self.chat.streaming:
+            await asyncio.sleep(0)
+            if len(reply.text) >= at + WINDOW_LEN:
+                place = ("beginning", "middle", "end")[min(3 * at // REPLY_LEN, 2)]
+                used_s = time.process_time() - started_s
+                self.seconds.setdefault(f"token of 32 kB, {place}", []).append(used_s / (len(reply.text) - at))
+                at, started_s = len(reply.text), time.process_time()
         self.memory["at the end"] = rss_bytes()
 
     def _is_picking(self) -> bool:

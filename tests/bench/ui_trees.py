@@ -1,4 +1,4 @@
-"""Databases for tests/bench/ui.py: many conversations, and one whose branches are long."""
+"""Databases for tests/bench/ui.py: many conversations, one whose branches are long, one deep or wide; a long reply."""
 
 from __future__ import annotations
 
@@ -48,3 +48,42 @@ def branching(path: Path, num_branches: int, num_nodes: int) -> None:
                 rows.append(NewNode(parent_id, TURNS[(i + 1) % 2], text, id=f"b{branch}-{i}"))
         store.add_nodes(conversation.id, rows)
         store.set_current(conversation.id, "b0-0")
+
+
+def chain(path: Path, num_nodes: int) -> None:
+    """One conversation without a fork, as an import may bring; the last node is current."""
+    rng = random.Random(3)
+    with Store.open(path) as store:
+        conversation = store.create_conversation("a chain")
+        rows = []
+        for i in range(num_nodes):
+            text = paragraph(rng, rng.randrange(5, 60)) if i < num_nodes - 1 else "the last one"
+            rows.append(NewNode(f"n{i - 1}" if i else None, TURNS[i % 2], text, id=f"n{i}"))
+        store.add_nodes(conversation.id, rows)
+        store.set_current(conversation.id, f"n{num_nodes - 1}")
+
+
+def wide(path: Path, num_siblings: int) -> None:
+    """One message with so many replies, an answer below each; one in the middle is current."""
+    rng = random.Random(4)
+    current = num_siblings // 2
+    with Store.open(path) as store:
+        conversation = store.create_conversation("many siblings")
+        rows = [NewNode(None, "user", "Where to?", id="root")]
+        for i in range(num_siblings):
+            rows.append(NewNode("root", "assistant", paragraph(rng, rng.randrange(5, 60)), id=f"a{i}"))
+            rows.append(NewNode(f"a{i}", "user", "the last one" if i == current else "Why?", id=f"b{i}"))
+        store.add_nodes(conversation.id, rows)
+        store.set_current(conversation.id, f"b{current}")
+
+
+def long_reply(num_chars: int) -> str:
+    """Markdown of about that size: paragraphs, lists, blocks of code."""
+    rng = random.Random(5)
+    parts: list[str] = []
+    while sum(map(len, parts)) < num_chars:
+        code = "\n".join(f"    {rng.choice(WORDS)} = {rng.choice(WORDS)}({number})" for number in range(12))
+        parts.append(
+            f"{paragraph(rng, 60)}\n\n- one\n- `two`\n\n```python\ndef {rng.choice(WORDS)}():\n{code}\n```\n\n"
+        )
+    return "".join(parts)

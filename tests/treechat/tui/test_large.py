@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 
 from treechat.store import NewNode, Store
@@ -118,3 +121,30 @@ async def test_what_a_token_costs_does_not_grow_with_the_reply(open_app) -> None
         finally:
             chat.replies.clear()
         assert last < 10 * first + 0.05
+
+
+async def test_a_chain_of_twenty_thousand_opens_and_its_keys_do_not_wait(open_app, tmp_path) -> None:
+    path = tmp_path / "chain.db"
+    chain(path, 20_000)
+    async with open_app(path, load_model=None) as d:
+        app = d.app
+        assert "19999: A paragraph" in d.screen_text() and app.transcript.is_at_end
+        # Far from all texts were read for it.
+        assert len(app.chat._texts) < 100
+        await d.press("tab", "tab")
+        start = time.perf_counter()
+        for key in ("k", "k", "j", "g", "G") * 2:
+            await d.press(key)
+        assert time.perf_counter() - start < 20
+        assert app.cursor_id == "n19999"
+        app.jump("n0")
+        await d.until(lambda: "0: A paragraph" in d.screen_text(), "the first message alone")
+        app.jump("n19999")
+        await d.until(lambda: "1: A paragraph" in d.screen_text(), "where the branch goes on")
+        assert app.transcript.num_lines > 60_000
+
+
+def test_textual_makes_frames_as_fast_as_is_asked_for() -> None:
+    script = "from treechat.tui import FPS; from textual import constants; assert constants.MAX_FPS == FPS > 60"
+    env = {key: value for key, value in os.environ.items() if key != "TEXTUAL_FPS"}
+    subprocess.run([sys.executable, "-c", script], check=True, env=env)
