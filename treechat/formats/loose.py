@@ -83,11 +83,13 @@ def _from_string(text: str) -> float | None:
 
 
 def kept(value: Any, depth: int = MAX_META_DEPTH) -> Any:
-    """The JSON value as it may be kept in a node's meta: no deeper than `depth`, no number that JSON cannot say."""
+    """The value as it may be kept in a node's meta: JSON of at most `depth` levels, no number that it cannot say, and
+    with text for the bytes that a database may have in any column.
+    """
     if isinstance(value, dict):
         return {str(key): kept(item, depth - 1) for key, item in value.items()} if depth else "…"
     if isinstance(value, list):
         return [kept(item, depth - 1) for item in value] if depth else "…"
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return value
+    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else value

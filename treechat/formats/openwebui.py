@@ -196,11 +196,11 @@ def read(file: Input, report: ImportReport) -> Iterator[Document]:
         if not holds(source):
             raise FormatError(f"{file.name} is a database, but not Open WebUI's", "That one is called webui.db")
         folders = {row["id"]: row["name"] for row in source.rows("folder", ("id", "name"))}
-        keys = [row["id"] for row in source.rows("chat", ("id",), "ORDER BY rowid")]
-        for number, key in enumerate(keys, 1):
+        # One chat may be too large to be read: each is asked for by itself.
+        for number, key in enumerate(source.rows("chat", ("id",), "ORDER BY rowid"), 1):
             where = f"{file.name}, chat {number}"
             try:
-                row = next(source.rows("chat", CHAT_COLUMNS, "WHERE id = ?", (key,)), None)
+                row = next(source.rows("chat", CHAT_COLUMNS, "WHERE id = ?", (key["id"],)), None)
             except sqlite3.DataError as error:
                 report.fail(where, f"it cannot be read ({error})")
                 continue

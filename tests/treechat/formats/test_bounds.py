@@ -45,6 +45,7 @@ HOSTILE = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", [*HOSTILE, "a zip bomb"])
 def test_no_file_takes_more_memory_than_the_bound(tmp_path, name):
     file = tmp_path / "x"

@@ -1,8 +1,10 @@
 """Files that mean harm, or were damaged: never a traceback, never a conversation that is not whole without a word."""
 
+import contextlib
 import json
 import random
 import re
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +106,43 @@ def dumped(value: Any) -> str:
         return '{"content": [' * 3000 + '"deep"' + "]}" * 3000
 
 
+COLUMN_VALUES = [
+    None,
+    b"\xff",
+    b"",
+    "",
+    0,
+    -1.5,
+    2**62,
+    "[" * 5000,
+    "{}",
+    '{"history": {"messages": 7}}',
+    "node-0",
+    "node-3",
+]
+
+
+def mutated_columns(rng: random.Random, data: bytes) -> bytes:
+    """The database with values of any type where others were: SQLite takes each in any column."""
+    conn = sqlite3.connect(":memory:")
+    conn.deserialize(data)
+    tables = [row[0] for row in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    for _ in range(rng.randint(1, 6)):
+        table = rng.choice(tables)
+        columns = [row[1] for row in conn.execute(f"PRAGMA table_info({table})")]
+        rowids = [row[0] for row in conn.execute(f"SELECT rowid FROM {table}")]
+        change = f"UPDATE OR IGNORE {table} SET {rng.choice(columns)} = ? WHERE rowid = ?"
+        with contextlib.suppress(sqlite3.IntegrityError):
+            conn.execute(change, (rng.choice(COLUMN_VALUES), rng.choice(rowids)))
+    conn.commit()
+    changed = conn.serialize()
+    conn.close()
+    return changed
+
+
 def mutated(rng: random.Random, data: bytes, name: str) -> bytes:
+    if name in DATABASES and rng.random() < 0.5:
+        return mutated_columns(rng, data)
     if name in DATABASES or rng.random() < 0.5:
         return mutated_bytes(rng, data)
     text = data.decode()

@@ -272,3 +272,17 @@ def test_attachments_that_llm_did_not_take_over_into_its_tree_are_said(read, log
     found = read(data, "llm")
     assert [m.text for m in found.documents[0].messages] == ["Look", "A cat"] and len(found.documents) == 1
     assert "attached before llm 0.32 (1)" in found.report.dropped[0] and len(found.report.dropped) == 1
+
+
+def test_bytes_in_columns_of_text_and_numbers_are_kept_as_text(read, logs):
+    data = logs(
+        OLD,
+        responses=[response("r", "Hi", "One", input_tokens=b"\xff7", system=b"x")],
+        prompt_attachments=[{"response_id": "r", "attachment_id": "a"}],
+        attachments=[{"id": "a", "type": b"image/png", "path": b"cat.png"}],
+        tool_calls=[{"response_id": "r", "name": b"look", "tool_call_id": b"1"}],
+    )
+    [document] = read(data, "llm").documents
+    assert [m.text for m in document.messages] == ["Hi\n\n[file]", "One\n\n[called a tool]"]
+    metas = json.loads(json.dumps([dict(m.meta) for m in document.messages]))
+    assert metas[0]["parts"][0]["raw"]["path"] == "cat.png" and metas[1]["input_tokens"] == "\ufffd7"

@@ -6,7 +6,7 @@ import sqlite3
 import pytest
 
 from treechat.errors import FormatError
-from treechat.formats import openwebui
+from treechat.formats import openwebui, sqlite_source
 from treechat.formats.document import ImportReport
 from treechat.formats.inputs import inputs_of
 
@@ -15,7 +15,7 @@ CREATE TABLE chat (id VARCHAR PRIMARY KEY, user_id VARCHAR, title TEXT, chat JSO
   share_id TEXT, archived BOOLEAN, pinned BOOLEAN, meta JSON, folder_id TEXT);
 CREATE TABLE folder (id TEXT, parent_id TEXT, user_id TEXT, name TEXT);
 CREATE TABLE user (id VARCHAR, name VARCHAR);
-INSERT INTO folder VALUES ('f', NULL, 'me', 'Work');
+INSERT INTO folder VALUES ('f', NULL, 'me', CAST('Work' AS BLOB));
 """
 
 
@@ -166,3 +166,12 @@ def test_a_database_of_another_program_is_not_open_webuis(tmp_path):
     conn.close()
     with inputs_of(path) as [file], pytest.raises(FormatError, match="not Open WebUI's"):
         list(openwebui.read(file, ImportReport()))
+
+
+def test_a_chat_that_is_too_large_keeps_no_other_out(read, tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlite_source, "MAX_RECORD_BYTES", 2_000)
+    chats = [json.dumps(chat([message("u", None, "user", "x" * length)])["chat"]) for length in (1, 3_000, 2)]
+    data = webui(tmp_path / "made.db", *((f"c{i}", "T", content, False, None) for i, content in enumerate(chats)))
+    found = read(data, "openwebui")
+    assert [len(document.messages[0].text) for document in found.documents] == [1, 2]
+    assert len(found.report.failed) == 1 and "chat 2: it cannot be read" in found.report.failed[0]
