@@ -86,8 +86,10 @@ async def test_a_thousand_conversations_are_listed_counted_and_narrowed_down(ope
         await d.press("ctrl+o")
         await d.until(lambda: len(d.app.screen.query_one(ChoiceList).choices) == MOST, "the list")
         assert "talk 299  2 messages · 0 forks" in d.screen_text()
-        await d.press("1", "7")
         listed = d.app.screen.query_one(ChoiceList)
+        await d.press("up")
+        assert listed.chosen.text == "talk 100" and "talk 100  2 messages" in d.screen_text()
+        await d.press("1", "7")
         await d.until(lambda: len(listed.choices) == 13, "17, 117, 217 and 170 to 179")
         await d.press("up")
         assert listed.chosen.text == "talk 17"

@@ -19,6 +19,9 @@ from treechat.tui.choices import Choice, ChoiceList
 MOST = 200
 """Choices shown at once; typing finds the others."""
 
+LONG = 10
+"""From more choices than these on, the list takes the height that there is."""
+
 Find = Callable[[str], Sequence[Choice]]
 """The choices for what is typed, "" included."""
 
@@ -55,6 +58,8 @@ class PickScreen(ModalScreen[str | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="window") as window:
+            # Of one height from the beginning: what is found late then moves nothing, and costs less to draw.
+            window.set_class(isinstance(self._find, StoreFind), "tall")
             window.border_title = self._title
             window.border_subtitle = f"enter {self._verb} · esc closes"
             yield Input(placeholder=self._placeholder)
@@ -99,6 +104,8 @@ class PickScreen(ModalScreen[str | None]):
             self._is_finding = False
 
     def _show(self, query: str, found: Sequence[Choice], text: str = "") -> None:
+        if len(found) > LONG:
+            self.query_one(".window").add_class("tall")
         self.list.show(found[:MOST], text or ("nothing found" if query else "nothing here yet"))
         if self._is_chosen:
             self._choose()
