@@ -77,6 +77,13 @@ class Draft:
         labels = (label,) if label else ()
         self.messages.append(Message(node, text, turn, (), labels, {"id": message_id} | extra | parts))
 
+    def begin_with(self, system: str) -> str | None:
+        """Put a system prompt above all roots that come; returns its id, None where there is no prompt."""
+        if not system:
+            return None
+        self.add("system-prompt", None, "system", system, self.created_at)
+        return "system-prompt"
+
     def document(self, report: ImportReport, where: str) -> Document:
         """The whole conversation under ids of our own. What had to be mended is in `report`."""
         arranged = arrange(self.messages, report, where)

@@ -47,9 +47,18 @@ def convert(value: Any, where: str, report: ImportReport) -> Document | None:
         "librechat", source_id, title, seconds(record.get("createdAt")), seconds(record.get("updatedAt")), more
     )
     times = {message_id: seconds(message.get("createdAt")) for message_id, message in messages.items()}
+    system_id = draft.begin_with(first_text(options, "promptPrefix", "system"))
     unknown: set[str] = set()
     for message_id in in_order(parents, {}, times):
-        _add(draft, message_id, parents[message_id], messages[message_id], first_text(options, "model"), unknown)
+        parent_id = parents[message_id]
+        _add(
+            draft,
+            message_id,
+            system_id if parent_id is None else parent_id,
+            messages[message_id],
+            first_text(options, "model"),
+            unknown,
+        )
     for kind in sorted(unknown):
         report.drop(where, f"content of the unknown type {kind}; its text was kept")
     return draft.document(report, where)

@@ -48,14 +48,17 @@ def convert(value: Any, where: str, report: ImportReport) -> Document | None:
         return None
     created_at = seconds(record.get("created_at")) or seconds(chat.get("timestamp"))
     source_id = first_text(record, "id") or first_text(chat, "id") or next(iter(messages))
-    more = {key: chat.get(key) for key in ("models", "tags", "system")}
+    more = {key: chat.get(key) for key in ("models", "tags")}
     more |= {"folder": record.get("folder"), "archived": True if record.get("archived") in (True, 1) else None}
     draft = Draft("openwebui", source_id, title, created_at, seconds(record.get("updated_at")), more)
     listed = {i: list_of(message.get("childrenIds")) for i, message in messages.items()}
     parents = parents_by_listing({i: id_of(message.get("parentId")) for i, message in messages.items()}, listed)
     times = {i: seconds(message.get("timestamp")) for i, message in messages.items()}
+    system = first_text(chat, "system") or first_text(dict_of(chat.get("params")), "system")
+    system_id = draft.begin_with(system)
     for message_id in in_order(parents, listed, times):
-        _add(draft, message_id, parents[message_id], messages[message_id], where, report)
+        parent_id = parents[message_id]
+        _add(draft, message_id, system_id if parent_id is None else parent_id, messages[message_id], where, report)
     draft.current = id_of(dict_of(chat.get("history")).get("currentId"))
     return draft.document(report, where)
 

@@ -76,3 +76,14 @@ def test_files_tool_calls_and_damage(read):
     assert found.nodes()["a1"][2] == "[called search]\n\n[result of search]\n\nYes"
     assert found.message("a1").node.status == "stopped"
     assert len(found.report.dropped) == 3
+
+
+def test_the_prompt_of_the_conversation_stands_above_its_roots(read):
+    roots = [message("u1", NONE, "Hi", True), message("u2", NONE, "Yo", True), message("a1", "u1", "One")]
+    found = read(chat(roots) | {"options": {"promptPrefix": "Be kind", "model": "m"}}, "librechat")
+    assert list(found.nodes().items()) == [
+        ("system-prompt", (None, "system", "Be kind")),
+        ("u1", ("system-prompt", "user", "Hi")),
+        ("a1", ("u1", "assistant", "One")),
+        ("u2", ("system-prompt", "user", "Yo")),
+    ]

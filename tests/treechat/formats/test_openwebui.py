@@ -121,6 +121,20 @@ def test_the_parts_of_newer_versions_are_used_unless_the_text_was_edited(read):
     ]  # fmt: skip
 
 
+def test_the_system_prompt_of_a_chat_stands_above_its_roots(read):
+    for more in (
+        {"system": "Be kind"},
+        {"params": {"system": "Be kind"}},
+        {"system": "", "params": {"system": "Be kind"}},
+    ):
+        record = chat([message("u", None, "user", "Hi")])
+        record["chat"] |= more
+        assert read([record], "openwebui").nodes() == {
+            "system-prompt": (None, "system", "Be kind"),
+            "u": ("system-prompt", "user", "Hi"),
+        }
+
+
 def webui(path, *rows):
     conn = sqlite3.connect(path)
     conn.executescript(WEBUI)
