@@ -65,6 +65,17 @@ def clear() -> None:
 
 
 @contextmanager
+def fixed() -> Iterator[None]:
+    """Uses the fixed tiles inside, to measure them."""
+    before = dict(_chosen)
+    _chosen.clear()
+    try:
+        yield
+    finally:
+        _chosen.update(before)
+
+
+@contextmanager
 def forced(key: Key, value: Tile) -> Iterator[None]:
     """Uses this tile inside, to measure it."""
     before = _chosen.get(key)

@@ -10,6 +10,7 @@ said. `treechat bench` measures real models; this measures shapes.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ import torch
 import transformers
 import triton
 
-from tests.bench import gpu_engine, gpu_kernels
+from tests.bench import gpu_common, gpu_engine, gpu_kernels
 from tests.bench.gpu_common import Ceilings, Report, ceilings
 from tests.bench.gpu_models import SHAPES, build
 
@@ -38,14 +39,17 @@ def main() -> int:
     parser.add_argument("--models", default=",".join(SHAPES))
     parser.add_argument("--commit", default="", help="the commit, where this is no checkout")
     args = parser.parse_args()
-    if not torch.cuda.is_available():
+    machine = gpu_common.device_name()
+    if machine is None:
         print("there is no CUDA device: run this where there is one", file=sys.stderr)
         return 1
+    # The engines take what the first part chose, so that no time goes into measuring the same for each of them.
+    os.environ["TREECHAT_TUNE"] = "off"
     report = Report(args.json, time.monotonic() + 60 * args.minutes)
     limits = ceilings()
     report.head(
         {
-            "machine": torch.cuda.get_device_name(),
+            "machine": machine,
             "torch": torch.__version__,
             "triton": triton.__version__,
             "transformers": transformers.__version__,
@@ -59,7 +63,7 @@ def main() -> int:
     if "kernels" in only:
         for part in gpu_kernels.PARTS:
             _attempt(report, part, limits)
-    for name in args.models.split(","):
+    for name in filter(None, args.models.split(",")):
         if report.is_late:
             report.note(f"no time for {name}")
             continue
@@ -69,7 +73,7 @@ def main() -> int:
             if title in only:
                 _attempt(report, lambda r, c, part=part, name=name, model=model: part(r, c, name, model), limits)
         del model
-        torch.cuda.empty_cache()
+        gpu_common.release()
     report.write()
     return 0
 

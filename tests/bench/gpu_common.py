@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Callable
@@ -10,6 +11,29 @@ from typing import Any, NamedTuple
 
 import torch
 from triton.testing import do_bench, do_bench_cudagraph
+
+# Where everything runs; a test of the control flow names another.
+DEVICE = "cuda"
+
+
+def device_name() -> str | None:
+    """None where there is no device."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def free_bytes() -> int:
+    return torch.cuda.mem_get_info()[0]
+
+
+def finish() -> None:
+    """Waits until the device has nothing to do."""
+    torch.cuda.synchronize()
+
+
+def release() -> None:
+    """Gives memory that nobody holds back to the device."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 class Ceilings(NamedTuple):
@@ -21,10 +45,10 @@ class Ceilings(NamedTuple):
 
 def ceilings() -> Ceilings:
     size = 1 << 29
-    a = torch.empty(size, dtype=torch.uint8, device="cuda").random_()
+    a = torch.empty(size, dtype=torch.uint8, device=DEVICE).random_()
     b = torch.empty_like(a)
     copy_s = do_bench(lambda: b.copy_(a), return_mode="median") / 1e3
-    x, y = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    x, y = (torch.randn(8192, 8192, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
     product_s = do_bench(lambda: x @ y, return_mode="median") / 1e3
     return Ceilings(2 * size / copy_s, 2 * 8192**3 / product_s)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import random
 import statistics
 import time
@@ -14,26 +13,34 @@ from typing import Any
 import torch
 from transformers import DynamicCache, StaticCache
 
+from tests.bench import gpu_common, gpu_rivals
 from tests.bench.gpu_common import Ceilings, Report
 from tests.bench.gpu_models import kv_bytes_per_token, weight_bytes
 from treechat_engine import Engine, EngineConfig, SamplingParams
 
 NEW_TOKENS = 65
+VOCABULARY = 40_000
 DECODES = ((1, 1024), (1, 8192), (1, 32768), (4, 8192), (8, 8192), (16, 8192), (16, 1024))
+# Those that are also decoded without graphs, and by transformers.
+COMPARED = ((1, 8192), (8, 8192))
+# Models that transformers' continuous batching decodes too; it captures graphs for seconds.
+CONTINUOUS = ("0.5B", "8B")
+# Tokens of a path that a turn goes on from; of a prompt that agents share, and of each reply.
+RESUMED = (1024, 8192, 32768)
+SWARM, REPLY = 6000, 200
 
 
 @contextmanager
 def _engine(model: Any, num_slots: int, **options: Any) -> Iterator[Engine]:
     """An engine, once the memory of those before it is free. Callers delete theirs."""
-    config = EngineConfig(device="cuda", dtype="bfloat16", kv_tokens=num_slots, max_batch=16, **options)
-    gc.collect()
-    torch.cuda.empty_cache()
+    config = EngineConfig(device=gpu_common.DEVICE, dtype="bfloat16", kv_tokens=num_slots, max_batch=16, **options)
+    gpu_common.release()
     with Engine(model, config) as engine:
         yield engine
 
 
 def _ids(length: int) -> list[int]:
-    return random.choices(range(40_000), k=length)
+    return random.choices(range(VOCABULARY), k=length)
 
 
 def _fill(engine: Engine, prompts: Sequence[list[int]]) -> None:
@@ -71,15 +78,15 @@ def _generate_rate(model: Any, batch: int, context: int, make_cache: Callable[[i
     cache = make_cache(context + NEW_TOKENS + 8)
     for layer in range(config.num_hidden_layers):
         k, v = (
-            torch.randn(batch, config.num_key_value_heads, context, dim, device="cuda", dtype=torch.bfloat16)
+            torch.randn(batch, config.num_key_value_heads, context, dim, device=gpu_common.DEVICE, dtype=torch.bfloat16)
             for _ in range(2)
         )
-        cache.update(k, v, layer, {"cache_position": torch.arange(context, device="cuda")})
-    ids = torch.tensor([_ids(context + 1) for _ in range(batch)], device="cuda")
+        cache.update(k, v, layer, {"cache_position": torch.arange(context, device=gpu_common.DEVICE)})
+    ids = torch.tensor([_ids(context + 1) for _ in range(batch)], device=gpu_common.DEVICE)
     times: list[float] = []
 
     def clock(_: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        torch.cuda.synchronize()
+        gpu_common.finish()
         times.append(time.perf_counter())
         return scores
 
@@ -95,14 +102,14 @@ def _generate_rate(model: Any, batch: int, context: int, make_cache: Callable[[i
 
 def decode(report: Report, limits: Ceilings, name: str, model: Any) -> None:
     per_token, weights = kv_bytes_per_token(model.config), weight_bytes(model)
-    budget = int(torch.cuda.mem_get_info()[0] * 0.8) // per_token
+    budget = int(gpu_common.free_bytes() * 0.8) // per_token
     cases = [(batch, context) for batch, context in DECODES if batch * (context + 200) < budget]
     num_slots = max(batch * (context + 200) for batch, context in cases)
     rates: dict[tuple[int, int], dict[str, Any]] = {}
     for graphs in (True, False):
         with _engine(model, num_slots, cuda_graphs=graphs) as engine:
             for case in cases:
-                if graphs or case in ((1, 8192), (8, 8192)):
+                if graphs or case in COMPARED:
                     rate = _decode_rate(engine, *case)
                     rates.setdefault(case, {})["tokens_per_s" if graphs else "eager_tokens_per_s"] = rate
             if graphs:
@@ -117,15 +124,15 @@ def decode(report: Report, limits: Ceilings, name: str, model: Any) -> None:
 
 def others(report: Report, _limits: Ceilings, name: str, model: Any) -> None:
     """Tokens per second of transformers' own generate, with its caches."""
-    for batch, context in ((1, 8192), (8, 8192)):
+    for batch, context in COMPARED:
         if report.is_late:
             report.note(f"{name}: no time for the others")
             return
         report.row("generate", model=name, batch=batch, context=context, **_others(report, name, model, batch, context))
-        torch.cuda.empty_cache()
+        gpu_common.release()
 
 
-def _others(report: Report, name: str, model: Any, batch: int, context: int) -> dict[str, float]:
+def _others(report: Report, name: str, model: Any, batch: int, context: int) -> dict[str, float | str]:
     config = model.config
     ways: dict[str, tuple[Callable[[int], Any], dict[str, Any]]] = {
         "generate_dynamic": (lambda _: DynamicCache(config=config), {}),
@@ -133,21 +140,29 @@ def _others(report: Report, name: str, model: Any, batch: int, context: int) -> 
     }
     if name == "0.5B" and batch == 1:
         ways["generate_static_compiled"] = (ways["generate_static"][0], {})
-    found = {}
+    found: dict[str, float | str] = {}
     for way, (make_cache, options) in ways.items():
         try:
             found[way] = _generate_rate(model, batch, context, make_cache, **options)
         except Exception as error:  # noqa: BLE001 - one of the others less
-            report.note(f"{name} {way} at {batch} x {context}: {type(error).__name__}: {str(error)[:120]}")
+            found[way] = gpu_rivals.reason(error)
+    if report.is_late or name not in CONTINUOUS:
+        return found
+    gpu_common.release()
+    try:
+        found["continuous_batching"] = gpu_rivals.continuous_rate(model, batch, context, NEW_TOKENS)
+    except Exception as error:  # noqa: BLE001 - one of the others less
+        found["continuous_batching"] = gpu_rivals.reason(error)
     return found
 
 
 def resume(report: Report, _limits: Ceilings, name: str, model: Any) -> None:
     """Time to first token: a full prefill, then a jump back to a branch and a fork, 29 new tokens each."""
     one = SamplingParams(max_tokens=1, ignore_eos=True)
-    with _engine(model, 36_000, host_tokens=36_000) as engine:
-        engine.generate([_ids(3000)], one)
-        for length in (1024, 8192, 32768):
+    num_slots = max(RESUMED) + 3300
+    with _engine(model, num_slots, host_tokens=num_slots) as engine:
+        engine.generate([_ids(min(3000, num_slots - 2))], one)
+        for length in RESUMED:
             if report.is_late:
                 report.note(f"{name}: no time to resume at {length}")
                 return
@@ -180,32 +195,32 @@ def _restore(engine: Engine, ids: list[int], one: SamplingParams) -> float:
 
 
 def swarm(report: Report, _limits: Ceilings, name: str, model: Any) -> None:
-    """Five agents on 6,000 shared tokens, 200 tokens each, together and as five separate prompts."""
+    """Five agents on shared tokens, together and as five separate prompts."""
     if report.is_late:
         report.note(f"{name}: no time for the swarm")
         return
-    params = [SamplingParams(max_tokens=200, ignore_eos=True) for _ in range(5)]
-    with _engine(model, 40_000) as engine:
+    params = [SamplingParams(max_tokens=REPLY, ignore_eos=True) for _ in range(5)]
+    with _engine(model, 5 * (SWARM + REPLY) + 9000) as engine:
         engine.generate([_ids(3000)], SamplingParams(max_tokens=40, ignore_eos=True))
         found: dict[str, Any] = {}
         for kind in ("shared", "separate"):
             rates = []
             for _ in range(3):
                 engine.clear_cache()
-                shared = _ids(6000)
-                prompts = [(shared if kind == "shared" else _ids(6000)) + _ids(20) for _ in range(5)]
+                shared = _ids(SWARM)
+                prompts = [(shared if kind == "shared" else _ids(SWARM)) + _ids(20) for _ in range(5)]
                 begun = time.perf_counter()
                 engine.generate(prompts, params)
-                rates.append(5 * 200 / (time.perf_counter() - begun))
+                rates.append(5 * REPLY / (time.perf_counter() - begun))
             stats = engine.stats()
             found[f"{kind}_tokens_per_s"] = statistics.median(rates)
             found[f"{kind}_slots"] = stats.slots_cached
-        report.row("swarm", model=name, agents=5, prompt=6000, reply=200, **found)
+        report.row("swarm", model=name, agents=5, prompt=SWARM, reply=REPLY, **found)
         rates = []
         for _ in range(3):
             begun = time.perf_counter()
             asyncio.run(_fan_out(engine, shared, params))
-            rates.append(5 * 200 / (time.perf_counter() - begun))
+            rates.append(5 * REPLY / (time.perf_counter() - begun))
         report.row("fan-out of a warm prefix", model=name, siblings=5, tokens_per_s=statistics.median(rates))
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 import transformers
 
+from tests.bench import gpu_common
+
 # Shapes as in the models' own configurations.
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "135M": (
@@ -41,7 +43,7 @@ def build(shape: tuple[str, dict[str, Any]]) -> Any:
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
-        with torch.device("cuda"):
+        with torch.device(gpu_common.DEVICE):
             return getattr(transformers, f"{family}ForCausalLM")(config).eval()
     finally:
         torch.set_default_dtype(before)
