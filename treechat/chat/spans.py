@@ -31,12 +31,15 @@ class SpanBook:
         self._spans: dict[str, Span] = {}
         self._arrays: dict[str, array[int]] = {}
         self._estimates: dict[str, int] = {}
+        self._absent: set[str] = set()
+        self._absent_version = -1
 
     def forget(self, node_id: str) -> None:
         """The span grew in the store: read it again when it is needed."""
         self._spans.pop(node_id, None)
         self._arrays.pop(node_id, None)
         self._estimates.pop(node_id, None)
+        self._absent.discard(node_id)
 
     def known(self, path: Iterable[str]) -> dict[str, Span]:
         """The spans that exist, by node id."""
@@ -124,8 +127,16 @@ class SpanBook:
         return self._joined(list(takewhile(arrays.__contains__, path)))
 
     def known_arrays(self, node_ids: Iterable[str]) -> dict[str, array[int]]:
-        """The token ids of the spans that exist, by node id."""
-        known = self.known(node_ids)
+        """The token ids of the spans that exist, by node id.
+
+        What has none is asked for again only when another window has written: marks are looked up all the time.
+        """
+        version = self._store.data_version()
+        if version != self._absent_version:
+            self._absent, self._absent_version = set(), version
+        ids = [i for i in node_ids if i in self._spans or i not in self._absent]
+        known = self.known(ids)
+        self._absent.update(i for i in ids if i not in known)
         for node_id, span in known.items():
             if node_id not in self._arrays:
                 self._arrays[node_id] = array("q", span.ids)

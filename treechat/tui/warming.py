@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 from textual import on
@@ -24,6 +25,9 @@ REST_S = 0.4
 COSTS_S = 0.5
 """How often the marks are looked up again, where the cache or what is in sight has changed."""
 
+LEAST_PAUSE = 4
+"""Times as long as a lookup took, nothing is looked up: where a path has 100,000 nodes, keys need the time, too."""
+
 
 class Warming(Remembering):
     """Costs of the rows in sight, and warming."""
@@ -36,6 +40,7 @@ class Warming(Remembering):
         self._warm_id: str | None = None
         self._costs_key: object = None
         self._is_looking = False
+        self._looks_again_at = 0.0
 
     def on_mount(self) -> None:
         self.set_interval(COSTS_S, self._look_up_costs)
@@ -116,7 +121,7 @@ class Warming(Remembering):
     async def _look_up_costs(self) -> None:
         """In a thread: a long path's ids are many. Nothing is looked up while nothing has changed."""
         chat, model = self.chat, self.chat.model
-        if self._is_looking or model is None or not self.is_up:
+        if self._is_looking or model is None or not self.is_up or time.monotonic() < self._looks_again_at:
             return
         if chat.streaming:
             self.tree_pane.refresh()
@@ -129,14 +134,15 @@ class Warming(Remembering):
         key = (stats, frozenset(ids), chat.tree.version, id(chat))
         if key == self._costs_key:
             return
-        self._is_looking = True
+        self._is_looking, started_s = True, time.monotonic()
         try:
             costs = await asyncio.to_thread(_look_up, chat, ids)
         except (TreechatError, EngineError):
             # The window is closing, or the next look will say more; marks alone are no reason to disturb anyone.
             return
         finally:
-            self._is_looking = False
+            self._is_looking, now = False, time.monotonic()
+            self._looks_again_at = now + LEAST_PAUSE * (now - started_s)
         self._costs_key = key
         if chat is not self.chat or not self.is_up:
             return

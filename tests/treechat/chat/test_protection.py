@@ -5,6 +5,9 @@ from __future__ import annotations
 from treechat.chat.costs import with_ancestors
 from treechat.chat.protection import MAX_PATHS, leaves_of
 from treechat.chat.session import Chat
+from treechat.chat.settings import Settings
+from treechat.store import Store
+from treechat.tree import Span
 
 
 async def sent(chat: Chat, text: str, **options) -> str:
@@ -87,3 +90,18 @@ async def test_costs_below_a_node_without_tokens_are_those_above_it_and_an_estim
     assert costs[first].computed <= 1
     assert costs[untold].reused == costs[below].reused == costs[first].reused
     assert costs[below].computed == num_first - costs[first].reused + 32
+
+
+async def test_what_has_no_tokens_is_asked_for_again_only_when_another_window_wrote(tmp_path, model, monkeypatch):
+    with Store.open(tmp_path / "x.db") as store, Store.open(tmp_path / "x.db") as other:
+        conversation = store.create_conversation("imported")
+        node = store.add_node(conversation.id, None, "user", "never tokenized")
+        chat = Chat.open(store, conversation.id, Settings(), model)
+        asked: list[list[str]] = []
+        spans = store.spans
+        monkeypatch.setattr(store, "spans", lambda ids, name: asked.append(list(ids)) or spans(ids, name))
+        for _ in range(3):
+            assert chat.costs([node.id])[node.id].computed > 1
+        assert asked == [[node.id]]
+        other.put_spans([(node.id, Span(model.fingerprint, (1, 2, 3, 4)))])
+        assert chat.costs([node.id])[node.id].computed == 4
