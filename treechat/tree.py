@@ -133,6 +133,7 @@ class Tree:
         self.version = 0
         self._children: dict[str | None, list[str]] = {None: []}
         self._num_hidden = 0
+        self._num_visible = (0, 0)
         self._paths: tuple[int, dict[str | None, list[str]]] = (0, {})
         for node in nodes:
             self.add(node)
@@ -245,6 +246,15 @@ class Tree:
         """Ids of all nodes, parents before children, roots and siblings in order."""
         for root_id in self.children(None, hidden):
             yield from self.subtree(root_id, hidden)
+
+    @property
+    def num_visible(self) -> int:
+        """How many nodes are neither hidden nor below one that is; counted once for each version."""
+        if not self._num_hidden:
+            return len(self)
+        if self._num_visible[0] != self.version:
+            self._num_visible = (self.version, sum(1 for _ in self.walk()))
+        return self._num_visible[1]
 
     def leaf(self, node_id: str) -> str:
         """The leaf reached by taking the newest visible child again and again."""

@@ -28,6 +28,9 @@ def test_children_keep_their_order_and_hidden_ones_are_left_out():
     tree.change("c", hidden=True)
     assert tree.children("a") == ["d"]
     assert tree.children("a", hidden=True) == ["c", "d"]
+    assert tree.num_visible == 4
+    tree.change("a", hidden=True)
+    assert tree.num_visible == 2
     assert tree.is_hidden("c")
     assert not tree.is_fork("a")
 

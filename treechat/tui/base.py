@@ -147,7 +147,8 @@ class Base(App[None]):
             return
         tree = self.chat.tree
         top.title_text = self.chat.title or "new conversation"
-        top.figures = f"{len(tree):,} messages" if len(tree) else ""
+        num = tree.num_visible
+        top.figures = f"{num:,} message{'s' if num != 1 else ''}" if num else ""
         title = ""
         if self.editing_id is not None:
             title = "edit: enter makes a sibling · esc leaves it"

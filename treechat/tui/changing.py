@@ -12,12 +12,20 @@ from pathlib import Path
 from textual.app import SuspendNotSupported
 
 from treechat.errors import TreechatError
-from treechat.store import Event, Store
+from treechat.store import ConversationInfo, Event, Store
 from treechat.tui.choices import Choice
 from treechat.tui.exporting import Exporting
 from treechat.tui.screens.ask import AskScreen
 from treechat.tui.screens.details import DetailsScreen, facts_of
 from treechat.tui.screens.pick import MOST, PickScreen, StoreFind
+
+CHANGES = {"hide_conversation": "hiding the conversation", "graft": "copy", "rebase": "replay"}
+"""What a kind of event is called where its name would not be understood."""
+
+
+def _size(info: ConversationInfo) -> str:
+    messages, forks = info.num_nodes, info.num_forks
+    return f"{messages:,} message{'s' if messages != 1 else ''} · {forks:,} fork{'s' if forks != 1 else ''}"
 
 
 class Changing(Exporting):
@@ -98,7 +106,7 @@ class Changing(Exporting):
         if self.chat.current_id != before:
             self.view_id = self.chat.current_id
         self.redraw()
-        self.say(f"{event.kind.replace('_', ' ')} {done}")
+        self.say(f"{CHANGES.get(event.kind, event.kind)} {done}")
 
     def edit_outside(self, text: str) -> str | None:
         """The text after `$VISUAL` or `$EDITOR` had it; None where nothing changed or there is no editor."""
@@ -127,7 +135,7 @@ class Changing(Exporting):
             words = query.casefold().split()
             found = [i for i, title in store.titles() if all(word in title.casefold() for word in words)]
             return [
-                Choice(info.id, info.title or "(untitled)", f"{info.num_nodes:,} messages · {info.num_forks:,} forks")
+                Choice(info.id, info.title or "(untitled)", _size(info))
                 for info in store.conversations(ids=found[:MOST])
             ]
 

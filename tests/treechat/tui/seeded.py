@@ -82,7 +82,7 @@ async def until(pilot, condition: Callable[[], object]) -> None:
     for _ in range(400):
         if condition():
             return
-        await pilot.pause()
+        await pilot.pause(0.01)
     raise AssertionError("never came true")
 
 
@@ -152,4 +152,7 @@ async def show(app: TreechatApp, pilot, name: str) -> None:
     app.open_tree()
     await until(pilot, lambda: app.in_tree)
     await SCREENS[name](app, pilot)
+    stats = app.chat.model.engine.stats()
+    used = f" {stats.slots_total - stats.slots_free:,}/"
+    await until(pilot, lambda: used in app.status.memory)
     await settle(pilot)

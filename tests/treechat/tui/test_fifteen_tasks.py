@@ -91,7 +91,7 @@ TASKS: dict[str, tuple[Step, ...]] = {
     "copy the branch elsewhere, and take that back": (
         Step(("C",), r"Copy \d+ messages? under"),
         Step(("Enter",), r"copied", r"enter copies"),
-        Step(("u",), r"graft undone"),
+        Step(("u",), r"copy undone"),
     ),
     "replay one's turns, and stop half-way": (
         Step(("g",), r"← here"),

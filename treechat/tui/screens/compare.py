@@ -84,7 +84,8 @@ class CompareScreen(ModalScreen[bool]):
         pairs = self.comparison.pairs
         with Vertical(id="compare", classes="window full") as window:
             num = self.comparison.num_common
-            window.border_title = f"{num:,} message{'s' if num != 1 else ''} in common, then"
+            common = f"{num:,} message{'s' if num != 1 else ''}" if num else "nothing"
+            window.border_title = f"{common} in common, then"
             window.border_subtitle = "underlined: only there · n N next · enter jumps to + · esc closes"
             yield Static(self._heading(), id="branches")
             with VerticalScroll():
