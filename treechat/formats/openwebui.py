@@ -55,7 +55,8 @@ def convert(value: Any, where: str, report: ImportReport) -> Document | None:
     parents = parents_by_listing({i: id_of(message.get("parentId")) for i, message in messages.items()}, listed)
     times = {i: seconds(message.get("timestamp")) for i, message in messages.items()}
     system = first_text(chat, "system") or first_text(dict_of(chat.get("params")), "system")
-    system_id = draft.begin_with(system)
+    has_own = any(parents[i] is None and message.get("role") == "system" for i, message in messages.items())
+    system_id = draft.begin_with("" if has_own else system)
     for message_id in in_order(parents, listed, times):
         parent_id = parents[message_id]
         _add(draft, message_id, system_id if parent_id is None else parent_id, messages[message_id], where, report)

@@ -54,7 +54,11 @@ def test_no_file_takes_more_memory_than_the_bound(tmp_path, name):
     else:
         bomb(file)
     process = start(file, tmp_path / "x.db")
-    _, status, usage = os.wait4(process.pid, 0)
+    try:
+        _, status, usage = os.wait4(process.pid, 0)
+    except BaseException:
+        process.kill()
+        raise
     assert os.waitstatus_to_exitcode(status) in (0, 1)
     assert usage.ru_maxrss / 1024 < MAX_MB
 

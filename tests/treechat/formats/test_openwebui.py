@@ -134,6 +134,10 @@ def test_the_system_prompt_of_a_chat_stands_above_its_roots(read):
             "u": ("system-prompt", "user", "Hi"),
         }
 
+    record = chat([message("s", None, "system", "Mine"), message("u", "s", "user", "Hi")])
+    record["chat"]["system"] = "Be kind"
+    assert list(read([record], "openwebui").nodes()) == ["s", "u"]
+
 
 def webui(path, *rows):
     conn = sqlite3.connect(path)
