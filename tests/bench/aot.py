@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -224,23 +224,46 @@ def _usage(variant: str, arch: int, kernel: Any) -> Usage:
     return Usage(variant, kernel.metadata.name, arch, registers, spilled, kernel.metadata.shared)
 
 
+def table(usages: Iterable[Usage]) -> str:
+    """In Markdown, per kernel and chip the most that any variant takes: registers / bytes spilled / bytes shared."""
+    most: dict[str, dict[int, tuple[int, int, int]]] = {}
+    for usage in usages:
+        by_arch = most.setdefault(usage.kernel, {})
+        taken = (usage.num_registers, usage.spilled, usage.shared)
+        before = by_arch.get(usage.arch, (0, 0, 0))
+        by_arch[usage.arch] = tuple(max(pair) for pair in zip(taken, before, strict=True))
+    archs = sorted({arch for by_arch in most.values() for arch in by_arch})
+    lines = [
+        "| kernel | " + " | ".join(f"sm_{arch}" for arch in archs) + " |",
+        "| --- |" + " --- |" * len(archs),
+    ]
+    for kernel in sorted(most):
+        cells = [" / ".join(f"{value:,}" for value in most[kernel][arch]) for arch in archs]
+        lines.append(f"| `{kernel}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", type=int, action="append", choices=list(SHARED_LIMIT), help="default: 80, 90 and 100")
     parser.add_argument("--few", action="store_true", help="only what the tests compile")
     parser.add_argument("--candidates", action="store_true", help="the tiles that a device may choose")
+    parser.add_argument("--table", action="store_true", help="a table in Markdown at the end: the most each takes")
     args = parser.parse_args()
     print(f"triton {triton.__version__}; registers and spilled bytes per thread, shared bytes per block")
     print(f"{'kernel':<16} {'variant':<44} {'chip':>6} {'registers':>9} {'spilled':>7} {'shared':>7}")
-    bad = 0
+    bad, usages = 0, []
     for arch in args.arch or (80, 90, 100):
         for usage in compile_all(arch, args.few, args.candidates):
             bad += not usage.fits
+            usages.append(usage)
             print(
                 f"{usage.kernel:<16} {usage.variant:<44} {'sm_' + str(arch):>6} {usage.num_registers:>9} "
                 f"{usage.spilled:>7} {usage.shared:>7}{'' if usage.fits else '  DOES NOT FIT'}",
                 flush=True,
             )
+    if args.table:
+        print(table(usages))
     print(f"{bad} do not fit" if bad else "all fit")
     return bool(bad)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,3 +26,28 @@ def test_the_largest_variants_fit_the_chip(arch, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(f"sm_{arch} ") > 15 and done.stdout.endswith("all fit\n")
+    readme = (ROOT / "kernels/treechat_kernels/README.md").read_text()
+    if f"triton {triton_version()})" in readme:
+        assert column(readme, arch) == most_taken(done.stdout), "print README's table anew"
+
+
+def triton_version():
+    import triton
+
+    return triton.__version__
+
+
+def column(readme, arch):
+    """{kernel: (registers, spilled, shared)} of one chip in README's table."""
+    lines = readme[readme.index("| kernel | sm_") :].splitlines()
+    at = [cell.strip() for cell in lines[0].split("|")].index(f"sm_{arch}")
+    rows = [[cell.strip(" `") for cell in line.split("|")] for line in lines[2:] if line.startswith("|")]
+    return {row[1]: tuple(int(value.replace(",", "")) for value in row[at].split(" / ")) for row in rows}
+
+
+def most_taken(printed):
+    found = {}
+    for kernel, *values in re.findall(r"^(\w+_kernel) .* sm_\d+ +(\d+) +(\d+) +(\d+)$", printed, re.MULTILINE):
+        taken = zip(map(int, values), found.get(kernel, (0, 0, 0)), strict=True)
+        found[kernel] = tuple(max(pair) for pair in taken)
+    return found
