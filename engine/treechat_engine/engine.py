@@ -32,6 +32,7 @@ from treechat_engine.edges import Ints, as_ints
 from treechat_engine.keeping import Kept, load_kv, save_kv
 from treechat_engine.loading import choose_dtype, load_model
 from treechat_engine.memory import affordable_slots
+from treechat_engine.replacements import Replacements
 from treechat_engine.request import Request, RequestHandle, Sink
 from treechat_engine.runner import ModelRunner
 from treechat_engine.sampling import Sampler
@@ -85,7 +86,8 @@ class Engine:
             self_check(model, runner, self.cache, spec)
         self._forward = choose_forward(model, runner, self.cache, config)
         if not config.deterministic:  # Tiles that were measured may be others at the next start.
-            tune_device(runner, spec.layer_shapes)
+            self._replaced = Replacements(model) if self._forward.fused is None else None
+        tune_device(runner, spec.layer_shapes)
         if config.host_tokens:
             costs.fit(runner, self.cache)
         self.max_model_len = min((n for n in (config.max_model_len, spec.max_len) if n), default=num_slots)
@@ -197,7 +199,7 @@ class Engine:
                 host_cached=self.cache.num_on_host,
                 restored_tokens=self.cache.restored_tokens,
                 forward=self._forward.name,
-                forward_reason=self._forward.reason,
+                forward_reason=self._forward.reason + (self._replaced.told if self._replaced is not None else ""),
                 graphs=worker.graphs,
             )
 
@@ -225,6 +227,8 @@ class Engine:
         self._worker.close()
         if self._forward.fused is not None:
             self._forward.fused.give_back()
+        if self._replaced is not None:
+            self._replaced.give_back()
         if self._model.config._attn_implementation == ATTENTION_NAME:
             self._model.set_attn_implementation(self._old_attention)
 
