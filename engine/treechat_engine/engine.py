@@ -85,9 +85,9 @@ class Engine:
         if config.self_check:
             self_check(model, runner, self.cache, spec)
         self._forward = choose_forward(model, runner, self.cache, config)
+        self._replaced = Replacements(model) if self._forward.fused is None else None
         if not config.deterministic:  # Tiles that were measured may be others at the next start.
-            self._replaced = Replacements(model) if self._forward.fused is None else None
-        tune_device(runner, spec.layer_shapes)
+            tune_device(runner, spec.layer_shapes)
         if config.host_tokens:
             costs.fit(runner, self.cache)
         self.max_model_len = min((n for n in (config.max_model_len, spec.max_len) if n), default=num_slots)

@@ -77,9 +77,11 @@ def test_without_kernels_nothing_is_replaced_and_nothing_said():
     assert replaced.num_norms and not replaced._modules and replaced.told == ""
 
 
-def test_an_engine_says_so_and_gives_the_norms_back(kernels):
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_an_engine_says_so_and_gives_the_norms_back(kernels, deterministic):
     model = build(SUPPORTED["mixtral"])
-    with Engine(model, EngineConfig(kv_tokens=64, self_check=False)) as engine:
+    config = EngineConfig(kv_tokens=64, self_check=False, deterministic=deterministic)
+    with Engine(model, config) as engine:
         assert engine.stats().forward == "transformers"
         assert "norms run as kernels" in engine.stats().forward_reason
     assert not any("forward" in vars(module) for module in model.modules())
