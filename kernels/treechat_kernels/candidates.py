@@ -7,7 +7,7 @@ sums, so their results may differ in the last bits; a device keeps its choice in
 
 from __future__ import annotations
 
-from treechat_kernels import choices, decode_attention, extend_attention, linear
+from treechat_kernels import choices, decode_tiles, extend_attention, linear
 from treechat_kernels.blocks import chip
 from treechat_kernels.choices import Key, Tile
 
@@ -21,9 +21,9 @@ def candidates(key: Key) -> list[Tile]:
     """What may be chosen for this key on the chip at hand; at least the fixed tile."""
     kernel = key.kernel
     if kernel == "split":
-        return _distinct(decode_attention.fixed_tile(key), _split(key))
+        return _distinct(decode_tiles.fixed_tile(key), _split(key))
     if kernel == "merge":
-        return _distinct(decode_attention.FIXED_MERGE, _merge(key))
+        return _distinct(decode_tiles.FIXED_MERGE, _merge(key))
     if kernel == "extend":
         return _distinct(extend_attention.fixed_tile(key), _extend(key))
     if kernel == "linear":

@@ -15,7 +15,8 @@ import torch
 
 from treechat_kernels import choices, tuning
 from treechat_kernels.blocks import block_dim
-from treechat_kernels.decode_attention import decode_paths, merge_key, split_key
+from treechat_kernels.decode_attention import decode_paths
+from treechat_kernels.decode_tiles import merge_key, split_key
 from treechat_kernels.extend_attention import extend_key, extend_paths
 from treechat_kernels.layout import Layout
 from treechat_kernels.linear import linear_key, linear_row

@@ -25,7 +25,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from treechat_kernels import choices
-from treechat_kernels import decode_attention as decoding
+from treechat_kernels import decode_tiles as decoding
 from treechat_kernels import extend_attention as extending
 from treechat_kernels.candidates import candidates
 from treechat_kernels.choices import Key, Tile
