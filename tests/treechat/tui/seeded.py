@@ -79,10 +79,10 @@ def cool(app: TreechatApp) -> None:
 
 
 async def until(pilot, condition: Callable[[], object]) -> None:
-    for _ in range(400):
+    for _ in range(1600):
         if condition():
             return
-        await pilot.pause(0.01)
+        await pilot.pause(0.02)
     raise AssertionError("never came true")
 
 
@@ -112,6 +112,11 @@ async def _other_columns(app: TreechatApp, pilot) -> None:
     await until(pilot, lambda: app.screen.query("#siblings"))
 
 
+async def _conversations(app: TreechatApp, pilot) -> None:
+    await pilot.press("ctrl+o")
+    await until(pilot, lambda: len(app.screen_stack) > 1 and app.screen.list.chosen)
+
+
 def _keys(*keys: str) -> Callable[[TreechatApp, object], Awaitable[None]]:
     async def press(app: TreechatApp, pilot) -> None:
         await pilot.press(*keys)
@@ -130,7 +135,7 @@ SCREENS: dict[str, Callable[[TreechatApp, object], Awaitable[None]]] = {
     "memory": _memory,
     "palette": _keys("ctrl+p"),
     "help": _keys("f1"),
-    "conversations": _keys("ctrl+o"),
+    "conversations": _conversations,
     "search": _search,
     "label": _keys("m"),
     "export": _keys("x"),

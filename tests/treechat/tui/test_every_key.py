@@ -127,8 +127,8 @@ async def changes(d: Driver, do: Callable[[], Awaitable[None]]) -> bool:
     await settle(d.pilot)
     before = seen(d.app)
     await do()
-    for _ in range(20):
-        await d.pilot.pause()
+    for number in range(120):
+        await d.pilot.pause(None if number < 20 else 0.02)
         if seen(d.app) != before:
             return True
     return False

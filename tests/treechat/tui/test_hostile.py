@@ -151,22 +151,27 @@ class Pty:
         self.output = ""
         self._rest = b""
 
-    def _read(self) -> None:
-        if select.select([self._master], [], [], 0.05)[0]:
+    def _read(self) -> bool:
+        """Whether anything came within a moment."""
+        if select.select([self._master], [], [], 0.2)[0]:
             try:
                 self._rest += os.read(self._master, 65536)
             except OSError:
-                return
+                return False
             whole = self._rest.decode("utf-8", "ignore")
             self._rest = self._rest[len(whole.encode()) :]
             self.output += whole
+            return True
+        return False
 
     def until(self, text: str) -> None:
-        """Until it has been drawn, from where the last wait ended."""
+        """Until it has been drawn, from where the last wait ended, and the frame that it is in is at its end."""
         give_up_at, start = time.monotonic() + 60, len(self.output)
         while text not in self.output[start:]:
             assert time.monotonic() < give_up_at, (text, self.output[start:])
             self._read()
+        while self._read() and time.monotonic() < give_up_at:
+            pass
 
     def keys(self, keys: str) -> None:
         os.write(self._master, keys.encode())

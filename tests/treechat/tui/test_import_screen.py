@@ -142,7 +142,10 @@ async def test_the_window_is_used_while_an_import_runs_and_stopping_it_leaves_wh
         await shown(d, "importing 0.0 of 0.0 MB, 1 conversation")
         reply = await d.send("Meanwhile")
         assert app.chat.text(reply.id) == "Hello *there*."
-        await d.press("f5", "s")
+        await d.press("f5")
+        await d.until(lambda: isinstance(app.screen, ImportScreen), "the window again")
+        await d.press("s")
+        await d.until(lambda: app._import._stop.is_set(), "the stop")
         held.set()
         await shown(d, "Stopped. Added 2 new conversations; 4 messages, 0 forks, each conversation whole.")
         titles = {info.title: info.num_nodes for info in app.store.conversations()}
