@@ -74,3 +74,8 @@ def _seconds(work: Callable[[], None], device: torch.device) -> float:
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - started_at)
     return min(times)
+
+
+def always(num_host: int, num_disk: int) -> bool:
+    """In place of `CostModel.pays`, which follows the clock: restoring is always taken to pay."""
+    return True

@@ -24,7 +24,7 @@ from treechat_engine.api import (
 )
 from treechat_engine.attention import ATTENTION_NAME, register
 from treechat_engine.cache import KVCache
-from treechat_engine.costmodel import CostModel
+from treechat_engine.costmodel import CostModel, always
 from treechat_engine.decoder_choice import choose_forward
 from treechat_engine.device_tuning import tune_device
 from treechat_engine.disk import fingerprint
@@ -79,7 +79,7 @@ class Engine:
         pool = SlotPool(num_slots, spec.layer_shapes, dtype, device, poison=poison)
         costs = CostModel(slot_bytes(spec.layer_shapes, dtype))
         self._model_key = fingerprint(model, dtype)
-        pays = _always if config.deterministic else costs.pays
+        pays = always if config.deterministic else costs.pays
         self.cache = KVCache(pool, config.eviction, self._model_key, config.host_tokens, pays)
         runner = ModelRunner(model, pool)
         if config.self_check:
@@ -286,11 +286,6 @@ class Engine:
         if handle.request is not None and not handle.request.is_finished:
             handle.request.is_cancelled = True
             self._worker.wake()
-
-
-def _always(num_host: int, num_disk: int) -> bool:
-    """Takes the place of the cost model, which follows the clock."""
-    return True
 
 
 def _token_ids(ids: Sequence[int]) -> Ints:

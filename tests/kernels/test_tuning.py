@@ -166,7 +166,11 @@ def test_the_file_lies_in_the_cache_directory_and_is_another_for_each_device(tmp
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are compiled here, and take no tensors of the CPU")
-@pytest.mark.parametrize("shape", [AttentionShape(16, 1, 16, 16), AttentionShape(17, 1, 32, 16)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [pytest.param(AttentionShape(16, 1, 16, 16), marks=pytest.mark.slow), AttentionShape(17, 1, 32, 16)],
+    ids=str,
+)
 def test_every_candidate_computes_the_same_under_the_interpreter(shape):
     tried = {}
 
