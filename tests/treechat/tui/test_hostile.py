@@ -195,6 +195,8 @@ def test_nothing_raw_reaches_the_terminal(tmp_path) -> None:
     command = [sys.executable, "-m", "treechat", "--db", str(path), "-m", str(tmp_path / f"nothing{ESCAPES[:8]}")]
     folders = {f"TREECHAT_{name}_DIR": str(tmp_path / name) for name in ("DATA", "CACHE", "CONFIG")}
     env = os.environ | folders | {"HF_HUB_OFFLINE": "1", "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    # Other tests leave sizes behind, which Textual asks before the terminal.
+    env |= {"COLUMNS": "120", "LINES": "40"}
     terminal = Pty(command, env)
     try:
         terminal.until("there is no model")
