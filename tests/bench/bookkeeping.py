@@ -1,6 +1,6 @@
 """What the engine adds around the model's forward in one decode step: scheduling, tree, tables, sampling, events.
 
-    python -m tests.bench.bookkeeping [--batch 8] [--context 1500] [--steps 200] [--json]
+    python -m tests.bench.bookkeeping [--batch 8] [--context 1500] [--steps 200] [--threads 1] [--json]
 
 The forward is replaced by one that returns the same logits each time, so that a step costs its bookkeeping alone. The
 time is that between the starts of two forwards while an asyncio loop reads the replies as an app does: the clock's, and
@@ -35,7 +35,7 @@ SAMPLING: dict[str, dict[str, Any]] = {
 }
 
 
-def make_engine(batch: int, context: int, steps: int) -> Engine:
+def make_engine(batch: int, context: int, steps: int, num_threads: int) -> Engine:
     config = transformers.LlamaConfig(
         vocab_size=VOCAB_SIZE, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
         num_key_value_heads=1, max_position_embeddings=1 << 17, eos_token_id=None, bos_token_id=None,
@@ -43,7 +43,7 @@ def make_engine(batch: int, context: int, steps: int) -> Engine:
     num_slots = context * batch + batch * (steps + 64)
     return Engine(
         transformers.LlamaForCausalLM(config).eval(),
-        EngineConfig(kv_tokens=num_slots, max_batch=batch, num_threads=1, self_check=False),
+        EngineConfig(kv_tokens=num_slots, max_batch=batch, num_threads=num_threads, self_check=False),
     )
 
 
@@ -91,16 +91,17 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--context", type=int, default=1500)
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     figures = {}
-    with make_engine(args.batch, args.context, args.steps) as engine:
+    with make_engine(args.batch, args.context, args.steps, args.threads) as engine:
         starts = null_forward(engine, args.batch)
         for name, options in SAMPLING.items():
             run = measure(engine, starts, args.batch, args.context, args.steps, options)
             clock, processor = asyncio.run(run)
             figures[name] = {"clock": round(clock, 3), "processor": round(processor, 3)}
-    machine = f"{platform.machine()}, 1 thread, torch {torch.__version__}"
+    machine = f"{platform.machine()}, {args.threads} threads, torch {torch.__version__}"
     workload = f"batch {args.batch}, {args.context} tokens of context, vocabulary {VOCAB_SIZE:,}, float32"
     if args.json:
         print(json.dumps({"machine": machine, "workload": workload, "ms_per_step": figures}))
