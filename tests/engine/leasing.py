@@ -1,0 +1,43 @@
+"""A cache whose KV tells of which prefix it was computed, and a forward's part in filling it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from treechat_engine.cache import KVCache, Lease
+from treechat_engine.slots import SlotPool
+
+
+def make_cache(num_slots: int, **options: Any) -> KVCache:
+    return KVCache(SlotPool(num_slots, [(1, 1, 1)], torch.float32, "cpu", poison=True), **options)
+
+
+def kv_of(ids: list[int]) -> list[float]:
+    """The KV that each position of a path must hold: a value of the whole prefix, exact in float32."""
+    return [float(hash(tuple(ids[: n + 1])) % 1_000_003) for n in range(len(ids))]
+
+
+def write(cache: KVCache, lease: Lease, ids: list[int], start: int) -> None:
+    """Compute ids[start:] as a forward would: into the lease's slots, each from its prefix."""
+    rows = torch.tensor(kv_of(ids)[start:]).view(-1, 1, 1)
+    cache.pool.k[0][lease.slots[start : len(ids)]] = rows
+    cache.pool.v[0][lease.slots[start : len(ids)]] = -rows
+
+
+def read(cache: KVCache, lease: Lease, length: int) -> list[float]:
+    """The first `length` rows by the lease's runs, as attention on the CPU reads them."""
+    keys = torch.cat([cache.pool.k[0][start : start + n] for start, n in lease.runs] or [torch.empty(0, 1, 1)])
+    values = cache.pool.v[0][lease.slots[:length]]
+    assert keys[:length].equal(-values)
+    return keys[:length].flatten().tolist()
+
+
+def run(cache: KVCache, ids: list[int]) -> Lease:
+    """Lease, compute and commit all of `ids`."""
+    lease = cache.lease(ids)
+    assert cache.grow(lease, len(ids) - lease.cached_len)
+    write(cache, lease, ids, lease.cached_len)
+    cache.commit(lease, ids)
+    return lease
