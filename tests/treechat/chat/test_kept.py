@@ -7,15 +7,13 @@ import os
 import time
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
+from tests.treechat.shared import tiny_engine
 from treechat.chat.kept import MAX_AGE_S, KVKeeper, kept_dir, remove_old
 from treechat.chat.model import ChatModel
 from treechat.chat.session import Chat
 from treechat.chat.settings import Settings
 from treechat.chat.template import Template
-from treechat_engine import Engine, EngineConfig
 
 
 @pytest.fixture(autouse=True)
@@ -26,12 +24,7 @@ def cache(tmp_path, monkeypatch):
 
 def start(tokenizer) -> tuple[ChatModel, int]:
     """A model as the app loads it, and the tokens that were found for it."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=2048, bos_token_id=None, eos_token_id=257,
-    )  # fmt: skip
-    engine = Engine(LlamaForCausalLM(config).float().eval(), EngineConfig(kv_tokens=2000, num_threads=1))
+    engine = tiny_engine()
     keeper = KVKeeper("tiny", 10_000_000)
     found = keeper.find(engine)
     return ChatModel("tiny", engine, Template(tokenizer), before_close=lambda: keeper.keep(engine)), found

@@ -18,7 +18,8 @@ from typing import TypeVar
 
 import pytest
 
-from treechat.store import NewNode, Store
+from tests.treechat.shared import store_trip
+from treechat.store import Store
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -89,24 +90,11 @@ def running(command: list[str], env: dict[str, str]):
         process.wait(30)
 
 
-def seed(path: Path) -> str:
-    with Store.open(path) as store:
-        conversation = store.create_conversation("a trip")
-        rows = [
-            NewNode(None, "user", "Where to?", id="u"),
-            NewNode("u", "assistant", "To **Siena**.", id="a"),
-            NewNode("u", "assistant", "To *Lucca*.", id="b"),
-        ]
-        store.add_nodes(conversation.id, rows)
-        store.set_current(conversation.id, "a")
-        return conversation.id
-
-
 async def test_keys_clipboard_tabs_and_downloads_work_in_a_browser(tmp_path) -> None:
     aiohttp = pytest.importorskip("aiohttp", reason="needs textual-dev: `pip install --group dev`")
     pytest.importorskip("textual_serve", reason="needs textual-dev: `pip install --group dev`")
     path, profile, port = tmp_path / "tree.db", tmp_path / "profile", free_port()
-    conversation_id = seed(path)
+    conversation_id = store_trip(path)
     folders = {f"TREECHAT_{name}_DIR": str(tmp_path / name) for name in ("DATA", "CACHE", "CONFIG")}
     # No such model: the tree is read all the same.
     app = [sys.executable, "-m", "treechat", "--db", str(path), "-m", str(tmp_path / "nothing")]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
+from tests.treechat.shared import tiny_engine
 from tests.treechat.tui.scripted import ByteTokenizer
 from treechat.chat.kept import KVKeeper
 from treechat.chat.model import ChatModel
 from treechat.chat.template import Template
 from treechat.config import Config
 from treechat.tui import warming
-from treechat_engine import Engine, EngineConfig
 
 BRANCH_BYTES = 150 * 2 * 2 * 32 * 4
 """Of about 150 tokens: keys and values of 2 layers of 32 numbers."""
@@ -25,12 +23,7 @@ def start(tmp_path, monkeypatch):
     template = Template(ByteTokenizer())
 
     def started(max_bytes: int) -> ChatModel:
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-            max_position_embeddings=2048, bos_token_id=None, eos_token_id=257,
-        )  # fmt: skip
-        engine = Engine(LlamaForCausalLM(config).float().eval(), EngineConfig(kv_tokens=2000, num_threads=1))
+        engine = tiny_engine()
         keeper = KVKeeper("tiny", max_bytes)
         keeper.find(engine)
         return ChatModel("tiny", engine, template, before_close=lambda: keeper.keep(engine))

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
-from treechat.store import NewNode, Store
+from tests.treechat.shared import store_trip
+from treechat.store import Store
 
 pytestmark = [
     pytest.mark.terminal,
@@ -48,15 +49,7 @@ class Terminal:
 
 def test_the_tree_is_read_and_left_in_a_real_terminal(tmp_path) -> None:
     path = tmp_path / "tree.db"
-    with Store.open(path) as store:
-        conversation = store.create_conversation("a trip")
-        rows = [
-            NewNode(None, "user", "Where to?", id="u"),
-            NewNode("u", "assistant", "To **Siena**.", id="a"),
-            NewNode("u", "assistant", "To *Lucca*.", id="b"),
-        ]
-        store.add_nodes(conversation.id, rows)
-        store.set_current(conversation.id, "a")
+    conversation_id = store_trip(path)
     # No such model: the tree is read all the same.
     command = [sys.executable, "-m", "treechat", "--db", str(path), "-m", str(tmp_path / "nothing")]
     folders = {f"TREECHAT_{name}_DIR": str(tmp_path / name) for name in ("DATA", "CACHE", "CONFIG")}
@@ -72,4 +65,4 @@ def test_the_tree_is_read_and_left_in_a_real_terminal(tmp_path) -> None:
     finally:
         terminal.close()
     with Store.open(path) as store:
-        assert store.conversation(conversation.id).current_id == "b"
+        assert store.conversation(conversation_id).current_id == "b"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from textual import events
 
 from tests.treechat.tui.scripted import scripted_model
@@ -52,7 +53,8 @@ async def test_stopping_keeps_what_came_and_it_can_be_continued(open_app) -> Non
         assert app.chat.text(reply.id).startswith("A long")
 
 
-async def test_quitting_while_a_reply_is_written_keeps_it(open_app, tmp_path) -> None:
+@pytest.mark.parametrize("keys", [("ctrl+q",), ()], ids=["by the key", "by going down"])
+async def test_leaving_while_a_reply_is_written_keeps_it(open_app, tmp_path, keys) -> None:
     model = scripted_model("Half of a reply")
     model.engine.pause_at = 4
     path = tmp_path / "kept.db"
@@ -60,25 +62,12 @@ async def test_quitting_while_a_reply_is_written_keeps_it(open_app, tmp_path) ->
         d.app.composer.put("go")
         await d.press("enter")
         await d.until(lambda: "Half" in d.screen_text(), "a growing reply")
-        await d.press("ctrl+q")
+        if keys:
+            await d.press(*keys)
     assert model.engine.is_closed
     async with open_app(path) as d:
         reply = d.app.chat.path()[-1]
         assert (reply.role, d.app.chat.text(reply.id), reply.status) == ("assistant", "Half", "stopped")
-
-
-async def test_going_down_while_a_reply_is_written_keeps_it_too(open_app, tmp_path) -> None:
-    model = scripted_model("Half of a reply")
-    model.engine.pause_at = 4
-    path = tmp_path / "kept.db"
-    async with open_app(path, model=model) as d:
-        d.app.composer.put("go")
-        await d.press("enter")
-        await d.until(lambda: "Half" in d.screen_text(), "a growing reply")
-    assert model.engine.is_closed
-    async with open_app(path) as d:
-        reply = d.app.chat.path()[-1]
-        assert (d.app.chat.text(reply.id), reply.status) == ("Half", "stopped")
 
 
 async def test_escapes_in_messages_are_drawn_as_data(open_app) -> None:
