@@ -11,7 +11,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "tests" / "bench" / "results"
-CPU, GPU = "bench-epyc-2-cores-7b32c729bb.json", "gpu-h100-3ed12735bd.json"
+CPU, GPU = "bench-epyc-2-cores-9e0b8e7103.json", "gpu-h100-3ed12735bd.json"
 BEGIN, END = "<!-- figures: made by assets/make_figures.py -->", "<!-- end of figures -->"
 
 
