@@ -191,7 +191,7 @@ class TreechatApp(Conversing):
             self.to_composer()
 
     def action_help(self) -> None:
-        self.push_screen(HelpScreen(self.config.keymap))
+        self.push_screen(HelpScreen(self.config.keymap, "composer" if self.composer.has_focus else "panes"))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         yield from super().get_system_commands(screen)

@@ -61,7 +61,7 @@ async def test_two_windows_on_one_file_see_each_other(open_app, tmp_path) -> Non
 async def test_help_lists_each_binding_with_the_keys_in_force(open_app) -> None:
     async with open_app(size=(120, 100), config=Config(keymap={"do.regenerate": "f5"})) as d:
         await d.press("f1")
-        table = help_table(d.app.config.keymap)
+        table = help_table(d.app.config.keymap, "composer")
         console = RichConsole(width=160, file=StringIO())
         console.print(table)
         text = console.file.getvalue()
@@ -70,7 +70,10 @@ async def test_help_lists_each_binding_with_the_keys_in_force(open_app) -> None:
         assert "Keys" in d.screen_text()
         await d.press("escape")
         await d.send("hello")
-        await d.press("tab", "f5")
+        await d.press("tab", "f1")
+        await d.until(lambda: "Tree and transcript: moving" in d.screen_text(), "the keys of what has the focus")
+        assert "Anywhere" not in d.screen_text().partition("Tree and transcript: moving")[0]
+        await d.press("escape", "f5")
         await d.until(lambda: len(d.app.chat.tree) == 3 and d.is_idle, "another reply by the rebound key")
 
 

@@ -11,7 +11,7 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from treechat.tui.bindings import PAGE_BINDINGS, SECTIONS
+from treechat.tui.bindings import PAGE_BINDINGS, SECTIONS, Where
 
 _NAMES = {
     "left_square_bracket": "[",
@@ -36,12 +36,12 @@ def shown_keys(keys: str) -> str:
     return "  ".join(parts)
 
 
-def help_table(keymap: Mapping[str, str]) -> Table:
-    """All keys by section; `keymap` holds the configuration's own keys by binding id."""
+def help_table(keymap: Mapping[str, str], focus: Where) -> Table:
+    """All keys by section, those of `focus` first; `keymap` holds the configuration's own keys by binding id."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column()
-    for title, keys in SECTIONS.items():
+    for title, keys in sorted(SECTIONS.items(), key=lambda section: section[1][0].where != focus):
         table.add_row(Text("—"), Text(title, style="bold underline"))
         for key in keys:
             about = Text.assemble((key.title, "bold"), f"  {key.tooltip}", (f"  {key.id}", "dim"))
@@ -55,13 +55,14 @@ class HelpScreen(ModalScreen[None]):
 
     BINDINGS = PAGE_BINDINGS
 
-    def __init__(self, keymap: Mapping[str, str]) -> None:
+    def __init__(self, keymap: Mapping[str, str], focus: Where) -> None:
         super().__init__()
         self._keymap = keymap
+        self._focus = focus
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="window") as window:
             window.border_title = "Keys"
             window.border_subtitle = "dim names are for keymap in the configuration · esc closes"
             with VerticalScroll():
-                yield Static(help_table(self._keymap))
+                yield Static(help_table(self._keymap, self._focus))
