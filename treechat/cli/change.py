@@ -53,7 +53,7 @@ def rm(session: Session, names: tuple[str, ...]) -> None:
             continue
         count = sum(1 for _ in store.load_tree(conversation_id).subtree(node_id))
         store.hide(node_id)
-        say(f"Deleted {plural(count, 'message')} from {node_id[:SHORT_LEN]} on. `treechat undo` brings them back.")
+        say(f"Deleted {plural(count, 'message')} from {node_id[:SHORT_LEN]} on. `treechat undo` takes that back.")
 
 
 @click.command()

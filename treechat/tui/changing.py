@@ -80,7 +80,7 @@ class Changing(Exporting):
         self.chat.hide(node_id)
         self.cursor_id = parent_id if parent_id is not None else self.chat.current_id
         self.redraw()
-        self.say(f"{num_nodes:,} message{'s' if num_nodes != 1 else ''} hidden · u brings them back")
+        self.say(f"{num_nodes:,} message{'s' if num_nodes != 1 else ''} hidden · u undoes it")
 
     def action_undo(self) -> None:
         self._step_history(self.chat.undo, "undone", "Nothing to undo")
