@@ -64,7 +64,8 @@ def trip(cli: Cli) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> str:
-    """A directory with a Llama of 2 random layers and a byte tokenizer with a chat template."""
+    """A directory with a Llama of 2 random layers and a byte tokenizer with a chat template. It never ends a reply by
+    itself, or one reply in 258 tokens would be shorter than its test counts on."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -83,5 +84,11 @@ def tiny_model(tmp_path_factory) -> str:
         vocab_size=len(fast), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, max_position_embeddings=8192, bos_token_id=None, eos_token_id=fast.eos_token_id,
     )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(path)
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():  # the first channel is the same positive number at every token, and speaks against the end
+        model.model.embed_tokens.weight[:, 0] = 0.1
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight[0] = layer.mlp.down_proj.weight[0] = 0
+        model.lm_head.weight[fast.eos_token_id, 0] = -100
+    model.save_pretrained(path)
     return str(path)
