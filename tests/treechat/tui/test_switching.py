@@ -230,7 +230,7 @@ async def test_the_first_load_is_stopped_from_the_list_and_another_model_taken(o
     held = threading.Event()
 
     def load_model(progress):
-        while not held.wait(0.01):
+        while not held.wait(0.05):
             progress(Progress("fetch", 1, 2, "Fetching it"))
 
     options = {"load_model": load_model, "load_named": lambda spec, progress: second, "model_spec": "held"}
