@@ -2,15 +2,19 @@
 
 A file holds the token ids of a stretch and its rows [n, width], and in its metadata what they belong to: the model's
 fingerprint and the path before the stretch. It is named by its path. A file is trusted only as far as its hashes say:
-ids and metadata when it is found, rows each time they are read. Whatever else lies in the directory is left alone.
+ids and metadata when it is found, rows each time they are read. What is not named like one is left alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
+import tempfile
+import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,11 @@ from treechat_engine.edges import Ints
 
 FORMAT = "treechat-kv-1"
 _DIGITS = 40
+_NAME = re.compile(rf"[0-9a-f]{{{_DIGITS}}}\.safetensors")
+# Tokens. A stretch is read, and its hash checked, as a whole: 24 MB of the default model, 15 ms.
+MAX_STRETCH = 512
+# A part of a file that was not written to for so long was left by a process that was killed.
+_MAX_PART_AGE_S = 3600
 
 
 class DamagedError(EngineError):
@@ -75,6 +84,8 @@ class KVFile:
             raise DamagedError(f"{self.path.name}: {error}") from error
         if rows.shape[0] != self.num_tokens or _hash_of(rows) != self.rows_hash:
             raise DamagedError(f"{self.path.name}: the rows are not those that were written")
+        if not bool(rows.isfinite().all()):
+            raise DamagedError(f"{self.path.name}: the rows are not numbers")
         return rows
 
 
@@ -90,7 +101,9 @@ def write_file(directory: Path, model_key: str, path_ids: Ints, start: int, rows
     }
     target = directory / file_name(path_ids)
     metadata["seal"] = _seal(metadata, ids)
-    part = directory / f".{target.name}.{os.getpid()}.part"
+    handle, name = tempfile.mkstemp(".part", f".{target.name}.", directory)
+    os.close(handle)
+    part = Path(name)
     try:
         save_file({"ids": torch.tensor(ids.tolist(), dtype=torch.int64), "rows": rows}, part, metadata)
         part.replace(target)
@@ -115,17 +128,28 @@ def open_file(path: Path, model_key: str, width: int, dtype: torch.dtype) -> KVF
                 raise DamagedError(f"{path.name}: not a file of KV of this version")
             if metadata.get("model") != model_key:
                 raise DamagedError(f"{path.name}: of another model")
+            size, shape = file.get_slice("ids").get_shape(), file.get_slice("rows").get_shape()
+            if len(size) != 1 or not 0 < size[0] <= MAX_STRETCH or shape != [size[0], width]:
+                raise DamagedError(f"{path.name}: rows of shape {shape} for ids of shape {size}, of width {width} here")
+            kind = file.get_slice("rows")[:0].dtype
             ids = array("q", file.get_tensor("ids").tolist())
-            rows = file.get_slice("rows")
-            shape, kind = rows.get_shape(), rows[:0].dtype
             prefix_len = int(metadata["prefix_len"])
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+            is_sealed = metadata["seal"] == _seal(metadata, ids)
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise DamagedError(f"{path.name}: cannot be read ({error})") from error
-    if metadata.get("seal") != _seal(metadata, ids):
+    if not is_sealed:
         raise DamagedError(f"{path.name}: changed since it was written")
-    if not ids or shape != [len(ids), width] or kind != dtype:
-        raise DamagedError(f"{path.name}: {kind} rows of shape {shape}, for {len(ids)} tokens of width {width}")
+    if kind != dtype:
+        raise DamagedError(f"{path.name}: rows of {kind}, {dtype} here")
     return KVFile(path, metadata["prefix"], prefix_len, ids, metadata["rows"])
+
+
+def is_kept(path: Path, model_key: str, width: int, dtype: torch.dtype) -> bool:
+    """Whether `path` is a file that `open_file` takes."""
+    try:
+        return path.is_file() and open_file(path, model_key, width, dtype) is not None
+    except DamagedError:
+        return False
 
 
 def find_files(
@@ -134,7 +158,7 @@ def find_files(
     """The files that can be used, each with the whole path that it ends, beginnings first; and notes on the others."""
     notes: list[str] = []
     files: list[KVFile] = []
-    for path in sorted(directory.glob("*.safetensors")):
+    for path in sorted(_files_in(directory)):
         try:
             files.append(open_file(path, model_key, width, dtype))
         except DamagedError as error:
@@ -156,12 +180,20 @@ def find_files(
     return found, notes
 
 
-def remove_others(directory: Path, keep: Sequence[str]) -> None:
+def remove_others(directory: Path, keep: Collection[str]) -> None:
     """Delete the files of KV in `directory` that are not named in `keep`, and what a killed process left."""
-    kept = set(keep)
-    for path in (*directory.glob("*.safetensors"), *directory.glob(".*.part")):
-        if path.name not in kept:
+    for path in _files_in(directory):
+        if path.name not in keep:
             path.unlink(missing_ok=True)
+    for path in directory.glob(".*.safetensors.*.part"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _MAX_PART_AGE_S:
+                path.unlink()
+
+
+def _files_in(directory: Path) -> Iterator[Path]:
+    """What is named like a file of KV, and is a file: to open a pipe would wait for ever."""
+    return (path for path in directory.glob("*.safetensors") if _NAME.fullmatch(path.name) and path.is_file())
 
 
 def _seal(metadata: dict[str, str], ids: Ints) -> str:

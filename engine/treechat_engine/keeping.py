@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from treechat_engine.cache import KVCache
-from treechat_engine.disk import DamagedError, file_name, find_files, remove_others, write_file
+from treechat_engine.disk import MAX_STRETCH, DamagedError, file_name, find_files, is_kept, remove_others, write_file
 from treechat_engine.edges import DISK, Ints, RadixNode
-
-# Tokens. A stretch is read, and its hash checked, as a whole: 24 MB of the default model, 15 ms.
-MAX_STRETCH = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +36,21 @@ def save_kv(
 ) -> Kept:
     """Writes the warmest prefixes to `directory`, which is made if need be, and removes what it held before.
 
-    lock: guards the cache; held while a stretch is read, not while it is written. A stretch that a file has already is
-    not written again. budget_bytes: None for all. Raises OSError.
+    lock: guards the cache; held while a stretch is read, not while it is written. A stretch that a sound file has
+    already is not written again. budget_bytes: None for all. Raises OSError.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    token_bytes = cache.lower.rows.width * cache.lower.rows.dtype.itemsize
+    width, dtype = cache.lower.rows.width, cache.lower.rows.dtype
+    token_bytes = width * dtype.itemsize
     with lock:
         budget = cache.tree.num_in_all if budget_bytes is None else budget_bytes // token_bytes
         stretches = list(_stretches(cache, budget))
-    names: list[str] = []
+    names: set[str] = set()
     num_tokens = 0
     notes: list[str] = []
     for path_ids, start in stretches:
         name = file_name(path_ids)
-        if not (directory / name).exists():
+        if name in cache.lower.damaged or not is_kept(directory / name, model_key, width, dtype):
             with lock:
                 try:
                     rows = cache.read(path_ids, start)
@@ -62,7 +60,7 @@ def save_kv(
             if rows is None:
                 continue
             write_file(directory, model_key, path_ids, start, rows)
-        names.append(name)
+        names.add(name)
         num_tokens += len(path_ids) - start
     remove_others(directory, names)
     return Kept(num_tokens, num_tokens * token_bytes, len(names), notes)

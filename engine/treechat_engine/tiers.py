@@ -32,6 +32,8 @@ class LowerTiers:
         self._num_rows = 0
         self._leaving: tuple[Ints, Ints] = (array("q"), array("q"))
         self._damaged: RadixNode | None = None
+        # Names of files whose rows were not those that were written.
+        self.damaged: set[str] = set()
 
     def make_room(self, tree: RadixTree, n: int, ranking: Priority) -> Callable[[Ints], Ints] | None:
         """Room on the host for `n` tokens, or for as many as it can hold. Returns what `RadixTree.evict` calls to
@@ -130,6 +132,13 @@ class LowerTiers:
             while at < len(slots) and file.first_row <= slots[at] < stop:
                 at += 1
             if at > start:
-                parts.append(file.read()[slots[start] - file.first_row : slots[at - 1] - file.first_row + 1])
+                parts.append(self._read(file)[slots[start] - file.first_row : slots[at - 1] - file.first_row + 1])
         assert at == len(slots), f"{len(slots) - at} rows are in no file"
         return torch.cat(parts)
+
+    def _read(self, file: KVFile) -> torch.Tensor:
+        try:
+            return file.read()
+        except DamagedError:
+            self.damaged.add(file.path.name)
+            raise
