@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from treechat.chat.documents import Planned, import_document
+from treechat.chat.intake import Intake, Planned
 from treechat.errors import FormatError, TreechatError
 from treechat.formats.document import ImportReport
 from treechat.formats.importer import Importer
@@ -45,6 +45,8 @@ class Import:
 
     def take(self, path: Path, stdin: BinaryIO | None = None) -> None:
         """Everything in a file, a zip or a folder; stdin: what `-` stands for. Raises StoreError."""
+        if not self.dry_run:
+            self.store.drop_dead_imports(between=self._progress)
         name = "standard input" if stdin is not None and str(path) == "-" else path.name
         try:
             with inputs_of(path, stdin, self._was_read) as files:
@@ -84,12 +86,11 @@ class Import:
         self.name = file.name
         if importer.title not in self.titles:
             self.titles.append(importer.title)
-        for document in importer.read(file, self.report):
-            import_document(
-                self.store, document, importer.name, self.report, self.dry_run, self._planned, self._progress
-            )
-            self.num_read += 1
-            self._progress()
+        with Intake(self.store, self.report, self._planned if self.dry_run else None, self._progress) as intake:
+            for document in importer.read(file, self.report):
+                intake.take(document, importer.name)
+                self.num_read += 1
+                self._progress()
 
 
 class _Stopped(Exception):

@@ -41,7 +41,7 @@ def doctor(ctx: click.Context, session: Session, as_json: bool, backup: Path | N
     """Check this machine and the database.
 
     Versions, device, database, models, disk and terminal; with -m, which forward that model runs and why, for which it
-    is loaded. The exit status is 1 if something is wrong.
+    is loaded. What an import left half-way is removed. The exit status is 1 if something is wrong.
 
     With --backup nothing else is done. The copy holds everything, deleted messages and undo history included, and may
     be made while treechat is in use; --db opens it.
@@ -120,6 +120,8 @@ def _database(session: Session, problems: list[str]) -> dict[str, Any]:
         path = session.db_path
         if not path.exists():
             return {"path": str(path), "exists": False}
+        if num := session.store.drop_dead_imports():
+            say(f"Removed {plural(num, 'message')} of an import that ended half-way.")
         found = session.store.verify()
         conversations = len(session.store.conversations())
     except TreechatError as error:

@@ -38,11 +38,13 @@ class Document:
     """One conversation, parents before children, siblings in order, without cycles or missing parents.
 
     source: where it came from before it was written in the format that it was read from; None where it was made there.
+    is_part: more of the conversation may come, in a later document of the same file.
     """
 
     conversation: Conversation
     messages: list[Message]
     source: Source | None = None
+    is_part: bool = False
 
     @property
     def tree(self) -> Tree:
@@ -89,6 +91,14 @@ class ImportReport:
             self.imported.append({"id": conversation_id, "title": title, "source": source.name, **counts})
         else:
             self.known.add(conversation_id)
+
+    def add(self, other: ImportReport) -> None:
+        """Take over the counts of another report."""
+        self.conversations += other.conversations
+        self.nodes += other.nodes
+        self.forks += other.forks
+        self.imported += other.imported
+        self.known |= other.known
 
     @property
     def num_unchanged(self) -> int:

@@ -7,6 +7,7 @@ are given on in portions: what a portion shares with an earlier one is known to 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from treechat.formats.content import Content
@@ -64,10 +65,12 @@ class Rows:
         if is_chosen:
             draft.current = path
         if self._num_bytes >= PORTION_BYTES:
-            yield from self.rest(where)
+            for document in self.rest(where):
+                yield replace(document, is_part=True)
 
     def rest(self, where: str) -> Iterator[Document]:
         """Whatever was not given on yet."""
         drafts, self._drafts, self._num_bytes = self._drafts, {}, 0
-        for draft, _ in drafts.values():
+        while drafts:
+            draft, _ = drafts.pop(next(iter(drafts)))
             yield draft.document(self.report, where)

@@ -3,7 +3,7 @@
     ids  codec  values           identities; values as columns; what the store gives beside `treechat.tree`
     schema  connection  failures tables and migrations; one connection under a lock; SQLite's errors as ours
     conversations  nodes  spans  what is kept
-    replies  owner               a reply in the making, and whose it is
+    replies  imports  owner      a reply or an import in the making, and whose it is
     events  names  search  checks   undo; names of nodes; finding text; finding damage
     backup  reading              a copy of the whole file; reads that hold up nobody
 

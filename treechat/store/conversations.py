@@ -32,7 +32,7 @@ def conversation_from(row: Row) -> Conversation:
 
 
 UNFINISHED = 2
-"""What stands under `hidden` for a conversation that is not written to its end yet."""
+"""What stands under `hidden` for a conversation, or a node, that an import has not written to its end yet."""
 
 
 class Conversations(Connection):
@@ -52,7 +52,7 @@ class Conversations(Connection):
     ) -> Conversation:
         """A new, empty conversation. `source` and `source_id` say where an imported one came from.
 
-        is_unfinished: out of sight until `finish`, for one that is written in several transactions.
+        is_unfinished: out of sight until `finish_import`, for one that is written in several transactions.
         """
         created_at = time.time() if created_at is None else created_at
         updated_at = created_at if updated_at is None else updated_at
@@ -95,20 +95,6 @@ class Conversations(Connection):
             (clean(source), clean(source_id)),
         )
         return None if row is None else conversation_from(row)
-
-    def find_unfinished(self, source: str, source_id: str) -> Conversation | None:
-        """The conversation from there that an import began and did not `finish`."""
-        row = self._one(
-            f"SELECT {CONVERSATION_COLUMNS} FROM conversations WHERE source = ? AND source_id = ? AND hidden = ?",
-            (clean(source), clean(source_id), UNFINISHED),
-        )
-        return None if row is None else conversation_from(row)
-
-    def finish(self, conversation_id: str, current_id: str | None) -> None:
-        """An unfinished conversation is whole, and comes into sight."""
-        with self._writing() as conn:
-            query = "UPDATE conversations SET hidden = 0, current_id = ? WHERE id = ? AND hidden = ?"
-            conn.execute(query, (current_id, conversation_id, UNFINISHED))
 
     def source_of(self, conversation_id: str) -> tuple[str, str] | None:
         """Where the conversation was imported from, as `find_source` takes it; None where it was made here."""

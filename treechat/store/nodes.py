@@ -9,7 +9,7 @@ from typing import Any
 from treechat.errors import NodeNotFound
 from treechat.store.codec import clean, dump_json, load_mapping
 from treechat.store.connection import Row
-from treechat.store.conversations import NODE_COLUMNS, Conversations, node_from
+from treechat.store.conversations import NODE_COLUMNS, UNFINISHED, Conversations, node_from
 from treechat.store.ids import new_id, short_id
 from treechat.store.spans import Spans, chunks, write_spans, write_turns
 from treechat.store.values import NewNode
@@ -46,8 +46,12 @@ class Nodes(Conversations, Spans):
         )
         return self.add_nodes(conversation_id, [new])[0]
 
-    def add_nodes(self, conversation_id: str, rows: Iterable[NewNode | Mapping[str, Any]]) -> list[Node]:
+    def add_nodes(
+        self, conversation_id: str, rows: Iterable[NewNode | Mapping[str, Any]], *, is_unfinished: bool = False
+    ) -> list[Node]:
         """Add many in one transaction, all or none; children of one parent keep the order of `rows`.
+
+        is_unfinished: out of sight until `finish_import`.
 
         A row is a NewNode or a mapping of its fields. A parent may be in the conversation already or anywhere in the
         batch. Raises NodeNotFound for a parent that is in neither.
@@ -55,7 +59,8 @@ class Nodes(Conversations, Spans):
         batch = [row if isinstance(row, NewNode) else NewNode(**row) for row in rows]
         now = time.time()
         nodes = [_node_of(new, now) for new in batch]
-        values = [_row_of(conversation_id, new, node) for new, node in zip(batch, nodes, strict=True)]
+        unfinished = UNFINISHED * is_unfinished
+        values = [_row_of(conversation_id, new, node, unfinished) for new, node in zip(batch, nodes, strict=True)]
         with self._writing() as conn:
             self.conversation(conversation_id)
             self._require_parents(conversation_id, nodes)
@@ -136,9 +141,9 @@ def _node_of(new: NewNode, now: float) -> Node:
     )
 
 
-def _row_of(conversation_id: str, new: NewNode, node: Node) -> Row:
+def _row_of(conversation_id: str, new: NewNode, node: Node, unfinished: int) -> Row:
     identity = (node.id, conversation_id, node.parent_id, node.role, node.status, node.created_at)
-    marks = (node.label, node.bookmarked, node.hidden)
+    marks = (node.label, node.bookmarked, unfinished or node.hidden)
     return (*identity, *marks, node.preview, dump_json(dict(new.meta)), clean(new.text))
 
 

@@ -1,4 +1,4 @@
-"""Which process writes a reply, and whether it still lives.
+"""Which process writes a reply or an import, and whether it still lives.
 
 A process is its host (with the pid namespace, which makes containers hosts of their own), its pid and the moment it
 started: a pid that was given again to another process does not pass for the old one.
@@ -11,10 +11,14 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 PROC = Path("/proc")
+
+ABANDONED_S = 24 * 3600.0
+"""The work of an owner that cannot be asked (another host) counts as abandoned when it was not seen for so long."""
 
 
 class Owner(NamedTuple):
@@ -40,6 +44,12 @@ def is_alive(owner: Owner) -> bool | None:
         return None
     started = _started(owner.pid)
     return None if started is None else started == owner.started and started != ""
+
+
+def is_abandoned(owner: Owner, seen_at: float) -> bool:
+    """Whether nobody will go on with what that process wrote last at `seen_at`, seconds since the epoch."""
+    alive = is_alive(owner)
+    return time.time() - seen_at > ABANDONED_S if alive is None else not alive
 
 
 @functools.lru_cache(maxsize=1)

@@ -15,12 +15,9 @@ from treechat.errors import NodeNotFound, StoreError
 from treechat.store.codec import clean, pack_ids, pack_logprobs
 from treechat.store.ids import short_id
 from treechat.store.nodes import Nodes
-from treechat.store.owner import Owner, is_alive, this_process
+from treechat.store.owner import Owner, is_abandoned, this_process
 from treechat.store.spans import write_spans, write_turns
 from treechat.tree import Node, Role, Span, Status, Turn, preview_of
-
-ABANDONED_S = 24 * 3600.0
-"""A reply of an owner that cannot be asked (another host) counts as abandoned after this long without a flush."""
 
 
 class _Flushed(NamedTuple):
@@ -119,7 +116,7 @@ class Replies(Nodes):
     def mark_interrupted(self) -> list[str]:
         """End the replies whose process died as `interrupted`, with all that was flushed; returns their ids.
 
-        A reply that a living process writes is left alone, and so is one of another host for `ABANDONED_S`.
+        A reply that a living process writes is left alone, and so is one of another host for a day.
         """
         if not self._all("SELECT 1 FROM nodes WHERE status = 'streaming' LIMIT 1"):
             return []
@@ -130,14 +127,14 @@ class Replies(Nodes):
                 " FROM nodes n LEFT JOIN streams s ON s.node_id = n.id WHERE n.status = 'streaming' ORDER BY n.seq"
             ).fetchall()
             for node_id, host, pid, started, flushed_at in rows:
-                if host is None or _is_abandoned(Owner(host, pid, started), flushed_at):
+                if host is None or is_abandoned(Owner(host, pid, started), flushed_at):
                     self._end(conn, node_id, "interrupted", *self._flushed(node_id))
                     marked.append(node_id)
         return marked
 
     def _require_free(self, node_id: str) -> None:
         row = self._one("SELECT host, pid, started, flushed_at FROM streams WHERE node_id = ?", (node_id,))
-        if row is not None and Owner(*row[:3]) != this_process() and not _is_abandoned(Owner(*row[:3]), row[3]):
+        if row is not None and Owner(*row[:3]) != this_process() and not is_abandoned(Owner(*row[:3]), row[3]):
             raise StoreError(
                 f"Another treechat is writing {short_id(node_id)}", "Wait until it is done, or stop it there"
             )
@@ -155,11 +152,6 @@ def _own(conn: sqlite3.Connection, node_id: str, tokenizer: str | None) -> None:
         " VALUES (?, ?, ?, ?, ?, coalesce(?, (SELECT tokenizer FROM streams WHERE node_id = ?)))",
         (node_id, *this_process(), time.time(), tokenizer, node_id),
     )
-
-
-def _is_abandoned(owner: Owner, flushed_at: float) -> bool:
-    alive = is_alive(owner)
-    return time.time() - flushed_at > ABANDONED_S if alive is None else not alive
 
 
 def _kept(last: _Flushed, text: str, span: Span) -> tuple[int, int]:

@@ -161,8 +161,23 @@ V001 = (
     """,
 )
 
+V002 = (
+    """
+    CREATE TABLE imports (
+        conversation_id TEXT PRIMARY KEY REFERENCES conversations(id) ON DELETE CASCADE,
+        run TEXT NOT NULL,
+        host TEXT NOT NULL,
+        pid INTEGER NOT NULL,
+        started TEXT NOT NULL,
+        written_at REAL NOT NULL
+    )
+    """,
+    # What was left half-way before anybody wrote down whose it was.
+    "INSERT INTO imports SELECT id, 'before 002', '', 0, '', 0 FROM conversations WHERE hidden = 2",
+)
 
-MIGRATIONS: dict[str, Sequence[str]] = {"001_start": V001}
+
+MIGRATIONS: dict[str, Sequence[str]] = {"001_start": V001, "002_imports": V002}
 """Statements by the name of their migration, oldest first."""
 
 

@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
-from treechat.chat.documents import document_of, import_document
+from treechat.chat.documents import document_of
 from treechat.chat.events import NodeAdded, ReplyFinished, SpansMade, TextAdded
+from treechat.chat.intake import import_document
 from treechat.chat.making import AT_ONCE
 from treechat.chat.model import ChatModel
 from treechat.chat.session import Chat

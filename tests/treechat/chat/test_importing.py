@@ -8,8 +8,9 @@ import threading
 import pytest
 
 from tests.treechat.cli.test_importing import chatgpt
-from treechat.chat import documents
+from treechat.chat import intake
 from treechat.chat.importing import Import, ImportJob
+from treechat.formats import flat
 from treechat.store import Store
 
 IDS = [f"{'ua'[i % 2]}{i}" for i in range(35)]
@@ -17,7 +18,7 @@ IDS = [f"{'ua'[i % 2]}{i}" for i in range(35)]
 
 @pytest.fixture
 def export(tmp_path, monkeypatch):
-    monkeypatch.setattr(documents, "PORTION", 10)
+    monkeypatch.setattr(intake, "PORTION", 10)
     file = tmp_path / "conversations.json"
     file.write_text(json.dumps([chatgpt(*IDS, conversation_id="big"), chatgpt("u1", conversation_id="small")]))
     return file
@@ -59,37 +60,90 @@ def test_other_connections_write_between_the_portions(tmp_path, export) -> None:
         assert sorted(info.title for info in store.conversations())[:2] == ["Chat big", "Chat small"]
 
 
-def test_one_that_was_left_off_is_out_of_sight_and_the_next_import_goes_on(tmp_path, export) -> None:
+def shape(store: Store) -> list[tuple]:
+    """All that is in the store, in sight or not, without what differs from one import to the next."""
+    nodes = store._conn.execute("SELECT id, conversation_id, parent_id, role, text, hidden FROM nodes ORDER BY id")
+    conversations = store._conn.execute("SELECT id, title, current_id, hidden FROM conversations ORDER BY id")
+    return [*nodes, *conversations, *store._conn.execute("SELECT * FROM imports")]
+
+
+def test_one_that_is_left_off_leaves_nothing_and_the_next_import_brings_it_whole(tmp_path, export) -> None:
     with Store.open(tmp_path / "x.db") as store, Store.open(tmp_path / "whole.db") as whole:
         run(whole, export)
-        (expected,) = (info for info in whole.conversations() if info.title == "Chat big")
-        left_off = 0
+        before: list[int] = []
         for at in range(1, 12):
             try:
-                report = run(store, export, at)
-            except StopError:
-                left_off += bool(store.find_unfinished("chatgpt", "big"))
-                assert not any(info.title == "Chat big" and info.num_nodes < 35 for info in store.conversations())
-                assert store.search("u20") == [] or store.find_unfinished("chatgpt", "big") is None
-        assert left_off >= 2
-        report = run(store, export)
-        assert report.nodes == 0
-        (found,) = (info for info in store.conversations() if info.title == "Chat big")
-        assert (found.id, found.num_nodes, found.current_id) == (expected.id, 35, expected.current_id)
-        nodes = [(node.id, node.parent_id, node.role) for node in whole.load_tree(found.id).nodes.values()]
-        assert [(node.id, node.parent_id, node.role) for node in store.load_tree(found.id).nodes.values()] == nodes
-        assert store.find_unfinished("chatgpt", "big") is None
-
-
-def test_a_conversation_that_is_finished_counts_as_new(tmp_path, export) -> None:
-    with Store.open(tmp_path / "x.db") as store:
-        at = 1
-        while store.find_unfinished("chatgpt", "big") is None:
-            with pytest.raises(StopError):
                 run(store, export, at)
-            at += 1
+            except StopError:
+                before.append(len(shape(store)))
+                assert all(info.num_nodes == 35 for info in store.conversations() if info.title == "Chat big")
+        assert before[:4] == [0] * 4 and before[-1] > 35
+        assert run(store, export).failed == []
+        assert shape(store) == shape(whole)
+
+
+def test_what_grows_by_much_grows_at_once_or_not_at_all(tmp_path, export) -> None:
+    first = tmp_path / "first.json"
+    first.write_text(json.dumps(chatgpt(*IDS[:3], conversation_id="big")))
+    with Store.open(tmp_path / "x.db") as store, Store.open(tmp_path / "whole.db") as whole:
+        for one in (store, whole):
+            run(one, first)
+        run(whole, export)
+        assert sum(row[5] == 0 for row in shape(whole) if len(row) == 6) == 36
+        left, looks = shape(store), []
+        for at in range(1, 7):
+            try:
+                run(store, export, at)
+            except StopError:
+                looks.append(shape(store) == left)
+        assert looks[:4] == [True] * 4
         report = run(store, export)
-        assert (report.conversations, report.imported[0]["new"]) == (2, True)
+        assert [one["new"] for one in report.imported] in ([True], [False, True], [])
+        assert [row[:3] + row[5:] for row in shape(store)] == [row[:3] + row[5:] for row in shape(whole)]
+
+
+def lines(path, rows: list[list[str]]):
+    roles = ("user", "assistant", "user")
+    records = ({"messages": [{"role": r, "content": t} for r, t in zip(roles, row, strict=False)]} for row in rows)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_flat_rows_that_come_in_parts_are_in_sight_when_the_file_is_through(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(flat, "PORTION_BYTES", 3_000)
+    rows = [["Hi", f"A{i % 3}", f"B{i}"] for i in range(20)] + [[f"Alone {i}"] for i in range(5)]
+    file = lines(tmp_path / "x.jsonl", rows)
+    old = lines(tmp_path / "old.jsonl", rows[:1])
+    with Store.open(tmp_path / "x.db") as store, Store.open(tmp_path / "whole.db") as whole:
+        monkeypatch.setattr(flat, "PORTION_BYTES", 1_000_000)
+        run(whole, file)
+        monkeypatch.setattr(flat, "PORTION_BYTES", 3_000)
+        for known in ([], [old]):
+            for path in known:
+                run(store, path)
+            left = shape(store)
+            for at in range(1, 18):
+                with pytest.raises(StopError):
+                    run(store, file, at)
+                assert shape(store) == left
+        report = run(store, file)
+        assert (report.conversations, report.nodes, report.forks) == (5, 26, 4)
+        assert [row for row in shape(store) if len(row) == 6] == [row for row in shape(whole) if len(row) == 6]
+
+
+def test_what_another_import_is_writing_is_left_to_it_and_reported(tmp_path, export) -> None:
+    with Store.open(tmp_path / "x.db") as store, Store.open(tmp_path / "x.db") as other:
+        reports = []
+
+        def progress() -> None:
+            if not reports and store.unfinished("chatgpt", "big"):
+                reports.append(run(other, export))
+
+        one = Import(store, progress=progress)
+        one.take(export)
+        assert [why for why in reports[0].failed if why.startswith("Chat big: another import is writing")]
+        assert (reports[0].nodes, one.report.nodes, one.report.failed) == (1, 35, [])
+        assert {info.title: info.num_nodes for info in store.conversations()} == {"Chat big": 35, "Chat small": 1}
 
 
 def test_a_job_ends_in_the_middle_of_a_conversation(tmp_path, export, monkeypatch) -> None:
@@ -98,10 +152,10 @@ def test_a_job_ends_in_the_middle_of_a_conversation(tmp_path, export, monkeypatc
     with Store.open(tmp_path / "x.db") as store:
         started = threading.Event()
 
-        def stopping(self, *args):
+        def stopping(self, *args, **more):
             assert started.wait(30)
             job.stop()
-            return add_nodes(self, *args)
+            return add_nodes(self, *args, **more)
 
         monkeypatch.setattr(Store, "add_nodes", stopping)
         job = ImportJob(store, [export], False)

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from treechat.config import Config
+from treechat.store import imports
+from treechat.store import store as store_module
 
 
 def test_rm_of_a_node_hides_what_follows_and_undo_brings_it_back(cli, trip):
@@ -71,6 +73,18 @@ def test_doctor_finds_nothing_wrong_here(cli, trip):
     assert found["database"]["conversations"] == 1
     assert found["packages"]["torch"]
     assert "All is well." in cli("doctor").stdout
+
+
+def test_doctor_removes_what_an_import_left_half_way(cli, trip, monkeypatch):
+    with cli.store() as store:
+        store.create_conversation(id="half", source="x", source_id="half", is_unfinished=True)
+        store.begin_import("half", "dead")
+        store.add_nodes("half", [{"parent_id": None, "role": "user", "text": "acorns"}] * 3)
+        store._conn.execute("UPDATE imports SET started = 'before'")
+    monkeypatch.setattr(store_module, "SWEEP_S", -1)
+    monkeypatch.setattr(imports, "PORTION", 1)
+    assert "Removed 2 messages of an import that ended half-way" in cli("doctor").stderr
+    assert cli("doctor").stderr == ""
 
 
 @pytest.mark.model

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treechat.chat.documents import import_document
 from treechat.chat.exporting import SUFFIXES, all_documents, part_of, pieces, write_file
+from treechat.chat.intake import import_document
 from treechat.cli.exporting import FORMATS
 from treechat.formats import native, native_reader
 from treechat.formats.document import ImportReport

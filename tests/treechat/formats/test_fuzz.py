@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.treechat.formats.writers import DATABASES, WRITERS, Said, openai_pairs
-from treechat.chat.documents import import_document
+from treechat.chat.intake import import_document
 from treechat.errors import FormatError
 from treechat.formats import native
 from treechat.formats.document import Document, ImportReport, Message

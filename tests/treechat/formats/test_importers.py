@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 
 from tests.treechat.formats.writers import DATABASES, WRITERS, Said, children, sillytavern, trees
-from treechat.chat.documents import import_document
+from treechat.chat.intake import import_document
 from treechat.formats.document import Document, ImportReport
 from treechat.formats.importers import IMPORTERS
 from treechat.store import Store

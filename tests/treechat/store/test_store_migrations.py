@@ -55,3 +55,18 @@ def test_a_past_database_keeps_all_that_it_held(past_db):
         assert [hit.node_id for hit in past.search("acorns")] == ["node0002node0002"]
         assert past.undo().kind == "hide"
         assert past.resolve("second").node.id == "node0004node0004"
+
+
+def test_a_half_import_of_nobody_is_removed_with_the_upgrade(db_path):
+    db_path.parent.mkdir()
+    conn = sqlite3.connect(db_path)
+    conn.executescript(PAST[0].read_text())
+    conn.execute("INSERT INTO conversations SELECT 2, 'half', title, 0, 0, NULL, 2, 'x', 'y', '{}' FROM conversations")
+    conn.execute(
+        "INSERT INTO nodes SELECT 6, 'n', 'half', NULL, role, status, 0, NULL, 0, 0, '', '{}', 'x' FROM nodes LIMIT 1"
+    )
+    conn.commit()
+    conn.close()
+    with Store.open(db_path) as past:
+        assert past.unfinished("x", "y") is None and past.conversations_of(["n"]) == {}
+        assert len(past.conversations()) == 1

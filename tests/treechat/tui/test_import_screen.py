@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from tests.treechat.cli.test_importing import chatgpt
-from treechat.chat import importing
 from treechat.chat.importing import ImportJob
+from treechat.chat.intake import Intake
 from treechat.store import Store
 from treechat.tui.dropped import completions, missing, paths_in, shown_path
 from treechat.tui.screens.importing import ImportScreen
@@ -119,15 +119,15 @@ async def test_the_window_is_used_while_an_import_runs_and_stopping_it_leaves_wh
     open_app, export, tmp_path, monkeypatch
 ) -> None:
     held, came = threading.Event(), threading.Event()
-    take = importing.import_document
+    take = Intake.take
 
-    def import_document(store, document, *args):
-        if document.conversation.title == "Chat c1" and not args[2]:
+    def waiting(self, document, source):
+        if document.conversation.title == "Chat c1" and self.planned is None:
             came.set()
             assert held.wait(30)
-        return take(store, document, *args)
+        return take(self, document, source)
 
-    monkeypatch.setattr(importing, "import_document", import_document)
+    monkeypatch.setattr(Intake, "take", waiting)
     async with open_app(tmp_path / "x.db", size=(120, 30)) as d:
         app = d.app
         await d.press("f5")
