@@ -1,11 +1,13 @@
 """Compiles what the launchers launch for GPUs that are not there, and prints registers, spills and shared memory.
 
     python tests/bench/aot.py                       # every variant for sm_80, sm_90, sm_100
-    python tests/bench/aot.py --arch 89 --few       # the few that the tests compile, for one chip
+    python tests/bench/aot.py --arch 89 --few       # the largest of each kind, for one chip
     python tests/bench/aot.py --candidates          # the tiles that a device may choose, and early launches
+    python tests/bench/aot.py --seconds 300         # stops then; the same command goes on where this one stopped
 
-Exits with 1 where a kernel runs out of registers or asks for more shared memory than a block can have. The launchers
-themselves are called, on tensors in host memory, with the driver replaced by one that only names its chip.
+Exits with 1 where a kernel runs out of registers or asks for more shared memory than a block can have, with 3 where
+time was up. The launchers themselves are called, on tensors in host memory, with the driver replaced by one that only
+names its chip. What was compiled lies in Triton's cache (TRITON_CACHE_DIR) and is read from there the next time.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,9 +87,10 @@ class NoDevice:
         return 0
 
 
-def variants(few: bool = False) -> Iterator[Variant]:
+def variants(few: bool = False, dtypes: Sequence[str] = tuple(DTYPES)) -> Iterator[Variant]:
     """What the engine may launch. few: one of each kind, the largest tiles among them."""
-    for name, dtype in DTYPES.items():
+    for name in dtypes:
+        dtype = DTYPES[name]
         # The two 16-bit types differ in an instruction, the grouping of heads in a divisor: not every one of each.
         dims = DIMS if name != "fp16" else DIMS[:1]
         shapes = [(dim, 4) for dim in dims] + [((128, 128), group) for group in (1, 7, 71)]
@@ -172,8 +176,8 @@ def candidate_variants(few: bool = False) -> Iterator[Variant]:
         yield from _tried(linear_key(in_len, gate is not None), call)
     for tile in candidates(choices.LAUNCH)[1:]:
         with choices.forced(choices.LAUNCH, tile):
-            for name, early in variants(few=True):
-                if name.startswith(("decode bf16", "linear row", "rotate and write")):
+            for name, early in variants(few=True, dtypes=["bf16"]):
+                if name.startswith(("decode", "linear row", "rotate and write")):
                     yield f"early {name}", early
 
 
@@ -187,8 +191,8 @@ def _told(tile: Tile) -> str:
     return f"{tile.rows}x{tile.keys}, {tile.num_warps} warps, {tile.num_stages} stages"
 
 
-def compile_all(arch: int, few: bool = False, tiles: bool = False) -> Iterator[Usage]:
-    """Compiles every variant for one chip, or every tile that it may choose; a kernel that two share comes once."""
+def compile_all(arch: int, calls: Iterable[Variant]) -> Iterator[Usage]:
+    """Compiles what these calls launch for one chip; a kernel that two share comes once."""
     triton.runtime.driver.set_active(NoDevice(arch))
     launched: list[Any] = []
     run = JITFunction.run
@@ -201,7 +205,7 @@ def compile_all(arch: int, few: bool = False, tiles: bool = False) -> Iterator[U
     seen: set[str] = set()
     JITFunction.run = record
     try:
-        for name, call in candidate_variants(few) if tiles else variants(few):
+        for name, call in calls:
             launched.clear()
             call()
             for kernel in launched:
@@ -210,6 +214,15 @@ def compile_all(arch: int, few: bool = False, tiles: bool = False) -> Iterator[U
                     yield _usage(name, arch, kernel)
     finally:
         JITFunction.run = run
+
+
+def until(stop_at: float, calls: Iterable[Variant], left: list[str]) -> Iterator[Variant]:
+    """Those of the calls that begin in time; the names of the others are added to `left`."""
+    for name, call in calls:
+        if time.monotonic() < stop_at:
+            yield name, call
+        else:
+            left.append(name)
 
 
 def _usage(variant: str, arch: int, kernel: Any) -> Usage:
@@ -246,16 +259,20 @@ def table(usages: Iterable[Usage]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", type=int, action="append", choices=list(SHARED_LIMIT), help="default: 80, 90 and 100")
-    parser.add_argument("--few", action="store_true", help="only what the tests compile")
+    parser.add_argument("--few", action="store_true", help="only the largest of each kind")
+    parser.add_argument("--dtype", action="append", choices=list(DTYPES), help="default: all three")
     parser.add_argument("--candidates", action="store_true", help="the tiles that a device may choose")
+    parser.add_argument(
+        "--seconds", type=float, default=float("inf"), help="stop after the variant at which they are up"
+    )
     parser.add_argument("--table", action="store_true", help="a table in Markdown at the end: the most each takes")
     args = parser.parse_args()
     print(f"triton {triton.__version__}; registers and spilled bytes per thread, shared bytes per block")
     print(f"{'kernel':<16} {'variant':<44} {'chip':>6} {'registers':>9} {'spilled':>7} {'shared':>7}")
-    bad, usages = 0, []
+    stop_at, left, usages = time.monotonic() + args.seconds, [], []
     for arch in args.arch or (80, 90, 100):
-        for usage in compile_all(arch, args.few, args.candidates):
-            bad += not usage.fits
+        calls = candidate_variants(args.few) if args.candidates else variants(args.few, args.dtype or tuple(DTYPES))
+        for usage in compile_all(arch, until(stop_at, calls, left)):
             usages.append(usage)
             print(
                 f"{usage.kernel:<16} {usage.variant:<44} {'sm_' + str(arch):>6} {usage.num_registers:>9} "
@@ -264,8 +281,11 @@ def main() -> int:
             )
     if args.table:
         print(table(usages))
-    print(f"{bad} do not fit" if bad else "all fit")
-    return bool(bad)
+    bad = sum(not usage.fits for usage in usages)
+    if left:
+        print(f"time is up: {len(left)} variants are left, {left[0]} the first; the same command goes on there")
+    print(f"{bad} do not fit" if bad else f"the {len(usages)} so far fit" if left else "all fit")
+    return 1 if bad else 3 if left else 0
 
 
 if __name__ == "__main__":

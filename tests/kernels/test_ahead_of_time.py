@@ -13,22 +13,30 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("arch", [80, 90, 100])
-def test_the_largest_variants_fit_the_chip(arch, tmp_path):
+# The largest tiles are those of bfloat16. All that the README's table is made of takes three times as long.
+@pytest.mark.parametrize("dtype", ["bf16", pytest.param(None, marks=pytest.mark.slow)], ids=["bf16", "all dtypes"])
+def test_the_largest_variants_fit_their_chips(dtype, pytestconfig):
     pytest.importorskip("triton")
-    # In a process of its own: here the kernels are interpreted.
+    # In a process of its own: here the kernels are interpreted. What an earlier run compiled is read from the cache.
     env = os.environ | {
         "TRITON_INTERPRET": "0",
-        "TRITON_CACHE_DIR": str(tmp_path),
+        "TRITON_CACHE_DIR": str(pytestconfig.cache.mkdir("triton")),
         "PYTHONPATH": f"{ROOT / 'engine'}{os.pathsep}{ROOT / 'kernels'}",
     }
-    command = [sys.executable, str(ROOT / "tests/bench/aot.py"), "--few", "--arch", str(arch)]
+    command = [sys.executable, str(ROOT / "tests/bench/aot.py"), "--few", *(["--dtype", dtype] if dtype else [])]
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(f"sm_{arch} ") > 15 and done.stdout.endswith("all fit\n")
+    assert done.stdout.endswith("all fit\n")
     readme = (ROOT / "kernels/treechat_kernels/README.md").read_text()
-    if f"triton {triton_version()})" in readme:
-        assert column(readme, arch) == most_taken(done.stdout), "print README's table anew"
+    for arch in (80, 90, 100):
+        assert done.stdout.count(f"sm_{arch} ") > 15
+        if f"triton {triton_version()})" not in readme:
+            continue
+        told, taken = column(readme, arch), most_taken(done.stdout, arch)
+        assert told.keys() == taken.keys()
+        # Some of the variants take no more than the most that any takes.
+        most = {name: tuple(map(max, told[name], taken[name])) for name in told} if dtype else taken
+        assert told == most, "print README's table anew"
 
 
 def triton_version():
@@ -45,9 +53,10 @@ def column(readme, arch):
     return {row[1]: tuple(int(value.replace(",", "")) for value in row[at].split(" / ")) for row in rows}
 
 
-def most_taken(printed):
+def most_taken(printed, arch):
+    """{kernel: (registers, spilled, shared)}: the most that any of its variants takes on this chip."""
     found = {}
-    for kernel, *values in re.findall(r"^(\w+_kernel) .* sm_\d+ +(\d+) +(\d+) +(\d+)$", printed, re.MULTILINE):
+    for kernel, *values in re.findall(rf"^(\w+_kernel) .* sm_{arch} +(\d+) +(\d+) +(\d+)$", printed, re.MULTILINE):
         taken = zip(map(int, values), found.get(kernel, (0, 0, 0)), strict=True)
         found[kernel] = tuple(max(pair) for pair in taken)
     return found
