@@ -87,7 +87,6 @@ _STRING = _Kind("a string", lambda v: isinstance(v, str))
 _PATH = _Kind("a string with a path", lambda v: isinstance(v, str) and v != "", lambda v: Path(v).expanduser())
 _SEED = _Kind("a whole number of at most 18 digits", lambda v: _is_int(v) and abs(v) < 10**18, reads=int)
 _SHARE = _number(0.0, 1.0, "a number from 0 to 1")
-_PENALTY = _number(0.0, 10.0, "a number from 0 to 10")
 _KEYMAP = _Kind(
     "a table of binding ids and keys, each a string",
     lambda v: isinstance(v, dict) and all(isinstance(key, str) for key in v.values()),
@@ -107,7 +106,7 @@ _KINDS: dict[str, _Kind] = {
     "top_p": _Kind("a number above 0 and up to 1", lambda v: _SHARE.holds(v) and v > 0, float, float),
     "top_k": _at_least(0),
     "min_p": _SHARE,
-    "repetition_penalty": _Kind("a number above 0 and up to 10", lambda v: _PENALTY.holds(v) and v > 0, float, float),
+    "repetition_penalty": _number(0.001, 10.0, "a number from 0.001 to 10"),
     "seed": _SEED,
     "device": _STRING,
     "dtype": _Kind("float32, bfloat16 or float16", lambda v: v in ("float32", "bfloat16", "float16")),

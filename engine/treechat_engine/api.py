@@ -77,15 +77,20 @@ class EngineConfig:
     deterministic: bool = False
 
 
+# Larger numbers would take logits beyond what float32 can hold.
+_MAX_SHIFT = 1e6
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How one request samples.
 
-    max_tokens: most tokens to generate. temperature 0 is greedy. top_k 0 and top_p 1 cut nothing; min_p is a share of
-    the most likely token's probability. seed None draws one (reported in `Finished.seed`). stop_token_ids end the
-    reply and are part of it, as the model's own end tokens do; ignore_eos ignores both.
+    max_tokens: most tokens to generate. temperature 0 is greedy, and so is what is under 0.00001. top_k 0 and top_p 1
+    cut nothing; min_p is a share of the most likely token's probability. seed None draws one (reported in
+    `Finished.seed`). stop_token_ids end the reply and are part of it, as the model's own end tokens do; ignore_eos
+    ignores both.
     top_logprobs: alternatives reported per token, 0 to 20.
-    logit_bias: added to the logits of these ids.
+    logit_bias: added to the logits of these ids; -inf forbids one. Raises ValueError for what makes no sense.
     """
 
     max_tokens: int = 512
@@ -105,18 +110,23 @@ class SamplingParams:
     def __post_init__(self) -> None:
         checks = {
             "max_tokens must be at least 1": self.max_tokens >= 1,
-            "temperature must be 0 or more and finite": self.temperature >= 0 and math.isfinite(self.temperature),
+            "temperature must be between 0 and 1,000,000": 0 <= self.temperature <= _MAX_SHIFT,
             "top_k must be 0 or more": self.top_k >= 0,
             "top_p must be in (0, 1]": 0 < self.top_p <= 1,
             "min_p must be in [0, 1]": 0 <= self.min_p <= 1,
-            "repetition_penalty must be greater than 0 and finite": 0 < self.repetition_penalty < math.inf,
-            "presence_penalty must be finite": math.isfinite(self.presence_penalty),
-            "frequency_penalty must be finite": math.isfinite(self.frequency_penalty),
+            "repetition_penalty must be between 0.001 and 1,000": 0.001 <= self.repetition_penalty <= 1000,
+            "presence_penalty must be within 1,000,000 of 0": abs(self.presence_penalty) <= _MAX_SHIFT,
+            "frequency_penalty must be within 1,000,000 of 0": abs(self.frequency_penalty) <= _MAX_SHIFT,
             "top_logprobs must be between 0 and 20": 0 <= self.top_logprobs <= 20,
         }
         for message, holds in checks.items():
             if not holds:
                 raise ValueError(message)
+        for token_id, value in self.logit_bias.items():
+            if not isinstance(token_id, int):
+                raise ValueError(f"logit_bias names token {token_id!r}, which is no whole number")
+            if not (abs(value) <= _MAX_SHIFT or value == -math.inf):
+                raise ValueError(f"the logit_bias of token {token_id} is {value}: more than 1,000,000 from 0")
 
 
 @dataclass(frozen=True, slots=True)

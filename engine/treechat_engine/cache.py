@@ -206,6 +206,18 @@ class KVCache:
         self.lower.free(freed)
         return len(freed[DEVICE])
 
+    def free_broken(self, ids: Sequence[int]) -> int:
+        """Drop the first node of the path whose KV is not all numbers, with all below it; returns how many tokens left
+        the device. What a lease holds stays."""
+        freed = no_slots()
+        for node in self.tree.path(self.tree.node_at(ids)):
+            if not self.lower.is_sound(node):
+                self.tree.drop(node, freed)
+                break
+        self.pool.free(freed[DEVICE])
+        self.lower.free(freed)
+        return len(freed[DEVICE])
+
     def check(self) -> None:
         """Assert every invariant of tree, pools and leases together; costs their size."""
         self.tree.check()

@@ -41,11 +41,11 @@ class EndLogits:
 
     def put(self, key: bytes, logits: torch.Tensor) -> None:
         """Keeps a copy of `logits` [vocabulary]."""
-        self._drop(key)
+        self.drop(key)
         self._rows[key] = logits.clone()
         self._num_bytes += logits.nbytes
         while len(self._rows) > self._max_entries or self._num_bytes > self._max_bytes:
-            self._drop(next(iter(self._rows)))
+            self.drop(next(iter(self._rows)))
 
     def get(self, key: bytes) -> torch.Tensor | None:
         """The logits kept for the prompt, or None. Not to be written."""
@@ -58,7 +58,8 @@ class EndLogits:
         self._rows.clear()
         self._num_bytes = 0
 
-    def _drop(self, key: bytes) -> None:
+    def drop(self, key: bytes) -> None:
+        """Forgets the prompt, where it is known."""
         row = self._rows.pop(key, None)
         if row is not None:
             self._num_bytes -= row.nbytes

@@ -60,14 +60,14 @@ class History:
 
 
 class Bias:
-    """Logits added to some tokens. Raises ValueError for unknown tokens and for values that are no numbers."""
+    """Logits added to some tokens. Raises ValueError for unknown tokens, and where all tokens are forbidden."""
 
     def __init__(self, params: SamplingParams, vocab_size: int) -> None:
-        for token_id, value in params.logit_bias.items():
+        for token_id in params.logit_bias:
             if not 0 <= token_id < vocab_size:
                 raise ValueError(f"logit_bias names token {token_id}, which is outside 0..{vocab_size - 1}")
-            if math.isnan(value) or value == math.inf:
-                raise ValueError(f"the logit_bias of token {token_id} is {value}")
+        if list(params.logit_bias.values()).count(-math.inf) == vocab_size:
+            raise ValueError("logit_bias forbids every token")
         self.ids = np.fromiter(params.logit_bias.keys(), np.int64)
         self.values = np.fromiter(params.logit_bias.values(), np.float32)
 

@@ -188,6 +188,11 @@ class RadixTree(CachedPaths):
                 break
         if top is None or (pos < len(key) and node.children):
             return freed
+        self.drop(top, freed)
+        return freed
+
+    def drop(self, top: RadixNode, freed: Freed) -> None:
+        """Unlink what is not locked of a node with all below it; its slots are appended to `freed`."""
         nodes = [top]
         while nodes:
             node = nodes.pop()
@@ -195,7 +200,6 @@ class RadixTree(CachedPaths):
                 nodes.extend(node.children.values())
             else:
                 self.remove(node, freed)
-        return freed
 
     def _new_node(self, parent: RadixNode | None, ids: Ints, slots: Ints, tier: int) -> RadixNode:
         self._num_created += 1

@@ -9,6 +9,7 @@ only with rows of the same cuts, in operations that treat each row by itself. So
 
 from __future__ import annotations
 
+import math
 import random
 import secrets
 from collections import deque
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 MAX_TOP_LOGPROBS = 20
 # Without top-k, top-p and min-p first look among this many, which most often hold all that is kept.
 NUM_LIKELY = 128
+# A lower temperature is greedy: logits divided by it would be beyond float32.
+MIN_TEMPERATURE = 1e-5
 # Values are searched for the largest in blocks of this many.
 SEARCH_LEN = 64
 
@@ -52,7 +55,7 @@ class Sampler:
     ) -> None:
         self.params = params
         self.seed = params.seed if params.seed is not None else secrets.randbits(31)
-        greedy = params.temperature == 0
+        greedy = params.temperature < MIN_TEMPERATURE
         top_k = params.top_k if params.top_k < vocab_size else 0
         self.cut = Cut(True, 0, False, False) if greedy else Cut(False, top_k, params.top_p < 1, params.min_p > 0)
         self._random = random.Random(self.seed)
@@ -78,13 +81,20 @@ class Sampler:
 
 
 def sample(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[Token]:
-    """One token per row of logits [rows, vocabulary], recorded in its sampler. Advances draws by one per row."""
+    """One token per row of logits [rows, vocabulary], recorded in its sampler. Advances draws by one per row.
+
+    Its log-probability is NaN where the row has nothing to choose: logits that are not numbers, or forbid all.
+    """
     logits = logits.float()
-    chosen = choose(logits, samplers)
+    adjusted = _adjusted(logits, samplers)
+    chosen = _choose(adjusted, samplers)
     # Row by row, unlike logsumexp, whose sum of a single row is cut by the number of threads.
     logprobs = logits.log_softmax(dim=-1)
     tops = _alternatives(logprobs, samplers)
-    chosen_logprobs = logprobs.gather(1, chosen[:, None]).squeeze(1).tolist()
+    found = logprobs.gather(1, chosen[:, None]).squeeze(1)
+    if adjusted is not logits:
+        found = found.masked_fill(adjusted.gather(1, chosen[:, None]).squeeze(1) == -math.inf, math.nan)
+    chosen_logprobs = found.tolist()
     tokens = []
     for row, (token_id, logprob, sampler) in enumerate(zip(chosen.tolist(), chosen_logprobs, samplers, strict=True)):
         sampler.record(token_id)
@@ -100,9 +110,18 @@ def sample_requests(logits: torch.Tensor, requests: Sequence[Request]) -> dict[R
 
 def choose(logits: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:
     """The next token id [rows] of float32 logits [rows, vocabulary], which are not written."""
+    return _choose(_adjusted(logits, samplers), samplers)
+
+
+def _adjusted(logits: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:
+    """The logits after penalties and biases; the same tensor where there are none."""
     histories = [(row, s.history) for row, s in enumerate(samplers) if s.history is not None]
     biases = [(row, s.bias) for row, s in enumerate(samplers) if s.bias is not None]
-    logits = adjust(logits, histories, biases)
+    return adjust(logits, histories, biases)
+
+
+def _choose(logits: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:
+    """The next token id [rows] of logits that are adjusted already."""
     groups: dict[Cut, list[int]] = {}
     for row, sampler in enumerate(samplers):
         groups.setdefault(sampler.cut, []).append(row)

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import torch
 
-from treechat_engine.disk import DamagedError, KVFile
-from treechat_engine.edges import DEVICE, HOST, Freed, Ints, RadixNode
+from treechat_engine.disk import MAX_STRETCH, DamagedError, KVFile
+from treechat_engine.edges import DEVICE, DISK, HOST, Freed, Ints, RadixNode
 from treechat_engine.host import HostPool, Rows
 from treechat_engine.policy import Priority
 from treechat_engine.radix import RadixTree
@@ -81,6 +81,11 @@ class LowerTiers:
             assert self.host is not None, "rows of a host pool that is not there"
             return self.host.read(slots)
         return self._read_files(slots)
+
+    def is_sound(self, node: RadixNode) -> bool:
+        """Whether all KV of a node is numbers. That of files is known to be, as it is looked at when it is read."""
+        parts = range(0, len(node.slots), MAX_STRETCH) if node.tier != DISK else ()
+        return all(bool(self.read(node.tier, node.slots[i : i + MAX_STRETCH]).isfinite().all()) for i in parts)
 
     def free(self, freed: Freed) -> None:
         """Take back the slots of lower tiers; those of the device are the caller's."""

@@ -23,6 +23,10 @@ logger = logging.getLogger(__name__)
 
 # What torch says where the host's memory ran out.
 _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "Cannot allocate memory")
+_NOTHING_TO_CHOOSE = (
+    "the model's logits are not numbers, or all its tokens are forbidden. "
+    'A model that was made for more precision may run with dtype = "float32"'
+)
 # A shorter prefill says little of how fast a long one goes.
 _MIN_RATED_PREFILL = 32
 
@@ -253,8 +257,11 @@ class Worker:
             self._end(request, "length")
 
     def _deliver(self, request: Request, token: Token) -> None:
-        if math.isnan(token.logprob):
-            self._end(request, "error", "the model's logits are not numbers")
+        if not math.isfinite(token.logprob):
+            self._end(request, "error", _NOTHING_TO_CHOOSE)
+            # Where its KV is to blame, the next request must not find it.
+            self.scheduler.end_logits.drop(request.prompt_key)
+            self.scheduler.cache.free_broken(request.ids)
             return
         request.deliver(token)
         if (reason := request.stop_reason()) is not None:

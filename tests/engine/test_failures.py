@@ -151,6 +151,20 @@ def test_logits_that_are_not_numbers_fail_the_request_whose_they_are_and_no_othe
     goes_on(engine, greedy, prompt(30))
 
 
+def test_kv_that_is_not_numbers_fails_the_request_that_reads_it_and_is_computed_again_by_the_next(
+    engines, greedy, prompt
+):
+    engine, ids = engines(), prompt(30)
+    tree = engine.cache.tree
+    for asked in ([*ids, 7], ids):
+        goes_on(engine, greedy, ids)
+        with engine._worker.lock:
+            engine.cache.pool.v[0][tree.slots_of(tree.node_at(ids))[3]] = float("nan")
+        with pytest.raises(RequestFailedError, match="not numbers"):
+            engine.generate([asked], GREEDY)
+    goes_on(engine, greedy, ids)
+
+
 def test_a_listener_that_raises_ends_its_own_request(engines, greedy, prompt):
     engine = engines()
     handle = engine.submit(prompt(10), SamplingParams(max_tokens=200))

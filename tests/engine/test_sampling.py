@@ -172,13 +172,80 @@ def test_up_to_twenty_alternatives_are_given_most_likely_first(num_top):
     assert [value for _, value in token.top] == pytest.approx(expected.values[:num_top].tolist(), abs=1e-6)
 
 
-@pytest.mark.parametrize("bias", [{VOCAB: 1.0}, {-1: 1.0}, {0: math.nan}, {0: math.inf}], ids=str)
+BIASES = [{VOCAB: 1.0}, {-1: 1.0}, {1.5: 1.0}, {"1": 1.0}, {0: math.nan}, {0: math.inf}, {0: -1e7}]
+
+
+@pytest.mark.parametrize("bias", [*BIASES, dict.fromkeys(range(VOCAB), -math.inf)], ids=str)
 def test_a_bias_that_means_nothing_is_refused(bias):
     with pytest.raises(ValueError, match="logit_bias"):
         make(logit_bias=bias)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e7, -1e7])
 @pytest.mark.parametrize("field", ["presence_penalty", "frequency_penalty", "repetition_penalty", "temperature"])
-def test_params_that_are_no_numbers_are_refused(field):
+def test_params_that_no_float32_can_hold_are_refused(field, value):
     with pytest.raises(ValueError, match=field):
-        dataclasses.replace(SamplingParams(), **{field: math.nan})
+        dataclasses.replace(SamplingParams(), **{field: value})
+
+
+@pytest.mark.parametrize("cuts", [{}, {"top_k": 3}, {"top_p": 0.9}, {"min_p": 0.1}], ids=str)
+@pytest.mark.parametrize("temperature", [1e-6, 1e-45, 1e-300])
+def test_a_temperature_of_next_to_nothing_is_greedy(temperature, cuts):
+    samplers = [make(reply=[], seed=seed, temperature=temperature, **cuts) for seed in range(20)]
+    assert choose(LOGITS.repeat(20, 1), samplers).tolist() == [0] * 20
+
+
+EXTREMES = [
+    {"temperature": 1e6},
+    {"temperature": 1e-5},
+    {"repetition_penalty": 0.001, "temperature": 1e-5},
+    {"repetition_penalty": 1000.0},
+    {"presence_penalty": -1e6, "frequency_penalty": 1e6},
+    {"logit_bias": {5: 1e6}, "temperature": 1e-5},
+    {"logit_bias": dict.fromkeys(range(7), -math.inf)},
+    {"top_k": 10**30, "top_p": 1e-12, "min_p": 1.0},
+]
+
+
+@pytest.mark.parametrize("cuts", [{}, {"top_k": 3}, {"top_p": 0.9}, {"min_p": 0.1}], ids=str)
+@pytest.mark.parametrize("options", EXTREMES, ids=str)
+def test_parameters_at_their_limits_leave_the_tokens_that_are_defined(options, cuts):
+    kept = exact(LOGITS, **cuts | options) > 0
+    samplers = [make(**cuts | options, seed=seed) for seed in range(50)]
+    chosen = sample(LOGITS.repeat(50, 1), samplers)
+    assert {token.id for token in chosen} <= set(kept.nonzero().flatten().tolist())
+    assert all(math.isfinite(token.logprob) for token in chosen)
+
+
+ONE_LEFT = torch.full((VOCAB,), -math.inf).index_fill(0, torch.tensor([6]), 3.0)
+
+
+@pytest.mark.parametrize("options", [*OPTIONS[:9], {"temperature": 0.0}, {"temperature": 1e6}], ids=str)
+def test_the_only_token_that_is_left_is_chosen(options):
+    (token,) = sample(ONE_LEFT[None], [make(**options, top_logprobs=3)])
+    assert (token.id, token.logprob, token.top[0]) == (6, 0.0, (6, 0.0))
+
+
+@pytest.mark.parametrize("options", [*OPTIONS[:9], {"temperature": 0.0}], ids=str)
+@pytest.mark.parametrize("row", ["not a number", "infinite", "one is not a number", "all forbidden"])
+def test_a_row_with_nothing_to_choose_has_no_log_probability_and_leaves_the_others_alone(row, options):
+    bias = {}
+    bad = LOGITS.clone()
+    if row == "all forbidden":
+        bad, bias = ONE_LEFT, {"logit_bias": {6: -math.inf}}
+    elif row == "one is not a number":
+        bad[3] = math.nan
+    else:
+        bad[:] = math.nan if row == "not a number" else math.inf
+    (alone,) = sample(LOGITS[None], [make(**options, seed=3)])
+    broken, beside = sample(torch.stack([bad, LOGITS]), [make(**options | bias, seed=5), make(**options, seed=3)])
+    assert math.isnan(broken.logprob)
+    assert beside == alone
+
+
+def test_among_equals_the_alternatives_are_the_same_alone_and_in_a_batch():
+    ties = torch.zeros(4096)
+    (alone,) = sample(ties[None], [make(vocab=4096, top_logprobs=20)])
+    others = sample(ties.repeat(3, 1), [make(vocab=4096, top_logprobs=n) for n in (1, 20, 5)])
+    assert others[1].top == alone.top and others[2].top == alone.top[:5]
+    assert len({token_id for token_id, _ in alone.top}) == 20
