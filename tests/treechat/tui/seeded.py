@@ -88,40 +88,47 @@ async def until(pilot, condition: Callable[[], object]) -> None:
 
 async def settle(pilot) -> None:
     """Until the messages that are under way have arrived and what they asked for is drawn."""
-    for _ in range(4):
-        await pilot.pause()
+    for _ in range(6):
+        await pilot.pause(0)
+
+
+async def press(pilot, *keys: str) -> None:
+    """Each key when what the one before asked for is drawn. `pilot.press` waits for an idle processor, 40 ms a key."""
+    for key in keys:
+        pilot.app.simulate_key(key)
+        await settle(pilot)
 
 
 async def _token_view(app: TreechatApp, pilot) -> None:
-    await pilot.press("t")
+    await press(pilot, "t")
     await until(pilot, lambda: app.screen.choices and "computed" in app.screen._note)
 
 
 async def _memory(app: TreechatApp, pilot) -> None:
-    await pilot.press("M")
+    await press(pilot, "M")
     await until(pilot, lambda: app.screen.rows.rows)
 
 
 async def _search(app: TreechatApp, pilot) -> None:
-    await pilot.press("ctrl+g", *"florence")
+    await press(pilot, "ctrl+g", *"florence")
     await until(pilot, lambda: app.screen.list.chosen)
 
 
 async def _other_columns(app: TreechatApp, pilot) -> None:
-    await pilot.press("G", "v")
+    await press(pilot, "G", "v")
     await until(pilot, lambda: app.screen.query("#siblings"))
 
 
 async def _conversations(app: TreechatApp, pilot) -> None:
-    await pilot.press("ctrl+o")
+    await press(pilot, "ctrl+o")
     await until(pilot, lambda: len(app.screen_stack) > 1 and app.screen.list.chosen)
 
 
 def _keys(*keys: str) -> Callable[[TreechatApp, object], Awaitable[None]]:
-    async def press(app: TreechatApp, pilot) -> None:
-        await pilot.press(*keys)
+    async def pressed(app: TreechatApp, pilot) -> None:
+        await press(pilot, *keys)
 
-    return press
+    return pressed
 
 
 SCREENS: dict[str, Callable[[TreechatApp, object], Awaitable[None]]] = {

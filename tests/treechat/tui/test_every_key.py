@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from textual.screen import Screen
 
 from tests.treechat.tui.conftest import Driver
-from tests.treechat.tui.seeded import CONFIG, SCREENS, seed, seeded_model, settle, show
+from tests.treechat.tui.seeded import CONFIG, SCREENS, press, seed, seeded_model, settle, show
 from treechat.chat.session import Chat
 from treechat.tui.bindings import KEYS
 
@@ -77,7 +78,7 @@ async def _composer(app, pilot) -> None:
 
 
 async def _import(app, pilot) -> None:
-    await pilot.press("f5")
+    await press(pilot, "f5")
     await settle(pilot)
 
 
@@ -114,8 +115,15 @@ async def app_of_keys(request, open_app, monkeypatch, tmp_path):
         yield d
 
 
+WALKED = ("tokens", "compare")
+"""Screens with a cursor: one that is still open is as good as a new one when the cursor is at the beginning."""
+
+
 async def go(d: Driver, place: str) -> None:
-    """The place as it is at first, in a conversation of its own."""
+    """The place as it is at first."""
+    if place in WALKED and len(d.app.screen_stack) > 1:
+        await press(d.pilot, "g")
+        return
     name = PLACES.get(place, place)
     await show(d.app, d.pilot, name if name in SCREENS else "main")
     if name in MORE:
@@ -127,18 +135,25 @@ async def changes(d: Driver, do: Callable[[], Awaitable[None]]) -> bool:
     await settle(d.pilot)
     before = seen(d.app)
     await do()
-    for number in range(120):
-        await d.pilot.pause(None if number < 20 else 0.02)
+    for number in range(400):
+        await d.pilot.pause(0 if number < 20 else 0.02)
         if seen(d.app) != before:
             return True
     return False
 
 
-async def restore(d: Driver, chat: Chat, here: str | None) -> None:
-    """What was begun is ended, and the conversation and its current node are what they were."""
+async def restore(d: Driver, chat: Chat, here: str | None, kept: Screen | None = None) -> None:
+    """What was begun is ended, and the conversation and its current node are what they were.
+
+    kept: may stay open, where nothing else was opened.
+    """
     app = d.app
+    if app.screen is kept and len(app.screen_stack) == 2:
+        return
     while len(app.screen_stack) > 1:
         app.pop_screen()
+    app.action_hide_help_panel()
+    app.screen.minimize()
     for node_id in list(app.chat.replies):
         app.chat.stop(node_id)
     await d.until(lambda: d.is_idle, "the end of what is written")
@@ -162,14 +177,15 @@ def sizes(place: str) -> tuple[int, int]:
 async def test_each_key_does_something_in_its_place(app_of_keys, place) -> None:
     d = app_of_keys
     idle = []
-    for key in [key for key in KEYS if key.where == place and key.id not in ELSEWHERE]:
-        name = key.keys.split(",")[0]
+    tried = [one for one in KEYS if one.where == place and one.id not in ELSEWHERE]
+    for key, name in ((one, name) for one in tried for name in one.keys.split(",")):
         chat, here = d.app.chat, d.app.chat.current_id
         await go(d, place)
-        await d.press(*FIRST.get(key.id, ()))
-        if not await changes(d, lambda name=name: d.press(name)):
+        screen = d.app.screen
+        await press(d.pilot, *FIRST.get(key.id, ()))
+        if not await changes(d, lambda name=name: press(d.pilot, name)):
             idle.append(f"{name} ({key.id})")
-        await restore(d, chat, here)
+        await restore(d, chat, here, screen if place in WALKED else None)
     assert not idle
 
 
@@ -185,7 +201,7 @@ async def test_each_command_of_the_palette_does_something(app_of_keys) -> None:
             continue
         chat, here = d.app.chat, d.app.chat.current_id
         await go(d, "panes")
-        await d.press(*(FIRST.get(key.id, ()) if key else ()))
+        await press(d.pilot, *(FIRST.get(key.id, ()) if key else ()))
 
         async def run(command=command) -> None:
             command.callback()
