@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from textual.app import App
 from textual.css.query import NoMatches
 from textual.screen import Screen
 
@@ -16,6 +15,7 @@ from treechat.errors import TreechatError
 from treechat.store import Store
 from treechat.tree import Node
 from treechat.tui.composer import Composer
+from treechat.tui.in_turn import InTurn
 from treechat.tui.plain import shown
 from treechat.tui.status import StatusLine, TopLine
 from treechat.tui.transcript import Anchor, Transcript
@@ -28,7 +28,7 @@ EMPTY = (
 EMPTY_TEXT = "A new text.\n\nThis model has no chat template: it goes on with what you write.\nf1 lists all keys."
 
 
-class Base(App[None]):
+class Base(InTurn):
     """State of one window.
 
     The *current* node is where the next message goes. The *cursor* is what the keys act on. The *view* is the path

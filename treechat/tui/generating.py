@@ -26,6 +26,7 @@ class Generating(Changing):
         super().__init__(store_path, config, conversation_id)
         self.count = 1
         self.is_queued = False
+        self._sending: str | None = None
         self._writing: set[Chat] = set()
 
     # Sending
@@ -41,7 +42,9 @@ class Generating(Changing):
         self.send(event.text)
 
     def send(self, text: str) -> None:
-        """The text stays in the composer until its message is in the tree."""
+        """The text stays in the composer until its message is in the tree; what is typed meanwhile stays after that."""
+        if text == self._sending:
+            return
         if not self.chat.tree.nodes and not self.chat.title:
             # Not the system prompt's words, which would be the same for every conversation.
             self.chat.title = one_line(text)[:60]
@@ -51,10 +54,12 @@ class Generating(Changing):
         else:
             events = self.chat.send(text)
 
+        self._sending = text
+
         def taken() -> None:
-            self.editing_id = None
-            if self.composer.text == text:
-                self.composer.put("")
+            self._sending = self.editing_id = None
+            if self.composer.text.startswith(text):
+                self.composer.put(self.composer.text[len(text) :])
 
         self.follow(events, taken)
 
@@ -126,6 +131,8 @@ class Generating(Changing):
         except TreechatError as error:
             self.tell(error, "What you wrote is kept." if started else "What came is kept.")
         finally:
+            if started is not None:
+                self._sending = None
             if not chat.streaming:
                 self._writing.discard(chat)
             if self.is_up:
