@@ -11,7 +11,7 @@ from treechat.chat.events import Cost, SpansMade
 from treechat.chat.making import AT_ONCE, LateWarm, make_spans
 from treechat.chat.model import ChatModel
 from treechat.chat.protection import Protection
-from treechat.chat.protocol import WarmHandle
+from treechat.chat.protocol import WarmHandle, requesting
 from treechat.chat.spans import SpanBook
 from treechat.chat.structure import Structure
 from treechat.errors import ModelError
@@ -93,14 +93,15 @@ class Computed(Structure):
         self.protect()
 
     def warm(self, node_id: str) -> WarmHandle | None:
-        """Prefill the node's path ahead of need; None while no model is loaded."""
+        """Prefill the node's path ahead of need; None while no model is loaded. Raises ModelError, GenerationError."""
         if self._model is None or self._spans is None:
             return None
         path = self.tree.path(node_id)
         if self._spans.num_missing(path) > AT_ONCE:
             return LateWarm(self._model.engine, self._spans, self.tree, path)
         ids = self._spans.ids(self.tree, path)
-        return self._model.engine.warm(ids) if ids else None
+        with requesting():
+            return self._model.engine.warm(ids) if ids else None
 
     async def make_spans(self, node_id: str | None) -> AsyncGenerator[SpansMade, None]:
         """Make the spans that the path to the node lacks for this model. Raises ModelError, GenerationError."""

@@ -33,6 +33,7 @@ def load_chat_model(
     files = resolve(spec, progress)
     progress(Progress("load", 0, None, f"reading the tokenizer of {files.name}"))
     template = Template(load_tokenizer(files))
+    template.check()
     progress(Progress("load", 0, None, f"loading {files.name}"))
     # Imported here and not above: this is what loads torch.
     from treechat_engine import Engine

@@ -7,11 +7,10 @@ import threading
 from collections.abc import AsyncGenerator
 
 from treechat.chat.events import SpansMade
-from treechat.chat.protocol import ChatEngine, WarmHandle
+from treechat.chat.protocol import ChatEngine, WarmHandle, requesting
 from treechat.chat.spans import SpanBook
 from treechat.errors import GenerationError, TreechatError
 from treechat.tree import Tree
-from treechat_engine import EngineError
 
 AT_ONCE = 16
 """So many messages are tokenized before a window notices; more are left to a thread."""
@@ -61,8 +60,9 @@ class LateWarm:
             spans.ensure(tree, path, stopped=self._stopped)
             with self._lock:
                 if not self._stopped.is_set():
-                    self._handle = engine.warm(spans.ids(tree, path))
-        except (TreechatError, EngineError):
+                    with requesting():
+                        self._handle = engine.warm(spans.ids(tree, path))
+        except TreechatError:
             # Nobody waits for it: sending there says what is wrong, and a closing window needs no answer.
             return
 

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
-from treechat_engine import EngineStats, Finished, Priority, Residency, SamplingParams, Token
+from treechat.errors import GenerationError
+from treechat_engine import EngineError, EngineStats, Finished, Priority, Residency, SamplingParams, Token
 
 EngineEvent = Token | Finished
+
+
+@contextmanager
+def requesting() -> Iterator[None]:
+    """What an engine says of a request that it does not start is raised as GenerationError."""
+    try:
+        yield
+    except EngineError as error:
+        raise GenerationError(error.message, error.hint) from error
+    except ValueError as error:
+        hint = "Its tokenizer may be that of another model: take another model"
+        raise GenerationError(f"The model cannot take these tokens: {error}", hint) from error
 
 
 class Group(Protocol):

@@ -11,13 +11,13 @@ from typing import Any
 from treechat.chat.computed import Computed
 from treechat.chat.events import ChatEvent, NodeAdded, ReplyFinished
 from treechat.chat.model import ChatModel
-from treechat.chat.protocol import Group
+from treechat.chat.protocol import Group, requesting
 from treechat.chat.reply import Reply
 from treechat.chat.settings import META_KEY, Settings, own_values, sampling_record
-from treechat.errors import GenerationError, UsageError
+from treechat.errors import UsageError
 from treechat.store import Store
 from treechat.tree import Node, Role, Span, Turn
-from treechat_engine import EngineError, SamplingParams
+from treechat_engine import SamplingParams
 
 _CURRENT = "the current node"
 
@@ -245,10 +245,8 @@ class Chat(Computed):
 
     @staticmethod
     def _request(model: ChatModel, ids: Sequence[int], params: Sequence[SamplingParams]) -> Group:
-        try:
+        with requesting():
             return model.engine.fan_out(ids, params, "interactive" if len(params) == 1 else "fan-out")
-        except EngineError as error:
-            raise GenerationError(error.message, error.hint) from error
 
     def _reply(
         self, model: ChatModel, node: Node, turn: Turn, span: Span, text: str, group: Group, index: int

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 _TEXTS_KEPT = 2_000
 """Texts held in memory; beyond that the oldest are read from the store again."""
 
+_LEFT = "left"
+_MOST_LEFT = 50
+"""Key of the conversation's meta, and how many steps that took the current node out of sight it remembers."""
+
 
 class Structure:
     """A conversation's tree in one window, and its current node. Every change can be undone."""
@@ -27,7 +31,6 @@ class Structure:
         self.replies: dict[str, Reply] = {}
         self._texts: dict[str, str] = {}
         self._turns: dict[str, Turn | None] = {}
-        self._left: dict[int, tuple[str | None, str | None]] = {}
         self._version = store.data_version()
         if conversation_id is not None:
             self.conversation = store.conversation(conversation_id)
@@ -122,8 +125,10 @@ class Structure:
         event = self.store.hide(node_id)
         self.tree.change(node_id, hidden=True)
         self._repair_current()
-        if event is not None and self.current_id != before:
-            self._left[event.id] = before, self.current_id
+        if event is not None and self.current_id != before and self.conversation is not None:
+            known = _left_of(self.conversation)
+            known.pop(str(event.id), None)
+            self._keep_left({**known, str(event.id): (before, self.current_id)})
         return self.current_id
 
     def set_label(self, node_id: str, label: str | None) -> None:
@@ -158,12 +163,25 @@ class Structure:
             return None
         before = self.current_id
         self._load()
-        left, arrived = self._left.pop(event.id, (None, None))
-        if left is not None and arrived == self.current_id and left in self.tree and not self.tree.is_hidden(left):
+        assert self.conversation is not None
+        known = _left_of(self.conversation)
+        left, arrived = known.pop(str(event.id), (None, None))
+        is_back = isinstance(left, str) and arrived == self.current_id and left in self.tree
+        if is_back and not self.tree.is_hidden(left):
             self.jump(left)
         elif self.current_id != before:
-            self._left[event.id] = before, self.current_id
+            known[str(event.id)] = before, self.current_id
+        self._keep_left(known)
         return event
+
+    def _keep_left(self, known: dict[str, Any]) -> None:
+        """Steps that took the current node out of sight, with where from and where to: for the step back, in later
+        starts too."""
+        assert self.conversation is not None
+        kept = dict(list(known.items())[-_MOST_LEFT:])
+        if kept != _left_of(self.conversation):
+            self.store.set_meta(self.conversation.id, _LEFT, kept or None)
+            self.conversation = self.store.conversation(self.conversation.id)
 
     def reload(self) -> bool:
         """Take over what another window wrote since the last call; whether there was anything."""
@@ -197,3 +215,10 @@ class Structure:
             self.current_id = node_id
             if node_id is not None and self.conversation is not None:
                 self.store.set_current(self.conversation.id, node_id)
+
+
+def _left_of(conversation: Conversation) -> dict[str, Any]:
+    """By event id, two node ids or None; what somebody else wrote there is left out."""
+    known = conversation.meta.get(_LEFT)
+    items = known.items() if isinstance(known, dict) else ()
+    return {key: tuple(pair) for key, pair in items if isinstance(pair, list) and len(pair) == 2}

@@ -8,6 +8,7 @@ how a template would rewrite the past, and since rendering 400 turns to find the
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +16,12 @@ from typing import Any, Protocol
 
 from jinja2.exceptions import TemplateError
 
+from treechat.chat.typed import TypedSpecials
+from treechat.errors import ModelError
 from treechat.tree import THOUGHT_TAGS, Role
 
 _MARK = "treechat-mark"
+_TEMPLATE_HINT = "Mend chat_template.jinja beside the model's weights, or take another model"
 
 
 class Tokenizer(Protocol):
@@ -26,7 +30,7 @@ class Tokenizer(Protocol):
     chat_template: Any
     all_special_ids: Sequence[int]
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
+    def encode(self, text: str, *, add_special_tokens: bool, split_special_tokens: bool = False) -> list[int]: ...
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str: ...
 
@@ -43,7 +47,9 @@ class Message:
     text: str
 
 
-_STAND_IN = (Message("user", "a"), Message("assistant", "b"))
+_STAND_IN = (Message("user", "a"), Message("assistant", _MARK))
+# What a template that is wrong may raise beside errors of Jinja's own.
+_TEMPLATE_FAULTS = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RuntimeError)
 
 
 class Template:
@@ -89,16 +95,53 @@ class Template:
 
         ancestors: the messages of its path, root first; at most the leading ones and the last are looked at.
         parent_ids: span of the last ancestor, empty at a root: a reply that was cut off is closed first.
+        Special tokens in what was written are text there, but without a template, where all is the user's own.
+        Raises ModelError where the template cannot take the message.
         """
         if self.is_text:
             return self._continuation_ids(ancestors, message)
+        try:
+            return self._turn_ids(ancestors, message, parent_ids)
+        except TemplateError as error:
+            raise ModelError(f"the model's chat template cannot take this message: {error}", _TEMPLATE_HINT) from error
+
+    def check(self) -> None:
+        """Raises ModelError where the template cannot render one exchange."""
+        try:
+            self.stop_ids  # noqa: B018 - rendered once, and kept
+        except TemplateError as error:
+            raise ModelError(f"the model's chat template fails: {error}", _TEMPLATE_HINT) from error
+
+    def _turn_ids(self, ancestors: Sequence[Message], message: Message, parent_ids: Sequence[int]) -> list[int]:
+        typed = TypedSpecials(self._specials, [each.text for each in (*ancestors, message)])
+        if typed:
+            ancestors = [Message(each.role, typed.hide(each.text)) for each in ancestors]
+            message = Message(message.role, typed.hide(message.text))
         if message.role == "assistant":
             prompted = bool(ancestors) and ancestors[-1].role == "user"
             opening = "" if prompted else self._close(ancestors, parent_ids) + self._generation_prompt
-            return [*self.encode(opening), *self.encode(message.text), *self.stop_ids]
+            return [*self.encode(opening), *self._encode_typed(message.text, typed), *self.stop_ids]
         if all(ancestor.role == "system" for ancestor in ancestors):
-            return self.encode(self._first_turn(ancestors, message))
-        return self.encode(self._close(ancestors, parent_ids) + self._later_turn(message))
+            return self._encode_typed(self._first_turn(ancestors, message), typed)
+        return self._encode_typed(self._close(ancestors, parent_ids) + self._later_turn(message), typed)
+
+    def _encode_typed(self, rendered: str, typed: TypedSpecials) -> list[int]:
+        """Token ids of a rendering in which the special tokens that somebody typed are text."""
+        if not typed:
+            return self.encode(rendered)
+        ids: list[int] = []
+        for text, is_typed in typed.parts(rendered):
+            ids += self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=is_typed)
+        return ids
+
+    @cached_property
+    def _specials(self) -> re.Pattern[str]:
+        """Matches any special token, the longest first."""
+        added = getattr(self._tokenizer, "added_tokens_decoder", {})
+        ids = {*self._tokenizer.all_special_ids, *(token_id for token_id, token in added.items() if token.special)}
+        texts = (self._tokenizer.decode([token_id], skip_special_tokens=False) for token_id in ids)
+        known = sorted({text for text in texts if text}, key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, known))})" if known else "(?!)()")
 
     def _continuation_ids(self, ancestors: Sequence[Message], message: Message) -> list[int]:
         if ancestors or not message.text:
@@ -113,7 +156,10 @@ class Template:
 
     def _render(self, messages: Sequence[Message], prompt: bool = False) -> str:
         conversation = [{"role": m.role, "content": m.text} for m in messages]
-        return self._tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=prompt)
+        try:
+            return self._tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=prompt)
+        except _TEMPLATE_FAULTS as error:
+            raise TemplateError(f"{type(error).__name__}: {error}") from error
 
     def _first_turn(self, ancestors: Sequence[Message], message: Message) -> str:
         """A system prompt, or the first message below system prompts."""
@@ -123,6 +169,8 @@ class Template:
         try:
             whole = self._render([*ancestors, message], prompt=True)
         except TemplateError:
+            if not ancestors:
+                raise
             # The template knows no system role: what it says goes in front of the first message.
             instructions = "\n\n".join(m.text for m in ancestors)
             return self._render([Message("user", f"{instructions}\n\n{message.text}")], prompt=True)
@@ -133,7 +181,7 @@ class Template:
         try:
             alone = self._render(systems)
             whole = self._render([*systems, Message("user", _MARK)], prompt=True)
-        except (TemplateError, IndexError):
+        except TemplateError:
             return ""
         return alone if whole.startswith(alone) else ""
 
@@ -142,11 +190,13 @@ class Template:
             before = self._stand_in_text
             after = self._render([*_STAND_IN, message], prompt=message.role == "user")
         except TemplateError:
-            return self._later_turn(Message("user", message.text)) if message.role != "user" else message.text
+            if message.role == "user":
+                raise
+            return self._later_turn(Message("user", message.text))
         if after.startswith(before):
             return after[len(before) :]
         # The template changed its past (it dropped a reply's thoughts, say): cut behind the reply's own text instead.
-        return after.rpartition("b" + self._closing)[2] or after
+        return after.partition(_MARK + self._closing)[2] or after
 
     @cached_property
     def _stand_in_text(self) -> str:
@@ -157,7 +207,8 @@ class Template:
         """What the template puts behind a reply's text, its end token included."""
         if self.is_text:
             return ""
-        return self._render([Message("user", "a"), Message("assistant", _MARK)]).rpartition(_MARK)[2]
+        _, found, closing = self._stand_in_text.rpartition(_MARK)
+        return closing if found else ""
 
     @cached_property
     def _generation_prompt(self) -> str:

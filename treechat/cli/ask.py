@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("-n", "--siblings", "n", type=click.IntRange(1, 64), default=1, help="Replies side by side.")
 @click.option("--system", "system_prompt", metavar="TEXT", help="System prompt of a new conversation.")
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest reply.")
-@click.option("--temperature", type=click.FloatRange(0), help="0 is greedy.")
+@click.option("--temperature", type=click.FloatRange(0, 100), help="0 is greedy.")
 @click.option("--seed", type=int, help="For the same reply again.")
 @json_option
 @pass_session

@@ -13,7 +13,7 @@ from treechat.chat.events import Cost
 from treechat.chat.protocol import WarmHandle
 from treechat.chat.session import Chat
 from treechat.config import Config
-from treechat.errors import GenerationError, TreechatError
+from treechat.errors import TreechatError
 from treechat.tui.figures import cost_figures
 from treechat.tui.minimap import Minimap
 from treechat.tui.remembering import Remembering
@@ -86,8 +86,8 @@ class Warming(Remembering):
         self.stop_warming()
         try:
             self._warm = self.chat.warm(node_id)
-        except EngineError as error:
-            self.tell(GenerationError(error.message, error.hint))
+        except TreechatError as error:
+            self.tell(error)
         self._warm_id = node_id if self._warm is not None else None
         self.draw_activity()
 

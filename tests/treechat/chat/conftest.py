@@ -46,11 +46,11 @@ class ByteTokenizer:
     def __repr__(self) -> str:
         return "ByteTokenizer()"
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool, split_special_tokens: bool = False) -> list[int]:
         ids = [258] if add_special_tokens and self._adds_bos else []
         while text:
             special = next((s for s in SPECIAL if text.startswith(s)), None)
-            if special:
+            if special and not split_special_tokens:
                 ids.append(256 + SPECIAL.index(special))
                 text = text[len(special) :]
             else:

@@ -184,6 +184,18 @@ async def test_a_prompt_that_can_never_fit_is_refused_and_the_message_is_kept(ch
     assert [n.role for n in chat.path()] == ["user"]
 
 
+async def test_tokens_that_the_model_does_not_know_are_refused_with_the_reason(chat, engine, monkeypatch):
+    def unknown(*_):
+        raise ValueError("a token id is outside 0..255")
+
+    for name in ("fan_out", "warm"):
+        monkeypatch.setattr(engine, name, unknown)
+    with pytest.raises(GenerationError, match="outside 0"):
+        await run(chat.send("Hi"))
+    with pytest.raises(GenerationError, match="outside 0"):
+        chat.warm(chat.current_id)
+
+
 async def test_without_a_model_nothing_is_written_and_the_error_says_so(store):
     chat = Chat.new(store)
     with pytest.raises(ModelError, match="kept"):

@@ -19,7 +19,9 @@ class ByteTokenizer:
     chat_template = "chatml"
     all_special_ids = (256, 257)
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool, split_special_tokens: bool = False) -> list[int]:
+        if split_special_tokens:
+            return list(text.encode("utf-8", "replace"))
         ids: list[int] = []
         for index, part in enumerate(text.replace(SPECIAL[1], SPECIAL[0] + "\0").split(SPECIAL[0])):
             if index:
