@@ -85,22 +85,31 @@ class Draft:
         return "system-prompt"
 
     def document(self, report: ImportReport, where: str) -> Document:
-        """The whole conversation under ids of our own. What had to be mended is in `report`."""
+        """The whole conversation under ids of our own, after which the draft is empty. What had to be mended is in
+        `report`.
+        """
         arranged = arrange(self.messages, report, where)
+        # What is taken from here on goes as it is taken: of a million messages there are never two.
+        self.messages = []
+        arranged.reverse()
         if num_empty := sum(not message.text for message in arranged):
             report.drop(where, f"{num_empty:,} of its {len(arranged):,} messages came without any text")
-        ids = {message.node.id: self.own_id(message.node.id) for message in arranged}
+        above = {message.node.parent_id for message in arranged}
+        ids: dict[str | None, str | None] = {None: None}
         times: dict[str | None, float] = {None: self.created_at or time.time()}
-        messages = []
-        for message in arranged:
+        messages: list[Message] = []
+        while arranged:
+            message = arranged.pop()
             node = message.node
+            own_id = self.own_id(node.id)
             # A message without a time was written when the one above it was, as far as anybody knows.
-            times[node.id] = node.created_at or times[node.parent_id]
-            parent_id = None if node.parent_id is None else ids[node.parent_id]
-            node = replace(node, id=ids[node.id], parent_id=parent_id, created_at=times[node.id])
+            created_at = node.created_at or times[node.parent_id]
+            if node.id in above:
+                ids[node.id], times[node.id] = own_id, created_at
+            node = replace(node, id=own_id, parent_id=ids[node.parent_id], created_at=created_at)
             messages.append(replace(message, node=node))
-        del times[None]
-        created_at = self.created_at or min(times.values(), default=time.time())
+        first_at = min((message.node.created_at for message in messages), default=time.time())
+        created_at = self.created_at or first_at
         updated_at = max(self.updated_at or created_at, created_at)
         current_id = self._current(messages, report, where)
         title = self.title or next((m.node.preview[:60] for m in messages if m.node.role == "user"), "")

@@ -49,16 +49,14 @@ def convert(value: Any, where: str, report: ImportReport) -> Document | None:
     times = {message_id: seconds(message.get("createdAt")) for message_id, message in messages.items()}
     system_id = draft.begin_with(first_text(options, "promptPrefix", "system"))
     unknown: set[str] = set()
-    for message_id in in_order(parents, {}, times):
-        parent_id = parents[message_id]
-        _add(
-            draft,
-            message_id,
-            system_id if parent_id is None else parent_id,
-            messages[message_id],
-            first_text(options, "model"),
-            unknown,
-        )
+    ids = in_order(parents, {}, times)
+    model = first_text(options, "model")
+    for message_id in ids:
+        parent_id = parents.pop(message_id)
+        above = system_id if parent_id is None else parent_id
+        _add(draft, message_id, above, messages.pop(message_id), model, unknown)
+    # Else a million messages are held once more while the draft is put in order.
+    del ids, parents, messages, times
     for kind in sorted(unknown):
         report.drop(where, f"content of the unknown type {kind}; its text was kept")
     return draft.document(report, where)

@@ -6,9 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from treechat.formats.document import ImportReport, Message
-from treechat.formats.structure import arrange
-from treechat.tree import Node
+from treechat.formats.document import ImportReport
+from treechat.formats.structure import mend
 
 
 def in_order(
@@ -59,8 +58,8 @@ def shape_of(
 ) -> Shape:
     """The structure of messages; what had to be mended is in `report`."""
     full = parents_by_listing(parents, listed)
-    shape = Shape(defaultdict(list), {})
-    for stub in arrange([Message(Node(i, full[i], "user"), "") for i in in_order(full, listed, times)], report, where):
-        shape.parents[stub.node.id] = stub.node.parent_id
-        shape.children[stub.node.parent_id].append(stub.node.id)
-    return shape
+    forest = mend({node_id: full[node_id] for node_id in in_order(full, listed, times)}, report, where)
+    children: defaultdict[str | None, list[str]] = defaultdict(list)
+    for node_id in forest.ids:
+        children[forest.parents[node_id]].append(node_id)
+    return Shape(children, forest.parents)

@@ -2,51 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from treechat.formats.document import ImportReport, Message
-from treechat.tree import Tree
+
+
+class Forest(NamedTuple):
+    """Parents by id, and the ids in order: parents before children, each with all that is below it."""
+
+    parents: dict[str, str | None]
+    ids: list[str]
 
 
 def arrange(messages: Sequence[Message], report: ImportReport, where: str) -> list[Message]:
-    """The messages as a valid forest: parents before children, siblings in the order of `messages`.
-
-    The first of several with one id stays. A missing parent, or the parent that closes a cycle, is given up: the
-    message becomes a root. Iterative, O(n).
-    """
+    """The messages as `mend` orders them. The first of several with one id stays."""
     by_id: dict[str, Message] = {}
     for message in messages:
         if message.node.id in by_id:
             report.drop(where, f"node {message.node.id} comes twice; the first one stays")
         else:
             by_id[message.node.id] = message
-    for message in list(by_id.values()):
-        parent_id = message.node.parent_id
-        if parent_id is not None and parent_id not in by_id:
-            report.drop(where, f"the parent {parent_id} of node {message.node.id} is missing; it became a root")
-            by_id[message.node.id] = _as_root(message)
-    for node_id in _cycle_starts(by_id):
+    forest = mend({node_id: message.node.parent_id for node_id, message in by_id.items()}, report, where)
+    arranged = []
+    for node_id in forest.ids:
+        message = by_id[node_id]
+        if message.node.parent_id != forest.parents[node_id]:
+            message = replace(message, node=replace(message.node, parent_id=None))
+        arranged.append(message)
+    return arranged
+
+
+def mend(parents: Mapping[str, str | None], report: ImportReport, where: str) -> Forest:
+    """A valid forest: siblings in the order of `parents`, which gives each id its parent's.
+
+    A missing parent, or the parent that closes a cycle, is given up: the node becomes a root. Iterative, O(n).
+    """
+    mended = dict(parents)
+    for node_id, parent_id in parents.items():
+        if parent_id is not None and parent_id not in parents:
+            report.drop(where, f"the parent {parent_id} of node {node_id} is missing; it became a root")
+            mended[node_id] = None
+    for node_id in _cycle_starts(mended):
         report.drop(where, f"node {node_id} is its own ancestor; it became a root")
-        by_id[node_id] = _as_root(by_id[node_id])
-    tree = Tree([message.node for message in by_id.values()])
-    return [by_id[node_id] for node_id in tree.walk(hidden=True)]
+        mended[node_id] = None
+    children: defaultdict[str | None, list[str]] = defaultdict(list)
+    for node_id, parent_id in mended.items():
+        children[parent_id].append(node_id)
+    ids = []
+    stack = children.pop(None, [])[::-1]
+    while stack:
+        ids.append(node_id := stack.pop())
+        stack.extend(reversed(children.pop(node_id, ())))
+    return Forest(mended, ids)
 
 
-def _as_root(message: Message) -> Message:
-    return replace(message, node=replace(message.node, parent_id=None))
-
-
-def _cycle_starts(by_id: dict[str, Message]) -> list[str]:
-    """One node of each cycle: the first of it that the messages' order meets."""
+def _cycle_starts(parents: Mapping[str, str | None]) -> list[str]:
+    """One node of each cycle: the first of it that the order meets."""
     done: set[str] = set()
     starts = []
-    for node_id in by_id:
+    for node_id in parents:
         trail: dict[str, None] = {}
         current: str | None = node_id
         while current is not None and current not in done and current not in trail:
             trail[current] = None
-            current = by_id[current].node.parent_id
+            current = parents[current]
         if current is not None and current in trail:
             starts.append(current)
         done.update(trail)

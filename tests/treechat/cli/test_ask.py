@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from treechat.cli import replies
+
 
 def test_ask_streams_the_reply_and_keeps_the_exchange(cli, tiny_model):
     result = cli("ask", "-m", tiny_model, "--max-tokens", "8", "--temperature", "0", "Hello", "there")
@@ -76,7 +78,25 @@ def test_a_prompt_that_never_fits_is_refused_with_a_sentence(cli, tiny_model):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
-def test_an_interrupt_keeps_the_partial_reply_and_exits_130(cli, tiny_model):
+def test_an_interrupt_keeps_the_partial_reply_and_exits_130(cli, tiny_model, monkeypatch):
+    shown = []
+
+    def show(text: str, end: str = "") -> None:
+        if not shown:
+            os.kill(os.getpid(), signal.SIGINT)
+        shown.append(text)
+
+    monkeypatch.setattr(replies, "print_text", show)
+    result = cli("ask", "-m", tiny_model, "--max-tokens", "7000", "Go on", status=130)
+    assert "What came is kept" in result.stderr
+    reply = cli.json("log")[-1]
+    assert (reply["role"], reply["status"]) == ("assistant", "stopped")
+    assert shown[0] and cli("cat", "@").stdout.startswith(shown[0])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+def test_a_process_that_is_interrupted_says_what_it_kept(cli, tiny_model):
     command = [sys.executable, "-m", "treechat", "ask", "-m", tiny_model, "--max-tokens", "7000", "Go on"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.read(20)

@@ -19,6 +19,12 @@ def message(node_id, parent_id, role, text, **more):
     return Message(node, text, labels=labels, **more)
 
 
+@pytest.fixture(params=[20_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def depth(request) -> int:
+    """Of a chain: twenty times what recursion could bear; with the slow tests, all that is promised."""
+    return request.param
+
+
 @pytest.fixture
 def document() -> Document:
     turn = Turn("tiny", {"top_p": 0.9, "temperature": 0.7}, 7, "stop", 12, 8, 0, 4, 3, 0.0, 0.25, 0.5)

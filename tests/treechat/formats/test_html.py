@@ -204,9 +204,10 @@ def test_images_are_links_and_line_ends_stay():
     "text", ["[" * 90_000, "![" * 45_000, "*a " * 30_000, "> " * 45_000, "```perl\n" + "s{" * 20_000]
 )
 def test_texts_made_to_be_slow_are_not(text):
-    begun = time.perf_counter()
+    # Of this process, since a busy machine proves nothing.
+    begun = time.process_time()
     text_html(text)
-    assert time.perf_counter() - begun < 30
+    assert time.process_time() - begun < 30
 
 
 def test_a_message_too_long_for_markdown_is_plain_and_whole():
@@ -227,7 +228,7 @@ def test_forks_and_chains_of_any_depth_give_a_flat_page():
     assert len(deep.of("section")) == 1 + 5_999
 
 
-def test_a_chain_of_100_000_is_written_without_recursion():
-    messages = [Message(Node(f"n{i}", f"n{i - 1}" if i else None, "user"), "word") for i in range(100_000)]
+def test_a_deep_chain_is_written_without_recursion(depth):
+    messages = [Message(Node(f"n{i}", f"n{i - 1}" if i else None, "user"), "word") for i in range(depth)]
     pieces = html.write([Document(Conversation("c", "", 1e300, 0.0), messages)])
-    assert sum(piece.count("<article ") for piece in pieces) == 100_000
+    assert sum(piece.count("<article ") for piece in pieces) == depth

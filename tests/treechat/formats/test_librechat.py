@@ -53,13 +53,12 @@ def test_nested_and_a_message_without_text_still_has_its_subtree(read):
         assert found.report.dropped == ["export.bin, item 1 (T): 1 of its 5 messages came without any text"]
 
 
-def test_nested_100_000_deep(read):
-    depth = 100_000
+def test_messages_nested_deep_are_read(read, depth):
     head = json.dumps(chat([])).replace('"messages": []', '"messages": [')[:-1]
     opening = "".join(f'{{"messageId": "m{i}", "text": "{i}", "children": [' for i in range(depth))
     found = read(head + opening + "]}" * depth + "]}", "librechat")
     assert len(found.documents[0].messages) == depth
-    assert found.nodes()["m99999"] == ("m99998", "assistant", "99999")
+    assert found.nodes()[f"m{depth - 1}"] == (f"m{depth - 2}", "assistant", str(depth - 1))
 
 
 def test_files_tool_calls_and_damage(read):

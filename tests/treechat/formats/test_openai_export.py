@@ -42,12 +42,12 @@ def test_a_reply_that_branches_share_has_weight_in_the_first_line_only():
     assert weights == [[1, 1], [0, 1]]
 
 
-def test_a_chain_of_100_000_is_one_line_and_a_comb_is_not_walked_again_and_again():
+def test_a_deep_chain_is_one_line_and_a_comb_is_not_walked_again_and_again(depth):
     from treechat.tree import Node
 
-    messages = [Message(Node(f"n{i}", f"n{i - 1}" if i else None, "user"), "x") for i in range(100_000)]
+    messages = [Message(Node(f"n{i}", f"n{i - 1}" if i else None, "user"), "x") for i in range(depth)]
     [path] = rows(Document(Conversation("c", "", 0.0, 0.0), messages))
-    assert len(path) == 100_000
+    assert len(path) == depth
     tree = comb(500)
     document = Document(Conversation("c", "", 0.0, 0.0), [Message(tree[i], i) for i in tree.walk()])
     assert sorted(len(path) for path in rows(document)) == [*range(2, 501), 500]
