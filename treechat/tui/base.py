@@ -27,6 +27,9 @@ EMPTY = (
 )
 EMPTY_TEXT = "A new text.\n\nThis model has no chat template: it goes on with what you write.\nf1 lists all keys."
 
+SAID_S = 4.0
+"""How long a word in passing stays."""
+
 
 class Base(InTurn):
     """State of one window.
@@ -194,4 +197,7 @@ class Base(InTurn):
         self.notify("\n".join(line for line in lines if line), severity="error", timeout=10, markup=False)
 
     def say(self, text: str) -> None:
-        self.notify(text, timeout=4, markup=False)
+        """In passing: it takes the place of what was said before. What an undo took back is not on the screen still."""
+        for said in [each for each in self._notifications if each.timeout == SAID_S]:
+            self._unnotify(said, refresh=False)
+        self.notify(text, timeout=SAID_S, markup=False)

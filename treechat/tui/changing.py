@@ -15,12 +15,16 @@ from treechat.errors import TreechatError
 from treechat.store import ConversationInfo, Event, Store
 from treechat.tui.choices import Choice
 from treechat.tui.exporting import Exporting
+from treechat.tui.plain import plain
 from treechat.tui.screens.ask import AskScreen
 from treechat.tui.screens.details import DetailsScreen, facts_of
 from treechat.tui.screens.pick import MOST, PickScreen, StoreFind
 
 CHANGES = {"hide_conversation": "hiding the conversation", "graft": "copy", "rebase": "replay"}
 """What a kind of event is called where its name would not be understood."""
+
+LONG_TITLE = 400
+"""Characters of a title that a row may show."""
 
 
 def _size(info: ConversationInfo) -> str:
@@ -135,7 +139,7 @@ class Changing(Exporting):
             words = query.casefold().split()
             found = [i for i, title in store.titles() if all(word in title.casefold() for word in words)]
             return [
-                Choice(info.id, info.title or "(untitled)", _size(info))
+                Choice(info.id, plain(info.title[:LONG_TITLE]) or "(untitled)", _size(info))
                 for info in store.conversations(ids=found[:MOST])
             ]
 
@@ -152,7 +156,7 @@ class Changing(Exporting):
             if not query.strip() or chat.conversation_id is None:
                 return []
             hits = store.search(query, chat.conversation_id)
-            return [Choice(hit.node_id, hit.snippet) for hit in hits if hit.node_id in chat.tree]
+            return [Choice(hit.node_id, plain(hit.snippet)) for hit in hits if hit.node_id in chat.tree]
 
         def done(node_id: str | None) -> None:
             if node_id is not None and node_id in self.chat.tree:
@@ -166,7 +170,7 @@ class Changing(Exporting):
         def find(store: Store, query: str) -> list[Choice]:
             hits = store.search(query) if query.strip() else []
             homes.update((hit.node_id, hit.conversation_id) for hit in hits)
-            return [Choice(hit.node_id, hit.snippet, hit.title) for hit in hits]
+            return [Choice(hit.node_id, plain(hit.snippet), plain(hit.title[:LONG_TITLE])) for hit in hits]
 
         def done(node_id: str | None) -> None:
             if node_id is None:

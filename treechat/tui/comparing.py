@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from treechat.tui.differences import compare
+from treechat.tui.plain import plain
 from treechat.tui.runs import run_of
 from treechat.tui.screens.compare import CompareScreen
 from treechat.tui.splitting import Splitting
@@ -42,4 +43,4 @@ class Comparing(Splitting):
         tree = self.chat.tree
         head = tree[run_of(tree, node_id)[0]]
         here = "  ← here" if node_id == self.chat.current_id else ""
-        return f"{tree[node_id].label or head.label or head.preview}{here}"
+        return f"{tree[node_id].label or head.label or plain(head.preview)}{here}"

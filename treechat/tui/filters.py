@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from rich.cells import cell_len
 
 from treechat.tree import Tree
-from treechat.tui.plain import fit, one_line
+from treechat.tui.plain import fit, one_line, plain
 from treechat.tui.runs import Layout, Row
 
 Filter = Literal["everything", "forks only", "my turns", "bookmarked", "warm"]
@@ -56,7 +56,7 @@ def crumbs(tree: Tree, node_id: str, width: int) -> str:
     while current is not None and cell_len(text) <= width:
         node = tree[current]
         if node.parent_id is None or tree.is_fork(node.parent_id):
-            name = one_line(node.label or node.preview) or node.role
+            name = (one_line(node.label) if node.label else plain(node.preview)) or node.role
             name = name if cell_len(name) <= CRUMB_LEN else fit(name, CRUMB_LEN)
             text = f"{name} › {text}" if text else name
         current = node.parent_id

@@ -15,6 +15,7 @@ from treechat.errors import TreechatError
 from treechat.tree import Role
 from treechat.tui.beside import Beside
 from treechat.tui.choices import Choice
+from treechat.tui.plain import plain
 from treechat.tui.screens.pick import MOST, PickScreen
 
 ROOT = ""
@@ -106,7 +107,7 @@ class Grafting(Beside):
             yield Choice(ROOT, "(the beginning)", "a tree of its own beside the others")
         for target_id in dict.fromkeys((*path, *marked, *tree.walk())):
             node = tree[target_id]
-            text = f"{node.label}: {node.preview}" if node.label else node.preview or f"({node.status})"
+            text = f"{node.label}: {plain(node.preview)}" if node.label else plain(node.preview) or f"({node.status})"
             if all(word in text.casefold() for word in words) and fits_under(chat, role, target_id, chat.is_text_tree):
                 here = " · here" if target_id == chat.current_id else ""
                 yield Choice(target_id, text, f"{NAMES[node.role]}{' ★' if node.bookmarked else ''}{here}")

@@ -15,7 +15,7 @@ from textual.strip import Strip
 
 from treechat.chat.memory import Branch, Held, Holding, Memory
 from treechat.tui.component_styles import ComponentStyles
-from treechat.tui.plain import fit, one_line
+from treechat.tui.plain import fit, plain
 
 BAR = 14
 """Cells of a bar; the row that holds most fills it."""
@@ -125,7 +125,7 @@ class Rows(ScrollView, ComponentStyles, can_focus=True):
         room = width - BAR - 1 - 3 * NUMBER - 1
         style = self.styled("branch") if branch is not None else None
         cells = bar(held, self._most)
-        segments = [Segment(f"{fit(lead + one_line(text), max(room, 0))} ", style)]
+        segments = [Segment(f"{fit(lead + plain(text), max(room, 0))} ", style)]
         for (shape, num), (_, name) in zip(cells, SHAPES, strict=True):
             segments.append(Segment(shape * num, self.styled(name)))
         segments.append(Segment(" " * (BAR - sum(num for _, num in cells))))

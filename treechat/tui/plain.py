@@ -10,6 +10,8 @@ _SHOWN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff\ufff9-\ufffb]"
 )
 _WORDS = re.compile(r"\s+|\S+")
+_LINK = re.compile(r"!?\[([^\]\[]{0,300})\]\([^)\s]{0,300}\)")
+_MARKDOWN = re.compile(r"`+|~{3,}|(?<![\w*])\*+(?=[^\s*])|(?<=[^\s*])\*+(?![\w*])|(?:^|(?<=\s))#{1,6} ")
 TAB_LEN = 4
 
 
@@ -38,6 +40,11 @@ def as_input(text: str) -> str:
 def one_line(text: str) -> str:
     """`shown` on one line, white space folded."""
     return " ".join(shown(text).split())
+
+
+def plain(text: str) -> str:
+    """`one_line` without the signs of Markdown that a row has no use for: of emphasis, code, headings, links."""
+    return " ".join(_MARKDOWN.sub("", _LINK.sub(r"\1", one_line(text))).split())
 
 
 def fit(text: str, width: int) -> str:

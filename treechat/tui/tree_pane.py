@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -21,10 +20,8 @@ from treechat.tree import Node
 from treechat.tui.bindings import PANE_BINDINGS
 from treechat.tui.component_styles import ComponentStyles
 from treechat.tui.filters import FILTERS, Filter, crumbs, narrowed
-from treechat.tui.plain import fit, one_line
+from treechat.tui.plain import fit, one_line, plain
 from treechat.tui.runs import Layout, Row, gutter
-
-_MARKDOWN = re.compile(r"[*`]+|(^| )#+ ")
 
 MOST_WARM = 2_000
 """Rows that the filter by marks looks at."""
@@ -248,7 +245,7 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
         if head.role == "system" and (children := self.chat.tree.children(head.id)) and row.num_nodes > 1:
             head = self.chat.tree[children[0]]
         title = head.preview or ("(empty)" if head.status == "complete" else f"({head.status})")
-        return (title, "title") if head.role == "user" else (_MARKDOWN.sub("", title), "reply")
+        return (title, "title") if head.role == "user" else (plain(title), "reply")
 
     def _figures(self, row: Row, cost: Cost | None, width: int) -> str:
         """Waiting time, turns, place among siblings, each in a column as wide as the widest that there is."""

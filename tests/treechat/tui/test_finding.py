@@ -133,3 +133,20 @@ def test_in_memory_there_is_one_connection() -> None:
         reader.interrupt()
         reader.close()
         assert store.titles()
+
+
+@pytest.mark.parametrize("keys", [("tab", "M"), ("ctrl+g", *"bold"), ("tab", "C"), ("ctrl+o",)])
+async def test_rows_of_lists_show_no_signs_of_markdown(open_app, keys) -> None:
+    async with open_app(reply="is **bold** and `code`") as d:
+        await d.send("what **bold** is")
+        await d.press("tab", "r")
+        await d.until(lambda: d.is_idle and len(d.app.chat.tree) == 3, "a second reply")
+        await d.press("tab", "tab", *keys)
+        await d.until(lambda: len(d.app.screen_stack) > 1 and " bold" in _inside(d), "the rows")
+        assert "**" not in _inside(d) and "`" not in _inside(d)
+
+
+def _inside(d) -> str:
+    """What the window over the conversation shows."""
+    region = d.app.screen.query_one(".window").region
+    return "\n".join(line[region.x : region.right] for line in d.screen_text().split("\n")[region.y : region.bottom])

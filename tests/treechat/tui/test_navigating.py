@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.treechat.tui.scripted import scripted_model
+from treechat.errors import TreechatError
 
 
 async def test_siblings_are_changed_in_place(open_app) -> None:
@@ -119,3 +120,23 @@ async def test_resting_on_a_cold_branch_warms_it_and_moving_cancels(open_app, tm
     async with open_app(path, model=model) as d:
         await d.until(lambda: model.engine.warmed, "warming of the branch that the cursor rests on")
         await d.until(lambda: "●" in d.app.status.row, "the branch is resident")
+
+
+async def test_what_an_undo_took_back_is_not_said_any_more_and_errors_stay(open_app, tmp_path) -> None:
+    path = tmp_path / "a.db"
+    async with open_app(path) as d:
+        app = d.app
+        reply = await d.send("one")
+        app.tell(TreechatError("It failed", "Mend it."))
+        await d.press("tab", "tab", "d")
+        await d.until(lambda: any("hidden" in told.message for told in app._notifications), "the word about it")
+        assert app.cursor_id == app.chat.current_id == app.chat.tree[reply.id].parent_id
+    async with open_app(path) as d:
+        app = d.app
+        app.tell(TreechatError("It failed", "Mend it."))
+        await d.press("tab", "u")
+        await d.until(lambda: any("undone" in told.message for told in app._notifications), "the word about it")
+        assert app.cursor_id == app.chat.current_id == reply.id
+        await d.press("ctrl+r")
+        await d.until(lambda: any("done again" in told.message for told in app._notifications), "the word about it")
+        assert sorted(told.severity for told in app._notifications) == ["error", "information"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from treechat.tui.plain import GrowingText, fit, one_line, shown, wrap
+from treechat.tui.plain import GrowingText, fit, one_line, plain, shown, wrap
 
 
 def test_escapes_and_controls_are_drawn_as_data() -> None:
@@ -46,3 +47,28 @@ def test_an_append_touches_only_the_last_row() -> None:
     growing = GrowingText(20, "word " * 10_000)
     rows = len(growing.rows)
     assert growing.append("more") >= rows - 1
+
+
+@pytest.mark.parametrize(
+    ("text", "row"),
+    [
+        ("Stay in **Florence**: *everything* is near", "Stay in Florence: everything is near"),
+        ("# Plan\n\n## Day one\nthe `Uffizi`", "Plan Day one the Uffizi"),
+        ("```python\nprint(2 * 3)\n```", "python print(2 * 3)"),
+        ("2*3*4 is **24**, #1 of C# and ***both***", "2*3*4 is 24, #1 of C# and both"),
+        ("see [the map](https://example.org/a_b) and ![a view](v.png)", "see the map and a view"),
+        ("* one\n* two", "* one * two"),
+        ("~~~sh\nls\n~~~", "sh ls"),
+        ("**\x1b[31mred**", "␛[31mred"),
+        ("***", "***"),
+        ("", ""),
+    ],
+)
+def test_a_row_shows_no_signs_of_markdown(text: str, row: str) -> None:
+    assert plain(text) == row
+
+
+def test_a_hostile_row_is_plain_in_no_time() -> None:
+    for piece in ("[", "*", "a*", "](", "[a](", "`*", "# "):
+        text = piece * 20_000
+        assert len(plain(text)) <= len(text)

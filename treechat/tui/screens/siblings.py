@@ -13,7 +13,7 @@ from treechat.chat.events import ChatEvent, ReplyFinished
 from treechat.chat.session import Chat
 from treechat.tui.bindings import COLUMN_BINDINGS
 from treechat.tui.columns import Columns
-from treechat.tui.plain import fit, one_line
+from treechat.tui.plain import fit, plain
 
 
 class SiblingsScreen(ModalScreen[str | None]):
@@ -35,7 +35,7 @@ class SiblingsScreen(ModalScreen[str | None]):
 
     def _entitle(self) -> None:
         parent_id = self.chat.tree[self.columns.columns[0].node_id].parent_id
-        about = f" to: {fit(one_line(self.chat.tree[parent_id].preview), 40).rstrip()}" if parent_id else ""
+        about = f" to: {fit(plain(self.chat.tree[parent_id].preview), 40).rstrip()}" if parent_id else ""
         title = f"{len(self.columns.columns)} alternatives{about}"
         self.query_one("#siblings").border_title = title.replace("[", "\\[")
 
