@@ -11,6 +11,9 @@ Ints: TypeAlias = "array[int]"
 # Where a node's KV is. What lies below a node is never in a higher tier than the node itself.
 DEVICE, HOST, DISK = 0, 1, 2
 NUM_TIERS = 3
+# Items of the slices in which a difference is looked for: memory for large ones costs more than reading them. A match
+# that splits 100,000 ids takes 255 us in place of 330 (12 rounds of each in turn, AMD EPYC).
+_BLOCK_LEN = 4096
 
 # Slots by tier, as a change of the tree gives them back.
 Freed: TypeAlias = list[Ints]
@@ -91,7 +94,7 @@ def as_ints(values: Sequence[int]) -> Ints:
 
 def common_len(edge: Ints, key: Ints, start: int, at: int = 0) -> int:
     """Number of leading items in which `edge[at:]` and `key[start:]` agree. Slices are compared, which is one loop in
-    C, and where they differ, halves of them."""
+    C, and where they differ, blocks of them and halves of a block."""
     size = min(len(edge) - at, len(key) - start)
     if size == len(edge):
         if edge == (key if size == len(key) else key[start : start + size]):
@@ -99,6 +102,10 @@ def common_len(edge: Ints, key: Ints, start: int, at: int = 0) -> int:
     elif edge[at : at + size] == (key if size == len(key) else key[start : start + size]):
         return size
     low, high = 0, size  # the first `low` items agree, the first `high` do not
+    if size > _BLOCK_LEN:
+        while edge[at + low : at + low + _BLOCK_LEN] == key[start + low : start + low + _BLOCK_LEN]:
+            low += _BLOCK_LEN
+        high = min(size, low + _BLOCK_LEN)
     while high - low > 1:
         mid = (low + high) // 2
         if edge[at + low : at + mid] == key[start + low : start + mid]:

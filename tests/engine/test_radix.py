@@ -207,6 +207,13 @@ def test_an_edge_and_a_key_agree_up_to_their_first_difference() -> None:
         key = array("q", [5, *edge])
         key[1 + at] = -1
         assert common_len(edge, key, 1) == at
+    long = array("q", range(10_000))
+    for at in (0, 1, 4095, 4096, 4097, 8191, 8192, 9_999):
+        key = long[:]
+        key[at] = -1
+        for size in (10_000, 12_000, at + 1):
+            assert common_len(long, key[:size] + array("q", range(size - len(key))), 0) == at
+        assert common_len(long, key[7:], 0, at=7) == (at - 7 if at >= 7 else len(key) - 7)
     assert common_len(edge, array("q", range(350)), 0) == 300
     assert common_len(edge, array("q", range(200)), 0) == 200
 
