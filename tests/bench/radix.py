@@ -33,7 +33,7 @@ SLOTS = array("q", range(100_000))
 
 
 def median_us(make: Callable[[], T], work: Callable[[T], object], repeats: int = 21, unmeasured: int = 0) -> float:
-    """Median time of `work` on what `make` makes anew each time, in microseconds; the `unmeasured` first do not count."""
+    """Median time of `work` on what `make` makes anew, in microseconds; the `unmeasured` first do not count."""
     times = []
     for _ in range(unmeasured + repeats):
         tree = make()
@@ -69,8 +69,8 @@ def tree_times() -> dict[str, float]:
             lambda: (RadixTree(), LONG[:], SLOTS[:]), lambda made: made[0].insert(made[1], made[2])
         ),
         "match a 100,000-token path in one node": median_us(lambda: tree_of(1), lambda tree: tree.match(LONG)),
-        # The new halves are 1.6 MB: in a new process the system hands out their pages one by one, which takes three times
-        # as long, until the allocator has learned to keep them.
+        # The new halves are 1.6 MB: in a new process the system hands out their pages one by one, which takes three
+        # times as long, until the allocator has learned to keep them.
         "match, splitting at 50,000": median_us(lambda: tree_of(1), lambda tree: tree.match(fork), unmeasured=100),
         "match a 100,000-token path of 100 nodes": median_us(lambda: tree_of(100), lambda tree: tree.match(LONG)),
     }
