@@ -10,9 +10,11 @@ import pytest
 import torch
 import transformers
 
+from tests.interpreting import patch_once
 from treechat_engine import Engine, EngineConfig
 
 torch.set_num_threads(1)
+patch_once()
 
 COMMON: dict[str, Any] = {
     "vocab_size": 320,
@@ -28,6 +30,8 @@ COMMON: dict[str, Any] = {
 }
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {}),
+    # For tests that interpret kernels, where every head of every token costs.
+    "llama-few-heads": ("Llama", {"num_attention_heads": 3, "num_key_value_heads": 1}),
     "qwen2": ("Qwen2", {}),
     "mistral-window": ("Mistral", {"sliding_window": 12}),
     "gemma2-softcap-window": (

@@ -5,6 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.interpreting import patch_once
+
+patch_once()
+
 
 @pytest.fixture
 def device():
