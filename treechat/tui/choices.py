@@ -9,12 +9,12 @@ from typing import ClassVar, NamedTuple
 from rich.cells import cell_len
 from rich.segment import Segment
 from textual import events
-from textual.geometry import Region, Size
+from textual.geometry import Region
 from textual.message import Message
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from treechat.tui.component_styles import ComponentStyles
+from treechat.tui.long_view import LongView
 from treechat.tui.plain import fit, one_line
 
 
@@ -26,7 +26,7 @@ class Choice(NamedTuple):
     note: str = ""
 
 
-class ChoiceList(ScrollView, ComponentStyles, can_focus=False):
+class ChoiceList(LongView, ComponentStyles, can_focus=False):
     """The choices, one of them highlighted; `empty_text` where there are none."""
 
     prefix = "choices"
@@ -52,7 +52,7 @@ class ChoiceList(ScrollView, ComponentStyles, can_focus=False):
     def show(self, choices: Sequence[Choice], empty_text: str = "") -> None:
         """Take over what there is to choose from; the first is highlighted."""
         self.choices, self.empty_text = choices, empty_text
-        self.virtual_size = Size(0, max(len(choices), 1))
+        self.num_lines = max(len(choices), 1)
         self.go(0)
         self.refresh()
 

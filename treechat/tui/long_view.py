@@ -9,14 +9,16 @@ from textual.widget import Widget
 
 
 class LongView(ScrollView):
-    """Setting `num_lines` lays nothing out again: a reply that is written adds a line several times a second."""
+    """Setting `num_lines` lays nothing out again, where the view's own height and its scroll bar stay: a reply that is
+    written adds a line several times a second."""
 
     num_lines: reactive[int] = reactive(0, repaint=False)
 
     def watch_num_lines(self, num_lines: int) -> None:
         size = Size(0, num_lines)
         height = self.container_size.height
-        if not height or (num_lines > height) != self.show_vertical_scrollbar:
+        has_bar = self.styles.overflow_y == "scroll" or num_lines > height
+        if not height or self.styles.auto_dimensions or has_bar != self.show_vertical_scrollbar:
             self.virtual_size = size
             return
         self.set_reactive(Widget.virtual_size, size)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Input
 
 from treechat.tui.bindings import ASK_BINDINGS
 from treechat.tui.plain import one_line
+from treechat.tui.screens.over import Over
 
 
-class AskScreen(ModalScreen[str | None]):
+class AskScreen(Over[str | None]):
     """Returns the line, "" included, or None where it was closed."""
 
     BINDINGS = ASK_BINDINGS

@@ -10,13 +10,13 @@ from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from treechat.tree import Role
 from treechat.tui.bindings import COMPARE_BINDINGS
 from treechat.tui.differences import Comparison, Pair, Part
 from treechat.tui.plain import one_line, shown
+from treechat.tui.screens.over import Over
 
 MOST = 200
 """Turns that are shown; what comes behind is only counted."""
@@ -69,7 +69,7 @@ def _below(left: Text, right: Text, is_same: bool) -> RenderableType:
     return left if is_same else Text("\n").join([left, right])
 
 
-class CompareScreen(ModalScreen[bool]):
+class CompareScreen(Over[bool]):
     """Returns whether to jump to the right one."""
 
     BINDINGS = COMPARE_BINDINGS

@@ -9,7 +9,6 @@ from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from treechat.chat.events import Cost
@@ -17,6 +16,7 @@ from treechat.tree import Node, Turn
 from treechat.tui.bindings import PAGE_BINDINGS
 from treechat.tui.figures import cost_figures
 from treechat.tui.plain import one_line
+from treechat.tui.screens.over import Over
 
 Facts = list[tuple[str, str]]
 
@@ -55,7 +55,7 @@ def _turn_facts(turn: Turn) -> Facts:
     return facts
 
 
-class DetailsScreen(ModalScreen[None]):
+class DetailsScreen(Over[None]):
     """The facts as a list."""
 
     BINDINGS = PAGE_BINDINGS

@@ -8,10 +8,10 @@ from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from treechat.tui.bindings import PAGE_BINDINGS, SECTIONS, Where
+from treechat.tui.screens.over import Over
 
 _NAMES = {
     "left_square_bracket": "[",
@@ -50,7 +50,7 @@ def help_table(keymap: Mapping[str, str], focus: Where) -> Table:
     return table
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(Over[None]):
     """Scrolls; any of the keys that opened it closes it."""
 
     BINDINGS = PAGE_BINDINGS

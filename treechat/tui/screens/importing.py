@@ -10,7 +10,6 @@ from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
@@ -19,6 +18,7 @@ from treechat.formats.document import ImportReport
 from treechat.tui.bindings import IMPORT_BINDINGS
 from treechat.tui.dropped import completions, missing, paths_in, shown_path
 from treechat.tui.plain import as_input, fit, one_line
+from treechat.tui.screens.over import Over
 
 LOOK_S = 0.1
 """How often it is looked how far an import is."""
@@ -36,7 +36,7 @@ Start = Callable[[Sequence[Path], bool], ImportJob]
 """Begins to import the paths; True: a dry run."""
 
 
-class ImportScreen(ModalScreen[str | None]):
+class ImportScreen(Over[str | None]):
     """Returns the id of the conversation to go to, or None. A running import goes on when it is closed."""
 
     BINDINGS = IMPORT_BINDINGS

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from treechat.chat.memory import Memory, free, memory_of
@@ -18,6 +17,7 @@ from treechat.errors import TreechatError
 from treechat.store import Store
 from treechat.tui.bindings import MEMORY_BINDINGS
 from treechat.tui.memory_rows import Rows, heading
+from treechat.tui.screens.over import Over
 from treechat_engine import EngineError, EngineStats
 
 LOOK_S = 1.0
@@ -31,7 +31,7 @@ class Target(NamedTuple):
     node_id: str | None
 
 
-class MemoryScreen(ModalScreen[Target | None]):
+class MemoryScreen(Over[Target | None]):
     """Returns where to go, or None."""
 
     BINDINGS = MEMORY_BINDINGS

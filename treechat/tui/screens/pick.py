@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Input
 
 from treechat.errors import TreechatError
 from treechat.store import Reader, Store
 from treechat.tui.bindings import LIST_BINDINGS
 from treechat.tui.choices import Choice, ChoiceList
+from treechat.tui.screens.over import Over
 
 MOST = 200
 """Choices shown at once; typing finds the others."""
@@ -40,7 +40,7 @@ class StoreFind:
         return self._find(self._reader.store, query)
 
 
-class PickScreen(ModalScreen[str | None]):
+class PickScreen(Over[str | None]):
     """Returns the id of what was chosen, or None."""
 
     BINDINGS = LIST_BINDINGS

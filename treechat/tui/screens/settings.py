@@ -9,7 +9,6 @@ from typing import Any
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Input, Label, TextArea
 
 from treechat.config import expected, read_value
@@ -18,6 +17,7 @@ from treechat.tui.bindings import SETTING_BINDINGS
 from treechat.tui.choices import Choice
 from treechat.tui.plain import as_input, one_line
 from treechat.tui.screens.ask import AskScreen
+from treechat.tui.screens.over import Over
 from treechat.tui.screens.pick import PickScreen, model_picker
 
 ROWS = (
@@ -67,7 +67,7 @@ class Shown:
     presets: Mapping[str, Values]
 
 
-class SettingsScreen(ModalScreen[Chosen | None]):
+class SettingsScreen(Over[Chosen | None]):
     """Fields by name; each is checked when it is left and all before anything is kept."""
 
     BINDINGS = SETTING_BINDINGS

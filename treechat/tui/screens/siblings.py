@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 
 from treechat.chat.events import ChatEvent, ReplyFinished
 from treechat.chat.session import Chat
 from treechat.tui.bindings import COLUMN_BINDINGS
 from treechat.tui.columns import Columns
 from treechat.tui.plain import fit, plain
+from treechat.tui.screens.over import Over
 
 
-class SiblingsScreen(ModalScreen[str | None]):
+class SiblingsScreen(Over[str | None]):
     """Returns the id of the sibling to make current, or None. Replies go on being written when it is closed."""
 
     BINDINGS = COLUMN_BINDINGS

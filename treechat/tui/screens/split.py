@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 
 from treechat.tui.bindings import SPLIT_BINDINGS
 from treechat.tui.pieces import Pieces
+from treechat.tui.screens.over import Over
 
 
-class SplitScreen(ModalScreen[int | None]):
+class SplitScreen(Over[int | None]):
     """Returns the index of the first word that is left out (at least 1), or None. `then` says what enter does."""
 
     BINDINGS = SPLIT_BINDINGS

@@ -12,7 +12,6 @@ from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from treechat.chat.forking import Alternative, Alternatives, Piece
@@ -20,6 +19,7 @@ from treechat.errors import TreechatError
 from treechat.tui.bindings import TOKEN_BINDINGS
 from treechat.tui.pieces import Pieces, next_doubt, visible
 from treechat.tui.plain import fit
+from treechat.tui.screens.over import Over
 
 REST_S = 0.15
 """Resting on a token for so long looks its alternatives up; walking over it does not."""
@@ -34,7 +34,7 @@ class Fork(NamedTuple):
     alternative: Alternative | None
 
 
-class TokenScreen(ModalScreen[Fork | None]):
+class TokenScreen(Over[Fork | None]):
     """Returns where to fork, or None. Alternatives come from `find`, given a token's index; it raises TreechatError."""
 
     BINDINGS = TOKEN_BINDINGS
