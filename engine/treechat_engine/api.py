@@ -39,7 +39,7 @@ class RequestFailedError(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """How an engine runs.
+    """How an engine runs. Raises EngineError for numbers that make no sense.
 
     device: a torch device string; None chooses cuda, then cpu.
     dtype: "float32", "bfloat16" or "float16"; None is bfloat16 on CUDA and float32 elsewhere.
@@ -75,6 +75,15 @@ class EngineConfig:
     decode_weights: str = "float32"
     cuda_graphs: bool = True
     deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise EngineError(f"{name} is {value}", f"It must be at least {least}")
+
+
+_LEAST = {"max_batch": 1, "prefill_chunk": 1, "kv_tokens": 1, "host_tokens": 0, "num_threads": 1, "max_model_len": 2}
 
 
 # Larger numbers would take logits beyond what float32 can hold.

@@ -34,7 +34,7 @@ class KVCache:
     """Keys and values by token prefix. `policy` names an eviction policy ("tree", "lru", "lfu", "fifo") or is one.
 
     host_slots: slots of the host tier, 0 for none. pays: whether restoring so many tokens from the host and from disk
-    is faster than computing them; None restores always. Raises KeyError for a policy of another name.
+    is faster than computing them; None restores always. Raises EngineError for a policy of another name.
     """
 
     def __init__(

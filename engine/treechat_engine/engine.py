@@ -31,7 +31,7 @@ from treechat_engine.disk import fingerprint
 from treechat_engine.edges import Ints, as_ints
 from treechat_engine.keeping import Kept, load_kv, save_kv
 from treechat_engine.loading import choose_dtype, load_model
-from treechat_engine.memory import affordable_slots
+from treechat_engine.memory import affordable_slots, needing_memory
 from treechat_engine.replacements import Replacements
 from treechat_engine.request import Request, RequestHandle, Sink
 from treechat_engine.runner import ModelRunner
@@ -76,11 +76,13 @@ class Engine:
         config, model = self.config, self._model
         self._spec = spec = inspect_model(model)
         num_slots = config.kv_tokens or affordable_slots(spec.layer_shapes, dtype, device)
-        pool = SlotPool(num_slots, spec.layer_shapes, dtype, device, poison=poison)
+        with needing_memory(f"the KV of {num_slots:,} tokens", "Set a smaller kv_tokens"):
+            pool = SlotPool(num_slots, spec.layer_shapes, dtype, device, poison=poison)
         costs = CostModel(slot_bytes(spec.layer_shapes, dtype))
         self._model_key = fingerprint(model, dtype)
         pays = always if config.deterministic else costs.pays
-        self.cache = KVCache(pool, config.eviction, self._model_key, config.host_tokens, pays)
+        with needing_memory(f"a host tier of {config.host_tokens:,} tokens", "Set smaller host_tokens"):
+            self.cache = KVCache(pool, config.eviction, self._model_key, config.host_tokens, pays)
         runner = ModelRunner(model, pool)
         if config.self_check:
             self_check(model, runner, self.cache, spec)

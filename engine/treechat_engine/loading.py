@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,14 @@ logger = logging.getLogger(__name__)
 
 
 def choose_device(name: str | None) -> torch.device:
-    """None chooses cuda, then cpu."""
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """None chooses cuda, then cpu. Raises EngineError for a device that is not here."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise EngineError(f"the device {name!r} cannot be used: {reason}", "Choose cpu, or leave it open") from error
+    return device
 
 
 def choose_dtype(name: str | None, device: torch.device) -> torch.dtype:
@@ -37,7 +43,7 @@ def load_model(source: str | Path, config: EngineConfig, progress: Callable[[str
     """A transformers model in eval mode on the config's device. `progress` gets one sentence per stage.
 
     A .gguf file is read through transformers, which dequantises it; convert one that is loaded often (treechat.models).
-    Raises UnsupportedModelError before any weight is read, EngineError where the files are missing or broken.
+    Raises UnsupportedModelError before any weight is read, EngineError where files are missing, broken or incomplete.
     """
     tell = progress or logger.info
     device = choose_device(config.device)
@@ -51,15 +57,25 @@ def load_model(source: str | Path, config: EngineConfig, progress: Callable[[str
         tell(f"Loading weights of {source}")
         options |= plain_weights() if gguf else {"use_safetensors": True}
         dtype = choose_dtype(config.dtype, device)
-        model = AutoModelForCausalLM.from_pretrained(
-            path, config=model_config, dtype=dtype, trust_remote_code=False, **options
+        model, found = AutoModelForCausalLM.from_pretrained(
+            path, config=model_config, dtype=dtype, trust_remote_code=False, output_loading_info=True, **options
         )
+        _check_complete(found["missing_keys"])
         if gguf:
             check_all_read(gguf, model)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise EngineError(f"the model {source} cannot be loaded: {error}") from error
-    tell(f"Moving the model to {device}")
-    return model.to(device).eval()
+        tell(f"Moving the model to {device}")
+        return model.to(device).eval()
+    except EngineError:
+        raise
+    except Exception as error:  # transformers fails in as many ways as files can be wrong
+        raise EngineError(f"the model {source} cannot be loaded: {str(error) or type(error).__name__}") from error
+
+
+def _check_complete(missing: Collection[str]) -> None:
+    """Refuses a model of which weights were not found: transformers would go on with random ones."""
+    if missing:
+        reason = f"{len(missing)} of the model's weights are in none of its files: {min(missing)}"
+        raise EngineError(reason, "Its download may be incomplete: fetch it again")
 
 
 def _locate(source: str | Path) -> tuple[str, dict[str, Any]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -19,6 +20,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 256 << 20
 # glibc takes no more.
 _LARGEST_BYTES = 32 << 20
+# What torch says where the host's memory ran out.
+_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "Cannot allocate memory")
 
 
 def keep_freed_memory() -> None:
@@ -46,3 +49,21 @@ def affordable_slots(layer_shapes: Sequence[LayerShape], dtype: torch.dtype, dev
     if num_slots < 256:
         raise EngineError("too little memory is free for the KV of 256 tokens", "Set kv_tokens, or free memory")
     return num_slots
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, on the device or on the host, where torch raises a plain RuntimeError."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+@contextmanager
+def needing_memory(what: str, hint: str) -> Iterator[None]:
+    """Says what memory was asked for where there is too little."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise EngineError(f"there is too little memory for {what}", hint) from error

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
+from treechat_engine.api import EngineError
 from treechat_engine.edges import Ints, RadixNode, as_ints
 from treechat_engine.paths import CachedPaths
 
@@ -152,7 +153,9 @@ POLICIES: dict[str, Callable[[], Policy]] = {
 
 
 def make_policy(policy: str | Priority | Policy) -> Policy:
-    """A policy by its name, or of a function that ranks one node. Raises KeyError for an unknown name."""
+    """A policy by its name, or of a function that ranks one node. Raises EngineError for an unknown name."""
     if isinstance(policy, str):
+        if policy not in POLICIES:
+            raise EngineError(f"eviction {policy!r} is unknown", f"Choose one of {', '.join(POLICIES)}")
         return POLICIES[policy]()
     return Plain(policy) if callable(policy) else policy

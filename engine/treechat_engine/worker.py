@@ -12,7 +12,7 @@ import torch
 
 from treechat_engine.api import FinishReason, Token
 from treechat_engine.graph_decoder import GraphDecoder
-from treechat_engine.memory import keep_freed_memory
+from treechat_engine.memory import is_out_of_memory, keep_freed_memory
 from treechat_engine.request import Request
 from treechat_engine.runner import ModelRunner, Work
 from treechat_engine.sampling import sample_requests
@@ -21,8 +21,6 @@ from treechat_engine.streams import batched
 
 logger = logging.getLogger(__name__)
 
-# What torch says where the host's memory ran out.
-_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "Cannot allocate memory")
 _NOTHING_TO_CHOOSE = (
     "the model's logits are not numbers, or all its tokens are forbidden. "
     'A model that was made for more precision may run with dtype = "float32"'
@@ -90,10 +88,10 @@ class Worker:
             self._thread.join()
 
     def _run(self) -> None:
-        torch.set_num_threads(self._num_threads)
-        keep_freed_memory()
         error: str | None = "the engine's thread died"
         try:
+            torch.set_num_threads(self._num_threads)
+            keep_freed_memory()
             while planned := self._next_step():
                 begun = [item for item in planned if item.end_logits is not None]
                 if begun:
@@ -273,13 +271,6 @@ class Worker:
             self.decode_rate.add(num_tokens, seconds)
         elif num_tokens >= _MIN_RATED_PREFILL or self.prefill_rate.value is None:
             self.prefill_rate.add(num_tokens, seconds)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, on the device or on the host, where torch raises a plain RuntimeError."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def _smaller(planned: Sequence[Planned]) -> list[Planned]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from treechat_engine import Engine, EngineConfig, EngineError, SamplingParams, UnsupportedModelError
@@ -37,3 +39,69 @@ def test_a_model_that_cannot_run_is_refused_before_its_weights_are_read(models, 
     (tmp_path / "config.json").write_text(changed)
     with pytest.raises(UnsupportedModelError, match="dynamic"):
         Engine.load(tmp_path, EngineConfig(device="cpu"))
+
+
+DAMAGES = {
+    "weights cut off": ("model.safetensors", lambda data: data[:-10]),
+    "weights of five bytes": ("model.safetensors", lambda data: data[:5]),
+    "weights that are none": ("model.safetensors", lambda _: b"\xff" * 100),
+    "config that is no JSON": ("config.json", lambda data: data[:-10]),
+    "config of bytes": ("config.json", lambda _: b"\xff\xfe\x00"),
+}
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_file_is_an_error_with_the_models_name(models, tmp_path, name, damage):
+    models("llama").save_pretrained(tmp_path)
+    (tmp_path / name).write_bytes(damage((tmp_path / name).read_bytes()))
+    with pytest.raises(EngineError, match=f"the model {tmp_path} cannot be loaded"):
+        Engine.load(tmp_path, EngineConfig(device="cpu"))
+
+
+WRONG = [
+    {"hidden_size": "x"},
+    {"hidden_size": 64},
+    {"num_attention_heads": 0},
+    {"vocab_size": 10},
+    {"rope_parameters": "x"},
+    {"num_hidden_layers": 3},
+]
+
+
+@pytest.mark.parametrize("values", WRONG, ids=str)
+def test_a_config_that_does_not_fit_the_weights_is_an_error(models, tmp_path, values):
+    """Three layers where the weights have two: transformers would make the third up."""
+    models("llama").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | values))
+    with pytest.raises(EngineError, match=r"cannot be loaded|in none of its files: model\.layers\.2"):
+        Engine.load(tmp_path, EngineConfig(device="cpu"))
+
+
+@pytest.mark.parametrize("device", ["no such device", "meta"])
+def test_a_device_that_is_not_here_is_an_error_with_its_name(models, tmp_path, device):
+    with pytest.raises(EngineError, match=device):
+        Engine.load(tmp_path, EngineConfig(device=device))
+
+
+NONSENSE = ["max_batch", "prefill_chunk", "kv_tokens", "num_threads", "max_model_len"]
+
+
+@pytest.mark.parametrize(("name", "value"), [*((name, 0) for name in NONSENSE), ("host_tokens", -1)])
+def test_a_number_that_makes_no_sense_is_refused_by_its_name(name, value):
+    with pytest.raises(EngineError, match=name):
+        EngineConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["kv_tokens", "host_tokens"])
+def test_more_memory_than_there_is_is_refused_by_its_name_and_the_model_is_as_it_was(models, name):
+    model = models("llama")
+    before = model.config._attn_implementation
+    with pytest.raises(EngineError, match=name):
+        Engine(model, EngineConfig(**({"kv_tokens": 64} | {name: 10**13})))
+    assert model.config._attn_implementation == before
+
+
+def test_an_eviction_policy_of_another_name_is_refused(models):
+    with pytest.raises(EngineError, match=r"mru.*tree"):
+        Engine(models("llama"), EngineConfig(kv_tokens=64, eviction="mru"))

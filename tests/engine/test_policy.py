@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 
+from treechat_engine import EngineError
 from treechat_engine.edges import DEVICE
 from treechat_engine.policy import POLICIES, Policy, make_policy
 from treechat_engine.radix import RadixTree
@@ -83,7 +84,7 @@ def test_every_policy_frees_all_that_is_asked_for() -> None:
 
 
 def test_a_policy_of_another_name_is_refused() -> None:
-    with pytest.raises(KeyError):
+    with pytest.raises(EngineError, match="mru"):
         make_policy("mru")
 
 
