@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from typing import ClassVar, NamedTuple
 
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len
+from rich.segment import Segment
 from textual.app import ComposeResult
-from textual.containers import Vertical, VerticalScroll
-from textual.widgets import Static
+from textual.containers import Vertical
+from textual.strip import Strip
 
 from treechat.tui.bindings import PAGE_BINDINGS, SECTIONS, Where
+from treechat.tui.component_styles import ComponentStyles
+from treechat.tui.long_view import LongView
+from treechat.tui.plain import fit, wrap
 from treechat.tui.screens.over import Over
 
 _NAMES = {
@@ -36,18 +41,72 @@ def shown_keys(keys: str) -> str:
     return "  ".join(parts)
 
 
-def help_table(keymap: Mapping[str, str], focus: Where) -> Table:
+class Row(NamedTuple):
+    """A key with what it does, or with no keys the title of a section; `key_id` is its name in a keymap."""
+
+    keys: str
+    title: str
+    tooltip: str = ""
+    key_id: str = ""
+
+
+def help_rows(keymap: Mapping[str, str], focus: Where) -> list[Row]:
     """All keys by section, those of `focus` first; `keymap` holds the configuration's own keys by binding id."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column()
+    rows = []
     for title, keys in sorted(SECTIONS.items(), key=lambda section: section[1][0].where != focus):
-        table.add_row(Text("—"), Text(title, style="bold underline"))
-        for key in keys:
-            about = Text.assemble((key.title, "bold"), f"  {key.tooltip}", (f"  {key.id}", "dim"))
-            table.add_row(Text(shown_keys(keymap.get(key.id, key.keys)), style="bold"), about)
-        table.add_row()
-    return table
+        rows.append(Row("", title))
+        rows.extend(Row(shown_keys(keymap.get(key.id, key.keys)), key.title, key.tooltip, key.id) for key in keys)
+    return rows
+
+
+class HelpLines(LongView, ComponentStyles, can_focus=True):
+    """The rows, drawn line by line: a table of Rich takes 200 ms, and is made twice before it is seen."""
+
+    prefix = "help"
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"help--{name}" for name in ("section", "key", "id")}
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        super().__init__()
+        self._rows = rows
+        self._lines: list[list[tuple[str, str]]] = []
+
+    def on_resize(self) -> None:
+        width = max(self.scrollable_content_region.width, 20)
+        key_width = min(max(cell_len(row.keys) for row in self._rows), width // 3)
+        self._lines = []
+        for row in self._rows:
+            if row.keys:
+                self._lines.extend(_lines_of(row, key_width, width))
+            else:
+                self._lines.extend([[], [(row.title, "section")]])
+        del self._lines[0]
+        self.num_lines = len(self._lines)
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        index = y + self.scroll_offset.y
+        parts = self._lines[index] if index < len(self._lines) else []
+        line = [Segment(text, self.styled(name) if name else None) for text, name in parts]
+        return self.drawn(line, self.scrollable_content_region.width)
+
+
+def _lines_of(row: Row, key_width: int, width: int) -> list[list[tuple[str, str]]]:
+    """A row's lines as (text, component) pairs: keys beside what they do, both wrapped."""
+    about = ((row.title, "key"), (f"  {row.tooltip}", ""), (f"  {row.key_id}", "id"))
+    left = wrap(row.keys, key_width)
+    right: list[list[tuple[str, str]]] = []
+    texts = wrap("".join(text for text, _ in about), width - key_width - 2)
+    rest = list(about)
+    for text in texts:
+        room, parts = len(text), []
+        while room and rest:
+            (part, name), *rest = rest
+            parts.append((part[:room], name))
+            if len(part) > room:
+                rest = [(part[room:], name), *rest]
+            room = max(room - len(part), 0)
+        right.append(parts)
+    return [[(f"{fit(keys or '', key_width)}  ", "key"), *(parts or ())] for keys, parts in zip_longest(left, right)]
 
 
 class HelpScreen(Over[None]):
@@ -57,12 +116,10 @@ class HelpScreen(Over[None]):
 
     def __init__(self, keymap: Mapping[str, str], focus: Where) -> None:
         super().__init__()
-        self._keymap = keymap
-        self._focus = focus
+        self._rows = help_rows(keymap, focus)
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="window") as window:
+        with Vertical(classes="window tall") as window:
             window.border_title = "Keys"
             window.border_subtitle = "dim names are for keymap in the configuration · esc closes"
-            with VerticalScroll():
-                yield Static(help_table(self._keymap, self._focus))
+            yield HelpLines(self._rows)
