@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from treechat.chat.documents import document_of, subtree_of
+from treechat.formats.inputs import SQLITE_MAGIC
 from treechat.store import Store
 
 if TYPE_CHECKING:
@@ -71,14 +73,16 @@ def pieces(
 
 
 def write_file(target: Path, texts: Iterable[str]) -> None:
-    """Write the file whole or not at all; one that was there is replaced, and keeps its permissions. A link is
-    followed; a pipe or a device is written to as the texts come. Raises OSError.
+    """Write the file whole or not at all; one that was there is replaced, and keeps its permissions, but for a
+    database. A link is followed; a pipe or a device is written to as the texts come. Raises OSError.
     """
     if target.exists() and not target.is_file():
         with target.open("wb") as stream:
             _write_all(stream, texts)
         return
     target = target.resolve()
+    if _is_of_database(target):
+        raise FileExistsError(errno.EEXIST, "it belongs to a database, which an export does not replace")
     part = target.with_name(f".treechat-{secrets.token_hex(4)}.part")
     try:
         with part.open("xb") as file:
@@ -88,6 +92,17 @@ def write_file(target: Path, texts: Iterable[str]) -> None:
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _is_of_database(target: Path) -> bool:
+    """Whether the file is a SQLite database, whoever's, or what SQLite keeps beside one."""
+    names = {target.name, *(target.name.removesuffix(end) for end in ("-wal", "-shm", "-journal"))}
+    for file in (target.with_name(name) for name in names if name):
+        if file.is_file():
+            with file.open("rb") as stream:
+                if stream.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC:
+                    return True
+    return False
 
 
 def _write_all(file: BinaryIO, texts: Iterable[str]) -> None:

@@ -66,6 +66,7 @@ class Intake:
         """
         self.store, self.report, self.planned, self._between = store, report, planned, between
         self._run = new_id()
+        self._has_begun = False
         self._in_parts: dict[Source, _Target] = {}
         self._held_back = ImportReport()
 
@@ -81,9 +82,10 @@ class Intake:
                 self.store.finish_import(self._run)
                 self.report.add(self._held_back)
             return
-        # What cannot be removed now, on a full disk, is removed later.
-        with suppress(StoreError):
-            self.store.drop_import(self._run)
+        if self._has_begun:
+            # What cannot be removed now, on a full disk, is removed later.
+            with suppress(StoreError):
+                self.store.drop_import(self._run)
 
     def take(self, document: Document, source: str) -> str:
         """Add what the store lacks of the document; returns the conversation's id. What another import is writing is
@@ -104,6 +106,7 @@ class Intake:
                 self.report.fail(name, "another import is writing this conversation; import it again after that")
                 return target.id
             if in_portions:
+                self._has_begun = True
                 self.store.begin_import(target.id, self._run)
             else:
                 missing = _missing(self.store, document, target.id, self.report)

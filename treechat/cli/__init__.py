@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -34,6 +36,10 @@ def main(ctx: click.Context, session: Session, conversation: str | None) -> None
     Without a command the app opens. A node is named by the start of its id, by its label, by @ (where the last
     conversation stands) or @~2 (two above that).
     """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        # One that the shell closed: nothing is read from there, and what is said there is lost.
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 open to the end
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character must not end the command.
         if reconfigure := getattr(stream, "reconfigure", None):

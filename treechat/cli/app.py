@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from treechat.cli.context import Session
+from treechat.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
 
 def open_app(session: Session, conversation: str | None) -> None:
     """Run the app until it is left. `conversation`: name of a conversation or node to open."""
+    # Where the keys come from, and where Textual draws.
+    for stream in (sys.__stdin__, sys.__stderr__):
+        if stream is None or not stream.isatty():
+            raise UsageError("The app needs a terminal", "`treechat --help` lists the commands that need none")
     from treechat.cli.loading import engine_config
     from treechat.cli.names import find
     from treechat.tui.app import run_app

@@ -32,7 +32,7 @@ def refuse_what_is_no_export(head: bytes, name: str) -> None:
     if (kind := _kind(head)) is not None:
         hint = "Write it out as JSON lines first" if head.startswith(b"PAR1") else EXPORT_HINT
         raise FormatError(f"{name} is {kind}, not an export of conversations", hint)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if head.startswith((b"\xff\xfe", b"\xfe\xff", b"{\0", b"[\0", b"\0{", b"\0[")):
         raise FormatError(f"{name} is text in UTF-16", "Save it as UTF-8; PowerShell's > does not, `export -o` does")
     if head.startswith(_PACKED):
         raise FormatError(f"{name} is packed in a way that treechat does not unpack", "Unpack it, or make a zip of it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -24,10 +25,9 @@ class Backup(Connection):
         Raises StoreError.
         """
         self._require_replaceable(target)
-        part = target.with_name(f"{target.name}.part")
+        part = target.with_name(f".treechat-{secrets.token_hex(4)}.part")
         try:
-            part.unlink(missing_ok=True)
-            self._copy_to(part)
+            self._copy_to(part, target)
             part.replace(target)
         except OSError as error:
             raise StoreError(
@@ -36,7 +36,7 @@ class Backup(Connection):
         finally:
             part.unlink(missing_ok=True)
 
-    def _copy_to(self, part: Path) -> None:
+    def _copy_to(self, part: Path, target: Path) -> None:
         try:
             with closing(sqlite3.connect(part, isolation_level=None)) as copy:
                 # All pages in one step: a copy in several begins again whenever another window writes.
@@ -51,7 +51,7 @@ class Backup(Connection):
                 copy.execute("PRAGMA journal_mode = DELETE")
                 problems = [row[0] for row in copy.execute("PRAGMA integrity_check") if row[0] != "ok"]
         except sqlite3.Error as error:
-            raise store_error(error, part) from error
+            raise store_error(error, target) from error
         if problems:
             raise StoreError(
                 f"{self.path} is damaged, so it was not copied: {problems[0]}",

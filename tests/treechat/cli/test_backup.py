@@ -26,3 +26,10 @@ def test_backup_loads_no_torch(cli, trip, tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "torch", None)
     cli("doctor", "--backup", str(tmp_path / "copy.db"))
+
+
+def test_backup_takes_no_file_away_that_is_called_as_a_part_of_it(cli, trip, tmp_path):
+    database = cli.db.rename(tmp_path / "copy.db.part")
+    cli("doctor", "--db", str(database), "--backup", str(tmp_path / "copy.db"))
+    assert [row["nodes"] for row in cli.json("ls", "--db", str(database))] == [5]
+    assert [row["nodes"] for row in cli.json("ls", "--db", str(tmp_path / "copy.db"))] == [5]

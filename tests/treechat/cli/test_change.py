@@ -1,9 +1,12 @@
 """rm, undo, redo, and the commands about this machine."""
 
+import io
 import json
+import sys
 
 import pytest
 
+from treechat.cli import main
 from treechat.config import Config
 from treechat.store import imports
 from treechat.store import store as store_module
@@ -65,6 +68,26 @@ def test_a_wrong_configuration_is_wrong_usage(cli):
     result = cli("ls", status=2)
     assert "unknown key 'them'" in result.stderr and "Did you mean 'theme'?" in result.stderr
     assert any("unknown key" in problem for problem in json.loads(cli("doctor", "--json", status=1).stdout)["problems"])
+
+
+@pytest.mark.parametrize(
+    ("closed", "args", "status"),
+    [("stdin", ["import", "-"], 1), ("stdin", ["ask"], 2), ("stdout", ["export"], 0), ("stderr", ["rm", "zzz"], 2)],
+)
+def test_a_standard_stream_that_the_shell_closed_is_an_empty_one(cli, trip, monkeypatch, capsys, closed, args, status):
+    monkeypatch.setattr(sys, closed, None)
+    with pytest.raises(SystemExit) as exit:
+        main(args)
+    assert exit.value.code == status
+    assert ("empty" in capsys.readouterr().err) == (args == ["ask"])
+
+
+def test_without_a_terminal_the_app_says_so_and_does_not_open(cli, monkeypatch):
+    monkeypatch.setattr(sys, "__stdin__", None)
+    for args in ((), ("tour",)):
+        assert "needs a terminal" in cli(*args, status=2).stderr
+    monkeypatch.setattr(sys, "__stdin__", io.StringIO())
+    assert "needs a terminal" in cli(status=2).stderr
 
 
 def test_doctor_finds_nothing_wrong_here(cli, trip):

@@ -167,6 +167,21 @@ def test_a_pipe_is_written_to_and_stays_a_pipe(cli, trip, tmp_path):
     assert pipe.is_fifo()
 
 
+def test_a_database_is_not_replaced_by_an_export(cli, trip, tmp_path):
+    link, log = tmp_path / "link.jsonl", cli.db.with_name(f"{cli.db.name}-wal")
+    link.symlink_to(cli.db)
+    with cli.store() as store:
+        store.rename(trip["c"], "Renamed")
+        before = cli.db.read_bytes(), log.read_bytes()
+        for target in (cli.db, link, log):
+            said = cli("export", "-o", str(target), status=1).stderr
+            assert "belongs to a database, which an export does not replace" in said
+        assert (cli.db.read_bytes(), log.read_bytes()) == before and before[1]
+    (tmp_path / "notes-wal").write_text("mine")
+    cli("export", "-o", str(tmp_path / "notes-wal"))
+    assert cli.json("ls")[0]["title"] == "Renamed"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
 @pytest.mark.parametrize("to", [("-o", "/dev/full"), ()])
 def test_a_full_disk_is_said(trip, cli, to):

@@ -106,6 +106,8 @@ def test_more_members_than_16_bits_can_count(read):
         (b"\x1f\x8b\x08rest", "Unpack it"),
         (b"PAR1abc", "a Parquet table"),
         ("[]".encode("utf-16"), "UTF-16"),
+        ('{"a": 1}'.encode("utf-16-le"), "UTF-16"),
+        ('[{"a": 1}]'.encode("utf-16-be"), "UTF-16"),
         (zipped({"[Content_Types].xml": b"<x/>", "word/document.xml": b"<x/>"}), "an office document"),
     ],
 )
