@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import click
 
 from treechat.cli.context import Session, db_option, json_option, model_option, pass_session
 from treechat.cli.failures import INTERRUPTED
+from treechat.cli.output import plural, say
 
 if TYPE_CHECKING:
     from treechat.chat.session import Chat
@@ -68,10 +70,22 @@ def _message(words: tuple[str, ...]) -> str:
     elif not words and sys.stdin.isatty():
         raise click.UsageError("Say what to ask, or pipe it in.")
     else:
-        text = sys.stdin.buffer.read().decode("utf-8", errors="replace").rstrip("\n")
+        text = _piped(sys.stdin.buffer.read())
     if not text.strip():
         raise click.UsageError("There is nothing to ask: the text is empty.")
     return text
+
+
+def _piped(data: bytes) -> str:
+    """Standard input as text, without its last line end."""
+    from treechat.formats.lines import decode
+
+    if b"\0" in data:
+        raise click.UsageError("Standard input is not text, or text in UTF-16: pipe in UTF-8.")
+    text, num_replaced = decode(data.removeprefix(codecs.BOM_UTF8))
+    if num_replaced:
+        say(f"{plural(num_replaced, 'invalid character')} of standard input were replaced.")
+    return text.rstrip("\r\n")
 
 
 def _settings(session: Session, chosen: dict[str, Any]) -> Settings:

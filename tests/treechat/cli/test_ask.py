@@ -51,6 +51,22 @@ def test_ask_reads_standard_input(cli, tiny_model):
     assert cli("cat", "@~1").stdout == "from\xe9 a pipe\n"
 
 
+@pytest.mark.parametrize(
+    ("data", "asked"),
+    [
+        (b"\xef\xbb\xbffrom\r\nWindows\r\n", "from\nWindows\n"),
+        ("caf\xe9".encode("latin-1"), "caf\ufffd\n"),
+        (b"a\0b", None),
+        ("Hi".encode("utf-16"), None),
+    ],
+)
+def test_what_comes_on_standard_input_is_text(cli, tiny_model, data, asked):
+    result = cli("ask", "-m", tiny_model, "--max-tokens", "1", input=data, status=0 if asked else 2)
+    assert ("were replaced" in result.stderr) == (b"caf" in data) and ("UTF-16" in result.stderr) == (asked is None)
+    if asked is not None:
+        assert cli("cat", "@~1").stdout == asked
+
+
 def test_siblings_are_printed_one_after_another_with_their_ids_told_apart(cli, tiny_model):
     result = cli("ask", "-m", tiny_model, "--max-tokens", "3", "-n", "2", "Hi")
     assert "1/2 · " in result.stderr and "2/2 · " in result.stderr
