@@ -165,13 +165,15 @@ def rms_norm(
     return reference.rms_norm(x, weight, eps, residual=residual, plus_one=plus_one)
 
 
-def rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, interleaved: bool = False) -> torch.Tensor:
+def rotary(
+    x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, interleaved: bool = False, table: str = "folded"
+) -> torch.Tensor:
     """See `reference.rotary`."""
     if uses_triton(x):
         from treechat_kernels.rotary import rotary as launch
 
-        return launch(x, cos, sin, interleaved=interleaved)
-    return reference.rotary(x, cos, sin, interleaved=interleaved)
+        return launch(x, cos, sin, interleaved=interleaved, table=table)
+    return reference.rotary(x, cos, sin, interleaved=interleaved, table=table)
 
 
 def silu_mul(gate_up: torch.Tensor, activation: str = "silu") -> torch.Tensor:
@@ -181,6 +183,15 @@ def silu_mul(gate_up: torch.Tensor, activation: str = "silu") -> torch.Tensor:
 
         return launch(gate_up, activation)
     return reference.silu_mul(gate_up, activation)
+
+
+def gate_mul(gate: torch.Tensor, up: torch.Tensor, activation: str = "silu") -> torch.Tensor:
+    """See `reference.gate_mul`."""
+    if uses_triton(gate):
+        from treechat_kernels.silu_mul import gate_mul as launch
+
+        return launch(gate, up, activation)
+    return reference.gate_mul(gate, up, activation)
 
 
 def linear_row(

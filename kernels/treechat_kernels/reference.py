@@ -31,30 +31,47 @@ def rms_norm(
     return normed.to(x.dtype), summed
 
 
-def rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, interleaved: bool = False) -> torch.Tensor:
-    """Rotates the first R of x [T, H, D]; the rest stays. cos, sin [T, R], the sign of the rotation folded into sin.
+def rotary(
+    x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, interleaved: bool = False, table: str = "folded"
+) -> torch.Tensor:
+    """Rotates the first R of x [T, H, D]; the rest stays. A value is paired with the one R / 2 away, or with its
+    neighbour where interleaved.
 
-    A value is paired with the one R / 2 away, or with its neighbour where interleaved. For angles theta [T, R / 2], sin
-    is cat(-sin(theta), sin(theta)); where interleaved, -sin(theta) and sin(theta) alternate.
+    table: what cos and sin are. "folded": [T, R], the sign of the rotation in sin, so that for angles theta [T, R / 2]
+    it is cat(-sin(theta), sin(theta)); where interleaved, -sin(theta) and sin(theta) alternate. "whole": [T, R] without
+    the sign. "half": [T, R / 2], without it.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
+    cos, sin = cos.to(wide), sin.to(wide)
+    if table == "half":
+        cos, sin = (t.repeat_interleave(2, -1) if interleaved else torch.cat([t, t], -1) for t in (cos, sin))
     width = cos.shape[-1]
+    if table != "folded":
+        place = torch.arange(width, device=sin.device)
+        sin = torch.where(place % 2 == 0 if interleaved else place < width // 2, -sin, sin)
     turned = x[..., :width].to(wide)
     partner = (
         turned.reshape(*turned.shape[:2], -1, 2).flip(-1).flatten(-2) if interleaved else turned.roll(width // 2, -1)
     )
-    turned = (turned * cos.to(wide).unsqueeze(1) + partner * sin.to(wide).unsqueeze(1)).to(x.dtype)
+    turned = (turned * cos.unsqueeze(1) + partner * sin.unsqueeze(1)).to(x.dtype)
     return torch.cat([turned, x[..., width:]], dim=-1)
 
 
 def silu_mul(gate_up: torch.Tensor, activation: str = "silu") -> torch.Tensor:
     """gate_up [T, 2 N], gates first -> activation(gate) * up [T, N]. activation: silu, gelu or gelu_tanh."""
-    gate, up = gate_up.to(torch.promote_types(gate_up.dtype, torch.float32)).chunk(2, dim=-1)
+    gate, up = gate_up.chunk(2, dim=-1)
+    return gate_mul(gate, up, activation)
+
+
+def gate_mul(gate: torch.Tensor, up: torch.Tensor, activation: str = "silu") -> torch.Tensor:
+    """As `silu_mul`, of two tensors [T, N]."""
+    wide = torch.promote_types(gate.dtype, torch.float32)
     if activation == "silu":
-        opened = torch.nn.functional.silu(gate)
+        opened = torch.nn.functional.silu(gate.to(wide))
     else:
-        opened = torch.nn.functional.gelu(gate, approximate="tanh" if activation == "gelu_tanh" else "none")
-    return (opened * up).to(gate_up.dtype)
+        approximate = "tanh" if activation == "gelu_tanh" else "none"
+        opened = torch.nn.functional.gelu(gate.to(wide), approximate=approximate)
+    return (opened * up.to(wide)).to(gate.dtype)
 
 
 def linear_row(

@@ -7,7 +7,9 @@ import triton
 import triton.language as tl
 
 
-def rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, interleaved: bool = False) -> torch.Tensor:
+def rotary(
+    x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, interleaved: bool = False, table: str = "folded"
+) -> torch.Tensor:
     """As `reference.rotary`. x [T, H, D] may be a view whose last dimension is contiguous."""
     num_tokens, num_heads, dim = x.shape
     x = x if x.stride(2) == 1 else x.contiguous()
@@ -18,7 +20,8 @@ def rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, interleaved
     if out.numel():
         rotary_kernel[(num_tokens, triton.cdiv(num_heads, block_h))](
             out, x, cos, sin, x.stride(0), x.stride(1), cos.stride(0), sin.stride(0), num_heads,
-            D=dim, R=cos.shape[1], BH=block_h, BD=triton.next_power_of_2(dim), INTERLEAVED=interleaved, num_warps=2,
+            D=dim, R=cos.shape[1] * (2 if table == "half" else 1), BH=block_h, BD=triton.next_power_of_2(dim),
+            INTERLEAVED=interleaved, HALF=table == "half", FOLDED=table == "folded", num_warps=2,
         )  # fmt: skip
     return out
 
@@ -39,6 +42,8 @@ def rotary_kernel(
     BH: tl.constexpr,
     BD: tl.constexpr,
     INTERLEAVED: tl.constexpr,
+    HALF: tl.constexpr,
+    FOLDED: tl.constexpr,
 ):
     i_t = tl.program_id(0).to(tl.int64)
     o_h = tl.program_id(1) * BH + tl.arange(0, BH)
@@ -46,12 +51,18 @@ def rotary_kernel(
     m_r = o_d < R
     m_x = (o_h < num_heads)[:, None] & (o_d < D)[None, :]
     m_turned = (o_h < num_heads)[:, None] & m_r[None, :]
-    o_partner = o_d ^ 1 if INTERLEAVED else (o_d + R // 2) % R
+    if INTERLEAVED:
+        o_partner, o_pair, m_first = o_d ^ 1, o_d // 2, o_d % 2 == 0
+    else:
+        o_partner, o_pair, m_first = (o_d + R // 2) % R, o_d % (R // 2), o_d < R // 2
+    o_table = o_pair if HALF else o_d
     p_x = x + i_t * x_stride_t + o_h[:, None] * x_stride_h
     b_x = tl.load(p_x + o_d[None, :], mask=m_x, other=0.0)  # [BH, BD]
     b_partner = tl.load(p_x + o_partner[None, :], mask=m_turned, other=0.0).to(tl.float32)
-    b_cos = tl.load(cos + i_t * cos_stride + o_d, mask=m_r, other=1.0).to(tl.float32)
-    b_sin = tl.load(sin + i_t * sin_stride + o_d, mask=m_r, other=0.0).to(tl.float32)
+    b_cos = tl.load(cos + i_t * cos_stride + o_table, mask=m_r, other=1.0).to(tl.float32)
+    b_sin = tl.load(sin + i_t * sin_stride + o_table, mask=m_r, other=0.0).to(tl.float32)
+    if not FOLDED:
+        b_sin = tl.where(m_first, -b_sin, b_sin)
     b_y = b_x.to(tl.float32) * b_cos[None, :] + b_partner * b_sin[None, :]
     tl.store(
         out + (i_t * num_heads + o_h[:, None]) * D + o_d[None, :],

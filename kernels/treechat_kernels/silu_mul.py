@@ -11,13 +11,20 @@ ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2}
 
 def silu_mul(gate_up: torch.Tensor, activation: str = "silu") -> torch.Tensor:
     """As `reference.silu_mul`. gate_up [T, 2 N] may be a view whose last dimension is contiguous."""
-    num_tokens, dim = gate_up.shape[0], gate_up.shape[1] // 2
-    gate_up = gate_up if gate_up.stride(1) == 1 else gate_up.contiguous()
-    out = torch.empty(num_tokens, dim, dtype=gate_up.dtype, device=gate_up.device)
+    gate, up = gate_up.chunk(2, dim=-1)
+    return gate_mul(gate, up, activation)
+
+
+def gate_mul(gate: torch.Tensor, up: torch.Tensor, activation: str = "silu") -> torch.Tensor:
+    """As `reference.gate_mul`. Both [T, N] may be views whose last dimension is contiguous."""
+    num_tokens, dim = gate.shape
+    gate = gate if gate.stride(1) == 1 else gate.contiguous()
+    up = up if up.stride(1) == 1 else up.contiguous()
+    out = torch.empty(num_tokens, dim, dtype=gate.dtype, device=gate.device)
     block = min(1024, triton.next_power_of_2(dim))
     if out.numel():
         silu_mul_kernel[(num_tokens, triton.cdiv(dim, block))](
-            out, gate_up, gate_up.stride(0), dim, ACTIVATION=ACTIVATIONS[activation], BN=block, num_warps=4
+            out, gate, up, gate.stride(0), up.stride(0), dim, ACTIVATION=ACTIVATIONS[activation], BN=block, num_warps=4
         )
     return out
 
@@ -36,11 +43,11 @@ def activate(b_gate, ACTIVATION: tl.constexpr):
 
 
 @triton.jit
-def silu_mul_kernel(out, gate_up, stride, dim, ACTIVATION: tl.constexpr, BN: tl.constexpr):
+def silu_mul_kernel(out, gate, up, gate_stride, up_stride, dim, ACTIVATION: tl.constexpr, BN: tl.constexpr):
     i_t = tl.program_id(0).to(tl.int64)
     o_n = tl.program_id(1) * BN + tl.arange(0, BN)
     m_n = o_n < dim
-    b_gate = tl.load(gate_up + i_t * stride + o_n, mask=m_n, other=0.0).to(tl.float32)
-    b_up = tl.load(gate_up + i_t * stride + dim + o_n, mask=m_n, other=0.0).to(tl.float32)
+    b_gate = tl.load(gate + i_t * gate_stride + o_n, mask=m_n, other=0.0).to(tl.float32)
+    b_up = tl.load(up + i_t * up_stride + o_n, mask=m_n, other=0.0).to(tl.float32)
     b_gate = activate(b_gate, ACTIVATION)
     tl.store(out + i_t * dim + o_n, (b_gate * b_up).to(out.dtype.element_ty), mask=m_n)

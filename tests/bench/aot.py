@@ -133,7 +133,10 @@ def _small(name: str, dtype: torch.dtype, few: bool) -> Iterator[Variant]:
     for dim, width in ((256, 256),) if few else ((64, 64), (80, 32), (128, 128), (256, 256)):
         args = zeros(4, 10, dim), zeros(4, width), zeros(4, width)
         yield f"rotary {name} {width} of {dim}", lambda args=args: rotary(*args)
-        yield f"rotary {name} {width} of {dim}, interleaved", lambda args=args: rotary(*args, interleaved=True)
+        for table in ("whole", "half"):
+            options = {"interleaved": table == "half", "table": table}
+            half = (args[0], zeros(4, width // 2), zeros(4, width // 2)) if table == "half" else args
+            yield f"rotary {name} {width} of {dim}, {table} table", lambda a=half, o=options: rotary(*a, **o)
     for activation in ("gelu",) if few else ("silu", "gelu", "gelu_tanh"):
         yield f"{activation} {name}", lambda a=activation: silu_mul(zeros(4, 2 * 1536), a)
     pools = [zeros(8, 3, 64), zeros(8, 3, 64)]

@@ -1,4 +1,4 @@
-"""Norms that run as kernels where a model keeps its transformers forward: which are replaced, and what they compute."""
+"""Parts that run as kernels where a model keeps its transformers forward: which are replaced, and what they compute."""
 
 from __future__ import annotations
 
@@ -8,46 +8,101 @@ from torch import nn
 
 pytest.importorskip("triton")
 
+from transformers.models.deepseek_v3 import modeling_deepseek_v3
+from transformers.models.gemma3n import modeling_gemma3n
+from transformers.models.gpt_neox import modeling_gpt_neox
+from transformers.models.helium import modeling_helium
+from transformers.models.llama import modeling_llama
+from transformers.models.mixtral import modeling_mixtral
+
 from tests.engine.families import SUPPORTED, build
+from tests.engine.test_decoder import FUSED
 from treechat_engine import Engine, EngineConfig
-from treechat_engine.replacements import Replacements
+from treechat_engine.replaced_rotary import Rotary
+from treechat_engine.replacements import GATES, NORMS, ROTARY, Replacements
 from treechat_kernels import dispatch
 
-IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
+IDS = torch.tensor([[3, 1, 4, 1, 5]])
+# What is replaced, of what there is: norms, rotary embeddings, gated activations.
+REPLACED = {
+    "mixtral": ((5, 5), (2, 2), (0, 0)),
+    "glm": ((5, 5), (2, 2), (2, 2)),
+    "gpt_oss": ((5, 5), (2, 2), (0, 0)),
+    "cohere": ((0, 7), (2, 2), (2, 2)),
+    "deepseek_v3": ((9, 9), (0, 2), (2, 2)),
+    "bitnet": ((9, 9), (2, 2), (0, 2)),
+}
 
 
 @pytest.fixture
 def kernels(monkeypatch):
-    """Triton, under its interpreter."""
+    """Triton, under its interpreter; names of the kernels that ran."""
     if torch.cuda.is_available():
         pytest.skip("kernels are compiled here, and take no tensors of the CPU")
     monkeypatch.setattr(dispatch, "_forced", lambda: "triton")
+    ran = []
+    for name in ("rms_norm", "rotary", "gate_mul"):
+        kernel = getattr(dispatch, name)
+        monkeypatch.setattr(
+            dispatch, name, lambda *args, _k=kernel, _n=name, **kw: (ran.append(_n), _k(*args, **kw))[1]
+        )
+    return ran
 
 
-def logits(model):
-    with torch.inference_mode():
-        return model(IDS, use_cache=False).logits
+@torch.inference_mode()
+def logits(model, ids=IDS):
+    return model(ids, use_cache=False).logits
 
 
-@pytest.mark.parametrize("name", ["mixtral", "glm", "gpt_oss", "gemma3n"])
-def test_rms_norms_of_a_refused_family_run_as_kernels_and_give_the_same_logits(name, kernels):
+def overridden(model):
+    return [module for module in model.modules() if "forward" in vars(module)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in REPLACED else pytest.mark.slow) for name in SUPPORTED if name not in FUSED],
+)
+def test_parts_that_run_as_kernels_give_the_same_tokens(name, kernels):
     model = build(SUPPORTED[name])
     for parameter in model.parameters():
         if parameter.dim() == 1:
             nn.init.normal_(parameter, mean=0.5)
     before = logits(model)
     replaced = Replacements(model)
-    assert replaced._modules and f"of its {replaced.num_norms} norms run as kernels" in replaced.told
-    calls = []
-    kernel, dispatch.rms_norm = dispatch.rms_norm, lambda *args, **kw: (calls.append(1), kernel(*args, **kw))[1]
-    try:
-        torch.testing.assert_close(logits(model), before, atol=2e-5, rtol=2e-5)
-    finally:
-        dispatch.rms_norm = kernel
-    assert len(calls) >= len(replaced._modules)
+    kernels.clear()
+    after = logits(model)
+    torch.testing.assert_close(after, before, atol=5e-5, rtol=5e-5)
+    assert after.argmax(-1).tolist() == before.argmax(-1).tolist()
+    counts = tuple((replaced.replaced[kind], replaced.found[kind]) for kind in (NORMS, ROTARY, GATES))
+    assert counts == REPLACED.get(name, counts)
+    for kernel, (num, _) in zip(("rms_norm", "rotary", "gate_mul"), counts, strict=True):
+        assert kernels.count(kernel) >= num
+    assert len(overridden(model)) == sum(replaced.replaced.values())
     replaced.give_back()
-    assert torch.equal(logits(model), before) and not replaced._modules
-    assert not any("forward" in vars(module) for module in model.modules())
+    assert torch.equal(logits(model), before) and not overridden(model)
+
+
+def test_in_16_bits_the_same_parts_are_replaced(kernels):
+    model = build(SUPPORTED["glm"]).to(torch.bfloat16)
+    before = logits(model)
+    replaced = Replacements(model)
+    assert replaced.told == "; as kernels run 5 of 5 norms, 2 of 2 rotary embeddings, 2 of 2 gated activations"
+    difference = (logits(model) - before).float().norm() / before.float().norm()
+    assert 0 < difference < 0.02
+
+
+def test_another_model_of_the_same_family_keeps_its_own(kernels):
+    model, other = build(SUPPORTED["mixtral"]), build(SUPPORTED["mixtral"])
+    function = modeling_mixtral.apply_rotary_pos_emb
+    replaced = Replacements(model)
+    assert replaced.replaced[ROTARY] == 2
+    assert modeling_mixtral.apply_rotary_pos_emb is function and not overridden(other)
+    kernels.clear()
+    logits(other)
+    assert not kernels
+    replaced.give_back()
+    logits(model)
+    assert not kernels
 
 
 class OddNorm(nn.Module):
@@ -65,25 +120,119 @@ class OddNorm(nn.Module):
 @pytest.mark.parametrize("more", ["scale", "clamp"])
 def test_a_norm_that_does_more_is_left_alone(more, kernels):
     replaced = Replacements(nn.Sequential(OddNorm(more), nn.LayerNorm(24)))
-    assert replaced.num_norms == 2 and not replaced._modules
+    assert replaced.found[NORMS] == 2 and not replaced.replaced and replaced.told == ""
 
 
 def test_a_norm_that_somebody_watches_is_left_alone(kernels):
     model = nn.Sequential(nn.RMSNorm(24, eps=1e-6))
     model[0].register_forward_hook(lambda *_: None)
-    assert not Replacements(model)._modules
+    assert not Replacements(model).replaced
+
+
+class OddGate(nn.Module):
+    """A gated MLP in name; `way` says what it does."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.gate_proj, self.up_proj, self.down_proj = nn.Linear(8, 12), nn.Linear(8, 12), nn.Linear(12, 8)
+        self.act, self.way = nn.SiLU(), way
+
+    def forward(self, x):
+        gate, up = self.gate_proj(x * 1.001 if self.way == "scaled" else x), self.up_proj(x)
+        if self.way == "clipped":
+            gate = gate.clamp(max=7)
+        if self.way == "swapped":
+            gate, up = up, gate
+        opened = nn.functional.relu(gate) if self.way == "another activation" else self.act(gate)
+        out = self.down_proj(opened * (up + 1 if self.way == "one plus" else up))
+        return out * 0.5 if self.way == "halved" else out
+
+
+@pytest.mark.parametrize("way", ["clipped", "swapped", "another activation", "one plus", "scaled", "halved"])
+def test_a_gate_that_does_something_else_is_left_alone(way, kernels):
+    # The weights are so small that no value of the module's own comes near what is clipped.
+    replaced = Replacements(nn.Sequential(OddGate(way)))
+    assert replaced.found[GATES] == 1 and not replaced.replaced
+    assert Replacements(nn.Sequential(OddGate("plain"))).replaced[GATES] == 1
+
+
+def test_a_gate_whose_activation_somebody_watches_is_left_alone(kernels):
+    model = nn.Sequential(OddGate("plain"))
+    model[0].act.register_forward_hook(lambda *_: None)
+    assert not Replacements(model).replaced
+
+
+def pairs(head_dim, width):
+    q, k = torch.randn(1, 4, 3, head_dim), torch.randn(1, 2, 3, head_dim)
+    return q, k, *torch.rand(2, 1, 3, width)
+
+
+def odd(q, k, cos, sin, unsqueeze_dim=1):
+    """The usual rotation, and a little more of the keys."""
+    q, k = modeling_llama.apply_rotary_pos_emb(q, k, cos, sin, unsqueeze_dim)
+    return q, k * 1.001
+
+
+def one_by_one(q, k, cos, sin, unsqueeze_dim=1):
+    return tuple(modeling_gemma3n.apply_rotary_pos_emb(x, cos, sin, unsqueeze_dim) for x in (q, k))
+
+
+@pytest.mark.parametrize(
+    ("function", "is_replaced"),
+    [
+        (modeling_llama.apply_rotary_pos_emb, True),
+        (modeling_helium.apply_rotary_pos_emb, True),
+        (modeling_gpt_neox.apply_rotary_pos_emb, True),
+        (one_by_one, True),
+        (odd, False),
+        (modeling_deepseek_v3.apply_rotary_pos_emb_interleave, False),
+    ],
+    ids=["halves", "neighbours", "part", "one by one", "more", "neighbours to halves"],
+)
+def test_a_rotary_function_is_computed_by_the_kernel_only_as_it_computes(function, is_replaced, kernels):
+    rotary, args = Rotary(function, {}), pairs(16, 8 if function is modeling_gpt_neox.apply_rotary_pos_emb else 16)
+    expected = function(*args)
+    rotary(*args)
+    rotary.is_learning = False
+    assert rotary.is_replaced == is_replaced
+    kernels.clear()
+    torch.testing.assert_close(rotary(*args), expected)
+    assert kernels == ["rotary"] * (2 if is_replaced else 0)
+
+
+def test_a_rotary_function_of_one_tensor_with_its_heads_behind_the_tokens(kernels):
+    rotary, (q, _, cos, sin) = Rotary(modeling_gemma3n.apply_rotary_pos_emb, {}), pairs(16, 16)
+    q = q.transpose(1, 2)
+    expected = modeling_gemma3n.apply_rotary_pos_emb(q, cos, sin, unsqueeze_dim=2)
+    torch.testing.assert_close(rotary(q, cos, sin, unsqueeze_dim=2), expected)
+    assert rotary.is_replaced
+
+
+def test_calls_that_were_not_tried_are_computed_as_before(kernels):
+    rotary = Rotary(modeling_llama.apply_rotary_pos_emb, {})
+    rotary(*pairs(16, 16))
+    rotary.is_learning = False
+    kernels.clear()
+    batch = [torch.cat([each, each]) for each in pairs(16, 16)]
+    others = (pairs(8, 8), batch, [each.double() for each in pairs(16, 16)])
+    for args in others:
+        for got, expected in zip(rotary(*args), modeling_llama.apply_rotary_pos_emb(*args), strict=True):
+            assert torch.equal(got, expected)
+    assert not kernels
 
 
 def test_without_kernels_nothing_is_replaced_and_nothing_said():
-    replaced = Replacements(build(SUPPORTED["mixtral"]))
-    assert replaced.num_norms and not replaced._modules and replaced.told == ""
+    model = build(SUPPORTED["glm"])
+    replaced = Replacements(model)
+    assert dict(replaced.found) == {NORMS: 5, ROTARY: 2, GATES: 2}
+    assert not overridden(model) and replaced.told == ""
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_an_engine_says_so_and_gives_the_norms_back(kernels, deterministic):
+def test_an_engine_says_so_and_gives_the_parts_back(kernels, deterministic):
     model = build(SUPPORTED["mixtral"])
     config = EngineConfig(kv_tokens=64, self_check=False, deterministic=deterministic)
     with Engine(model, config) as engine:
         assert engine.stats().forward == "transformers"
-        assert "norms run as kernels" in engine.stats().forward_reason
-    assert not any("forward" in vars(module) for module in model.modules())
+        assert engine.stats().forward_reason.endswith("; as kernels run 5 of 5 norms, 2 of 2 rotary embeddings")
+    assert not overridden(model)

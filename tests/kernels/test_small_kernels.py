@@ -13,7 +13,7 @@ from treechat_kernels.linear import linear_row
 from treechat_kernels.rms_norm import rms_norm
 from treechat_kernels.rotary import rotary
 from treechat_kernels.sample import pick
-from treechat_kernels.silu_mul import ACTIVATIONS, silu_mul
+from treechat_kernels.silu_mul import ACTIVATIONS, gate_mul, silu_mul
 from treechat_kernels.write_kv import rotate_and_write, write_kv
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -68,6 +68,23 @@ def test_rotary_of_a_view_whole_and_partial(rand, dtype, dim, width, interleaved
     assert torch.equal(out[..., width:], x[..., width:])
 
 
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("table", ["whole", "half"])
+def test_rotary_by_tables_without_the_sign(rand, interleaved, table):
+    x, theta = rand(3, 5, 24), rand(3, 8)
+    double = (lambda t: t.repeat_interleave(2, -1)) if interleaved else (lambda t: torch.cat([t, t], -1))
+    cos, sin = (t if table == "half" else double(t) for t in (theta.cos(), theta.sin()))
+    sign = (
+        torch.tensor([-1.0, 1.0]).to(x).repeat(8)
+        if interleaved
+        else torch.tensor([-1.0, 1.0]).to(x).repeat_interleave(8)
+    )
+    folded = double(theta.cos()), double(theta.sin()) * sign
+    expected = reference.rotary(x.double(), *(t.double() for t in folded), interleaved=interleaved)
+    for rotate in (rotary, reference.rotary):
+        close(rotate(x, cos, sin, interleaved=interleaved, table=table), expected)
+
+
 def test_the_rotary_reference_is_a_rotation_by_the_angle(rand):
     x, theta = rand(4, 2, 8).double(), rand(4, 3).double()
     pairs = torch.complex(x[..., :3], x[..., 3:6]) * torch.exp(1j * theta).unsqueeze(1)
@@ -87,6 +104,11 @@ def test_the_rotary_reference_is_a_rotation_by_the_angle(rand):
 def test_silu_mul(rand, dtype, activation, dim):
     gate_up = rand(3, 2 * dim, dtype=dtype) * 3
     close(silu_mul(gate_up, activation), reference.silu_mul(gate_up.double(), activation))
+
+
+def test_a_gate_and_another_tensor_that_are_views_of_two(rand):
+    gate, up = rand(3, 40)[:, :33], rand(3, 33, 2)[..., 0]
+    close(gate_mul(gate, up, "gelu"), reference.gate_mul(gate.double(), up.double(), "gelu"))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

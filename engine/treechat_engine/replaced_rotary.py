@@ -1,0 +1,189 @@
+"""The rotary embedding of a transformers attention module by a kernel, where it computes the same.
+
+Attention modules call a function of their file, which every model of that family calls. It is not touched: a module
+gets a copy of its forward that finds another function under that name. What the function computes is told by trying,
+on random tables, so that one that pairs neighbours or reads half of its tables is told from the others.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import types
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from treechat_kernels import dispatch
+
+# What a function of transformers may raise at tensors that it was not made for.
+REFUSALS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError)
+# Of a value, and where values are small of the scale: roundings of the dtype that two right answers may lie apart.
+TOLERANCES = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+SCALES = (1e-3, 1.0, 50.0)
+# Heads and tokens of a trial.
+_HEADS, _TOKENS = 2, 3
+
+
+class _Shape(NamedTuple):
+    """What of a call decides how it is computed. head_dim 1 is where heads stand in x [1, ., ., D]."""
+
+    num: int
+    dim: int
+    width: int
+    head_dim: int
+    dtype: torch.dtype
+    table_dtype: torch.dtype
+
+
+class _Layout(NamedTuple):
+    """A way to call `dispatch.rotary`. is_sliced: of the tables, the first half is read."""
+
+    interleaved: bool
+    table: str
+    is_sliced: bool
+
+    def width(self, shape: _Shape) -> int:
+        return shape.width * 2 if self.table == "half" and not self.is_sliced else shape.width
+
+
+_LAYOUTS = [
+    _Layout(interleaved, *table)
+    for interleaved, table in itertools.product((False, True), (("whole", False), ("half", True), ("half", False)))
+]
+_Rotate = Callable[..., Any]
+# The layout per function and shape, None where there is none.
+Tried = dict[tuple[_Rotate, _Shape], _Layout | None]
+
+
+class Rotary:
+    """A module's rotary function: by the kernel for shapes for which it was tried, else as it was."""
+
+    def __init__(self, original: _Rotate, tried: Tried) -> None:
+        self._original = original
+        self._tried = tried
+        self._seen: set[_Shape | None] = set()
+        default = inspect.signature(original).parameters.get("unsqueeze_dim")
+        self._head_dim = default.default if default is not None else None
+        self.is_learning = True
+
+    @property
+    def is_called(self) -> bool:
+        return bool(self._seen)
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether all calls so far are computed by the kernel."""
+        return self.is_called and all(self._layout(shape) is not None for shape in self._seen)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        shape = self._shape(args, kwargs)
+        if self.is_learning:
+            self._seen.add(shape)
+            if shape is not None and (self._original, shape) not in self._tried:
+                self._tried[self._original, shape] = _layout_of(self._original, shape, args[0].device)
+        layout = self._layout(shape)
+        if shape is None or layout is None:
+            return self._original(*args, **kwargs)
+        return _rotated(args, shape, layout)
+
+    def _layout(self, shape: _Shape | None) -> _Layout | None:
+        return None if shape is None else self._tried.get((self._original, shape))
+
+    def _shape(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Shape | None:
+        """None where the arguments are not (x, cos, sin) or (q, k, cos, sin) of one sequence."""
+        head_dim = kwargs.get("unsqueeze_dim", self._head_dim)
+        if kwargs.keys() - {"unsqueeze_dim"} or head_dim not in (1, 2) or len(args) not in (3, 4):
+            return None
+        if not all(isinstance(arg, torch.Tensor) and arg.shape[:1] == (1,) for arg in args):
+            return None
+        *states, cos, sin = args
+        x = states[0]
+        if cos.dim() != 3 or cos.shape != sin.shape or any(each.dim() != 4 for each in states):
+            return None
+        if any((each.shape[3], each.dtype) != (x.shape[3], x.dtype) for each in states) or cos.dtype != sin.dtype:
+            return None
+        return _Shape(len(states), x.shape[3], cos.shape[2], head_dim, x.dtype, cos.dtype)
+
+
+def rotating(module: nn.Module, tried: Tried) -> tuple[Callable[..., Any], list[Rotary]] | None:
+    """The module's forward with rotary functions of ours, which learn, and those; None where it calls none.
+
+    Where something has put a forward of its own into the module, that is left alone.
+    """
+    forward = type(module).forward
+    if not isinstance(forward, types.FunctionType) or "forward" in vars(module):
+        return None
+    # A forward that is wrapped is the wrapper's code here, and names nothing.
+    found = {name: forward.__globals__.get(name) for name in forward.__code__.co_names if "rotary" in name}
+    rotaries = {name: Rotary(each, tried) for name, each in found.items() if isinstance(each, types.FunctionType)}
+    if not rotaries:
+        return None
+    own = types.FunctionType(
+        forward.__code__,
+        forward.__globals__ | rotaries,
+        forward.__name__,
+        forward.__defaults__,
+        forward.__closure__,
+    )
+    own.__kwdefaults__ = forward.__kwdefaults__
+    return types.MethodType(own, module), list(rotaries.values())
+
+
+def is_same(got: Any, expected: Any, scale: float) -> bool:
+    """Whether two tensors of values of this scale are the same up to the rounding of their dtype."""
+    if not isinstance(expected, torch.Tensor) or expected.shape != got.shape or expected.dtype != got.dtype:
+        return False
+    tolerance = TOLERANCES[got.dtype]
+    return torch.allclose(got.float(), expected.float(), rtol=tolerance, atol=2 * tolerance * scale)
+
+
+def _rotated(args: Sequence[torch.Tensor], shape: _Shape, layout: _Layout) -> Any:
+    *states, cos, sin = args
+    if layout.is_sliced:
+        cos, sin = cos[..., : shape.width // 2], sin[..., : shape.width // 2]
+    outs = []
+    for x in states:
+        rows = x[0].transpose(0, 1) if shape.head_dim == 1 else x[0]
+        out = dispatch.rotary(rows, cos[0], sin[0], interleaved=layout.interleaved, table=layout.table)
+        outs.append((out.transpose(0, 1) if shape.head_dim == 1 else out).unsqueeze(0))
+    return tuple(outs) if shape.num == 2 else outs[0]
+
+
+@torch.inference_mode()
+def _layout_of(original: _Rotate, shape: _Shape, device: torch.device) -> _Layout | None:
+    """How the kernel computes what the function does at this shape; in float32 first, which tells more."""
+    if not {shape.dtype, shape.table_dtype} <= TOLERANCES.keys() or shape.width % 2:
+        return None
+    in_float32 = shape._replace(dtype=torch.float32, table_dtype=torch.float32)
+    for layout in _LAYOUTS:
+        width = layout.width(shape)
+        if width % 2 or width > shape.dim:
+            continue
+        if all(_is_layout(original, each, layout, device) for each in (in_float32, shape)):
+            return layout
+    return None
+
+
+def _is_layout(original: _Rotate, shape: _Shape, layout: _Layout, device: torch.device) -> bool:
+    generator = torch.Generator().manual_seed(0)
+    place = (_HEADS, _TOKENS) if shape.head_dim == 1 else (_TOKENS, _HEADS)
+    for scale in SCALES:
+        states = [torch.randn(1, *place, shape.dim, generator=generator) * scale for _ in range(shape.num)]
+        tables = [torch.rand(1, _TOKENS, shape.width, generator=generator) * 2 - 1 for _ in range(2)]
+        args = [each.to(device, shape.dtype) for each in states]
+        args += [each.to(device, shape.table_dtype) for each in tables]
+        try:
+            expected = original(*args, unsqueeze_dim=shape.head_dim)
+        except REFUSALS:
+            return False
+        got = _rotated(args, shape, layout)
+        if shape.num == 1:
+            got, expected = (got,), (expected,)
+        if not isinstance(expected, tuple) or len(expected) != shape.num:
+            return False
+        if not all(is_same(ours, theirs, scale) for ours, theirs in zip(got, expected, strict=True)):
+            return False
+    return True
