@@ -166,7 +166,7 @@ class Structure:
         assert self.conversation is not None
         known = _left_of(self.conversation)
         left, arrived = known.pop(str(event.id), (None, None))
-        is_back = isinstance(left, str) and arrived == self.current_id and left in self.tree
+        is_back = isinstance(left, str) and arrived == before and left in self.tree
         if is_back and not self.tree.is_hidden(left):
             self.jump(left)
         elif self.current_id != before:

@@ -14,11 +14,13 @@ from textual.actions import ActionParseResult
 from textual.app import ComposeResult, SystemCommand
 from textual.containers import Horizontal, Vertical
 from textual.dom import DOMNode
+from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import TextArea
 
 from treechat.config import Config
 from treechat.errors import TreechatError
+from treechat.tui.base import NOTHING_LOST
 from treechat.tui.bindings import APP_BINDINGS, KEYS
 from treechat.tui.composer import Composer
 from treechat.tui.conversing import Conversing
@@ -150,8 +152,15 @@ class TreechatApp(Conversing):
         try:
             return await super().run_action(action, default_namespace, namespaces)
         except TreechatError as error:
-            self.tell(error, "Nothing was lost.")
+            self.tell(error, NOTHING_LOST)
             return True
+
+    async def _on_message(self, message: Message) -> None:
+        """The same for what follows from a click, or from what a widget says."""
+        try:
+            await super()._on_message(message)
+        except TreechatError as error:
+            self.tell(error, NOTHING_LOST)
 
     # Keys that belong to no part
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from textual.css.query import NoMatches
 from textual.screen import Screen
@@ -26,6 +27,10 @@ EMPTY = (
     "ctrl+p, then “tour”, shows you around."
 )
 EMPTY_TEXT = "A new text.\n\nThis model has no chat template: it goes on with what you write.\nf1 lists all keys."
+
+Answer = TypeVar("Answer")
+
+NOTHING_LOST = "Nothing was lost."
 
 SAID_S = 4.0
 """How long a word in passing stays."""
@@ -185,7 +190,18 @@ class Base(InTurn):
                 child_id = last if last in children else children[-1]
             node_id = child_id
 
-    # Telling
+    # Asking and telling
+
+    def ask(self, screen: Screen[Answer], then: Callable[[Answer | None], None]) -> None:
+        """Open a window, and do something with what it returns; where that fails, it is told as an action's is."""
+
+        def guarded(answer: Answer | None) -> None:
+            try:
+                then(answer)
+            except TreechatError as error:
+                self.tell(error, NOTHING_LOST)
+
+        self.push_screen(screen, guarded)
 
     def notify(self, message: str, **options: Any) -> None:
         """Of a path or a name that is told, only what can be seen reaches the terminal."""

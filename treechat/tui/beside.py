@@ -56,7 +56,7 @@ class Beside(Comparing):
                 self.jump(node_id if chat.tree[leaf_id].role == "user" else leaf_id)
                 self.to_composer()
 
-        self.push_screen(SiblingsScreen(chat, node_ids, chosen_id), done)
+        self.ask(SiblingsScreen(chat, node_ids, chosen_id), done)
 
     def _draw(self, chat: Chat, event: ChatEvent) -> None:
         super()._draw(chat, event)

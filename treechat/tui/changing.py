@@ -60,7 +60,7 @@ class Changing(Exporting):
                 self.transcript.refresh()
                 self.tree_pane.sync()
 
-        self.push_screen(AskScreen("Label", node.label or "", "a name for this message; empty takes it away"), done)
+        self.ask(AskScreen("Label", node.label or "", "a name for this message; empty takes it away"), done)
 
     def action_rename(self) -> None:
         def done(title: str | None) -> None:
@@ -68,7 +68,7 @@ class Changing(Exporting):
                 self.chat.rename(title)
                 self.draw_labels()
 
-        self.push_screen(AskScreen("Title", self.chat.title), done)
+        self.ask(AskScreen("Title", self.chat.title), done)
 
     def action_hide(self) -> None:
         """Hides the whole run in the tree, the message and all below it in the transcript."""
@@ -147,7 +147,7 @@ class Changing(Exporting):
             if conversation_id is not None:
                 self.switch_to(conversation_id)
 
-        self.push_screen(PickScreen("Conversations", StoreFind(self.store, find), "type to narrow down"), done)
+        self.ask(PickScreen("Conversations", StoreFind(self.store, find), "type to narrow down"), done)
 
     def action_find(self) -> None:
         chat = self.chat
@@ -162,7 +162,7 @@ class Changing(Exporting):
             if node_id is not None and node_id in self.chat.tree:
                 self._look_at_found(node_id)
 
-        self.push_screen(PickScreen("Search this conversation", StoreFind(self.store, find), "words"), done)
+        self.ask(PickScreen("Search this conversation", StoreFind(self.store, find), "words"), done)
 
     def action_search_all(self) -> None:
         homes: dict[str, str] = {}
@@ -180,7 +180,7 @@ class Changing(Exporting):
             if node_id in self.chat.tree:
                 self._look_at_found(node_id)
 
-        self.push_screen(PickScreen("Search everything", StoreFind(self.store, find), "words"), done)
+        self.ask(PickScreen("Search everything", StoreFind(self.store, find), "words"), done)
 
     def _look_at_found(self, node_id: str) -> None:
         self.look_at(node_id, view_id=self.leaf_of(node_id))

@@ -24,7 +24,7 @@ class Comparing(Splitting):
                 self.jump(right_id)
 
         comparison = compare(chat, left_id, right_id)
-        self.push_screen(CompareScreen(comparison, self._name_of(left_id), self._name_of(right_id)), done)
+        self.ask(CompareScreen(comparison, self._name_of(left_id), self._name_of(right_id)), done)
 
     def _other_branch(self) -> str | None:
         tree, current_id = self.chat.tree, self.chat.current_id

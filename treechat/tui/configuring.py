@@ -36,7 +36,7 @@ class Configuring(Warming):
             if chosen is not None and chat is self.chat:
                 self._apply(chosen, shown)
 
-        self.push_screen(SettingsScreen(shown, self._save_preset), done)
+        self.ask(SettingsScreen(shown, self._save_preset), done)
 
     def action_tour(self) -> None:
         self.switch_to(open_tour(self.store))

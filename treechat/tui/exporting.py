@@ -69,7 +69,7 @@ class Exporting(Copying):
                 scope, _, form = chosen.partition(":")
                 self.run_worker(self._export(scope, form), group="exports")
 
-        self.push_screen(PickScreen("Export", find, "what, or as what: html, branch, …", "writes"), done)
+        self.ask(PickScreen("Export", find, "what, or as what: html, branch, …", "writes"), done)
 
     async def _export(self, scope: str, form: str) -> None:
         """In a thread: a large conversation takes a while. The file is new; exports never overwrite.

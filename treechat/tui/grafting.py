@@ -97,7 +97,7 @@ class Grafting(Beside):
         def find(query: str) -> list[Choice]:
             return list(islice(self._targets(chat, node_id, query.casefold().split()), MOST))
 
-        self.push_screen(PickScreen(title, find, "type to narrow down", verb), chosen)
+        self.ask(PickScreen(title, find, "type to narrow down", verb), chosen)
 
     def _targets(self, chat: Chat, node_id: str, words: list[str]) -> Iterator[Choice]:
         tree, role = chat.tree, chat.tree[node_id].role

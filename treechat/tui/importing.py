@@ -32,7 +32,7 @@ class Importing(Configuring):
             if conversation_id is not None:
                 self.switch_to(conversation_id)
 
-        self.push_screen(screen, done)
+        self.ask(screen, done)
 
     def _start_import(self, paths: Sequence[Path], dry_run: bool) -> ImportJob:
         job = ImportJob(self.store, paths, dry_run)

@@ -23,4 +23,4 @@ class Remembering(Grafting):
             if target.node_id in self.chat.tree:
                 self.look_at(target.node_id)
 
-        self.push_screen(MemoryScreen(self.store, model, self.chat.conversation_id), done)
+        self.ask(MemoryScreen(self.store, model, self.chat.conversation_id), done)

@@ -32,7 +32,7 @@ class Splitting(Generating):
                 self.follow(fork_at(chat, node.id, fork.kept_len, fork.alternative))
 
         screen = TokenScreen(pieces, chat.ready_model().stop_ids, lambda index: alternatives(chat, node.id, index))
-        self.push_screen(screen, done)
+        self.ask(screen, done)
 
     def action_split(self) -> None:
         """A reply goes on from the words that are kept; of one's own message they go to the composer."""
@@ -59,7 +59,7 @@ class Splitting(Generating):
                 self.to_composer()
 
         then = "goes on from what is kept" if node.role == "assistant" else "edits what is kept"
-        self.push_screen(SplitScreen(words, then), done)
+        self.ask(SplitScreen(words, then), done)
 
 
 def words_of(pieces: list[Piece]) -> tuple[list[int], list[str]]:

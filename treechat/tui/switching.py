@@ -47,7 +47,7 @@ class Switching(Loading):
             elif spec is not None:
                 self.switch_model(spec)
 
-        self.push_screen(model_picker(choices), done)
+        self.ask(model_picker(choices), done)
 
     def model_choices(self) -> list[Choice]:
         """The models on this machine, the default one also before it was fetched; first the one that the conversation

@@ -96,6 +96,8 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
         if self.chat is None:
             return
         tree = self.chat.tree
+        if self.hoisted_id is not None and (self.hoisted_id not in tree or tree.is_hidden(self.hoisted_id)):
+            self.hoisted_id = None
         folds = (frozenset(self.folded), frozenset(self.opened), self.hoisted_id)
         warm_ids = self._warm_ids()
         marks = (
