@@ -90,29 +90,46 @@ def test_hostile_texts_run_nothing_and_fetch_nothing(tmp_path):
 
 
 LOOK = """
-const list = document.querySelector(".ways ol"), way = list.querySelector("a[aria-current]");
+const list = [...document.querySelectorAll(".shown .ways ol")].at(-1), way = list.querySelector("a[aria-current]");
 const box = list.getBoundingClientRect(), at = way.getBoundingClientRect();
 const text = [...document.querySelectorAll(".shown .text")].at(-1), pre = text.querySelector("pre");
-document.title = JSON.stringify({
-  way: way.getAttribute("href"), seen: at.top >= box.top && at.bottom <= box.bottom,
+const seen = at.top >= box.top && at.bottom <= box.bottom;
+const main = document.querySelector("main").getBoundingClientRect();
+const current = document.querySelector("article[data-current]");
+// When all that was jumped over has its height.
+setTimeout(() => document.title = JSON.stringify({
+  here: current.getBoundingClientRect().top < main.bottom && current.getBoundingClientRect().bottom > main.top,
+  way: way.getAttribute("href"), seen,
   text: getComputedStyle(text).direction, code: [getComputedStyle(pre).direction, getComputedStyle(pre).textAlign],
-});
+}), 3000);
 """
 
 
-def broad_document(current):
+def broad_document(current, num_above=0):
+    """30 replies to one message, below as many long ones as `num_above`, every third of them with a sibling."""
     rtl = "\u05e2\u05d1\u05e8\u05d9\u05ea:\n\n```python\n" + "print(1)\n" * 400 + "```"
-    nodes = [Node("u", None, "user")] + [Node(f"a{i}", "u", "assistant") for i in range(30)]
-    messages = [Message(node, rtl if node.id == current else "Hi") for node in nodes]
+    nodes = [Node(f"p{i}", f"p{i - 1}" if i else None, "user") for i in range(num_above)]
+    nodes += [Node(f"s{i}", f"p{i - 1}", "user") for i in range(1, num_above, 3)]
+    nodes.append(Node("u", nodes[num_above - 1].id if num_above else None, "user"))
+    nodes += [Node(f"a{i}", "u", "assistant") for i in range(30)]
+    messages = [
+        Message(node, rtl if node.id == current else "Hi" if node.id[0] in "au" else "long " * 900) for node in nodes
+    ]
     return Document(Conversation("c", "Broad", 1.0, 2.0, current), messages)
 
 
-def test_the_way_on_is_in_sight_among_many_and_code_runs_from_the_left_in_text_that_does_not(tmp_path):
-    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", "".join(html.write([broad_document("a20")])))
+def test_the_current_message_and_its_way_are_in_sight_among_many_and_code_runs_from_the_left_in_text_that_does_not(
+    tmp_path,
+):
+    page = re.sub(
+        r'<meta http-equiv="Content-Security-Policy"[^>]*>',
+        "",
+        "".join(html.write([broad_document("a20", num_above=200)])),
+    )
     source, console, _ = browse(page.replace("</body>", f"<script>{LOOK}</script></body>"), tmp_path)
     title = re.search(r"<title>(.*?)</title>", source)
     assert title is not None and console == []
-    assert json.loads(title[1]) == {"way": "#n-a20", "seen": True, "text": "rtl", "code": ["ltr", "left"]}
+    assert json.loads(title[1]) == {"here": True, "way": "#n-a20", "seen": True, "text": "rtl", "code": ["ltr", "left"]}
 
 
 def test_long_code_is_printed_to_its_end(tmp_path):

@@ -13,6 +13,7 @@
   // Where one is: the section that was chosen, and the path shown through it.
   let chosen = 0;
   let shown = [];
+  let wanted = null;
   let article = null;
   const visited = new Map();
   const folded = new Set();
@@ -132,9 +133,33 @@
 
   function select(next, target) {
     article = next;
-    (target || next)?.scrollIntoView({ block: "start" });
+    settle(target || next, "start");
     const typing = document.activeElement?.closest("#tree, header");
     if (!typing) next?.focus({ preventScroll: true });
+  }
+
+  /** Scroll there; what is far away is jumped to. */
+  function settle(element, block) {
+    wanted = element;
+    if (!element) return;
+    if (Math.abs(element.getBoundingClientRect().top) < 2 * innerHeight) element.scrollIntoView({ block });
+    else jump(element, block, 30);
+  }
+
+  /** Jump there, and again while what comes into sight turns out to have another height than was guessed. */
+  function jump(element, block, tries) {
+    element.scrollIntoView({ block, behavior: "instant" });
+    const { top } = element.getBoundingClientRect();
+    const look = () => {
+      const moved = element.getBoundingClientRect().top - top;
+      if (element === wanted && tries > 1 && Math.abs(moved) > 1) jump(element, block, tries - 1);
+    };
+    requestAnimationFrame(() => requestAnimationFrame(look));
+  }
+
+  for (const kind of ["wheel", "touchmove", "pointerdown", "keydown"]) {
+    // Whoever scrolls is not pulled back.
+    addEventListener(kind, () => { wanted = null; }, { capture: true, passive: true });
   }
 
   // The tree
@@ -393,6 +418,6 @@
   if (location.hash) arrive();
   else if (current) {
     article = current;
-    current.scrollIntoView({ block: "nearest" });
+    settle(current, "nearest");
   }
 })();
