@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from textual.css.query import NoMatches
+from textual.notifications import Notification
 from textual.screen import Screen
 
 from treechat.chat.session import Chat
@@ -204,8 +205,14 @@ class Base(InTurn):
         self.push_screen(screen, guarded)
 
     def notify(self, message: str, **options: Any) -> None:
-        """Of a path or a name that is told, only what can be seen reaches the terminal."""
-        super().notify(shown(message), **options)
+        """Of a path or a name that is told, only what can be seen reaches the terminal; what is told again, once."""
+        text = shown(message)
+        self._take_back(lambda told: told.message == text)
+        super().notify(text, **options)
+
+    def _take_back(self, is_over: Callable[[Notification], bool]) -> None:
+        for told in [each for each in self._notifications if is_over(each)]:
+            self._unnotify(told, refresh=False)
 
     def tell(self, error: TreechatError, kept: str = "") -> None:
         """What happened, what was kept, what to do."""
@@ -214,6 +221,5 @@ class Base(InTurn):
 
     def say(self, text: str) -> None:
         """In passing: it takes the place of what was said before. What an undo took back is not on the screen still."""
-        for said in [each for each in self._notifications if each.timeout == SAID_S]:
-            self._unnotify(said, refresh=False)
+        self._take_back(lambda told: told.timeout == SAID_S)
         self.notify(text, timeout=SAID_S, markup=False)
