@@ -66,7 +66,7 @@ class Intake:
         """
         self.store, self.report, self.planned, self._between = store, report, planned, between
         self._run = new_id()
-        self._has_begun = False
+        self._has_begun = self._is_taking = False
         self._in_parts: dict[Source, _Target] = {}
         self._held_back = ImportReport()
 
@@ -76,7 +76,7 @@ class Intake:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or isinstance(error, OSError | FormatError):
+        if error is None or (isinstance(error, OSError | FormatError) and not self._is_taking):
             # Behind what cannot be read nothing more comes: what came before it is all there is.
             if self._in_parts:
                 self.store.finish_import(self._run)
@@ -94,7 +94,12 @@ class Intake:
         source: where such ids come from, as "treechat", unless the document says where it came from before. The
         conversation and its nodes keep their ids unless those are taken by others.
         """
-        key = document.source or Source(source, document.conversation.id)
+        self._is_taking = True
+        conversation_id = self._take(document, document.source or Source(source, document.conversation.id))
+        self._is_taking = False
+        return conversation_id
+
+    def _take(self, document: Document, key: Source) -> str:
         if self.planned is not None:
             return self._plan(document, key, self.planned)
         in_portions = document.is_part or key in self._in_parts or len(document.messages) > PORTION

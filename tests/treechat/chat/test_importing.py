@@ -102,6 +102,18 @@ def test_what_grows_by_much_grows_at_once_or_not_at_all(tmp_path, export) -> Non
         assert [row[:3] + row[5:] for row in shape(store)] == [row[:3] + row[5:] for row in shape(whole)]
 
 
+def test_an_error_that_is_not_the_files_leaves_no_part_either(tmp_path, export) -> None:
+    with Store.open(tmp_path / "x.db") as store:
+
+        def progress() -> None:
+            if store.unfinished("chatgpt", "big"):
+                raise BrokenPipeError(32, "Broken pipe")
+
+        one = Import(store, progress=progress)
+        one.take(export)
+        assert one.report.failed == ["conversations.json: Broken pipe"] and shape(store) == []
+
+
 def lines(path, rows: list[list[str]]):
     roles = ("user", "assistant", "user")
     records = ({"messages": [{"role": r, "content": t} for r, t in zip(roles, row, strict=False)]} for row in rows)
