@@ -10,7 +10,8 @@ from treechat_kernels import dispatch
 
 
 def tune_device(runner: ModelRunner, layer_shapes: Sequence[LayerShape]) -> None:
-    """Does nothing elsewhere. Call it before steps are captured as graphs, which keep their kernels."""
+    """Gives the runner its tiles. Does nothing elsewhere. Call it before steps are captured as graphs, which keep their
+    kernels."""
     pool = runner.pool.k[0]
     if not (pool.is_cuda and dispatch.uses_triton(pool)):
         return
@@ -20,4 +21,4 @@ def tune_device(runner: ModelRunner, layer_shapes: Sequence[LayerShape]) -> None
     num_q_heads = runner.model.config.get_text_config(decoder=True).num_attention_heads
     shapes = [AttentionShape(num_q_heads, *shape) for shape in layer_shapes if num_q_heads % shape[0] == 0]
     linears = [] if runner.fused is None else [LinearShape(*shape) for shape in runner.fused.row_shapes()]
-    prepare(shapes, linears, pool.dtype, runner.device)
+    runner.tiles = prepare(shapes, linears, pool.dtype, runner.device)

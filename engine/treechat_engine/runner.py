@@ -16,7 +16,7 @@ from treechat_engine.graphs import DecodeGraphs, Step
 from treechat_engine.prompt_graphs import PromptGraphs
 from treechat_engine.sampling import Sampler
 from treechat_engine.slots import SlotPool
-from treechat_kernels import dispatch
+from treechat_kernels import choices, dispatch
 
 # Tokens. Longer paths are decoded without a graph, so that the tables of slots stay small.
 MAX_GRAPH_LEN = 1 << 17
@@ -50,6 +50,8 @@ class ModelRunner:
         self.graphs: DecodeGraphs | None = None
         self.prompt_graphs: PromptGraphs | None = None
         self.vocab_size: int = model.config.get_text_config(decoder=True).vocab_size
+        # What its kernels are launched with; the fixed ones where there are none.
+        self.tiles: choices.Tiles = {}
         # Each sequence of a step by itself: see EngineConfig.
         self.deterministic = False
         self._picks_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -57,11 +59,14 @@ class ModelRunner:
     @torch.inference_mode()
     def step(self, batch: Sequence[Work]) -> torch.Tensor:
         """Writes the KV of all tokens to their slots; returns logits [rows, vocabulary] of those that want them."""
-        if self.deterministic:
-            if len(batch) > 1:
-                return torch.cat([self.step([work]) for work in batch])
-            if len(batch[0].ids) == 1 and (launched := self.launch(batch, None)) is not None:
-                return launched.logits.clone() if batch[0].wants_logits else launched.logits[:0]
+        with choices.using(self.tiles):
+            if self.deterministic and len(batch) > 1:
+                return torch.cat([self._step([work]) for work in batch])
+            return self._step(batch)
+
+    def _step(self, batch: Sequence[Work]) -> torch.Tensor:
+        if self.deterministic and len(batch[0].ids) == 1 and (launched := self.launch(batch, None)) is not None:
+            return launched.logits.clone() if batch[0].wants_logits else launched.logits[:0]
         if self.prompt_graphs is not None and len(batch) == 1 and len(batch[0].ids) > 1:
             logits = self.prompt_graphs.run(batch[0])
             if logits is not None:
@@ -112,7 +117,8 @@ class ModelRunner:
 
         samplers: how the graph chooses the next tokens; None: the caller does, from the logits.
         """
-        return None if self.graphs is None else self.graphs.launch(batch, samplers)
+        with choices.using(self.tiles):
+            return None if self.graphs is None else self.graphs.launch(batch, samplers)
 
     def _forward_rows(self, ids: torch.Tensor, positions: torch.Tensor, context: TableContext) -> torch.Tensor:
         if self.fused is not None:

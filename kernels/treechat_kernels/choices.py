@@ -1,12 +1,15 @@
 """The tiles that kernels are launched with: those chosen on this device (`tuning.py`), else the fixed ones.
 
-A process uses one kind of device, so this is one table for all engines in it.
+What is chosen belongs to who launches, on its thread: one engine of a process may use tiles that were measured, while
+another, which promises the same bits at every start, uses the fixed ones.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -42,48 +45,40 @@ LAUNCH = Key("launch")
 AFTER = Tile(0, 0, 0)
 EARLY = Tile(1, 0, 0)
 
-_chosen: dict[Key, Tile] = {}
+Tiles = Mapping[Key, Tile]
+
+
+class _Local(threading.local):
+    chosen: Tiles = MappingProxyType({})
+
+
+_local = _Local()
 
 
 def tile(key: Key, fixed: Tile) -> Tile:
     """The tile chosen for this key, or the fixed one."""
-    return _chosen.get(key, fixed)
+    return _local.chosen.get(key, fixed)
 
 
 def is_early() -> bool:
     """Whether the kernels of a decoding step are launched early."""
-    return _chosen.get(LAUNCH, AFTER) == EARLY
-
-
-def install(tiles: Mapping[Key, Tile]) -> None:
-    """From now on these are used; graphs that were captured keep theirs."""
-    _chosen.update(tiles)
-
-
-def clear() -> None:
-    _chosen.clear()
+    return _local.chosen.get(LAUNCH, AFTER) == EARLY
 
 
 @contextmanager
-def fixed() -> Iterator[None]:
-    """Uses the fixed tiles inside, to measure them."""
-    before = dict(_chosen)
-    _chosen.clear()
+def using(tiles: Tiles) -> Iterator[None]:
+    """Inside, on this thread, these are used and else the fixed ones; what is added to `tiles` meanwhile too. Graphs
+    that were captured keep theirs."""
+    before = _local.chosen
+    _local.chosen = tiles
     try:
         yield
     finally:
-        _chosen.update(before)
+        _local.chosen = before
 
 
 @contextmanager
 def forced(key: Key, value: Tile) -> Iterator[None]:
     """Uses this tile inside, to measure it."""
-    before = _chosen.get(key)
-    _chosen[key] = value
-    try:
+    with using({**_local.chosen, key: value}):
         yield
-    finally:
-        if before is None:
-            del _chosen[key]
-        else:
-            _chosen[key] = before

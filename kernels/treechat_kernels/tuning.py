@@ -121,15 +121,18 @@ def save(path: Path, who: Mapping[str, str], found: Found) -> None:
 
 
 def tune(cases: Iterable[Case], found: Found, seconds: Timer, clock: Callable[[], float], deadline: float) -> bool:
-    """Adds to `found` a tile for each case that has none, until the deadline. Returns whether all have one."""
-    for case in cases:
-        if case.key in found.tiles:
-            continue
-        tile = _fastest(case, seconds, lambda: clock() >= deadline)
-        if tile is None:
-            return False
-        found.tiles[case.key] = tile
-        choices.install({case.key: tile})
+    """Adds to `found` a tile for each case that has none, until the deadline. Returns whether all have one.
+
+    What was found is in use while the next is measured.
+    """
+    with choices.using(found.tiles):
+        for case in cases:
+            if case.key in found.tiles:
+                continue
+            tile = _fastest(case, seconds, lambda: clock() >= deadline)
+            if tile is None:
+                return False
+            found.tiles[case.key] = tile
     return True
 
 

@@ -223,7 +223,7 @@ def measure(
     budget_s: float = BUDGET_S,
     scale: Scale | None = None,
 ) -> bool:
-    """Measures what `found` lacks, adds it there and uses it from now on. Returns whether nothing is missing."""
+    """Measures what `found` lacks and adds it there. Returns whether nothing is missing."""
     scale = scale or Scale()
     deadline = clock() + budget_s
     all_linears = [LinearCases(shape, dtype, device, scale) for shape in _largest(linears)]
@@ -239,7 +239,8 @@ def measure(
             if found.rates is None:
                 if clock() >= deadline:
                     return False
-                found.rates = _rates(attention, seconds)
+                with choices.using(found.tiles):
+                    found.rates = _rates(attention, seconds)
     return True
 
 
@@ -263,17 +264,17 @@ def _largest(shapes: Sequence[LinearShape]) -> list[LinearShape]:
 
 def prepare(
     shapes: Sequence[AttentionShape], linears: Sequence[LinearShape], dtype: torch.dtype, device: torch.device
-) -> None:
-    """On CUDA: takes over what is known of this device, measures what these shapes lack, and keeps it for next time.
+) -> choices.Tiles:
+    """On CUDA: the tiles of this device, of which those that these shapes lack are measured, and kept for next time.
+    Elsewhere there are none.
 
-    What cannot be measured, for want of memory or time, keeps its fixed tile.
+    What cannot be measured, for want of memory or time, keeps its fixed tile. Rates of sharing are taken over.
     """
     if device.type != "cuda" or not tuning.is_on():
-        return
+        return {}
     who = tuning.identity(device)
     path = tuning.file_of(who)
     found = tuning.load(path, who)
-    choices.install(found.tiles)
     if found.rates is not None:
         install(found.rates)
     known = found.rates, len(found.tiles)
@@ -287,6 +288,7 @@ def prepare(
         if known != (found.rates, len(found.tiles)):
             tuning.save(path, who, found)
         torch.cuda.empty_cache()
+    return found.tiles
 
 
 def _graph_seconds(run: Callable[[], object]) -> float:

@@ -26,6 +26,7 @@ import triton
 from tests.bench import gpu_common, gpu_engine, gpu_kernels
 from tests.bench.gpu_common import Ceilings, Report, ceilings
 from tests.bench.gpu_models import SHAPES, build
+from treechat_kernels import choices
 
 PARTS = ("kernels", "decode", "resume", "swarm", "others")
 ROOT = Path(__file__).parents[2]
@@ -81,7 +82,8 @@ def main() -> int:
 def _attempt(report: Report, part: Callable[[Report, Ceilings], Any], limits: Ceilings) -> None:
     """A part that fails is a figure less, not the end of the run."""
     try:
-        part(report, limits)
+        with choices.using(gpu_kernels.CHOSEN):
+            part(report, limits)
     except Exception as error:  # noqa: BLE001 - whatever it is, the other parts can still be measured
         traceback.print_exc()
         report.note(f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache, StaticCache
 
-from tests.bench import gpu_common, gpu_rivals
+from tests.bench import gpu_common, gpu_kernels, gpu_rivals
 from tests.bench.gpu_common import Ceilings, Report
 from tests.bench.gpu_models import kv_bytes_per_token, weight_bytes
 from treechat_engine import Engine, EngineConfig, SamplingParams
@@ -36,6 +36,7 @@ def _engine(model: Any, num_slots: int, **options: Any) -> Iterator[Engine]:
     config = EngineConfig(device=gpu_common.DEVICE, dtype="bfloat16", kv_tokens=num_slots, max_batch=16, **options)
     gpu_common.release()
     with Engine(model, config) as engine:
+        engine._worker._runner.tiles = gpu_kernels.CHOSEN
         yield engine
 
 

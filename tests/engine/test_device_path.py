@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from treechat_engine import Engine, EngineConfig, SamplingParams
@@ -38,3 +40,42 @@ def test_the_device_path_gives_the_tokens_of_transformers(family, kernels, model
         assert [list(each.token_ids) for each in together] == [greedy(family, ids, 3) for ids in (left_on, right_on)]
         engine.cache.check()
     assert made
+
+
+def test_a_deterministic_engine_beside_one_with_tiles_of_its_own_uses_the_fixed_ones(models, prompt, monkeypatch):
+    triton = pytest.importorskip("triton")
+    if not triton.knobs.runtime.interpret:
+        pytest.skip("the interpreter is off where there is a GPU: run `make gpu`")
+    from treechat_engine import device_tuning, engine
+    from treechat_kernels import decode_attention
+    from treechat_kernels.choices import Tile
+    from treechat_kernels.decode_tiles import FIXED_MERGE, merge_key
+
+    monkeypatch.setattr(dispatch, "_forced", lambda: "triton")
+    monkeypatch.setattr(dispatch, "uses_tables", lambda device: True)
+    assert engine.tune_device is device_tuning.tune_device
+    tuned = {merge_key(16): Tile(64, 16, 4)}
+    monkeypatch.setattr(engine, "tune_device", lambda runner, _shapes: setattr(runner, "tiles", tuned))
+    used, launch = [], decode_attention.merge_splits
+
+    def merge(*args):
+        used.append(decode_attention.choices.tile(merge_key(16), FIXED_MERGE))
+        launch(*args)
+
+    monkeypatch.setattr(decode_attention, "merge_splits", merge)
+    config = EngineConfig(kv_tokens=32, self_check=False, forward="transformers")
+    replies = []
+    with (
+        Engine(models("llama-few-heads"), config) as tuned_one,
+        Engine(models("llama-few-heads"), replace(config, deterministic=True)) as deterministic,
+    ):
+        for each, expected in (
+            (tuned_one, *tuned.values()),
+            (deterministic, FIXED_MERGE),
+            (tuned_one, *tuned.values()),
+        ):
+            each.clear_cache()
+            used.clear()
+            replies += each.generate([prompt(3)], SamplingParams(max_tokens=2))
+            assert set(used) == {expected}
+    assert len({reply.token_ids for reply in replies}) == 1

@@ -12,7 +12,7 @@ import torch
 pytest.importorskip("triton")
 
 from tests.bench import gpu, gpu_common, gpu_engine, gpu_kernels, gpu_models, gpu_rivals
-from treechat_kernels import choices, sharing, tuning, tuning_cases
+from treechat_kernels import sharing, tuning, tuning_cases
 from treechat_kernels.candidates import candidates
 from treechat_kernels.tuning_cases import Scale
 
@@ -54,7 +54,7 @@ def no_device(monkeypatch, tmp_path):
         for name, value in sizes.items():
             monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(gpu, "SHAPES", gpu_models.SHAPES)
-    monkeypatch.setattr(choices, "_chosen", {})
+    monkeypatch.setattr(gpu_kernels, "CHOSEN", {})
     monkeypatch.setattr(sharing, "_rates", [sharing.H100])
     monkeypatch.setenv("TREECHAT_TUNE", "")
     scale = Scale(context=144, num_new=2, cold_bytes=1, prefixes=(128,), num_siblings=(2,), spare=16)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -38,7 +39,6 @@ SCALE = Scale(context=192, num_new=2, cold_bytes=1, prefixes=(128, 144), num_sib
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch):
-    monkeypatch.setattr(choices, "_chosen", {})
     monkeypatch.setattr(sharing, "_rates", [H100])
     torch.manual_seed(0)
 
@@ -68,10 +68,28 @@ def test_the_fastest_is_taken_where_it_is_clearly_faster():
     fixed, first, second, *_ = candidates(KEY)
     found = Found()
     assert tuning.tune([Case(KEY, run)], found, timer({fixed: 1.0, first: 0.8, second: 0.7}), never_late, 1.0)
-    assert found.tiles == {KEY: second} and choices.tile(KEY, fixed) == second
+    assert found.tiles == {KEY: second} and choices.tile(KEY, fixed) == fixed
+    with choices.using(found.tiles):
+        assert choices.tile(KEY, fixed) == second
     found = Found()
     assert tuning.tune([Case(KEY, run)], found, timer({first: 0.98}), never_late, 1.0)
     assert found.tiles == {KEY: fixed}
+
+
+def test_tiles_are_of_the_thread_that_uses_them():
+    fixed, first, second, *_ = candidates(KEY)
+    seen = []
+    other = threading.Thread(target=lambda: seen.append(choices.tile(KEY, fixed)))
+    with choices.using({KEY: first, LAUNCH: EARLY}):
+        other.start()
+        other.join()
+        assert choices.tile(KEY, fixed) == first and choices.is_early()
+        with choices.forced(KEY, second):
+            assert choices.tile(KEY, fixed) == second and choices.is_early()
+        with choices.using({}):
+            assert choices.tile(KEY, fixed) == fixed and not choices.is_early()
+        assert choices.tile(KEY, fixed) == first
+    assert seen == [fixed] and choices.tile(KEY, fixed) == fixed
 
 
 def test_what_is_known_is_not_measured_again():
@@ -105,7 +123,8 @@ def test_time_that_is_up_leaves_the_fixed_tile_and_the_rest_for_the_next_start()
     cases = [Case(KEY, run), Case(other, run)]
     assert not tuning.tune(cases, found, timer({candidates(KEY)[1]: 0.5}), lambda: next(now), 7)
     assert found.tiles == {KEY: candidates(KEY)[1]}
-    assert choices.tile(other, AFTER) == AFTER, "a tile that was being measured stayed"
+    with choices.using(found.tiles):
+        assert choices.tile(other, AFTER) == AFTER, "a tile that was being measured stayed"
     assert tuning.tune(cases, found, timer({}), never_late, 1.0) and other in found.tiles
 
 
@@ -175,7 +194,7 @@ def test_every_candidate_computes_the_same_under_the_interpreter(shape):
     tried = {}
 
     def seconds(_run):
-        for key, tile in choices._chosen.items():
+        for key, tile in choices._local.chosen.items():
             tried.setdefault(key, set()).add(tile)
         return 1.0
 
@@ -238,12 +257,11 @@ def test_a_device_is_measured_once_and_read_from_its_file_then(tmp_path, monkeyp
     monkeypatch.setattr(tuning_cases, "measure", measured)
     device = torch.device("cuda")
     for _ in range(3):
-        choices.clear()
-        tuning_cases.prepare([], [], torch.bfloat16, device)
-    assert [len(tiles) for tiles in calls] == [0, 1, 2]
-    assert choices.tile(KEY, AFTER) == candidates(KEY)[1] and choices.is_early()
+        tiles = tuning_cases.prepare([], [], torch.bfloat16, device)
+    assert [len(before) for before in calls] == [0, 1, 2]
+    assert tiles == {KEY: candidates(KEY)[1], LAUNCH: EARLY}
     assert sharing._rates == [H100._replace(score_s=1e-11)]
     monkeypatch.setenv("TREECHAT_TUNE", "off")
-    tuning_cases.prepare([], [], torch.bfloat16, device)
-    tuning_cases.prepare([], [], torch.bfloat16, CPU)
+    for where in (device, CPU):
+        assert not tuning_cases.prepare([], [], torch.bfloat16, where)
     assert len(calls) == 3
