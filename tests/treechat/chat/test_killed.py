@@ -79,7 +79,8 @@ async def test_twenty_kills_lose_nothing_but_the_last_moments(tmp_path, model, e
             kept = chat.text(reply.id)
             assert store.span(reply.id, model.fingerprint).ids == tuple(kept.encode())
             tokens = said.get(reply.id, [])
-            due = [length for length, at in tokens if at < tokens[-1][1] - LATEST_S]
+            # Not the last ones, whatever their time: a process that was not let run has had no turn to write them.
+            due = [length for length, at in tokens[:-20] if at < tokens[-1][1] - LATEST_S]
             assert len(kept) >= max(due, default=0)
             async for _ in chat.resume(reply.id):
                 pass
