@@ -6,7 +6,8 @@ import os
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 
 from textual.app import SuspendNotSupported
@@ -137,17 +138,17 @@ class Changing(Exporting):
     def action_open(self) -> None:
         def find(store: Store, query: str) -> list[Choice]:
             words = query.casefold().split()
-            found = [i for i, title in store.titles() if all(word in title.casefold() for word in words)]
-            return [
-                Choice(info.id, plain(info.title[:LONG_TITLE]) or "(untitled)", _size(info))
-                for info in store.conversations(ids=found[:MOST])
-            ]
+            found = ((i, title) for i, title in store.titles() if all(word in title.casefold() for word in words))
+            return [Choice(i, plain(title[:LONG_TITLE]) or "(untitled)") for i, title in islice(found, MOST)]
+
+        def sizes(store: Store, ids: Sequence[str]) -> dict[str, str]:
+            return {info.id: _size(info) for info in store.conversations(ids=ids)}
 
         def done(conversation_id: str | None) -> None:
             if conversation_id is not None:
                 self.switch_to(conversation_id)
 
-        self.ask(PickScreen("Conversations", StoreFind(self.store, find), "type to narrow down"), done)
+        self.ask(PickScreen("Conversations", StoreFind(self.store, find, sizes), "type to narrow down"), done)
 
     def action_find(self) -> None:
         chat = self.chat

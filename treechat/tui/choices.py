@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -43,6 +43,30 @@ class ChoiceList(LongView, ComponentStyles, can_focus=False):
         self.choices: Sequence[Choice] = ()
         self.index = 0
         self.empty_text = ""
+        self._notes: dict[str, str] = {}
+
+    @dataclass
+    class Scrolled(Message):
+        """Other choices may be in sight."""
+
+    @property
+    def without_note(self) -> list[str]:
+        """Ids of the choices in sight of which nothing is noted."""
+        first = self.scroll_offset.y
+        in_sight = self.choices[first : first + self.size.height]
+        return [choice.id for choice in in_sight if not choice.note and choice.id not in self._notes]
+
+    def note(self, notes: Mapping[str, str]) -> None:
+        """Take over notes that were looked up later than their choices, by id."""
+        self._notes.update(notes)
+        self.refresh()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        self.post_message(self.Scrolled())
+
+    def on_resize(self) -> None:
+        self.post_message(self.Scrolled())
 
     @property
     def chosen(self) -> Choice | None:
@@ -71,7 +95,8 @@ class ChoiceList(LongView, ComponentStyles, can_focus=False):
             return Strip.blank(width, self.rich_style)
         choice = self.choices[index]
         # Longer texts than the line are cut before they are looked through for what steers a terminal.
-        text, note = one_line(choice.text[: 4 * width]), one_line(choice.note[: 4 * width])
+        note = choice.note or self._notes.get(choice.id, "")
+        text, note = one_line(choice.text[: 4 * width]), one_line(note[: 4 * width])
         text_width = min(cell_len(text), width)
         line = [Segment(fit(text, text_width)), Segment(fit(f"  {note}", width - text_width), self.styled("note"))]
         if index == self.index:

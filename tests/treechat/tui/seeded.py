@@ -122,6 +122,7 @@ async def _other_columns(app: TreechatApp, pilot) -> None:
 async def _conversations(app: TreechatApp, pilot) -> None:
     await press(pilot, "ctrl+o")
     await until(pilot, lambda: len(app.screen_stack) > 1 and app.screen.list.chosen)
+    await until(pilot, lambda: not app.screen.list.without_note)
 
 
 def _keys(*keys: str) -> Callable[[TreechatApp, object], Awaitable[None]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from textual import on
 from textual.app import ComposeResult
@@ -25,19 +25,28 @@ LONG = 10
 Find = Callable[[str], Sequence[Choice]]
 """The choices for what is typed, "" included."""
 
+Note = Callable[[Store, Sequence[str]], Mapping[str, str]]
+
 
 class StoreFind:
     """A `find` that reads the store for long: it runs in a thread, and is ended where the next letter overtakes it."""
 
-    def __init__(self, store: Store, find: Callable[[Store, str], Sequence[Choice]]) -> None:
-        """Raises StoreError."""
+    def __init__(self, store: Store, find: Callable[[Store, str], Sequence[Choice]], note: Note | None = None) -> None:
+        """note: looks up what stands behind choices that came without; only for those in sight. Raises StoreError."""
         self._reader = Reader(store)
         self._find = find
+        self._note = note
+        self.has_notes = note is not None
         self.interrupt = self._reader.interrupt
         self.close = self._reader.close
 
     def __call__(self, query: str) -> Sequence[Choice]:
         return self._find(self._reader.store, query)
+
+    def notes(self, ids: Sequence[str]) -> Mapping[str, str]:
+        """What is noted of each of these choices."""
+        found = self._note(self._reader.store, ids) if self._note is not None else {}
+        return dict.fromkeys(ids, "") | dict(found)
 
 
 class PickScreen(Over[str | None]):
@@ -85,23 +94,44 @@ class PickScreen(Over[str | None]):
         if self._is_finding:
             self._find.interrupt()
         else:
+            self._go_on()
+
+    @on(ChoiceList.Scrolled)
+    def _go_on(self) -> None:
+        if isinstance(self._find, StoreFind) and not self._is_finding:
             self._is_finding = True
             self.run_worker(self._find_wanted(self._find), group="find")
 
     async def _find_wanted(self, find: StoreFind) -> None:
-        """What is found for a query that was overtaken meanwhile is dropped, and the last one looked for."""
+        """What is found for a query that was overtaken is dropped, and the last one looked for; then come the notes."""
         try:
-            while (query := self._wanted) is not None:
-                try:
-                    found, text = await asyncio.to_thread(find, query), ""
-                except TreechatError as error:
-                    found, text = (), error.message
-                if query == self._wanted:
-                    self._wanted = None
-                    if self.list.is_attached:
-                        self._show(query, found, text)
+            while True:
+                if self._wanted is not None:
+                    await self._find_one(find, self._wanted)
+                elif find.has_notes and self.list.is_attached and (ids := self.list.without_note):
+                    await self._note(find, ids)
+                else:
+                    break
         finally:
             self._is_finding = False
+
+    async def _find_one(self, find: StoreFind, query: str) -> None:
+        try:
+            found, text = await asyncio.to_thread(find, query), ""
+        except TreechatError as error:
+            found, text = (), error.message
+        if query == self._wanted:
+            self._wanted = None
+            if self.list.is_attached:
+                self._show(query, found, text)
+
+    async def _note(self, find: StoreFind, ids: Sequence[str]) -> None:
+        try:
+            self.list.note(await asyncio.to_thread(find.notes, ids))
+        except TreechatError:
+            # Unless the next letter ended it, there is nothing to be noted.
+            if self._wanted is None:
+                self.list.note(dict.fromkeys(ids, ""))
 
     def _show(self, query: str, found: Sequence[Choice], text: str = "") -> None:
         if len(found) > LONG:
