@@ -2,9 +2,10 @@
 
     python -m tests.bench.gpu [--json FILE] [--minutes 8] [--only kernels,decode,resume,swarm,others] [--models 0.5B,8B]
 
-Models have real models' shapes and random weights, in bfloat16; contexts are filled with random keys and values where
-only decoding is measured. Times are medians of several runs in this process. What there is no time for is left out and
-said. `treechat bench` measures real models; this measures shapes.
+The kernels have two fifths of the time, and each model its share of what is left then; the seconds of each part stand
+at the end. Models have real models' shapes and random weights, in bfloat16; contexts are filled with random keys and
+values where only decoding is measured. Times are medians of several runs in this process. What there is no time for is
+left out and said. `treechat bench` measures real models; this measures shapes.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from tests.bench.gpu_common import Ceilings, Report, ceilings
 from tests.bench.gpu_models import SHAPES, build
 from treechat_kernels import choices
 
+# Of all the time, most of it for tiles and for compiling FlexAttention.
+KERNELS_SHARE = 0.4
 PARTS = ("kernels", "decode", "resume", "swarm", "others")
 ROOT = Path(__file__).parents[2]
 
@@ -61,26 +64,34 @@ def main() -> int:
         }
     )
     only = args.only.split(",")
+    took: dict[str, float] = {}
     if "kernels" in only:
-        for part in gpu_kernels.PARTS:
-            _attempt(report, part, limits)
-    for name in filter(None, args.models.split(",")):
+        with report.within(KERNELS_SHARE * report.left_s):
+            for part in gpu_kernels.PARTS:
+                took[f"kernels: {part.__name__}"] = _attempt(report, part, limits)
+    names = [name for name in args.models.split(",") if name]
+    for i, name in enumerate(names):
         if report.is_late:
             report.note(f"no time for {name}")
             continue
-        model = build(SHAPES[name])
-        for title in PARTS[1:]:
-            part = getattr(gpu_engine, title)
-            if title in only:
-                _attempt(report, lambda r, c, part=part, name=name, model=model: part(r, c, name, model), limits)
-        del model
-        gpu_common.release()
+        with report.within(report.left_s / (len(names) - i)):
+            model = build(SHAPES[name])
+            for title in PARTS[1:]:
+                part = getattr(gpu_engine, title)
+                if title in only:
+                    run = lambda r, c, part=part, name=name, model=model: part(r, c, name, model)  # noqa: E731
+                    took[f"{name}: {title}"] = _attempt(report, run, limits)
+            del model
+            gpu_common.release()
+    for title, seconds in took.items():
+        report.row("seconds", of=title, s=seconds)
     report.write()
     return 0
 
 
-def _attempt(report: Report, part: Callable[[Report, Ceilings], Any], limits: Ceilings) -> None:
-    """A part that fails is a figure less, not the end of the run."""
+def _attempt(report: Report, part: Callable[[Report, Ceilings], Any], limits: Ceilings) -> float:
+    """The seconds that the part took. One that fails is a figure less, not the end of the run."""
+    begun = time.monotonic()
     try:
         with choices.using(gpu_kernels.CHOSEN):
             part(report, limits)
@@ -88,6 +99,7 @@ def _attempt(report: Report, part: Callable[[Report, Ceilings], Any], limits: Ce
         traceback.print_exc()
         report.note(f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
     report.write()
+    return time.monotonic() - begun
 
 
 def _commit() -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,7 +72,28 @@ class Report:
 
     @property
     def is_late(self) -> bool:
-        return time.monotonic() > self._deadline
+        """Whether the run, or the share of it that a part has, is over."""
+        return time.monotonic() >= self._deadline
+
+    @property
+    def left_s(self) -> float:
+        return max(0.0, self._deadline - time.monotonic())
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Inside, no more than these seconds are left."""
+        before = self._deadline
+        self._deadline = min(before, time.monotonic() + seconds)
+        try:
+            yield
+        finally:
+            self._deadline = before
+
+    def is_over(self, part: str) -> bool:
+        """As `is_late`, and says that the rest of the part is left out."""
+        if self.is_late:
+            self.note(f"{part}: no time for the rest")
+        return self.is_late
 
     def head(self, values: dict[str, Any]) -> None:
         self._data.update(values)

@@ -48,7 +48,7 @@ def tuning(report: Report, _limits: Ceilings) -> None:
     with torch.inference_mode():
         done = measure(
             [AttentionShape(*heads, heads[2]) for heads in HEADS], linears, torch.bfloat16,
-            torch.device(gpu_common.DEVICE), found, gpu_common.seconds, budget_s=TUNING_S,
+            torch.device(gpu_common.DEVICE), found, gpu_common.seconds, budget_s=min(TUNING_S, report.left_s / 2),
         )  # fmt: skip
     CHOSEN.update(found.tiles)
     for key, tile in found.tiles.items():
@@ -71,6 +71,8 @@ def decode(report: Report, limits: Ceilings) -> None:
     """One new token; the bytes are the keys and values of the path."""
     for heads in HEADS:
         for batch, kv_len in DECODES:
+            if report.is_over("decode attention"):
+                return
             _decode(report, limits, heads, batch, kv_len)
 
 
@@ -101,6 +103,8 @@ def extend(report: Report, limits: Ceilings) -> None:
     """512 new tokens over cached ones; torch attends over contiguous keys with a mask made beforehand."""
     for heads in HEADS:
         for num_new, cached in EXTENDS:
+            if report.is_over("extend attention"):
+                return
             _extend(report, limits, heads, num_new, cached)
 
 
@@ -126,6 +130,8 @@ def shared(report: Report, _limits: Ceilings) -> None:
     """Siblings with 64 tokens of their own each: the prefix read once, against once per sibling, and what is chosen."""
     for heads in HEADS:
         for siblings, prefix in SHARED:
+            if report.is_over("shared prefix"):
+                return
             _shared(report, heads, siblings, prefix)
 
 
@@ -152,6 +158,8 @@ def _shared(report: Report, heads: tuple[int, int, int], siblings: int, prefix: 
 def linear(report: Report, limits: Ceilings) -> None:
     """One row through the matrices of the 0.5B and 8B shapes, which take turns so that none stays in the cache."""
     for out_len, in_len in LINEARS:
+        if report.is_over("linear of one row"):
+            return
         _linear(report, limits, out_len, in_len)
 
 

@@ -117,7 +117,26 @@ def test_a_part_that_fails_is_a_note_and_the_others_still_run(no_device, monkeyp
     assert run(monkeypatch, "--json", str(no_device), "--only", "kernels", "--models", "0.5B", "--minutes", "0") == 0
     data = json.loads(no_device.read_text())
     assert data["notes"] == ["failed: RuntimeError: no such kernel", "no time for 0.5B"] and data["last"]
+    assert [row["of"] for row in data["seconds"]] == ["kernels: fails", "kernels: prints"]
     assert data["machine"] == "no device"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_there_is_no_time_for_is_left_out_and_said(no_device, monkeypatch):
+    monkeypatch.setattr(gpu_common.Report, "left_s", 0.0)
+    assert run(monkeypatch, "--json", str(no_device)) == 0
+    data = json.loads(no_device.read_text())
+    notes = [note.partition(": no time")[0] for note in data["notes"] if "no time" in note]
+    parts = ["tuning", "decode attention", "extend attention", "shared prefix", "linear of one row"]
+    assert notes == [*parts, "0.5B: decode", "0.5B: decode", "0.5B", "0.5B", "0.5B"]
+    assert len(data["decode"]) == 1 and len(data["seconds"]) == 9
+
+
+def test_a_share_of_the_time_ends_with_its_part(tmp_path):
+    report = gpu_common.Report(None, time.monotonic() + 60)
+    with report.within(0), report.within(30):
+        assert report.is_over("kernels") and report.left_s == 0
+    assert not report.is_late and 0 < report.left_s <= 60
 
 
 def test_without_a_device_it_says_where_to_run(monkeypatch, capsys):
