@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from treechat.chat.session import Chat
 from treechat.chat.spans import SpanBook
 from treechat.store import Store
 
-CHILD = """
-import asyncio, itertools, runpy, sys, time
+PARENT = """
+import asyncio, itertools, os, runpy, signal, sys, time
 from pathlib import Path
 from treechat.chat.events import TextAdded
 from treechat.chat.model import ChatModel
@@ -31,42 +33,55 @@ class Endless(script["ScriptedEngine"]):
             await asyncio.sleep(0.003)
             yield Token(97 + i % 26, -0.5)
 
-async def main():
+async def main(name):
     chat = Chat.new(Store.open(Path(sys.argv[2])), model=ChatModel("m", Endless(), Template(script["ByteTokenizer"]())))
-    async for event in chat.send("sent by " + sys.argv[3]):
+    said, has_said = open(sys.argv[2] + "." + name, "w"), False
+    async for event in chat.send("sent by " + name):
         if isinstance(event, TextAdded):
-            print(chat.current_id, len(chat.text(chat.current_id)), time.monotonic(), flush=True)
+            print(chat.current_id, len(chat.text(chat.current_id)), time.monotonic(), file=said, flush=True)
+            if not has_said:
+                os.write(1, b"%d\\n" % os.getpid())
+            has_said = True
 
-asyncio.run(main())
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for name in sys.stdin:
+    if not os.fork():
+        asyncio.run(main(name.strip()))
 """
 
 # A token is in the database 0.2 s after it came; the rest is for a machine that does not let the process run at once.
 LATEST_S = 0.2 + 0.8
 
 
-def start(path: Path, name: str) -> subprocess.Popen[str]:
-    script = Path(__file__).with_name("conftest.py")
-    command = [sys.executable, "-c", CHILD, str(script), str(path), name]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
 async def test_twenty_kills_lose_nothing_but_the_last_moments(tmp_path, model, engine):
     path = tmp_path / "t.db"
     Store.open(path).close()
     dice = random.Random(11)
+    command = [sys.executable, "-c", PARENT, str(Path(__file__).with_name("conftest.py")), str(path)]
+    parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert parent.stdin is not None and parent.stdout is not None
+    try:
+        for i in range(5):
+            parent.stdin.writelines(f"{i}-{j}\n" for j in range(4))
+            parent.stdin.flush()
+            # Each tells its number with its first token.
+            children = [int(parent.stdout.readline()) for _ in range(4)]
+            time.sleep(dice.uniform(0.0, 1.5))
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+        # Its end is that of the last who could write to it.
+        assert parent.communicate()[0] == ""
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)
+        parent.wait()
     said: dict[str, list[tuple[int, float]]] = {}
-    for _ in range(5):
-        children = [start(path, str(i)) for i in range(4)]
-        for child in children:
-            assert child.stdout is not None
-            child.stdout.readline()
-        time.sleep(dice.uniform(0.0, 1.5))
-        for child in children:
-            child.send_signal(signal.SIGKILL)
-            for line in child.communicate()[0].splitlines():
-                node_id, length, at = (*line.split(), "")[:3]
-                if at:
-                    said.setdefault(node_id, []).append((int(length), float(at)))
+    for file in tmp_path.glob("t.db.?-?"):
+        for line in file.read_text().splitlines():
+            node_id, length, at = (*line.split(), "", "")[:3]
+            if at:
+                said.setdefault(node_id, []).append((int(length), float(at)))
+    assert len(said) == 20
     with Store.open(path) as store:
         assert store.verify() == []
         infos = store.conversations()
