@@ -128,14 +128,24 @@ class RotaryTable:
         self._module = module
         self._args = () if kind is None else (kind,)
         self._table: torch.Tensor | None = None
+        self._kept: torch.Tensor | None = None
 
     def at(self, positions: torch.Tensor, max_len: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """cos and sin, [T, 1, R] each, of positions below max_len."""
-        picked = self.reserve(max_len, like).index_select(0, positions)
+        picked = self._of(max_len, like).index_select(0, positions)
         return picked[:, 0:1], picked[:, 1:2]
 
-    def reserve(self, max_len: int, like: torch.Tensor) -> torch.Tensor:
-        """The table [positions, 2, R] of at least max_len positions, in the dtype and on the device of like [T, N]."""
+    def reserve(self, max_len: int, like: torch.Tensor) -> None:
+        """Keeps a table of at least max_len positions from now on, in the dtype and on the device of like [T, N].
+
+        Graphs read it by its address: a longer table, for a longer path, does not take its place.
+        """
+        self._kept = self._of(max_len, like)
+
+    def _of(self, max_len: int, like: torch.Tensor) -> torch.Tensor:
+        """A table [positions, 2, R] of at least max_len positions."""
+        if self._kept is not None and max_len <= self._kept.shape[0]:
+            return self._kept
         if self._table is None or self._table.shape[0] < max_len:
             self._table = self._compute(-(-max_len // _ROTARY_STEP) * _ROTARY_STEP, like)
         return self._table

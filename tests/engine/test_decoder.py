@@ -7,6 +7,7 @@ import torch
 
 from tests.engine.families import SUPPORTED, build
 from treechat_engine import Engine, EngineConfig, EngineError, SamplingParams
+from treechat_engine.decoder import RotaryTable
 from treechat_kernels.siblings import sibling_attention
 
 FUSED = [
@@ -131,3 +132,17 @@ def test_positions_beyond_the_first_rotary_table_are_computed_when_they_come():
         with Engine(model, EngineConfig(kv_tokens=2200, forward=forward)) as engine:
             results.append(engine.generate([ids], SamplingParams(max_tokens=4))[0].token_ids)
     assert results[0] == results[1]
+
+
+def test_a_longer_path_leaves_the_table_that_graphs_read_where_it_is():
+    model = build(SUPPORTED["llama"])
+    table = RotaryTable(model.model.rotary_emb, None)
+    like = torch.zeros(1, 32)
+    table.reserve(100, like)
+    kept = table._of(0, like)
+    cos, _ = table.at(torch.tensor([5, 4000]), 4001, like)
+    assert cos.shape[0] == 2 and kept.shape[0] < 4001
+    # A path that is short again, and what is captured now.
+    assert table._of(100, like) is table._of(0, like) is kept
+    table.at(torch.tensor([9000]), 9001, like)
+    assert table._of(0, like) is kept
