@@ -13,6 +13,7 @@ from textual.app import App
 from textual.message import Message
 from textual.message_pump import MessagePump
 from textual.timer import Timer
+from textual.widgets import Input, TextArea
 
 LOST_S = 0.3
 """A key that leads nowhere for this long (its widget was closed meanwhile, say) holds up the others no more."""
@@ -44,8 +45,18 @@ class InTurn(App[None]):
     def _focus_target(self) -> MessagePump:
         return self.focused or self.screen
 
+    @property
+    def _in_field(self) -> bool:
+        return isinstance(self.focused, Input | TextArea)
+
+    def _is_text(self, event: events.Key | events.Paste) -> bool:
+        return self._in_field and (isinstance(event, events.Paste) or event.is_printable)
+
     async def on_event(self, event: events.Event) -> None:
         if not isinstance(event, events.Key | events.Paste) or event.is_forwarded or not self.screen_stack:
+            await super().on_event(event)
+        elif not self._key_under_way and self._is_text(event):
+            # It leads nowhere: what follows goes to the same field, behind it.
             await super().on_event(event)
         elif self._key_under_way:
             self._keys_waiting.append(event)
@@ -72,7 +83,9 @@ class InTurn(App[None]):
         """The key is done when the focus, and what the focused widget asked for, have come to rest."""
         if number != self._key_number or not self.screen_stack:
             return
-        if self._key_moves == 0 or (self._focus_target is not self._key_target and self._key_moves < MOST_MOVES):
+        is_elsewhere = self._focus_target is not self._key_target
+        # A field tells of enter by a message of its own, which is behind the key.
+        if (is_elsewhere or (self._in_field and not self._key_moves)) and self._key_moves < MOST_MOVES:
             self._key_moves += 1
             self._key_target = self._focus_target
             self._follow_key()
@@ -84,11 +97,10 @@ class InTurn(App[None]):
         if self._key_timer is not None:
             self._key_timer.stop()
             self._key_timer = None
+        while self._keys_waiting and not self._key_under_way:
+            await InTurn.on_event(self, self._keys_waiting.popleft())
         if self._keys_waiting:
-            event = self._keys_waiting.popleft()
-            await self.on_event(event)
-            if self._keys_waiting:
-                self._key_timer = self.set_timer(LOST_S, self._key_lost)
+            self._key_timer = self.set_timer(LOST_S, self._key_lost)
 
     async def _key_lost(self) -> None:
         self._key_timer = None
