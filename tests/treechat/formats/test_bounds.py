@@ -31,14 +31,16 @@ def bomb(path: Path) -> None:
             member.write(b"x" * (1 << 20))
 
 
+HELLO = b'{"messages": [{"role": "user", "content": "Hi"}]}\n'
+
 HOSTILE = {
     "empty lists": lambda: b'[{"mapping": ' + repeated(b"[],", tail=b"[]]") + b"}]",
     "deep lists": lambda: b'{"mapping": ' + b"[" * SIZE,
     "lists as deep as allowed": lambda: b'[{"mapping": ' + b"[" * 4_900_000 + b"]" * 4_900_000 + b"}]",
     "many keys": lambda: b'[{"mapping": {' + b",".join(b'"%x": {}' % i for i in range(4_000_000)) + b"}}]",
     "a long string": lambda: b'[{"mapping": {"a": "' + b"x" * 5 * SIZE,
-    "a line without end": lambda: b'{"messages": []}\n{"messages": ["' + b"x" * 5 * SIZE,
-    "empty lines": lambda: b'{"messages": []}\n' * 3_000_000,
+    "a line without end": lambda: HELLO + b'{"messages": ["' + b"x" * 5 * SIZE,
+    "empty lines": lambda: HELLO + b'{"messages": []}\n' * 3_000_000,
     "a number": lambda: b'[{"mapping": ' + b"9" * SIZE + b"}]",
     "one conversation of nothing": lambda: b'{"conversationId": "c", "messages": [' + b"{}," * 1_500_000 + b"{}]}",
 }
