@@ -63,11 +63,12 @@ class Engine:
         self._model = model.to(device=device, dtype=dtype).eval()
         self._old_attention = model.config._attn_implementation
         self._num_requests = 0
+        self._taken: Any = None
         model.set_attn_implementation(ATTENTION_NAME)
         try:
             self._worker = self._make_worker(dtype, device, poison)
         except BaseException:
-            model.set_attn_implementation(self._old_attention)
+            self._give_back()
             raise
         self._worker.start()
 
@@ -87,7 +88,7 @@ class Engine:
         if config.self_check:
             self_check(model, runner, self.cache, spec)
         self._forward = choose_forward(model, runner, self.cache, config)
-        self._replaced = Replacements(model) if self._forward.fused is None else None
+        self._taken = self._forward.fused or Replacements(model)
         if not config.deterministic:  # Tiles that were measured may be others at the next start.
             tune_device(runner, spec.layer_shapes)
         if config.host_tokens:
@@ -201,7 +202,7 @@ class Engine:
                 host_cached=self.cache.num_on_host,
                 restored_tokens=self.cache.restored_tokens,
                 forward=self._forward.name,
-                forward_reason=self._forward.reason + (self._replaced.told if self._replaced is not None else ""),
+                forward_reason=self._forward.reason + getattr(self._taken, "told", ""),
                 graphs=worker.graphs,
             )
 
@@ -227,10 +228,11 @@ class Engine:
     def close(self) -> None:
         """Cancels what runs, stops the thread, gives the model its weights and its own attention back. Idempotent."""
         self._worker.close()
-        if self._forward.fused is not None:
-            self._forward.fused.give_back()
-        if self._replaced is not None:
-            self._replaced.give_back()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self._taken is not None:  # A fused forward, or replacements.
+            self._taken.give_back()
         if self._model.config._attn_implementation == ATTENTION_NAME:
             self._model.set_attn_implementation(self._old_attention)
 

@@ -236,3 +236,19 @@ def test_an_engine_says_so_and_gives_the_parts_back(kernels, deterministic):
         assert engine.stats().forward == "transformers"
         assert engine.stats().forward_reason.endswith("; as kernels run 5 of 5 norms, 2 of 2 rotary embeddings")
     assert not overridden(model)
+
+
+@pytest.mark.parametrize("name", ["llama", "mixtral"])
+def test_an_engine_that_does_not_start_gives_back_what_it_took(name, kernels, monkeypatch):
+    def fails(*_args):
+        raise RuntimeError("no device")
+
+    monkeypatch.setattr("treechat_engine.engine.tune_device", fails)
+    model = build(SUPPORTED[name])
+    before = {key: parameter.clone() for key, parameter in model.named_parameters()}
+    implementation = model.config._attn_implementation
+    with pytest.raises(RuntimeError, match="no device"):
+        Engine(model, EngineConfig(kv_tokens=64, self_check=False))
+    assert not overridden(model) and model.config._attn_implementation == implementation
+    for key, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[key]), f"{key} was not given back"
