@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
 def open_app(session: Session, conversation: str | None) -> None:
     """Run the app until it is left. `conversation`: name of a conversation or node to open."""
-    # Where the keys come from, and where Textual draws.
+    # Where the keys come from, and where Textual draws; but `textual serve` names a driver that needs neither.
     for stream in (sys.__stdin__, sys.__stderr__):
-        if stream is None or not stream.isatty():
+        if (stream is None or not stream.isatty()) and "TEXTUAL_DRIVER" not in os.environ:
             raise UsageError("The app needs a terminal", "`treechat --help` lists the commands that need none")
     from treechat.cli.loading import engine_config
     from treechat.cli.names import find

@@ -83,6 +83,7 @@ def test_a_standard_stream_that_the_shell_closed_is_an_empty_one(cli, trip, monk
 
 
 def test_without_a_terminal_the_app_says_so_and_does_not_open(cli, monkeypatch):
+    monkeypatch.delenv("TEXTUAL_DRIVER", raising=False)
     monkeypatch.setattr(sys, "__stdin__", None)
     for args in ((), ("tour",)):
         assert "needs a terminal" in cli(*args, status=2).stderr

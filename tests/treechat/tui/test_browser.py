@@ -148,7 +148,7 @@ async def test_keys_clipboard_tabs_and_downloads_work_in_a_browser(tmp_path) -> 
             await page.press("P", 80, SHIFT)
             opened = await soon(lambda: tab_of(http, tabs, "/download/"))
             tab = Page(await http.ws_connect(opened["webSocketDebuggerUrl"]))
-            assert await tab.value("document.body.innerText") == "To *Lucca*."
+            assert await soon(lambda: text_of(tab)) == "To *Lucca*."
 
             await page.call("Page.bringToFront")
             await page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
@@ -167,6 +167,11 @@ async def soon(look: Callable[[], Awaitable[Found | None]]) -> Found:
         while (found := await look()) is None:
             await asyncio.sleep(0.05)
     return found
+
+
+async def text_of(page: Page) -> object | None:
+    """None while nothing has come."""
+    return await page.value("document.body?.innerText") or None
 
 
 async def devtools_port(profile: Path) -> str | None:
