@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -116,20 +116,33 @@ def rotating(module: nn.Module, tried: Tried) -> tuple[Callable[..., Any], list[
     forward = type(module).forward
     if not isinstance(forward, types.FunctionType) or "forward" in vars(module):
         return None
-    # A forward that is wrapped is the wrapper's code here, and names nothing.
-    found = {name: forward.__globals__.get(name) for name in forward.__code__.co_names if "rotary" in name}
+    inner = inspect.unwrap(forward)
+    found = {name: inner.__globals__.get(name) for name in inner.__code__.co_names if "rotary" in name}
     rotaries = {name: Rotary(each, tried) for name, each in found.items() if isinstance(each, types.FunctionType)}
-    if not rotaries:
-        return None
-    own = types.FunctionType(
-        forward.__code__,
-        forward.__globals__ | rotaries,
-        forward.__name__,
-        forward.__defaults__,
-        forward.__closure__,
-    )
-    own.__kwdefaults__ = forward.__kwdefaults__
-    return types.MethodType(own, module), list(rotaries.values())
+    own = _copy(forward, rotaries) if rotaries else None
+    return None if own is None else (types.MethodType(own, module), list(rotaries.values()))
+
+
+def _copy(function: Any, replaced: Mapping[str, _Rotate]) -> types.FunctionType | None:
+    """The function with other globals, in copies of what is wrapped around it; None for a wrapper of another kind."""
+    inner, closure = getattr(function, "__wrapped__", None), function.__closure__
+    if inner is not None:
+        own = _copy(inner, replaced)
+        holds = [_holds(cell, inner) for cell in closure or ()]
+        if own is None or holds.count(True) != 1:
+            return None
+        closure = tuple(types.CellType(own) if it else cell for it, cell in zip(holds, closure, strict=True))
+    names = function.__globals__ | replaced if inner is None else function.__globals__
+    copy = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, closure)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+def _holds(cell: types.CellType, value: Any) -> bool:
+    try:
+        return cell.cell_contents is value
+    except ValueError:  # an empty one
+        return False
 
 
 def is_same(got: Any, expected: Any, scale: float) -> bool:

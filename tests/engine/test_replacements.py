@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -18,7 +20,7 @@ from transformers.models.mixtral import modeling_mixtral
 from tests.engine.families import SUPPORTED, build
 from tests.engine.test_decoder import FUSED
 from treechat_engine import Engine, EngineConfig
-from treechat_engine.replaced_rotary import Rotary
+from treechat_engine.replaced_rotary import Rotary, rotating
 from treechat_engine.replacements import GATES, NORMS, ROTARY, Replacements
 from treechat_kernels import dispatch
 
@@ -219,6 +221,25 @@ def test_calls_that_were_not_tried_are_computed_as_before(kernels):
         for got, expected in zip(rotary(*args), modeling_llama.apply_rotary_pos_emb(*args), strict=True):
             assert torch.equal(got, expected)
     assert not kernels
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_wrapped_forward_is_found_where_the_wrapper_says_what_it_wraps(monkeypatch, is_told):
+    def wrapped(forward):
+        def run(self, *args, **kwargs):
+            return forward(self, *args, **kwargs)
+
+        return functools.wraps(forward)(run) if is_told else run
+
+    attention = modeling_llama.LlamaAttention
+    monkeypatch.setattr(attention, "forward", wrapped(wrapped(attention.forward)))
+    model = build(SUPPORTED["llama"])
+    before = logits(model)
+    found = rotating(model.model.layers[0].self_attn, {})
+    assert (found is not None) == is_told
+    if found is not None:
+        model.model.layers[0].self_attn.forward, (rotary,) = found
+        assert torch.equal(logits(model), before) and rotary.is_called
 
 
 def test_without_kernels_nothing_is_replaced_and_nothing_said():

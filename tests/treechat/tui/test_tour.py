@@ -25,6 +25,7 @@ async def test_the_palette_opens_it_with_the_tree_beside_it(open_app) -> None:
 
 def test_the_command_opens_the_app_at_it(tmp_path, monkeypatch) -> None:
     opened = []
+    monkeypatch.setenv("TEXTUAL_DRIVER", "one that needs no terminal")
     monkeypatch.setattr("treechat.tui.app.run_app", lambda path, **options: opened.append((path, options["chat"])))
     path = tmp_path / "t.db"
     result = CliRunner().invoke(main, ["tour", "--db", str(path)])
