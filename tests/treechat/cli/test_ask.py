@@ -143,6 +143,7 @@ def test_a_reader_that_leaves_is_no_traceback(cli, trip):
         assert b"Traceback" not in process.stderr.read()
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_the_capital_of_france_is_paris(cli, default_model):
     command = [sys.executable, "-m", "treechat", "ask", "-m", str(default_model.path), "--temperature", "0", "--json"]

@@ -58,7 +58,13 @@ def drawn(app: App) -> Iterator[tuple[Color, Color, str]]:
 
 @pytest.mark.parametrize(
     ("theme", "no_color"),
-    [("dark", False), ("light", False), ("high-contrast", False), ("dark", True), ("light", True)],
+    [
+        ("dark", False),
+        ("light", False),
+        ("high-contrast", False),
+        ("dark", True),
+        pytest.param("light", True, marks=pytest.mark.slow),
+    ],
 )
 async def test_every_character_can_be_read(open_app, monkeypatch, theme, no_color) -> None:
     if no_color:

@@ -59,7 +59,7 @@ async def paste(d, text: str) -> None:
     await d.pilot.pause()
 
 
-@pytest.mark.parametrize("size", [(80, 24), (131, 40)])
+@pytest.mark.parametrize("size", [(80, 24), pytest.param((131, 40), marks=pytest.mark.slow)])
 async def test_hostile_text_is_safe_wherever_it_is_typed_pasted_or_shown(open_app, size, monkeypatch, tmp_path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TREECHAT_CONFIG_DIR", str(tmp_path))
