@@ -22,7 +22,7 @@ from textual.widget import Widget
 
 from tests.bench.ui_trees import long_reply
 from tests.treechat.tui.scripted import scripted_model
-from treechat.chat.loading import load_chat_model
+from treechat.chat.model.load import load_chat_model
 from treechat.config import Config
 from treechat.tui import app
 from treechat.tui.app import TreechatApp

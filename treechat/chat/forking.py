@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from treechat.chat.events import ChatEvent
 from treechat.chat.session import Chat
-from treechat.chat.textstream import TextStream
+from treechat.chat.tokens.detokenizer import TextStream
 from treechat.errors import GenerationError, UsageError
 from treechat.tree import Span
 from treechat_engine import EngineError, Finished, SamplingParams, Token, Usage

@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
+from treechat.chat.chat_tree import Structure
 from treechat.chat.events import ChatEvent, NodeAdded, Replaying, ReplyFinished
 from treechat.chat.session import Chat
-from treechat.chat.structure import Structure
 from treechat.errors import UsageError
 from treechat.store import NewNode
 from treechat.store.ids import new_id

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from math import nan
 
+from treechat.chat.engine_protocol import EngineEvent
 from treechat.chat.events import ChatEvent, ReplyFinished, TextAdded
-from treechat.chat.protocol import EngineEvent
-from treechat.chat.textstream import TextStream
+from treechat.chat.tokens.detokenizer import TextStream
 from treechat.errors import StoreError
 from treechat.store import Store
 from treechat.tree import Node, Span, Status, Turn, preview_of

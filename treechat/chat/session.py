@@ -8,10 +8,10 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any
 
-from treechat.chat.computed import Computed
+from treechat.chat.engine_protocol import Group, requesting
 from treechat.chat.events import ChatEvent, NodeAdded, ReplyFinished
-from treechat.chat.model import ChatModel
-from treechat.chat.protocol import Group, requesting
+from treechat.chat.kv.path_kv import Computed
+from treechat.chat.model.chat_model import ChatModel
 from treechat.chat.reply import Reply
 from treechat.chat.settings import META_KEY, Settings, own_values, sampling_record
 from treechat.errors import UsageError

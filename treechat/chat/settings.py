@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from treechat.chat.model import ChatModel
+from treechat.chat.model.chat_model import ChatModel
 from treechat.config import PRESET_KEYS, Config, is_valid
 from treechat_engine import SamplingParams
 

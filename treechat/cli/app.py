@@ -12,7 +12,7 @@ from treechat.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from treechat.chat.model import ChatModel
+    from treechat.chat.model.chat_model import ChatModel
     from treechat.models import Progress
 
 
@@ -36,7 +36,7 @@ def open_app(session: Session, conversation: str | None) -> None:
             session.store.set_current(conversation_id, node_id)
 
     def load_named(spec: str | None, progress: Callable[[Progress], None]) -> ChatModel:
-        from treechat.chat.loading import load_chat_model
+        from treechat.chat.model.load import load_chat_model
 
         return load_chat_model(
             spec, engine_config=engine_config(config), progress=progress, kv_disk_mb=config.kv_disk_mb

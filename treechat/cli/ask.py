@@ -108,7 +108,7 @@ def _open(session: Session, parent: str | None, settings: Settings) -> tuple[Cha
 
 def _load(session: Session, ctx: click.Context) -> Any:
     """The model, with its progress on standard error; closed with the command."""
-    from treechat.chat import loading
+    from treechat.chat.model import load as loading
     from treechat.cli.loading import Narrator, engine_config
 
     with Narrator() as narrator:

@@ -145,7 +145,7 @@ def _models(problems: list[str]) -> dict[str, Any]:
 
 def _forward(spec: str, problems: list[str]) -> dict[str, str]:
     """The fused forward or that of transformers, and the reason."""
-    from treechat.chat.loading import load_chat_model
+    from treechat.chat.model.load import load_chat_model
     from treechat_engine import EngineConfig
 
     try:

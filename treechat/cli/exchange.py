@@ -13,8 +13,8 @@ from treechat.cli.context import Session, db_option, json_option, pass_session
 from treechat.cli.output import one_line, plural, print_json, say, size
 
 if TYPE_CHECKING:
-    from treechat.chat.importing import Import
     from treechat.formats.document import ImportReport
+    from treechat.transfer.import_job import Import
 
 FORMATS = (
     "treechat",
@@ -60,8 +60,8 @@ def import_(
     content. Every branch comes in; importing again adds only what is new. What is left out is said, with the reason;
     the exit status is 1 if anything could not be read.
     """
-    from treechat.chat.importing import Import
     from treechat.formats.importers import IMPORTERS
+    from treechat.transfer.import_job import Import
 
     progress = _Progress()
     run = Import(

@@ -12,7 +12,7 @@ import click
 from treechat.cli.context import Session, db_option, pass_session
 
 if TYPE_CHECKING:
-    from treechat.chat.exporting import Scope
+    from treechat.transfer.export import Scope
 
 FORMATS = ("native", "markdown", "html", "openai", "dot", "mermaid")
 _OPTIONS = {"tokens": ("native",), "bookmarked": ("openai",), "weights": ("openai",), "messages": ("dot", "mermaid")}
@@ -77,8 +77,8 @@ def _pieces(
     tokens: bool,
     options: dict[str, bool],
 ) -> Iterator[str]:
-    from treechat.chat.exporting import all_documents, part_of, pieces
     from treechat.cli.names import find
+    from treechat.transfer.export import all_documents, part_of, pieces
 
     store = session.store
     if everything:
@@ -92,7 +92,7 @@ def _pieces(
 
 def _write(texts: Iterable[str], output: Path | None) -> None:
     """To standard output, or to a file."""
-    from treechat.chat.exporting import write_file
+    from treechat.transfer.export import write_file
 
     file = None if str(output) == "-" else output
     try:

@@ -13,7 +13,7 @@ from treechat.cli.context import Session, db_option, model_option, pass_session
 @pass_session
 def tour(session: Session, /) -> None:
     """Open the app at the tour: a conversation about treechat, to move about in and to try every key on."""
-    from treechat.chat.tour import open_tour
     from treechat.cli.app import open_app
+    from treechat.transfer.tour import open_tour
 
     open_app(session, open_tour(session.store))

@@ -36,7 +36,7 @@ from treechat.tui.transcript import Transcript
 from treechat.tui.tree_pane import TreePane
 
 if TYPE_CHECKING:
-    from treechat.chat.switching import Load
+    from treechat.chat.model.room import Load
 
 TWICE_S = 0.6
 """Two presses of esc within this time open the tree."""

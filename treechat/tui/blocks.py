@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.strip import Strip
 
-from treechat.chat.structure import Structure
+from treechat.chat.chat_tree import Structure
 from treechat.tree import PREVIEW_LEN, Turn
 from treechat.tui.bodies import Bodies
 from treechat.tui.heights import Heights

@@ -9,7 +9,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from treechat.chat.structure import Structure
+from treechat.chat.chat_tree import Structure
 from treechat.tui.asides import Aside, Piece, may_have_parts, pieces_of, split_thoughts
 from treechat.tui.plain import fit, one_line
 from treechat.tui.strips import KEPT, StripCache

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from treechat.chat.tour import open_tour
 from treechat.config import add_preset
+from treechat.transfer.tour import open_tour
 from treechat.tui.choices import Choice
 from treechat.tui.screens.settings import NAMES, Chosen, SettingsScreen, Shown
 from treechat.tui.warming import Warming

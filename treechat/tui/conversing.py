@@ -18,7 +18,7 @@ from treechat.tui.switching import Switching
 from treechat_engine import EngineError
 
 if TYPE_CHECKING:
-    from treechat.chat.model import ChatModel
+    from treechat.chat.model.chat_model import ChatModel
 
 SET = "set for this conversation"
 WROTE = "wrote this branch"

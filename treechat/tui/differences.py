@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 from itertools import zip_longest
 from typing import NamedTuple
 
-from treechat.chat.structure import Structure
+from treechat.chat.chat_tree import Structure
 from treechat.tree import Role
 
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")

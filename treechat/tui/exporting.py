@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
-from treechat.chat.exporting import SUFFIXES, all_documents, part_of, pieces, write_file
 from treechat.errors import TreechatError
+from treechat.transfer.export import SUFFIXES, all_documents, part_of, pieces, write_file
 from treechat.tui.choices import Choice
 from treechat.tui.copying import Copying
 from treechat.tui.screens.pick import PickScreen

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from treechat.chat.chat_tree import Structure
 from treechat.chat.events import Cost
-from treechat.chat.structure import Structure
 from treechat.tree import Node, Turn
 from treechat.tui.plain import one_line
 

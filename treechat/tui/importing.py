@@ -7,8 +7,8 @@ from pathlib import Path
 
 from textual.timer import Timer
 
-from treechat.chat.importing import ImportJob
 from treechat.config import Config
+from treechat.transfer.import_job import ImportJob
 from treechat.tui.configuring import Configuring
 from treechat.tui.screens.importing import ImportScreen, progress, summary
 

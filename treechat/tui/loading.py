@@ -14,7 +14,7 @@ from treechat.errors import ModelError, TreechatError
 from treechat.tui.importing import Importing
 
 if TYPE_CHECKING:
-    from treechat.chat.model import ChatModel
+    from treechat.chat.model.chat_model import ChatModel
     from treechat.models import Progress
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from treechat.chat.memory import Branch, Held, Holding, Memory
+from treechat.chat.kv.slot_usage import Branch, Held, Holding, Memory
 from treechat.tui.component_styles import ComponentStyles
 from treechat.tui.plain import fit, plain
 

@@ -13,8 +13,8 @@ from treechat.tui.screens.pick import model_picker
 from treechat.tui.state import model_specs
 
 if TYPE_CHECKING:
-    from treechat.chat.model import ChatModel
-    from treechat.chat.switching import Load as LoadNamed
+    from treechat.chat.model.chat_model import ChatModel
+    from treechat.chat.model.room import Load as LoadNamed
     from treechat.models import Progress
 
 STOP = "\0stop"
@@ -90,7 +90,7 @@ class Switching(Loading):
         self._start(Load(spec, is_asked=True, once=once), lambda this: self._switch(this, spec))
 
     def _switch(self, this: Load, spec: str) -> None:
-        from treechat.chat.switching import load_beside
+        from treechat.chat.model.room import load_beside
 
         load = self._load_named
         assert load is not None, "the picker is not shown without it"

@@ -12,7 +12,7 @@ from textual import events
 from textual.message import Message
 from textual.strip import Strip
 
-from treechat.chat.structure import Structure
+from treechat.chat.chat_tree import Structure
 from treechat.tree import Node
 from treechat.tui.bindings import PANE_BINDINGS
 from treechat.tui.blocks import Blocks, num_common

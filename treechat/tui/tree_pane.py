@@ -14,8 +14,8 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from treechat.chat.computed import Computed
 from treechat.chat.events import Cost
+from treechat.chat.kv.path_kv import Computed
 from treechat.tree import Node
 from treechat.tui.bindings import PANE_BINDINGS
 from treechat.tui.component_styles import ComponentStyles

@@ -9,8 +9,8 @@ from pathlib import Path
 from textual import on
 from textual.timer import Timer
 
+from treechat.chat.engine_protocol import WarmHandle
 from treechat.chat.events import Cost
-from treechat.chat.protocol import WarmHandle
 from treechat.chat.session import Chat
 from treechat.config import Config
 from treechat.errors import TreechatError

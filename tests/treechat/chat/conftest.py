@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from treechat.chat.model import ChatModel
-from treechat.chat.template import Template
+from treechat.chat.model.chat_model import ChatModel
+from treechat.chat.tokens.template import Template
 from treechat.store import Store
 from treechat_engine import EngineStats, Finished, PromptTooLongError, Residency, SamplingParams, Token, Usage
 

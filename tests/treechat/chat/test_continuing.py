@@ -6,18 +6,18 @@ import threading
 
 import pytest
 
-from treechat.chat.documents import document_of
 from treechat.chat.events import NodeAdded, ReplyFinished, SpansMade, TextAdded
-from treechat.chat.intake import import_document
-from treechat.chat.making import AT_ONCE
-from treechat.chat.model import ChatModel
+from treechat.chat.model.chat_model import ChatModel
 from treechat.chat.session import Chat
 from treechat.chat.settings import Settings
-from treechat.chat.template import Template
+from treechat.chat.tokens.span_jobs import AT_ONCE
+from treechat.chat.tokens.template import Template
 from treechat.errors import GenerationError
 from treechat.formats import native, native_reader
 from treechat.formats.document import ImportReport
 from treechat.store import NewNode, Store
+from treechat.transfer.documents import document_of
+from treechat.transfer.import_writer import import_document
 from treechat.tree import Turn
 
 

@@ -8,10 +8,10 @@ import threading
 import pytest
 
 from tests.treechat.cli.test_importing import chatgpt
-from treechat.chat import intake
-from treechat.chat.importing import Import, ImportJob
 from treechat.formats import flat
 from treechat.store import Store
+from treechat.transfer import import_writer as intake
+from treechat.transfer.import_job import Import, ImportJob
 
 IDS = [f"{'ua'[i % 2]}{i}" for i in range(35)]
 

@@ -9,11 +9,11 @@ import time
 import pytest
 
 from tests.treechat.shared import tiny_engine
-from treechat.chat.kept import MAX_AGE_S, KVKeeper, kept_dir, remove_old
-from treechat.chat.model import ChatModel
+from treechat.chat.model.chat_model import ChatModel
+from treechat.chat.model.kv_files import MAX_AGE_S, KVKeeper, kept_dir, remove_old
 from treechat.chat.session import Chat
 from treechat.chat.settings import Settings
-from treechat.chat.template import Template
+from treechat.chat.tokens.template import Template
 
 
 @pytest.fixture(autouse=True)

@@ -12,16 +12,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from treechat.chat.session import Chat
-from treechat.chat.spans import SpanBook
+from treechat.chat.tokens.path_spans import SpanBook
 from treechat.store import Store
 
 PARENT = """
 import asyncio, itertools, os, runpy, signal, sys, time
 from pathlib import Path
 from treechat.chat.events import TextAdded
-from treechat.chat.model import ChatModel
+from treechat.chat.model.chat_model import ChatModel
 from treechat.chat.session import Chat
-from treechat.chat.template import Template
+from treechat.chat.tokens.template import Template
 from treechat.store import Store
 from treechat_engine import Token
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from treechat.chat.memory import Held, free, memory_of
+from treechat.chat.kv.slot_usage import Held, free, memory_of
 from treechat.chat.session import Chat
 from treechat.chat.settings import Settings
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from treechat.chat.costs import with_ancestors
-from treechat.chat.protection import MAX_PATHS, leaves_of
+from treechat.chat.kv.costs import with_ancestors
+from treechat.chat.kv.protection import MAX_PATHS, leaves_of
 from treechat.chat.session import Chat
 from treechat.chat.settings import Settings
 from treechat.store import Store

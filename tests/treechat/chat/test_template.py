@@ -2,7 +2,7 @@
 
 import pytest
 
-from treechat.chat.template import Message, Template
+from treechat.chat.tokens.template import Message, Template
 from treechat.errors import ModelError
 
 

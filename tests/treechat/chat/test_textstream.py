@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treechat.chat.textstream import TextStream
+from treechat.chat.tokens.detokenizer import TextStream
 
 
 def decode(ids) -> str:

@@ -6,8 +6,8 @@ import runpy
 from importlib.resources import files
 from pathlib import Path
 
-from treechat.chat.tour import open_tour
 from treechat.store import Store
+from treechat.transfer.tour import open_tour
 from treechat.tui.bindings import KEYS
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treechat.chat.exporting import SUFFIXES, all_documents, part_of, pieces, write_file
-from treechat.chat.intake import import_document
 from treechat.cli.exporting import FORMATS
 from treechat.formats import native, native_reader
 from treechat.formats.document import ImportReport
 from treechat.store import NewNode, Store
 from treechat.store.spans import TURN_COLUMNS
+from treechat.transfer.export import SUFFIXES, all_documents, part_of, pieces, write_file
+from treechat.transfer.import_writer import import_document
 from treechat.tree import Span, Turn
 
 NODES = "conversation_id, id, parent_id, role, status, created_at, label, bookmarked, preview, text"

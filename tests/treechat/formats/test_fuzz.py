@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from tests.treechat.formats.writers import DATABASES, WRITERS, Said, openai_pairs
-from treechat.chat.intake import import_document
 from treechat.errors import FormatError
 from treechat.formats import native
 from treechat.formats.document import Document, ImportReport, Message
@@ -19,6 +18,7 @@ from treechat.formats.importers import IMPORTERS, importer_for
 from treechat.formats.inputs import inputs_of
 from treechat.formats.loose import END_OF_TIME
 from treechat.store import Store
+from treechat.transfer.import_writer import import_document
 from treechat.tree import Conversation, Node
 
 TREE = [

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 
 from tests.treechat.formats.writers import DATABASES, WRITERS, Said, children, sillytavern, trees
-from treechat.chat.intake import import_document
 from treechat.formats.document import Document, ImportReport
 from treechat.formats.importers import IMPORTERS
 from treechat.store import Store
+from treechat.transfer.import_writer import import_document
 
 ONE_TREE = sorted(set(WRITERS) - {"sillytavern"})
 DEEP = [Said(i - 1 if i else None, "assistant" if i % 2 else "user", f"{i}.") for i in range(2_000)]

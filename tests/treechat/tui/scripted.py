@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from treechat.chat.model import ChatModel
-from treechat.chat.template import Template
+from treechat.chat.model.chat_model import ChatModel
+from treechat.chat.tokens.template import Template
 from treechat_engine import EngineStats, Finished, Residency, SamplingParams, Token, Usage
 
 SPECIAL = ("<|im_start|>", "<|im_end|>")

@@ -2,9 +2,9 @@
 
 import json
 
-from treechat.chat.exporting import SUFFIXES
 from treechat.errors import StoreError
 from treechat.store import Store
+from treechat.transfer.export import SUFFIXES
 from treechat.tui.exporting import BACKUP, NAMES, choices
 from treechat.tui.screens.pick import PickScreen
 

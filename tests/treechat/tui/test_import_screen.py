@@ -8,9 +8,9 @@ import threading
 import pytest
 
 from tests.treechat.cli.test_importing import chatgpt
-from treechat.chat.importing import ImportJob
-from treechat.chat.intake import Intake
 from treechat.store import Store
+from treechat.transfer.import_job import ImportJob
+from treechat.transfer.import_writer import Intake
 from treechat.tui.dropped import completions, missing, paths_in, shown_path
 from treechat.tui.screens.importing import ImportScreen
 

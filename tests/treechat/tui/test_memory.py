@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.treechat.tui.scripted import scripted_model
-from treechat.chat.memory import Held
+from treechat.chat.kv.slot_usage import Held
 from treechat.tui.memory_rows import BAR, bar
 from treechat.tui.screens.memory import MemoryScreen
 

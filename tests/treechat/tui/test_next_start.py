@@ -6,9 +6,9 @@ import pytest
 
 from tests.treechat.shared import tiny_engine
 from tests.treechat.tui.scripted import ByteTokenizer
-from treechat.chat.kept import KVKeeper
-from treechat.chat.model import ChatModel
-from treechat.chat.template import Template
+from treechat.chat.model.chat_model import ChatModel
+from treechat.chat.model.kv_files import KVKeeper
+from treechat.chat.tokens.template import Template
 from treechat.config import Config
 from treechat.tui import warming
 

@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from tests.treechat.tui.scripted import ByteTokenizer, scripted_model
-from treechat.chat.switching import is_out_of_memory, load_beside
-from treechat.chat.template import Template
+from treechat.chat.model.room import is_out_of_memory, load_beside
+from treechat.chat.tokens.template import Template
 from treechat.errors import ModelError, Offline
 from treechat.models import InstalledModel, Progress
 from treechat.store import NewNode, Store

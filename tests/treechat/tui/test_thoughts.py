@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.treechat.tui.scripted import ByteTokenizer, scripted_model
-from treechat.chat.template import Template
+from treechat.chat.tokens.template import Template
 from treechat.store import NewNode, Store
 from treechat.tree import preview_of
 from treechat.tui.asides import Aside, pieces_of, split_thoughts

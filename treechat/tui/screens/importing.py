@@ -13,8 +13,8 @@ from textual.containers import Vertical
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from treechat.chat.importing import ImportJob
 from treechat.formats.document import ImportReport
+from treechat.transfer.import_job import ImportJob
 from treechat.tui.bindings import IMPORT_BINDINGS
 from treechat.tui.dropped import completions, missing, paths_in, shown_path
 from treechat.tui.plain import as_input, fit, one_line

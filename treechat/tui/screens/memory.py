@@ -11,8 +11,8 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import Static
 
-from treechat.chat.memory import Memory, free, memory_of
-from treechat.chat.model import ChatModel
+from treechat.chat.kv.slot_usage import Memory, free, memory_of
+from treechat.chat.model.chat_model import ChatModel
 from treechat.errors import TreechatError
 from treechat.store import Store
 from treechat.tui.bindings import MEMORY_BINDINGS

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from treechat.chat.costs import with_ancestors
-from treechat.chat.spans import SpanBook
+from treechat.chat.kv.costs import with_ancestors
+from treechat.chat.tokens.path_spans import SpanBook
 from treechat.tree import Tree
 
 MAX_PATHS = 64

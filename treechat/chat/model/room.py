@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from treechat.chat.model import ChatModel
+from treechat.chat.model.chat_model import ChatModel
 from treechat.errors import TreechatError
 from treechat.models import Progress, resolve
 

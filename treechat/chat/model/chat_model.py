@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from treechat.chat.protocol import ChatEngine
-from treechat.chat.template import Template
+from treechat.chat.engine_protocol import ChatEngine
+from treechat.chat.tokens.template import Template
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from jinja2.exceptions import TemplateError
 
-from treechat.chat.typed import TypedSpecials
+from treechat.chat.tokens.special_tokens import TypedSpecials
 from treechat.errors import ModelError
 from treechat.tree import THOUGHT_TAGS, Role
 

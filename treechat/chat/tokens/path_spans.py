@@ -7,8 +7,8 @@ from array import array
 from collections.abc import Callable, Iterable
 from itertools import takewhile
 
-from treechat.chat.model import ChatModel
-from treechat.chat.template import Message
+from treechat.chat.model.chat_model import ChatModel
+from treechat.chat.tokens.template import Message
 from treechat.store import Store
 from treechat.tree import Span, Tree
 

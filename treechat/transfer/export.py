@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from treechat.chat.documents import document_of, subtree_of
 from treechat.formats.inputs import SQLITE_MAGIC
 from treechat.store import Store
+from treechat.transfer.documents import document_of, subtree_of
 
 if TYPE_CHECKING:
     from treechat.formats.document import Document

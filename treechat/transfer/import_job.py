@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from treechat.chat.intake import Intake, Planned
 from treechat.errors import FormatError, TreechatError
 from treechat.formats.document import ImportReport
 from treechat.formats.importer import Importer
 from treechat.formats.importers import importer_for, unknown_format
 from treechat.formats.inputs import Input, inputs_of
 from treechat.store import Store
+from treechat.transfer.import_writer import Intake, Planned
 
 
 def _ignore() -> None:

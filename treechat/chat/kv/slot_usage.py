@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from treechat.chat.costs import costs_of
 from treechat.chat.events import Cost
-from treechat.chat.model import ChatModel
-from treechat.chat.spans import SpanBook
+from treechat.chat.kv.costs import costs_of
+from treechat.chat.model.chat_model import ChatModel
+from treechat.chat.tokens.path_spans import SpanBook
 from treechat.store import Store
 from treechat.tree import Tree
 from treechat_engine import EngineStats

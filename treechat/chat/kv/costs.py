@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from treechat.chat.events import Cost
-from treechat.chat.model import ChatModel
-from treechat.chat.spans import SpanBook
+from treechat.chat.model.chat_model import ChatModel
+from treechat.chat.tokens.path_spans import SpanBook
 from treechat.tree import Tree
 from treechat_engine import Residency
 

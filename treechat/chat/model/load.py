@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from treechat.chat.kept import KVKeeper
-from treechat.chat.model import ChatModel
-from treechat.chat.template import Template
+from treechat.chat.model.chat_model import ChatModel
+from treechat.chat.model.kv_files import KVKeeper
+from treechat.chat.tokens.template import Template
 from treechat.errors import ModelError, UnsupportedModel
 from treechat.models import Progress, is_greedy_first, load_tokenizer, recommended_sampling, resolve
 from treechat_engine import EngineConfig, EngineError, UnsupportedModelError

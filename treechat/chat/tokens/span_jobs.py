@@ -6,9 +6,9 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator
 
+from treechat.chat.engine_protocol import ChatEngine, WarmHandle, requesting
 from treechat.chat.events import SpansMade
-from treechat.chat.protocol import ChatEngine, WarmHandle, requesting
-from treechat.chat.spans import SpanBook
+from treechat.chat.tokens.path_spans import SpanBook
 from treechat.errors import GenerationError, TreechatError
 from treechat.tree import Tree
 

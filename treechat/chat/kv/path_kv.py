@@ -6,14 +6,14 @@ import threading
 from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from contextlib import aclosing
 
-from treechat.chat.costs import costs_of
+from treechat.chat.chat_tree import Structure
+from treechat.chat.engine_protocol import WarmHandle, requesting
 from treechat.chat.events import Cost, SpansMade
-from treechat.chat.making import AT_ONCE, LateWarm, make_spans
-from treechat.chat.model import ChatModel
-from treechat.chat.protection import Protection
-from treechat.chat.protocol import WarmHandle, requesting
-from treechat.chat.spans import SpanBook
-from treechat.chat.structure import Structure
+from treechat.chat.kv.costs import costs_of
+from treechat.chat.kv.protection import Protection
+from treechat.chat.model.chat_model import ChatModel
+from treechat.chat.tokens.path_spans import SpanBook
+from treechat.chat.tokens.span_jobs import AT_ONCE, LateWarm, make_spans
 from treechat.errors import ModelError
 from treechat.store import Store
 from treechat.tree import Span

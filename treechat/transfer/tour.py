@@ -5,10 +5,10 @@ from __future__ import annotations
 from importlib.resources import files
 from io import BytesIO
 
-from treechat.chat.intake import import_document
 from treechat.formats import native_reader
 from treechat.formats.document import ImportReport
 from treechat.store import Store
+from treechat.transfer.import_writer import import_document
 
 SOURCE = "treechat-tour"
 

@@ -1,0 +1,1 @@
+"""KV of a conversation's paths: costs, protection, slot usage."""

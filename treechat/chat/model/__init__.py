@@ -1,0 +1,1 @@
+"""The model of a chat: loaded, replaced, its KV kept in files."""

@@ -1,0 +1,1 @@
+"""Token ids of messages: template, spans, detokenizer."""
