@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "engine"), str(ROOT / "kernels")]
 
 from treechat.formats.document import Document, Message  # noqa: E402
-from treechat.formats.native import write  # noqa: E402
+from treechat.formats.native.writer import write  # noqa: E402
 from treechat.tree import Conversation, Node, preview_of  # noqa: E402
 from treechat.tui.bindings import KEYS  # noqa: E402
 from treechat.tui.screens.help import shown_keys  # noqa: E402

@@ -78,7 +78,7 @@ def _message(words: tuple[str, ...]) -> str:
 
 def _piped(data: bytes) -> str:
     """Standard input as text, without its last line end."""
-    from treechat.formats.lines import decode
+    from treechat.formats.reading.lines import decode
 
     if b"\0" in data:
         raise click.UsageError("Standard input is not text, or text in UTF-16: pipe in UTF-8.")

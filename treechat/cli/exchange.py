@@ -60,7 +60,7 @@ def import_(
     content. Every branch comes in; importing again adds only what is new. What is left out is said, with the reason;
     the exit status is 1 if anything could not be read.
     """
-    from treechat.formats.importers import IMPORTERS
+    from treechat.formats.importers.registry import IMPORTERS
     from treechat.transfer.import_job import Import
 
     progress = _Progress()

@@ -79,7 +79,7 @@ def cat(session: Session, name: str, whole_path: bool) -> None:
     if not whole_path:
         print_text(session.store.text(node.id))
         return
-    from treechat.formats import markdown
+    from treechat.formats.export import markdown
     from treechat.transfer.documents import document_of
 
     path = session.store.load_tree(conversation_id).path(node.id)

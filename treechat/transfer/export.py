@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from treechat.formats.inputs import SQLITE_MAGIC
+from treechat.formats.reading.inputs import SQLITE_MAGIC
 from treechat.store import Store
 from treechat.transfer.documents import document_of, subtree_of
 
@@ -54,7 +54,10 @@ def pieces(
     messages: bool = False,
 ) -> Iterator[str]:
     """The text of a file in the format `form`, one of `SUFFIXES`. The options are those of the formats' writers."""
-    from treechat.formats import graphs, html, markdown, native, openai_export
+    from treechat.formats.export import diagrams as graphs
+    from treechat.formats.export import html, markdown
+    from treechat.formats.export import openai as openai_export
+    from treechat.formats.native import writer as native
 
     match form:
         case "native":

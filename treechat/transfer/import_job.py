@@ -9,9 +9,9 @@ from typing import BinaryIO
 
 from treechat.errors import FormatError, TreechatError
 from treechat.formats.document import ImportReport
-from treechat.formats.importer import Importer
-from treechat.formats.importers import importer_for, unknown_format
-from treechat.formats.inputs import Input, inputs_of
+from treechat.formats.importers.importer import Importer
+from treechat.formats.importers.registry import importer_for, unknown_format
+from treechat.formats.reading.inputs import Input, inputs_of
 from treechat.store import Store
 from treechat.transfer.import_writer import Intake, Planned
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.resources import files
 from io import BytesIO
 
-from treechat.formats import native_reader
 from treechat.formats.document import ImportReport
+from treechat.formats.native import reader as native_reader
 from treechat.store import Store
 from treechat.transfer.import_writer import import_document
 

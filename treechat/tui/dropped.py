@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from treechat.formats.inputs import SUFFIXES
+from treechat.formats.reading.inputs import SUFFIXES
 
 MOST = 200
 """Entries that are offered."""

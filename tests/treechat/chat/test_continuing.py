@@ -13,8 +13,9 @@ from treechat.chat.settings import Settings
 from treechat.chat.tokens.span_jobs import AT_ONCE
 from treechat.chat.tokens.template import Template
 from treechat.errors import GenerationError
-from treechat.formats import native, native_reader
 from treechat.formats.document import ImportReport
+from treechat.formats.native import reader as native_reader
+from treechat.formats.native import writer as native
 from treechat.store import NewNode, Store
 from treechat.transfer.documents import document_of
 from treechat.transfer.import_writer import import_document

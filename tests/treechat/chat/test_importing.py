@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from tests.treechat.cli.test_importing import chatgpt
-from treechat.formats import flat
+from treechat.formats.trees import prefix_rows as flat
 from treechat.store import Store
 from treechat.transfer import import_writer as intake
 from treechat.transfer.import_job import Import, ImportJob

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treechat.cli.exporting import FORMATS
-from treechat.formats import native, native_reader
 from treechat.formats.document import ImportReport
+from treechat.formats.native import reader as native_reader
+from treechat.formats.native import writer as native
 from treechat.store import NewNode, Store
 from treechat.store.spans import TURN_COLUMNS
 from treechat.transfer.export import SUFFIXES, all_documents, part_of, pieces, write_file

@@ -8,8 +8,9 @@ import zipfile
 from pathlib import Path
 
 from treechat.cli.exchange import FORMATS
-from treechat.formats import flat, inputs
-from treechat.formats.importers import IMPORTERS
+from treechat.formats.importers.registry import IMPORTERS
+from treechat.formats.reading import inputs
+from treechat.formats.trees import prefix_rows as flat
 
 
 def chatgpt(*ids: str, conversation_id: str = "c1", parents: dict[str, str] | None = None) -> dict:

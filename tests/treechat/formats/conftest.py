@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from treechat.formats.document import Document, ImportReport, Message
-from treechat.formats.importers import importer_for
-from treechat.formats.inputs import inputs_of
+from treechat.formats.importers.registry import importer_for
+from treechat.formats.reading.inputs import inputs_of
 from treechat.tree import Conversation, Node, Span, Turn, preview_of
 
 

@@ -2,7 +2,8 @@
 
 import json
 
-from treechat.formats import flat, openai_export
+from treechat.formats.export import openai as openai_export
+from treechat.formats.trees import prefix_rows as flat
 
 
 def row(*texts, **more):

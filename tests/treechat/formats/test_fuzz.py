@@ -12,11 +12,11 @@ import pytest
 
 from tests.treechat.formats.writers import DATABASES, WRITERS, Said, openai_pairs
 from treechat.errors import FormatError
-from treechat.formats import native
 from treechat.formats.document import Document, ImportReport, Message
-from treechat.formats.importers import IMPORTERS, importer_for
-from treechat.formats.inputs import inputs_of
-from treechat.formats.loose import END_OF_TIME
+from treechat.formats.importers.registry import IMPORTERS, importer_for
+from treechat.formats.native import writer as native
+from treechat.formats.reading.inputs import inputs_of
+from treechat.formats.reading.lenient import END_OF_TIME
 from treechat.store import Store
 from treechat.transfer.import_writer import import_document
 from treechat.tree import Conversation, Node

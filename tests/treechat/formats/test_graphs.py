@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from treechat.formats import graphs
 from treechat.formats.document import Document, Message
+from treechat.formats.export import diagrams as graphs
 from treechat.tree import Conversation, Node, preview_of
 
 HOSTILE = [

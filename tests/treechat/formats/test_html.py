@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.treechat.formats.test_runs import comb
-from treechat.formats import html
 from treechat.formats.document import Document, Message
-from treechat.formats.html_text import MAX_MARKDOWN_CHARS, code_css, text_html, visible
+from treechat.formats.export import html
+from treechat.formats.export.html_text import MAX_MARKDOWN_CHARS, code_css, text_html, visible
 from treechat.tree import Conversation, Node, Turn, preview_of
 
 VOID = {"meta", "input", "br", "hr"}

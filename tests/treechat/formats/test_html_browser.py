@@ -8,8 +8,8 @@ import subprocess
 import pytest
 
 from tests.treechat.formats.test_html import hostile_document
-from treechat.formats import html
 from treechat.formats.document import Document, Message
+from treechat.formats.export import html
 from treechat.tree import Conversation, Node
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, example, given, settings
 
 from tests.treechat.formats.writers import DATABASES, WRITERS, Said, children, sillytavern, trees
 from treechat.formats.document import Document, ImportReport
-from treechat.formats.importers import IMPORTERS
+from treechat.formats.importers.registry import IMPORTERS
 from treechat.store import Store
 from treechat.transfer.import_writer import import_document
 

@@ -12,9 +12,9 @@ import pytest
 
 from tests.treechat.formats.writers import Said, llm
 from treechat.errors import FormatError
-from treechat.formats import inputs
-from treechat.formats.importers import importer_for
-from treechat.formats.inputs import inputs_of
+from treechat.formats.importers.registry import importer_for
+from treechat.formats.reading import inputs
+from treechat.formats.reading.inputs import inputs_of
 from treechat.store import Store
 
 CHAT = [{"messages": [{"role": "user", "content": "Hi"}]}]

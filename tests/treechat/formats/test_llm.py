@@ -6,9 +6,9 @@ import sqlite3
 import pytest
 
 from treechat.errors import FormatError
-from treechat.formats import llm_logs
 from treechat.formats.document import ImportReport
-from treechat.formats.inputs import inputs_of
+from treechat.formats.importers.llm import logs as llm_logs
+from treechat.formats.reading.inputs import inputs_of
 
 OLD = """
 CREATE TABLE conversations (id TEXT PRIMARY KEY, name TEXT, model TEXT);

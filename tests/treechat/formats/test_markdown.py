@@ -1,7 +1,7 @@
 """Markdown of a branch and of a tree."""
 
-from treechat.formats import markdown
 from treechat.formats.document import Document, Message
+from treechat.formats.export import markdown
 from treechat.tree import Conversation, Node
 
 

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treechat.errors import FormatError
-from treechat.formats import lines, native, native_reader
 from treechat.formats.document import Document, ImportReport, Message
+from treechat.formats.native import reader as native_reader
+from treechat.formats.native import writer as native
+from treechat.formats.reading import lines
 from treechat.tree import Conversation, Node
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "assets" / "treechat.schema.json").read_text())

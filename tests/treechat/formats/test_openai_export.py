@@ -3,8 +3,8 @@
 import json
 
 from tests.treechat.formats.test_runs import comb
-from treechat.formats import openai_export
 from treechat.formats.document import Document, Message
+from treechat.formats.export import openai as openai_export
 from treechat.tree import Conversation
 
 

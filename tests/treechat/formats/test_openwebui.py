@@ -6,9 +6,10 @@ import sqlite3
 import pytest
 
 from treechat.errors import FormatError
-from treechat.formats import openwebui, sqlite_source
 from treechat.formats.document import ImportReport
-from treechat.formats.inputs import inputs_of
+from treechat.formats.importers import openwebui
+from treechat.formats.reading import sqlite_source
+from treechat.formats.reading.inputs import inputs_of
 
 WEBUI = """
 CREATE TABLE chat (id VARCHAR PRIMARY KEY, user_id VARCHAR, title TEXT, chat JSON, created_at BIGINT, updated_at BIGINT,

@@ -1,6 +1,6 @@
 """Runs: chains without a fork, numbered by the forks above them, however deep."""
 
-from treechat.formats.runs import MAX_NUMBER_CHARS, runs_of
+from treechat.formats.export.document_runs import MAX_NUMBER_CHARS, runs_of
 from treechat.tree import Node, Tree
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import pytest
 
-from treechat.formats.sillytavern import time_of
+from treechat.formats.importers.sillytavern import time_of
 
 HEADER = {"user_name": "Me", "character_name": "Ada", "create_date": "2023-11-22@13h05m21s", "chat_metadata": {"x": 1}}
 

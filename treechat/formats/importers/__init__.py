@@ -1,0 +1,1 @@
+"""One file or folder per foreign format; `registry` lists them."""

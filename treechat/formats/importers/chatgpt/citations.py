@@ -1,0 +1,45 @@
+"""Marks that ChatGPT leaves in a text for its own pages to draw: citations, and the names of things it knows more of.
+
+They become what the page shows: a link, or the name. Nothing else of the text changes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from treechat.formats.reading.lenient import dict_of, first_text, json_in, list_of, text_of
+
+_MARK = re.compile("\ue200[^\ue200\ue201]{0,4000}\ue201|【[^【】]{1,200}】")
+_SEPARATOR = "\ue202"
+
+
+def without_marks(text: str, metadata: dict[str, Any]) -> str:
+    """metadata: of the message; it knows what its marks stand for."""
+    if "\ue200" not in text and "【" not in text:
+        return text
+    shown: dict[str, str] = {}
+    for citation in map(dict_of, list_of(metadata.get("citations"))):
+        start, end = citation.get("start_ix"), citation.get("end_ix")
+        if type(start) is int and type(end) is int and 0 <= start < end:
+            shown.setdefault(text[start:end].strip(), _link(dict_of(citation.get("metadata"))))
+    for reference in map(dict_of, list_of(metadata.get("content_references"))):
+        shown.setdefault(text_of(reference.get("matched_text")).strip(), text_of(reference.get("alt")))
+    return _MARK.sub(lambda mark: _drawn(mark.group(), shown), text)
+
+
+def _link(page: dict[str, Any]) -> str:
+    title, url = first_text(page, "title", "url"), first_text(page, "url")
+    title = re.sub(r"[\[\]\n]", " ", title)
+    return f" ([{title}]({url}))" if url and not re.search(r"[\s()<>]", url) else f" ({title})" if title else ""
+
+
+def _drawn(mark: str, shown: dict[str, str]) -> str:
+    if shown.get(mark):
+        return shown[mark]
+    if mark.startswith("【"):
+        # Brackets of the language itself, or a citation of which nothing is known.
+        return mark
+    kind, _, rest = mark[1:-1].partition(_SEPARATOR)
+    values = list_of(json_in(rest)) if kind == "entity" else []
+    return text_of(values[1]) if len(values) > 1 else ""

@@ -1,0 +1,107 @@
+"""What one ChatGPT message says, by its content type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from treechat.formats.importers.chatgpt.citations import without_marks
+from treechat.formats.importers.content import Content, words_in
+from treechat.formats.reading.lenient import dict_of, first_text, list_of, text_of
+
+CONTEXTS = ("user_editable_context", "model_editable_context")
+"""Instructions that come with each request; never shown as a message."""
+
+
+def content_of(message: dict[str, Any], unknown: set[str]) -> Content:
+    """The content of a message. unknown: types met that this treechat does not know are added to it."""
+    content = Content()
+    record = dict_of(message.get("content"))
+    kind = text_of(record.get("content_type"))
+    names = {
+        text_of(item.get("id")): text_of(item.get("name"))
+        for item in map(dict_of, list_of(dict_of(message.get("metadata")).get("attachments")))
+    }
+    match kind:
+        case "text" | "multimodal_text" | "":
+            _add_parts(content, message, record, names, unknown)
+        case "code":
+            text = first_text(record, "text")
+            recipient = text_of(message.get("recipient"))
+            language = text_of(record.get("language"))
+            if recipient not in ("", "all"):
+                content.call(recipient, text, language=language)
+            elif text:
+                content.say(f"```{'' if language == 'unknown' else language}\n{text}\n```")
+        case "execution_output" | "system_error":
+            content.result(_author_name(message), words_in(record))
+        case "tether_quote":
+            more = {"title": record.get("title"), "url": record.get("url")}
+            content.result(_author_name(message), words_in(record), **more)
+        case "tether_browsing_display":
+            content.result(_author_name(message), first_text(record, "result", "summary"))
+        case "thoughts":
+            thoughts = [dict_of(item) for item in list_of(record.get("thoughts"))]
+            pieces = [piece for item in thoughts for piece in (item.get("summary"), item.get("content"))]
+            content.think("\n\n".join(filter(None, map(text_of, pieces))))
+        case "reasoning_recap":
+            content.keep("recap", text=words_in(record))
+        case _ if kind in CONTEXTS:
+            content.keep(kind, raw=record)
+        case _:
+            unknown.add(kind)
+            content.keep(kind, raw=record)
+            content.say(words_in(record))
+    for file_id, name in names.items():
+        content.attach("file", name or file_id, id=file_id)
+    return content
+
+
+def _author_name(message: dict[str, Any]) -> str:
+    return text_of(dict_of(message.get("author")).get("name"))
+
+
+def _add_parts(
+    content: Content, message: dict[str, Any], record: dict[str, Any], names: dict[str, str], unknown: set[str]
+) -> None:
+    texts = []
+    for part in list_of(record.get("parts")) or [record.get("text")]:
+        if isinstance(part, str):
+            texts.append(without_marks(part, dict_of(message.get("metadata"))))
+        elif isinstance(part, dict):
+            _add_object(content, part, names, unknown)
+    text = "\n\n".join(filter(None, texts))
+    role = text_of(dict_of(message.get("author")).get("role"))
+    recipient = text_of(message.get("recipient"))
+    if not text:
+        return
+    if role == "assistant" and recipient not in ("", "all"):
+        content.call(recipient, text)
+    elif role == "assistant" and message.get("channel") == "analysis":
+        content.think(text)
+    elif role == "tool":
+        content.result(_author_name(message), text)
+    else:
+        # The question about an image stands under it, as the source shows it.
+        content.say(text)
+
+
+def _add_object(content: Content, part: dict[str, Any], names: dict[str, str], unknown: set[str]) -> None:
+    kind = text_of(part.get("content_type"))
+    pointer = first_text(part, "asset_pointer") or first_text(dict_of(part.get("audio_asset_pointer")), "asset_pointer")
+    file_id = pointer.rpartition("//")[2]
+    name = names.pop(file_id, "") or file_id
+    match kind:
+        case "image_asset_pointer":
+            content.attach("image", name, raw=part)
+        case "audio_transcription":
+            content.keep(kind, raw=part)
+            content.say(text_of(part.get("text")))
+        case "audio_asset_pointer" | "real_time_user_audio_video_asset_pointer":
+            content.attach("audio", name, raw=part)
+        case "video_container_asset_pointer":
+            content.attach("video", name, raw=part)
+        case _:
+            if kind:
+                unknown.add(kind)
+            content.keep(kind or "object", raw=part)
+            content.say(words_in(part))

@@ -1,0 +1,137 @@
+"""llama.cpp's web UI: lines of a session and its messages, or, before that, objects with `conv` and `messages`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from treechat.formats.document import Document, ImportReport
+from treechat.formats.importers.content import Content, add_blocks
+from treechat.formats.importers.importer import Importer
+from treechat.formats.reading.inputs import Input
+from treechat.formats.reading.lenient import dict_of, first_text, id_of, list_of, seconds, text_of
+from treechat.formats.reading.records import read_records
+from treechat.formats.trees.draft import MAX_NODES, Draft
+from treechat.formats.trees.joined_turns import Joining, Link, Speaks
+from treechat.formats.trees.sibling_order import shape_of
+
+ROLES: dict[str, Speaks] = {"user": "user", "system": "system", "assistant": "part", "tool": "part"}
+
+
+def recognises(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    in_lines = value.get("type") == "session" and "currNode" in value
+    return in_lines or (isinstance(value.get("conv"), dict) and isinstance(value.get("messages"), list))
+
+
+def read(file: Input, report: ImportReport) -> Iterator[Document]:
+    session: dict[str, Any] = {}
+    session_where = file.name
+    messages: list[Any] = []
+    for where, value in read_records(file, report):
+        record = dict_of(value)
+        if record.get("type") == "message" and isinstance(record.get("message"), dict):
+            if len(messages) < MAX_NODES:
+                messages.append(record["message"])
+            else:
+                report.fail(where, f"more than {MAX_NODES:,} messages in one conversation; it is left out")
+        elif recognises(record):
+            if session or messages:
+                yield from _convert(session, messages, session_where, report)
+            session, session_where, messages = record, where, []
+            if isinstance(record.get("conv"), dict):
+                yield from _convert(record["conv"], record["messages"], where, report)
+                session = {}
+        else:
+            report.fail(where, "it is neither a session nor a message")
+    if session or messages:
+        yield from _convert(session, messages, session_where, report)
+
+
+def _convert(session: dict[str, Any], raw: list[Any], where: str, report: ImportReport) -> Iterator[Document]:
+    title = first_text(session, "name", "title")
+    where = f"{where} ({title[:60]})" if title else where
+    messages: dict[str, dict[str, Any]] = {}
+    for number, message in enumerate(raw[:MAX_NODES], 1):
+        message_id = id_of(dict_of(message).get("id")) or f"message-{number}"
+        if not isinstance(message, dict):
+            report.drop(where, f"message {number} is not an object")
+        elif message_id in messages:
+            report.drop(where, f"message {message_id} comes twice; the first one stays")
+        else:
+            messages[message_id] = message
+    if len(raw) > MAX_NODES:
+        report.fail(where, f"more than {MAX_NODES:,} messages; the rest is left out")
+    listed = {i: [id_of(child) for child in list_of(message.get("children"))] for i, message in messages.items()}
+    parents = {i: id_of(message.get("parent")) for i, message in messages.items()}
+    times = {i: seconds(message.get("timestamp")) for i, message in messages.items()}
+    strangers = {parent for parent in parents.values() if parent is not None and parent not in messages}
+    if "-1" in strangers or (len(strangers) == 1 and None not in parents.values()):
+        # A single branch is saved without the root above it, which says nothing.
+        parents = {i: None if parent in strangers else parent for i, parent in parents.items()}
+    shape = shape_of(parents, listed, times, report, where)
+    source_id = id_of(session.get("id")) or next(iter(messages), "")
+    draft = Draft("llamacpp", source_id, title, updated_at=seconds(session.get("lastModified")))
+    joining = Joining(draft, where, report)
+    unknown: set[str] = set()
+    joining.join(shape.children, lambda i: _speaks(messages[i]), lambda i: _link(i, messages[i], unknown))
+    for kind in sorted(unknown):
+        report.drop(where, f"content of the unknown type {kind}; its text was kept")
+    current = id_of(session.get("currNode"))
+    draft.current = joining.home_of(current, shape.parents) or (current if current not in messages else None)
+    if len(draft):
+        yield draft.document(report, where)
+    else:
+        report.drop(where, "it has no messages")
+
+
+def _speaks(message: dict[str, Any]) -> Speaks:
+    if message.get("type") == "root":
+        return "nothing"
+    return ROLES.get(text_of(message.get("role")), "part")
+
+
+def _link(message_id: str, message: dict[str, Any], unknown: set[str]) -> Link:
+    content = Content()
+    if thoughts := first_text(message, "reasoningContent", "thinking", "reasoning_content"):
+        content.think(thoughts)
+    role = message.get("role")
+    if role == "tool":
+        content.result(first_text(message, "toolName", "name"), text_of(message.get("content")))
+    else:
+        unknown.update(add_blocks(content, message.get("content")))
+    calls = _calls(message.get("toolCalls"))
+    for call in calls:
+        function = dict_of(call.get("function"))
+        content.call(text_of(function.get("name")), function.get("arguments"), id=call.get("id"))
+    for extra in map(dict_of, list_of(message.get("extra"))):
+        kind = text_of(extra.get("type")).lower()
+        kind = next((known for known in ("image", "audio") if known in kind), "file")
+        content.attach(kind, first_text(extra, "name"), first_text(extra, "content"), raw=_without_content(extra))
+    return Link(
+        message_id,
+        _speaks(message),
+        content,
+        seconds(message.get("timestamp")),
+        first_text(message, "model") or None,
+        ends=role == "assistant" and not calls,
+    )
+
+
+def _calls(value: Any) -> list[dict[str, Any]]:
+    """The calls of tools, which stand in the message as a string of JSON."""
+    if isinstance(value, str) and value:
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return [{"function": {"arguments": value}}]
+    return [dict_of(call) for call in list_of(value)]
+
+
+def _without_content(extra: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in extra.items() if key != "content"}
+
+
+IMPORTER = Importer("llamacpp", "llama.cpp's web UI", recognises, read)

@@ -1,0 +1,26 @@
+"""Columns of llm's database that both of its generations have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from treechat.formats.importers.content import Content
+from treechat.formats.reading.lenient import dict_of, first_text, json_in, text_of
+
+ATTACHMENT_COLUMNS = ("id", "type", "path", "url")
+
+
+def options_in(value: Any) -> dict[str, Any]:
+    """Sampling options: short plain values only."""
+    return {
+        key: item
+        for key, item in dict_of(json_in(value)).items()
+        if type(item) in (int, bool, str) or (type(item) is float and abs(item) < 1e300)
+    }
+
+
+def add_attachment(content: Content, row: dict[str, Any]) -> None:
+    """A row of the table of attachments, which holds the place of a file and not its content."""
+    kind = text_of(row.get("type")).partition("/")[0]
+    kind = kind if kind in ("image", "audio", "video") else "file"
+    content.attach(kind, first_text(row, "path", "url").rpartition("/")[2], raw=row)

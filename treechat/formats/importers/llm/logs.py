@@ -1,0 +1,42 @@
+"""The logs.db of `llm`: a row per response, and since 0.32 a tree of messages by hash beside it. Only read.
+
+A conversation that is in both is read from the tree, which has its branches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from treechat.errors import FormatError
+from treechat.formats.document import Document, ImportReport
+from treechat.formats.importers.importer import Importer
+from treechat.formats.importers.llm.message_tree import read_tree
+from treechat.formats.importers.llm.responses import read_responses
+from treechat.formats.reading.inputs import Input
+from treechat.formats.reading.sqlite_source import SqliteSource, opened
+
+
+def holds(source: SqliteSource) -> bool:
+    return _has_responses(source) or _has_tree(source)
+
+
+def _has_responses(source: SqliteSource) -> bool:
+    return source.has("responses", "id", "prompt", "response")
+
+
+def _has_tree(source: SqliteSource) -> bool:
+    return source.has("messages", "hash", "parent_hash", "role")
+
+
+def read(file: Input, report: ImportReport) -> Iterator[Document]:
+    with opened(file) as source:
+        if not holds(source):
+            raise FormatError(f"{file.name} is a database, but not llm's", "`llm logs path` says where that is")
+        in_tree: set[str] = set()
+        if _has_tree(source):
+            yield from read_tree(source, in_tree, file, report)
+        if _has_responses(source):
+            yield from read_responses(source, in_tree, file, report)
+
+
+IMPORTER = Importer("llm", "llm's logs.db", lambda _: False, read, holds)

@@ -1,0 +1,222 @@
+"""Open WebUI's export: an array of chats, each with a `history` of messages by id; or its database, webui.db."""
+
+from __future__ import annotations
+
+import html
+import re
+import sqlite3
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from treechat.errors import FormatError
+from treechat.formats.document import Document, ImportReport
+from treechat.formats.importers.content import Content, add_blocks, words_in
+from treechat.formats.importers.importer import Importer, by_record
+from treechat.formats.reading.inputs import Input
+from treechat.formats.reading.lenient import dict_of, first_text, id_of, list_of, seconds, text_of
+from treechat.formats.reading.records import parse_record
+from treechat.formats.reading.sqlite_source import SqliteSource, opened
+from treechat.formats.trees.draft import MAX_NODES, Draft
+from treechat.formats.trees.sibling_order import in_order, parents_by_listing
+from treechat.tree import Role
+
+ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
+CHAT_COLUMNS = ("id", "title", "chat", "created_at", "updated_at", "archived", "folder_id")
+OPEN, CLOSE = '<details type="', "</details>"
+_ATTRIBUTE = re.compile(r'([\w-]{1,40})="([^"]*)"')
+_SUMMARY = re.compile(r"\s*<summary>[^<]*</summary>\n?")
+_QUOTE = re.compile(r"^> ?", re.MULTILINE)
+
+
+def recognises(value: Any) -> bool:
+    return isinstance(value, dict) and bool(_history(value) or list_of(dict_of(value.get("chat")).get("messages")))
+
+
+def _history(record: dict[str, Any]) -> dict[str, Any]:
+    chat = dict_of(record.get("chat")) or record
+    return dict_of(dict_of(chat.get("history")).get("messages"))
+
+
+def convert(value: Any, where: str, report: ImportReport) -> Document | None:
+    record = dict_of(value)
+    chat = dict_of(record.get("chat")) or record
+    title = first_text(record, "title") or first_text(chat, "title")
+    where = f"{where} ({title[:60]})" if title else where
+    messages = _messages(record, chat, where, report)
+    if not messages:
+        report.drop(where, "it has no messages")
+        return None
+    created_at = seconds(record.get("created_at")) or seconds(chat.get("timestamp"))
+    source_id = first_text(record, "id") or first_text(chat, "id") or next(iter(messages))
+    more = {key: chat.get(key) for key in ("models", "tags")}
+    more |= {"folder": record.get("folder"), "archived": True if record.get("archived") in (True, 1) else None}
+    draft = Draft("openwebui", source_id, title, created_at, seconds(record.get("updated_at")), more)
+    listed = {i: list_of(message.get("childrenIds")) for i, message in messages.items()}
+    parents = parents_by_listing({i: id_of(message.get("parentId")) for i, message in messages.items()}, listed)
+    times = {i: seconds(message.get("timestamp")) for i, message in messages.items()}
+    system = first_text(chat, "system") or first_text(dict_of(chat.get("params")), "system")
+    has_own = any(parents[i] is None and message.get("role") == "system" for i, message in messages.items())
+    system_id = draft.begin_with("" if has_own else system)
+    for message_id in in_order(parents, listed, times):
+        parent_id = parents[message_id]
+        _add(draft, message_id, system_id if parent_id is None else parent_id, messages[message_id], where, report)
+    draft.current = id_of(dict_of(chat.get("history")).get("currentId"))
+    return draft.document(report, where)
+
+
+def _messages(
+    record: dict[str, Any], chat: dict[str, Any], where: str, report: ImportReport
+) -> dict[str, dict[str, Any]]:
+    """By id. Chats without a history are a single branch."""
+    found: dict[str, dict[str, Any]] = {}
+    previous = None
+    history = _history(record)
+    flat = {} if history else dict(enumerate(list_of(chat.get("messages")), 1))
+    for key, message in (history or flat).items():
+        message_id = str(key) if history else id_of(dict_of(message).get("id")) or f"message-{key}"
+        if not isinstance(message, dict):
+            report.drop(where, f"message {message_id} is not an object")
+        elif len(found) == MAX_NODES:
+            report.fail(where, f"more than {MAX_NODES:,} messages; the rest is left out")
+            break
+        elif message_id not in found:
+            chained = {} if history else {"parentId": message.get("parentId", previous)}
+            found[message_id] = message | chained
+            previous = message_id
+    return found
+
+
+def _add(
+    draft: Draft, message_id: str, parent_id: str | None, message: dict[str, Any], where: str, report: ImportReport
+) -> None:
+    content = Content()
+    said = message.get("content")
+    if isinstance(said, str):
+        exact = _from_output(list_of(message.get("output")))
+        if exact is not None and exact.spoken.split() == _spoken(said).split():
+            content = exact.content
+        else:
+            _add_text(content, said)
+    else:
+        for kind in add_blocks(content, said):
+            report.drop(where, f"content of the unknown type {kind}; its text was kept")
+    for file in map(dict_of, list_of(message.get("files"))):
+        kind = "image" if file.get("type") == "image" else "file"
+        name = first_text(file, "name") or first_text(dict_of(file.get("file")), "filename")
+        content.attach(kind, name, raw=file)
+    role = text_of(message.get("role"))
+    if role not in ROLES:
+        report.drop(where, f"message {message_id} has the role {role[:40] or 'none'}; it is taken as the assistant's")
+    error = message.get("error")
+    if error:
+        content.fail(raw=error)
+    draft.add(
+        message_id,
+        parent_id,
+        ROLES.get(role, "assistant"),
+        content,
+        seconds(message.get("timestamp")),
+        model=first_text(message, "model", "modelName") or None,
+        status="failed" if error else "interrupted" if message.get("done") is False else "complete",
+    )
+
+
+class _Exact(NamedTuple):
+    """A message by its parts. spoken: its text without placeholders."""
+
+    content: Content
+    spoken: str
+
+
+def _from_output(items: list[Any]) -> _Exact | None:
+    """What newer versions keep beside the text: each part by itself. None where there is nothing of it."""
+    content, names = Content(), dict[str, str]()
+    texts = []
+    for item in map(dict_of, items):
+        call_id = text_of(item.get("call_id"))
+        match item.get("type"):
+            case "message":
+                texts.append(words_in(item.get("content")))
+                content.say(texts[-1])
+            case "reasoning":
+                thoughts = words_in(item.get("content")) or words_in(item.get("summary"))
+                content.think(thoughts, seconds=item.get("duration"))
+            case "function_call":
+                names[call_id] = text_of(item.get("name"))
+                content.call(names[call_id], item.get("arguments"), id=call_id)
+            case "function_call_output":
+                content.result(names.get(call_id, ""), words_in(item.get("output")), id=call_id)
+            case kind:
+                content.keep(text_of(kind) or "output", raw=item)
+    return _Exact(content, "\n".join(texts)) if items else None
+
+
+def _spoken(text: str) -> str:
+    """The text without the HTML in it. An edited message says something else here than in its parts."""
+    said = Content()
+    _add_text(said, text)
+    return "\n".join(each for each in said.texts if not each.startswith(("[thoughts]", "[called ", "[result of ")))
+
+
+def _add_text(content: Content, text: str) -> None:
+    """Reasoning and tool calls stand in the text as escaped HTML."""
+    position = 0
+    while (start := text.find(OPEN, position)) >= 0:
+        head_end = text.find(">", start)
+        end = text.find(CLOSE, head_end) if head_end >= 0 else -1
+        if end < 0:
+            break
+        content.say(text[position:start].strip("\n"))
+        _add_details(content, text[start:head_end], text[head_end + 1 : end])
+        position = end + len(CLOSE)
+    rest = text[position:]
+    content.say(rest.lstrip("\n") if position else rest)
+
+
+def _add_details(content: Content, head: str, body: str) -> None:
+    attributes = {key: html.unescape(value) for key, value in _ATTRIBUTE.findall(head)}
+    inner = _QUOTE.sub("", html.unescape(_SUMMARY.sub("", body, count=1))).strip()
+    match attributes.get("type"):
+        case "reasoning":
+            content.think(inner, seconds=attributes.get("duration"))
+        case "tool_calls":
+            content.call(attributes.get("name", ""), attributes.get("arguments"), id=attributes.get("id"))
+            if "result" in attributes:
+                content.result(attributes.get("name", ""), attributes["result"], id=attributes.get("id"))
+        case kind:
+            content.keep(kind or "details", text=inner, attributes=attributes)
+            content.say(inner)
+
+
+def holds(source: SqliteSource) -> bool:
+    return source.has("chat", "id", "chat", "user_id")
+
+
+def read(file: Input, report: ImportReport) -> Iterator[Document]:
+    if not file.is_sqlite:
+        yield from by_record(convert)(file, report)
+        return
+    with opened(file) as source:
+        if not holds(source):
+            raise FormatError(f"{file.name} is a database, but not Open WebUI's", "That one is called webui.db")
+        folders = {row["id"]: row["name"] for row in source.rows("folder", ("id", "name"))}
+        # One chat may be too large to be read: each is asked for by itself.
+        for number, key in enumerate(source.rows("chat", ("id",), "ORDER BY rowid"), 1):
+            where = f"{file.name}, chat {number}"
+            try:
+                row = next(source.rows("chat", CHAT_COLUMNS, "WHERE id = ?", (key["id"],)), None)
+            except sqlite3.DataError as error:
+                report.fail(where, f"it cannot be read ({error})")
+                continue
+            if row is None:
+                report.fail(where, "it cannot be found by its id; the database may be damaged")
+                continue
+            record = parse_record(text_of(row["chat"]).encode(), where, report)
+            if record is not None:
+                known = row | {"chat": dict_of(record.value), "folder": folders.get(row["folder_id"])}
+                document = convert(known, where, report)
+                if document is not None:
+                    yield document
+
+
+IMPORTER = Importer("openwebui", "Open WebUI", recognises, read, holds)

@@ -1,0 +1,89 @@
+"""All importers, and which one a file is for: told from its content, never from its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from treechat.errors import FormatError
+from treechat.formats.document import Document, ImportReport
+from treechat.formats.importers import (
+    claude,
+    librechat,
+    llamacpp,
+    loom,
+    openai_chat,
+    openwebui,
+    pi,
+    sharegpt,
+    sillytavern,
+)
+from treechat.formats.importers.chatgpt import export as chatgpt
+from treechat.formats.importers.importer import Importer, sample
+from treechat.formats.importers.llm import logs as llm_logs
+from treechat.formats.native import reader as native_reader
+from treechat.formats.native import writer as native
+from treechat.formats.reading.inputs import Input
+from treechat.formats.reading.sqlite_source import opened
+
+
+def _read_native(file: Input, report: ImportReport) -> Iterator[Document]:
+    with file.open() as stream:
+        yield from native_reader.read(stream, file.name, report)
+
+
+NATIVE = Importer(
+    native.FORMAT,
+    "treechat",
+    lambda value: isinstance(value, dict) and value.get("format") == native.FORMAT,
+    _read_native,
+)
+
+IMPORTERS = {
+    importer.name: importer
+    for importer in (
+        NATIVE,
+        chatgpt.IMPORTER,
+        claude.IMPORTER,
+        librechat.IMPORTER,
+        openwebui.IMPORTER,
+        sillytavern.IMPORTER,
+        llamacpp.IMPORTER,
+        pi.IMPORTER,
+        llm_logs.IMPORTER,
+        loom.IMPORTER,
+        openai_chat.IMPORTER,
+        sharegpt.IMPORTER,
+    )
+}
+"""By name; the first that recognises a file is the one for it."""
+
+
+def importer_for(file: Input) -> Importer | None:
+    """The importer that recognises the content of a file; None where none does.
+
+    Raises OSError, and FormatError for a file that is damaged so far that nothing can be told, and for a database of
+    treechat's own.
+    """
+    if file.is_sqlite:
+        with opened(file) as source:
+            if source.has("nodes", "conversation_id", "parent_id") and source.has("spans", "node_id"):
+                option = f"--db {file.name}"
+                hint = f"Open it with `{option}`, or import what `export --all {option} -o all.jsonl` writes"
+                raise FormatError(f"{file.name} is a database of treechat's own", hint)
+            return next((each for each in IMPORTERS.values() if each.is_in is not None and each.is_in(source)), None)
+    look = ImportReport()
+    for value in sample(file, look):
+        for importer in IMPORTERS.values():
+            if importer.recognises(value):
+                return importer
+    if look.failed:
+        raise unknown_format(file.name, look.failed[0].removeprefix(file.name).lstrip(", "))
+    return None
+
+
+def unknown_format(name: str, why: str = "") -> FormatError:
+    titles = ", ".join(importer.title for importer in IMPORTERS.values())
+    return FormatError(
+        f"{name} is in no format that treechat knows ({titles}){f'; {why}' if why else ''}",
+        "If it is one of these, name it with --format",
+    )

@@ -1,0 +1,1 @@
+"""treechat's own format."""

@@ -1,0 +1,1 @@
+"""From an untrusted file to records, each guarded."""

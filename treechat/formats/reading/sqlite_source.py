@@ -1,0 +1,83 @@
+"""A foreign SQLite file: tables and columns that may be there or not."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
+
+from treechat.errors import FormatError
+from treechat.formats.reading.inputs import Input
+from treechat.formats.reading.records import MAX_RECORD_BYTES
+
+BATCH = 500
+
+
+@contextmanager
+def opened(file: Input) -> Iterator[SqliteSource]:
+    """The database, only to be read. Raises FormatError where it is none or damaged, also while it is read."""
+    if not file.is_sqlite:
+        raise FormatError(f"{file.name} is not an SQLite file")
+    with file.on_disk() as path:
+        # Where nothing waits to be written, SQLite needs no files of its own beside the database.
+        mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
+        try:
+            with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)) as conn:
+                conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_RECORD_BYTES)
+                conn.execute("PRAGMA trusted_schema = OFF")
+                conn.text_factory = lambda raw: raw.decode("utf-8", errors="replace")
+                yield SqliteSource(conn)
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            # SQLite's own messages quote a damaged schema, whose bytes may be no text.
+            hint = "It may be damaged, or not be a database"
+            raise FormatError(f"{file.name} cannot be read ({error})", hint) from error
+
+
+class SqliteSource:
+    """Reads named columns of real tables only: a view of a stranger may be a program that never ends."""
+
+    def __init__(self, conn: sqlite3.Connection) -> None:
+        self._conn = conn
+        names = conn.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE '%VIRTUAL%'")
+        self._columns = {
+            str(name): {str(row[1]) for row in conn.execute("SELECT * FROM pragma_table_info(?)", (name,))}
+            for (name,) in names.fetchall()
+        }
+
+    def has(self, table: str, *columns: str) -> bool:
+        return set(columns) <= self._columns.get(table, set()) and table in self._columns
+
+    def rows(
+        self, table: str, columns: Sequence[str], where: str = "", parameters: Sequence[Any] = ()
+    ) -> Iterator[dict[str, Any]]:
+        """Rows as dicts, None for a column that the file does not have; nothing where the table is missing.
+
+        where: the rest of the query, of columns that are known to be there.
+        """
+        if table not in self._columns:
+            return
+        present = [column for column in columns if column in self._columns[table]]
+        if not present:
+            return
+        quoted = ", ".join(map(_quoted, present))
+        query = f"SELECT {quoted} FROM {_quoted(table)} {where}"
+        for row in self._conn.execute(query, parameters):
+            yield dict.fromkeys(columns) | dict(zip(present, row, strict=True))
+
+    def rows_of(
+        self, table: str, columns: Sequence[str], key: str, values: Sequence[Any], order: str = ""
+    ) -> Iterator[dict[str, Any]]:
+        """The rows whose `key` is one of `values`."""
+        if not self.has(table, key):
+            return
+        order = ", ".join(_quoted(column) for column in order.split() if self.has(table, column))
+        for start in range(0, len(values), BATCH):
+            piece = list(values[start : start + BATCH])
+            marks = ", ".join("?" * len(piece))
+            tail = f" ORDER BY {order}" if order else ""
+            yield from self.rows(table, columns, f"WHERE {_quoted(key)} IN ({marks}){tail}", piece)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
