@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from treechat_engine.api import Token
-from treechat_engine.graph_sampling import Choice, is_drawable
-from treechat_engine.graphs import DecodeGraphs, Step
+from treechat_engine.graphs.decoding import DecodeGraphs, Step
+from treechat_engine.graphs.sampling import Choice, is_drawable
 from treechat_engine.request import Request
 from treechat_engine.runner import ModelRunner, Work
-from treechat_engine.sampling import Sampler, sample_requests
+from treechat_engine.sampling.sampler import Sampler, sample_requests
 from treechat_engine.scheduler import Planned, Scheduler
 
 TakeOver = Callable[[Sequence[Planned], Mapping[Request, Token], float], None]

@@ -19,12 +19,12 @@ from treechat_engine.api import (
     Token,
     Usage,
 )
-from treechat_engine.edges import Ints
-from treechat_engine.end_logits import prompt_key
+from treechat_engine.kvcache.end_logits import prompt_key
+from treechat_engine.kvcache.radix_node import Ints
 
 if TYPE_CHECKING:
-    from treechat_engine.cache import Lease
-    from treechat_engine.sampling import Sampler
+    from treechat_engine.kvcache.cache import Lease
+    from treechat_engine.sampling.sampler import Sampler
 
 logger = logging.getLogger(__name__)
 Event = Token | Finished

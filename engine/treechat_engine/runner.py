@@ -8,15 +8,16 @@ from typing import Any, NamedTuple
 
 import torch
 
-from treechat_engine.attention import PagedContext
-from treechat_engine.context import SequenceSlice, use
-from treechat_engine.decoder import FusedDecoder
-from treechat_engine.device_attention import DeviceContext, TableContext
-from treechat_engine.graphs import DecodeGraphs, Step
-from treechat_engine.prompt_graphs import PromptGraphs
-from treechat_engine.sampling import Sampler
-from treechat_engine.slots import SlotPool
-from treechat_kernels import choices, dispatch
+from treechat_engine.attention.attention import PagedContext
+from treechat_engine.attention.context import SequenceSlice, use
+from treechat_engine.attention.device_attention import DeviceContext, TableContext
+from treechat_engine.graphs.decoding import DecodeGraphs, Step
+from treechat_engine.graphs.prompts import PromptGraphs
+from treechat_engine.kvcache.slots import SlotPool
+from treechat_engine.model.decoder import FusedDecoder
+from treechat_engine.sampling.sampler import Sampler
+from treechat_kernels import dispatch
+from treechat_kernels.tuning import tiles as choices
 
 # Tokens. Longer paths are decoded without a graph, so that the tables of slots stay small.
 MAX_GRAPH_LEN = 1 << 17

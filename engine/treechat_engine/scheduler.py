@@ -15,8 +15,8 @@ from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from treechat_engine.cache import KVCache
-from treechat_engine.end_logits import EndLogits
+from treechat_engine.kvcache.cache import KVCache
+from treechat_engine.kvcache.end_logits import EndLogits
 from treechat_engine.request import Request
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ import torch
 
 from treechat_engine.api import FinishReason, Token
 from treechat_engine.graph_decoder import GraphDecoder
-from treechat_engine.memory import is_out_of_memory, keep_freed_memory
 from treechat_engine.request import Request
 from treechat_engine.runner import ModelRunner, Work
-from treechat_engine.sampling import sample_requests
+from treechat_engine.sampling.sampler import sample_requests
 from treechat_engine.scheduler import Planned, Scheduler
+from treechat_engine.startup.memory import is_out_of_memory, keep_freed_memory
 from treechat_engine.streams import batched
 
 logger = logging.getLogger(__name__)

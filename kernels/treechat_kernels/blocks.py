@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from treechat_kernels.choices import is_early
+from treechat_kernels.tuning.tiles import is_early
 
 # The interpreter multiplies the bits of bfloat16 matrices as integers.
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)

@@ -13,10 +13,10 @@ import torch
 import triton
 import triton.language as tl
 
-from treechat_kernels import choices
 from treechat_kernels.blocks import attend_block, block_dim, launch_options, precision, wait_for_inputs
-from treechat_kernels.decode_tiles import FIXED_MERGE, fixed_tile, merge_key, split_key
 from treechat_kernels.layout import SPLIT_LEN, Layout, Paths, SharedPrefix
+from treechat_kernels.tuning import tiles as choices
+from treechat_kernels.tuning.decode_tiles import FIXED_MERGE, fixed_tile, merge_key, split_key
 
 
 def decode_attention(

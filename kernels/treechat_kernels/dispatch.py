@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 
-from treechat_kernels import attention as attention_reference
-from treechat_kernels import reference
+from treechat_kernels import attention_reference, reference
 from treechat_kernels.layout import Layout
-from treechat_kernels.sharing import Siblings, sharing_pays
+from treechat_kernels.prefix_sharing import Siblings, sharing_pays
 
 
 def uses_tables(device: torch.device) -> bool:

@@ -12,10 +12,10 @@ import torch
 import triton
 import triton.language as tl
 
-from treechat_kernels import choices
 from treechat_kernels.blocks import attend_block, block_dim, chip, precision
-from treechat_kernels.choices import Key, Tile
 from treechat_kernels.layout import Layout, Paths
+from treechat_kernels.tuning import tiles as choices
+from treechat_kernels.tuning.tiles import Key, Tile
 
 
 def extend_attention(

@@ -10,11 +10,11 @@ import torch
 import triton
 import triton.language as tl
 
-from treechat_kernels import choices
 from treechat_kernels.blocks import launch_options, wait_for_inputs
-from treechat_kernels.choices import Key, Tile
 from treechat_kernels.rms_norm import rms_norm
 from treechat_kernels.silu_mul import ACTIVATIONS, activate
+from treechat_kernels.tuning import tiles as choices
+from treechat_kernels.tuning.tiles import Key, Tile
 
 # Most values of a row that is normed in the same pass.
 MAX_NORMED = 1024

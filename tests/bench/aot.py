@@ -27,11 +27,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from treechat_kernels import choices
-from treechat_kernels import decode_tiles as decoding
 from treechat_kernels import extend_attention as extending
-from treechat_kernels.candidates import candidates
-from treechat_kernels.choices import Key, Tile
 from treechat_kernels.decode_attention import decode_attention
 from treechat_kernels.extend_attention import extend_attention
 from treechat_kernels.gather_scatter import gather_slots, scatter_slots
@@ -42,6 +38,10 @@ from treechat_kernels.rotary import rotary
 from treechat_kernels.sample import pick
 from treechat_kernels.shared_prefix_attention import shared_prefix_attention
 from treechat_kernels.silu_mul import silu_mul
+from treechat_kernels.tuning import decode_tiles as decoding
+from treechat_kernels.tuning import tiles as choices
+from treechat_kernels.tuning.candidates import candidates
+from treechat_kernels.tuning.tiles import Key, Tile
 from treechat_kernels.write_kv import rotate_and_write, write_kv
 
 # Bytes of shared memory that a block can have (CUDA programming guide, table of compute capabilities).

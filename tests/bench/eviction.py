@@ -22,9 +22,9 @@ from functools import partial
 
 import torch
 
-from treechat_engine.cache import KVCache
-from treechat_engine.policy import POLICIES, Policy
-from treechat_engine.slots import SlotPool
+from treechat_engine.kvcache.cache import KVCache
+from treechat_engine.kvcache.eviction import POLICIES, Policy
+from treechat_engine.kvcache.slots import SlotPool
 
 SPAN = 1 << 16  # The tokens of node i are i * SPAN, i * SPAN + 1, ...
 SYSTEM_LEN = 80

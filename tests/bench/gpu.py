@@ -27,7 +27,7 @@ import triton
 from tests.bench import gpu_common, gpu_engine, gpu_kernels
 from tests.bench.gpu_common import Ceilings, Report, ceilings
 from tests.bench.gpu_models import SHAPES, build
-from treechat_kernels import choices
+from treechat_kernels.tuning import tiles as choices
 
 # Of all the time, most of it for tiles and for compiling FlexAttention.
 KERNELS_SHARE = 0.4

@@ -8,17 +8,17 @@ import torch
 
 from tests.bench import gpu_common, gpu_rivals
 from tests.bench.gpu_common import Ceilings, Report
-from treechat_kernels import choices
-from treechat_kernels.candidates import candidates
-from treechat_kernels.choices import Key, Tile
 from treechat_kernels.decode_attention import decode_paths
 from treechat_kernels.extend_attention import extend_paths
 from treechat_kernels.layout import Layout
 from treechat_kernels.linear import linear_row
+from treechat_kernels.prefix_sharing import Siblings, sharing_pays
 from treechat_kernels.shared_prefix_attention import shared_paths
-from treechat_kernels.sharing import Siblings, sharing_pays
-from treechat_kernels.tuning import Found
-from treechat_kernels.tuning_cases import AttentionShape, LinearShape, measure
+from treechat_kernels.tuning import tiles as choices
+from treechat_kernels.tuning.candidates import candidates
+from treechat_kernels.tuning.cases import AttentionShape, LinearShape, measure
+from treechat_kernels.tuning.tiles import Key, Tile
+from treechat_kernels.tuning.tuning import Found
 
 # (query heads, key heads, head dimension): those of the 0.5B and 8B shapes.
 HEADS = ((14, 2, 64), (32, 8, 128))

@@ -13,8 +13,8 @@ import statistics
 
 import torch
 
-from treechat_engine.cache import KVCache
-from treechat_engine.slots import SlotPool
+from treechat_engine.kvcache.cache import KVCache
+from treechat_engine.kvcache.slots import SlotPool
 
 
 def long_session(num_slots: int, num_turns: int = 600) -> dict[str, float]:

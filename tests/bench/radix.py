@@ -18,10 +18,10 @@ from typing import TypeVar
 
 import torch
 
-from treechat_engine.cache import KVCache
-from treechat_engine.edges import DEVICE
-from treechat_engine.radix import RadixTree
-from treechat_engine.slots import SlotPool
+from treechat_engine.kvcache.cache import KVCache
+from treechat_engine.kvcache.radix import RadixTree
+from treechat_engine.kvcache.radix_node import DEVICE
+from treechat_engine.kvcache.slots import SlotPool
 
 T = TypeVar("T")
 

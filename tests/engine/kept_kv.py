@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from treechat_engine.cache import KVCache
-from treechat_engine.keeping import Kept, load_kv, save_kv
-from treechat_engine.slots import SlotPool
+from treechat_engine.kvcache.cache import KVCache
+from treechat_engine.kvcache.saved_kv import Kept, load_kv, save_kv
+from treechat_engine.kvcache.slots import SlotPool
 
 PATH = list(range(100, 112))
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from treechat_engine.cache import KVCache, Lease
-from treechat_engine.slots import SlotPool
+from treechat_engine.kvcache.cache import KVCache, Lease
+from treechat_engine.kvcache.slots import SlotPool
 
 
 def make_cache(num_slots: int, **options: Any) -> KVCache:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.engine.leasing import kv_of, make_cache, read, run, write
-from treechat_engine.slots import runs_of
+from treechat_engine.kvcache.slots import runs_of
 
 
 def test_the_last_token_of_a_prompt_is_never_taken_from_the_cache() -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.engine.leasing import kv_of, make_cache, read, write
-from treechat_engine.cache import KVCache
-from treechat_engine.keeping import load_kv, save_kv
+from treechat_engine.kvcache.cache import KVCache
+from treechat_engine.kvcache.saved_kv import load_kv, save_kv
 
 
 class Request:

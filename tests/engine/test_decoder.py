@@ -7,8 +7,8 @@ import torch
 
 from tests.engine.families import SUPPORTED, build
 from treechat_engine import Engine, EngineConfig, EngineError, SamplingParams
-from treechat_engine.decoder import RotaryTable
-from treechat_kernels.siblings import sibling_attention
+from treechat_engine.model.decoder import RotaryTable
+from treechat_kernels.cpu.sibling_attention import sibling_attention
 
 FUSED = [
     "llama", "llama, rope llama3", "mistral", "ministral", "qwen2", "qwen2, window", "qwen3", "gemma", "gemma2",
@@ -114,7 +114,7 @@ def test_siblings_that_read_their_prefix_together_give_the_tokens_of_each_alone(
         calls.append(q.shape[0])
         return sibling_attention(q, *args, **options)
 
-    monkeypatch.setattr("treechat_engine.attention.sibling_attention", count)
+    monkeypatch.setattr("treechat_engine.attention.attention.sibling_attention", count)
     trunk = prompt(150)
     prompts = [trunk + prompt(n, seed=n) for n in (1, 2, 2, 7)] + [prompt(20, seed=9)]
     done = engines(family, forward=forward).generate(prompts, SamplingParams(max_tokens=8))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from treechat_engine import Engine, EngineConfig, SamplingParams
-from treechat_engine.device_attention import DeviceContext
+from treechat_engine.attention.device_attention import DeviceContext
 from treechat_kernels import dispatch
 
 
@@ -46,10 +46,11 @@ def test_a_deterministic_engine_beside_one_with_tiles_of_its_own_uses_the_fixed_
     triton = pytest.importorskip("triton")
     if not triton.knobs.runtime.interpret:
         pytest.skip("the interpreter is off where there is a GPU: run `make gpu`")
-    from treechat_engine import device_tuning, engine
+    from treechat_engine import engine
+    from treechat_engine.startup import device_tuning
     from treechat_kernels import decode_attention
-    from treechat_kernels.choices import Tile
-    from treechat_kernels.decode_tiles import FIXED_MERGE, merge_key
+    from treechat_kernels.tuning.decode_tiles import FIXED_MERGE, merge_key
+    from treechat_kernels.tuning.tiles import Tile
 
     monkeypatch.setattr(dispatch, "_forced", lambda: "triton")
     monkeypatch.setattr(dispatch, "uses_tables", lambda device: True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.engine.kept_kv import PATH, load, make_cache, put, save, saved
 from treechat_engine import SamplingParams
-from treechat_engine.keeping import Kept
+from treechat_engine.kvcache.saved_kv import Kept
 
 
 def test_saved_prefixes_are_found_read_when_wanted_and_right(tmp_path: Path) -> None:

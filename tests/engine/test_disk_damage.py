@@ -13,9 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from tests.engine.kept_kv import PATH, files_of, load, make_cache, put, save, saved
-from treechat_engine.cache import KVCache
-from treechat_engine.disk import MAX_STRETCH
-from treechat_engine.slots import SlotPool
+from treechat_engine.kvcache.cache import KVCache
+from treechat_engine.kvcache.disk import MAX_STRETCH
+from treechat_engine.kvcache.slots import SlotPool
 
 
 def test_another_models_files_are_left_out_with_a_note(tmp_path: Path) -> None:

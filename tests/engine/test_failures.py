@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from treechat_engine import Engine, Finished, RequestFailedError, SamplingParams, Token, sampling
+from treechat_engine import Engine, Finished, RequestFailedError, SamplingParams, Token
+from treechat_engine.sampling import sampler as sampling
 
 GREEDY = SamplingParams(max_tokens=6)
 

@@ -10,7 +10,7 @@ from tests.engine.families import SUPPORTED, build, config_of
 from tests.engine.refused_families import EXACT_IN_SOME, REFUSED, REFUSED_CONFIGS
 from tests.engine.walk import prompt, reference, start, walk
 from treechat_engine import Engine, EngineConfig, SamplingParams, UnsupportedModelError
-from treechat_engine.support import check_config
+from treechat_engine.model.support import check_config
 
 
 @pytest.mark.parametrize("name", SUPPORTED)

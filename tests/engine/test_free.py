@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from treechat_engine import SamplingParams
-from treechat_engine.cache import KVCache
-from treechat_engine.edges import DEVICE
-from treechat_engine.radix import RadixTree
-from treechat_engine.slots import SlotPool
+from treechat_engine.kvcache.cache import KVCache
+from treechat_engine.kvcache.radix import RadixTree
+from treechat_engine.kvcache.radix_node import DEVICE
+from treechat_engine.kvcache.slots import SlotPool
 
 PATHS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), min_size=1, max_size=8)
 

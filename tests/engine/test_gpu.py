@@ -91,7 +91,7 @@ def test_graphs_follow_paths_over_many_splits_and_slots_of_many_runs(models, gre
 
 
 def test_siblings_in_a_graph_read_their_prefix_once(models, greedy, prompt, monkeypatch):
-    from treechat_engine import graphs
+    from treechat_engine.graphs import decoding as graphs
 
     monkeypatch.setenv("TREECHAT_SHARED_PREFIX", "always")
     keys = []

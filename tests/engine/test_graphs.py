@@ -8,17 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from treechat_engine import (
-    Engine,
-    EngineConfig,
-    RequestFailedError,
-    SamplingParams,
-    graph_sampling,
-    graphs,
-    prompt_graphs,
-)
-from treechat_engine.graph_capture import CaptureError
-from treechat_engine.sampling import Sampler, choose
+from treechat_engine import Engine, EngineConfig, RequestFailedError, SamplingParams
+from treechat_engine.graphs import decoding as graphs
+from treechat_engine.graphs import prompts as prompt_graphs
+from treechat_engine.graphs import sampling as graph_sampling
+from treechat_engine.graphs.capture import CaptureError
+from treechat_engine.sampling.sampler import Sampler, choose
 from treechat_kernels import dispatch
 from treechat_kernels.layout import SPLIT_LEN
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from treechat_engine import SamplingParams
-from treechat_engine import host as host_tier
-from treechat_engine.cache import KVCache
-from treechat_engine.costmodel import CostModel
-from treechat_engine.host import HostPool, Rows
-from treechat_engine.slots import SlotPool
+from treechat_engine.kvcache import host as host_tier
+from treechat_engine.kvcache.cache import KVCache
+from treechat_engine.kvcache.host import HostPool, Rows
+from treechat_engine.kvcache.slots import SlotPool
+from treechat_engine.startup.restore_cost import CostModel
 
 SHAPES = [(2, 3, 4), (1, 5, 5)]
 

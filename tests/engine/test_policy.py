@@ -10,9 +10,9 @@ from types import ModuleType
 import pytest
 
 from treechat_engine import EngineError
-from treechat_engine.edges import DEVICE
-from treechat_engine.policy import POLICIES, Policy, make_policy
-from treechat_engine.radix import RadixTree
+from treechat_engine.kvcache.eviction import POLICIES, Policy, make_policy
+from treechat_engine.kvcache.radix import RadixTree
+from treechat_engine.kvcache.radix_node import DEVICE
 
 
 def evict(tree: RadixTree, policy: Policy, num_slots: int) -> list[int]:

@@ -8,9 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from treechat_engine.edges import DEVICE, common_len
-from treechat_engine.policy import Priority, fifo, lfu, lru
-from treechat_engine.radix import RadixTree
+from treechat_engine.kvcache.eviction import Priority, fifo, lfu, lru
+from treechat_engine.kvcache.radix import RadixTree
+from treechat_engine.kvcache.radix_node import DEVICE, common_len
 
 PATHS = st.lists(st.integers(0, 2), max_size=10)
 

@@ -20,8 +20,8 @@ from transformers.models.mixtral import modeling_mixtral
 from tests.engine.families import SUPPORTED, build
 from tests.engine.test_decoder import FUSED
 from treechat_engine import Engine, EngineConfig
-from treechat_engine.replaced_rotary import Rotary, rotating
-from treechat_engine.replacements import GATES, NORMS, ROTARY, Replacements
+from treechat_engine.model.module_kernels import GATES, NORMS, ROTARY, Replacements
+from treechat_engine.model.module_rotary import Rotary, rotating
 from treechat_kernels import dispatch
 
 IDS = torch.tensor([[3, 1, 4, 1, 5]])

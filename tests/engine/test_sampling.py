@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from treechat_engine import SamplingParams
-from treechat_engine.sampling import NUM_LIKELY, Sampler, choose, sample
+from treechat_engine.sampling.sampler import NUM_LIKELY, Sampler, choose, sample
 
 VOCAB = 8
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -0.5, -1.0, -2.0, -4.0])

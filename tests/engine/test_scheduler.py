@@ -213,7 +213,7 @@ def test_kept_logits_are_not_used_where_the_kv_of_the_prompt_is_gone(engines, pr
 def test_kept_logits_are_bounded_and_the_least_recently_used_go_first():
     import torch
 
-    from treechat_engine.end_logits import EndLogits, prompt_key
+    from treechat_engine.kvcache.end_logits import EndLogits, prompt_key
 
     kept = EndLogits(max_entries=3, max_bytes=1000)
     row = torch.zeros(50)

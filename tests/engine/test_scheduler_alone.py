@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from treechat_engine import SamplingParams
-from treechat_engine.cache import KVCache
+from treechat_engine.kvcache.cache import KVCache
+from treechat_engine.kvcache.slots import SlotPool
 from treechat_engine.request import Request
-from treechat_engine.sampling import Sampler
+from treechat_engine.sampling.sampler import Sampler
 from treechat_engine.scheduler import Planned, Scheduler
-from treechat_engine.slots import SlotPool
 
 VOCAB = 50
 NUM_REQUESTS = 25

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treechat_engine.slots import OutOfSlots, SlotPool, runs_of, slot_bytes
+from treechat_engine.kvcache.slots import OutOfSlots, SlotPool, runs_of, slot_bytes
 
 SHAPES = [(1, 2, 3), (2, 4, 4)]
 

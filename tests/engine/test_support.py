@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from treechat_engine import Engine, EngineConfig, UnsupportedModelError
-from treechat_engine.support import check_config
+from treechat_engine.model.support import check_config
 
 
 def test_encoder_decoders_are_refused():

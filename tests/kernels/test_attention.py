@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from treechat_kernels.attention import decode_attention, extend_attention
-from treechat_kernels.runs import MIN_VIEW_LEN, Pieces, clip_runs, cut_pieces, path_attention, slot_tensor
+from treechat_kernels.attention_reference import decode_attention, extend_attention
+from treechat_kernels.cpu.path_attention import MIN_VIEW_LEN, Pieces, clip_runs, cut_pieces, path_attention, slot_tensor
 
 NUM_SLOTS = 700
 

@@ -12,9 +12,11 @@ import torch
 pytest.importorskip("triton")
 
 from tests.bench import gpu, gpu_common, gpu_engine, gpu_kernels, gpu_models, gpu_rivals
-from treechat_kernels import sharing, tuning, tuning_cases
-from treechat_kernels.candidates import candidates
-from treechat_kernels.tuning_cases import Scale
+from treechat_kernels import prefix_sharing as sharing
+from treechat_kernels.tuning import cases as tuning_cases
+from treechat_kernels.tuning import tuning
+from treechat_kernels.tuning.candidates import candidates
+from treechat_kernels.tuning.cases import Scale
 
 TINY = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,

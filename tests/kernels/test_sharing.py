@@ -7,9 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from treechat_kernels import sharing
+from treechat_kernels import prefix_sharing as sharing
 from treechat_kernels.layout import SPLIT_LEN
-from treechat_kernels.sharing import H100, Measured, Rates, Siblings, fit, plain_seconds, shared_seconds, sharing_pays
+from treechat_kernels.prefix_sharing import (
+    H100,
+    Measured,
+    Rates,
+    Siblings,
+    fit,
+    plain_seconds,
+    shared_seconds,
+    sharing_pays,
+)
 
 RESULTS = Path(__file__).parents[1] / "bench/results/gpu-h100-3ed12735bd.json"
 # Of the shorter time: what lies closer is a tie, which either way may have.

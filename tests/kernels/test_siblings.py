@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from treechat_kernels.attention import decode_attention
-from treechat_kernels.runs import clip_runs, slot_tensor
-from treechat_kernels.siblings import plan_siblings, sibling_attention
+from treechat_kernels.attention_reference import decode_attention
+from treechat_kernels.cpu.path_attention import clip_runs, slot_tensor
+from treechat_kernels.cpu.sibling_attention import plan_siblings, sibling_attention
 
 NUM_SLOTS = 1600
 PREFIX = (0, 400)

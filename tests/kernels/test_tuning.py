@@ -15,12 +15,15 @@ import torch
 
 pytest.importorskip("triton")
 
-from treechat_kernels import choices, sharing, tuning, tuning_cases
-from treechat_kernels.candidates import candidates
-from treechat_kernels.choices import AFTER, EARLY, LAUNCH, Key
-from treechat_kernels.sharing import H100, Measured, Rates, Siblings, plain_seconds, shared_seconds
-from treechat_kernels.tuning import Case, Found
-from treechat_kernels.tuning_cases import AttentionShape, LinearShape, Scale
+from treechat_kernels import prefix_sharing as sharing
+from treechat_kernels.prefix_sharing import H100, Measured, Rates, Siblings, plain_seconds, shared_seconds
+from treechat_kernels.tuning import cases as tuning_cases
+from treechat_kernels.tuning import tiles as choices
+from treechat_kernels.tuning import tuning
+from treechat_kernels.tuning.candidates import candidates
+from treechat_kernels.tuning.cases import AttentionShape, LinearShape, Scale
+from treechat_kernels.tuning.tiles import AFTER, EARLY, LAUNCH, Key
+from treechat_kernels.tuning.tuning import Case, Found
 
 ROOT = Path(__file__).parents[2]
 WHO = {"device": "a GPU", "source": "abc"}

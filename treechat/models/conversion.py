@@ -74,7 +74,7 @@ def _read_model(gguf: Path, dtype: str) -> PreTrainedModel:
     import torch
     import transformers
 
-    from treechat_engine.gguf_config import check_all_read, gguf_config, plain_weights
+    from treechat_engine.model.gguf_config import check_all_read, gguf_config, plain_weights
 
     model, info = transformers.AutoModelForCausalLM.from_pretrained(
         str(gguf.parent),

@@ -12,7 +12,7 @@ from tests.treechat.models.gguf_families import FAMILIES, VOCAB_SIZE, build, wri
 from treechat.errors import ModelError
 from treechat.models.conversion import convert_here
 from treechat_engine import Engine, EngineConfig, SamplingParams, UnsupportedModelError
-from treechat_engine.gguf_config import check_all_read, gguf_config
+from treechat_engine.model.gguf_config import check_all_read, gguf_config
 
 # More than the windows and the original contexts of the families here.
 IDS = torch.randint(VOCAB_SIZE, (1, 100), generator=torch.Generator().manual_seed(1))

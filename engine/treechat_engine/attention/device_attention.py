@@ -1,0 +1,80 @@
+"""Contexts of forwards on a GPU: kernels read tables of slots, which are made once per step and copied once.
+
+On the CPU a path is a list of runs that are viewed in place (`attention.py`); a GPU reads scattered slots as fast, and
+what costs there is launches and copies. So a layer is one launch that writes and one or two that attend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from treechat_engine.attention.context import AttentionOptions, SequenceSlice
+from treechat_engine.kvcache.slots import SlotPool
+from treechat_kernels import dispatch
+from treechat_kernels.cpu.path_attention import clip_runs, slot_tensor
+from treechat_kernels.layout import Layout, shared_prefixes
+
+
+class TableContext:
+    """A forward over slots: writes the new tokens' KV, then attends over each sequence's path.
+
+    slots: those of all paths, as `layout` divides them. write_slots [T]: those of the new tokens.
+    """
+
+    def __init__(self, pool: SlotPool, slots: torch.Tensor, write_slots: torch.Tensor, layout: Layout) -> None:
+        self.pool = pool
+        self._slots = slots
+        self._write_slots = write_slots
+        self._layout = layout
+
+    def attend(
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: AttentionOptions
+    ) -> torch.Tensor:
+        q, k, v = (each[0].transpose(0, 1) for each in (q, k, v))
+        dispatch.write_kv(self.pool.k[layer], self.pool.v[layer], k, v, self._write_slots)
+        return self._attend(layer, q, options).unsqueeze(0)
+
+    def attend_rotating(
+        self,
+        layer: int,
+        qk: torch.Tensor,
+        v: torch.Tensor,
+        rotary: tuple[torch.Tensor, torch.Tensor],
+        options: AttentionOptions,
+    ) -> torch.Tensor:
+        """Rotates, writes and attends: qk [T, Hq + Hkv, D], v [T, Hkv, D], cos and sin [T, R] -> [T, Hq, D]."""
+        k_pool, v_pool = self.pool.k[layer], self.pool.v[layer]
+        q = dispatch.rotate_and_write(k_pool, v_pool, qk, v, *rotary, self._write_slots)
+        return self._attend(layer, q, options)
+
+    def _attend(self, layer: int, q: torch.Tensor, options: AttentionOptions) -> torch.Tensor:
+        return dispatch.attend(
+            q,
+            self.pool.k[layer],
+            self.pool.v[layer],
+            self._slots,
+            self._layout,
+            scaling=options.scaling,
+            sliding_window=options.sliding_window,
+            softcap=options.softcap,
+            sinks=options.sinks,
+        )
+
+
+class DeviceContext(TableContext):
+    """The context of one step, whose tables it makes and copies."""
+
+    def __init__(self, pool: SlotPool, sequences: Sequence[SequenceSlice]) -> None:
+        device = pool.k[0].device
+        kv_lens, q_lens = [s.kv_len for s in sequences], [s.q_len for s in sequences]
+        runs = [clip_runs(s.runs, 0, s.kv_len) for s in sequences]
+        layout = Layout.build(kv_lens, q_lens, device, shared_prefixes(runs, kv_lens, q_lens))
+        paths = torch.split(slot_tensor([run for path in runs for run in path]), kv_lens)
+        new = [path[-q_len:] for path, q_len in zip(paths, q_lens, strict=True)]
+        table = torch.cat([*paths, *new])
+        if device.type == "cuda":
+            table = table.pin_memory().to(device, non_blocking=True)
+        slots, write_slots = torch.split(table.to(device), [sum(kv_lens), sum(q_lens)])
+        super().__init__(pool, slots, write_slots, layout)

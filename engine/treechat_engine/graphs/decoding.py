@@ -1,0 +1,255 @@
+"""CUDA graphs of decoding: a step of one new token per sequence as one launch, the choice of the next tokens inside.
+
+What a step reads is kept in tables on the device: per row the token, its position, the path's length, the slot that the
+token's KV goes to, and the slots of the path. Batches are padded to a few sizes, lengths to powers of two of splits,
+and a graph is captured at the first use of each pair; padded rows write to the dummy slot. At its end a graph moves its
+own tables on by the token that it chose, so that the next step of the same rows can be launched before anybody has read
+this one's tokens: what the host does then is hidden behind the device.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from treechat_engine.attention.device_attention import TableContext
+from treechat_engine.graphs.capture import CaptureError, SlotTable, capture, num_splits, staged
+from treechat_engine.graphs.sampling import Choice, DrawTable
+from treechat_kernels import dispatch
+from treechat_kernels.cpu.path_attention import clip_runs
+from treechat_kernels.layout import SPLIT_LEN, Layout, shared_prefixes
+from treechat_kernels.prefix_sharing import Siblings, sharing_pays
+
+if TYPE_CHECKING:
+    from treechat_engine.kvcache.slots import SlotPool
+    from treechat_engine.runner import Work
+    from treechat_engine.sampling.sampler import Sampler
+
+logger = logging.getLogger(__name__)
+
+_BATCHES = (1, 2, 4, 8, 16, 32, 64)
+# Rows of the table of scalars.
+_ID, _POSITION, _KV_LEN, _WRITE_SLOT = range(4)
+
+# ids, positions [B], a context -> logits [B, vocabulary].
+Forward = Callable[[torch.Tensor, torch.Tensor, TableContext], torch.Tensor]
+
+
+class Captured(NamedTuple):
+    """A graph and what it writes. context holds tables that the graph reads, and is kept for that alone."""
+
+    graph: torch.cuda.CUDAGraph
+    logits: torch.Tensor
+    context: TableContext
+
+
+class Key(NamedTuple):
+    """What a graph is captured for: rows, splits of the longest path, whether rows read a common prefix once, and how
+    it chooses the next tokens."""
+
+    batch: int
+    splits: int
+    shares: bool
+    choice: Choice
+
+
+class Step:
+    """A launched step. logits [rows, vocabulary] are overwritten by the next one that is launched, but where the graph
+    sampled: there `go_on` keeps a copy, for a row that the graph could not settle."""
+
+    def __init__(self, key: Key, logits: torch.Tensor, picked: torch.Tensor, done: torch.cuda.Event | None) -> None:
+        self.key = key
+        self.logits = logits
+        self._picked = picked
+        self._done = done
+
+    def tokens(self) -> list[tuple[int, float] | None]:
+        """The token that was chosen in each row and its log-probability; None where the host has to choose. Waits for
+        the device."""
+        if self._done is not None:
+            self._done.synchronize()
+        ids, logprobs = self._picked[0].tolist(), self._picked[1].view(torch.float32)[::2].tolist()
+        settled = self._picked[2].tolist() if self.key.choice else [1] * len(ids)
+        rows = zip(ids, logprobs, settled, strict=True)
+        return [(token_id, logprob) if is_settled else None for token_id, logprob, is_settled in rows][
+            : len(self.logits)
+        ]
+
+
+class DecodeGraphs:
+    """Captured steps over a slot pool. One thread at a time, always the same.
+
+    problem: why nothing is captured any more, None while all is well. sampling_problem: why nothing that samples is.
+    """
+
+    def __init__(
+        self,
+        pool: SlotPool,
+        forward: Forward,
+        vocab_size: int,
+        num_q_heads: int,
+        max_batch: int,
+        max_len: int,
+        memory: Any,
+    ) -> None:
+        """max_len: the longest path in tokens. memory: the pool that graphs share."""
+        self._pool = pool
+        self._num_q_heads = num_q_heads
+        self._forward = forward
+        self._batches = [size for size in _BATCHES if size < max_batch] + [max_batch]
+        self._max_len = max_len
+        device = pool.k[0].device
+        self._slots = SlotTable(max_batch, max_len + 1, pool.dummy, device)
+        self._scalars = torch.zeros(4, max_batch, dtype=torch.int64, device=device)
+        self._shared_splits = torch.zeros(1, dtype=torch.int64, device=device)
+        self._starts = torch.arange(max_batch + 1, device=device) * (max_len + 1)
+        self._draws = DrawTable(max_batch, vocab_size, device)
+        # Per row the chosen id, the bits of its log-probability, and whether it is settled.
+        self._picked = torch.zeros(3, max_batch, dtype=torch.int64, device=device)
+        self._captured: dict[Key, Captured] = {}
+        self._memory = memory
+        self.problem: str | None = None
+        self.sampling_problem: str | None = None
+
+    @property
+    def num_captured(self) -> int:
+        return len(self._captured)
+
+    def launch(self, batch: Sequence[Work], samplers: Sequence[Sampler] | None) -> Step | None:
+        """Starts a step in which each sequence has one new token. None where it cannot be captured: see `problem`.
+
+        samplers: how each row's token is chosen; None: by whoever reads the logits.
+        """
+        kv_lens = [work.start + 1 for work in batch]
+        if self.problem is not None or len(batch) > self._batches[-1] or max(kv_lens) > self._max_len:
+            return None
+        choice = Choice.GREEDY if samplers is None or self.sampling_problem is not None else Choice.of(samplers)
+        shared = self._common_splits(batch, kv_lens)
+        key = self._key(len(batch), max(kv_lens), shared > 0, choice)
+        if choice and not self._has(key):
+            key = key._replace(choice=Choice.GREEDY)
+        if not self._has(key):
+            return None
+        if key.choice and samplers is not None:
+            self._draws.fill(samplers, key.batch, key.choice)
+        for row, work in enumerate(batch):
+            self._slots.fill(row, work.runs)
+        padding = key.batch - len(batch)
+        dummy = self._pool.dummy
+        table = [
+            [work.ids[0] for work in batch] + [0] * padding,
+            [work.start for work in batch] + [0] * padding,
+            kv_lens + [1] * padding,
+            [_slot_at(work.runs, work.start) for work in batch] + [dummy] * padding,
+            [shared] * key.batch,
+        ]
+        device = self._scalars.device
+        packed = staged(torch.tensor(table), device).to(device, non_blocking=True)
+        self._scalars[:, : key.batch] = packed[:4]
+        self._shared_splits.copy_(packed[4, :1])
+        return self._replay(key, len(batch))
+
+    def go_on(self, last: Step, batch: Sequence[Work], samplers: Sequence[Sampler]) -> Step | None:
+        """Starts the step after `last`, whose tokens nobody needs to have read: its rows go on by what it chose.
+
+        batch: the same sequences, `start` moved on, ids unknown. None where they need another graph.
+        """
+        max_len = max(work.start + 1 for work in batch)
+        if max_len > last.key.splits * SPLIT_LEN or max_len > self._max_len:
+            return None
+        for row, work in enumerate(batch):
+            self._slots.fill(row, work.runs)
+        if last.key.choice:
+            last.logits = last.logits.clone()
+            self._draws.fill_ahead(samplers)
+        return self._replay(last.key, len(batch))
+
+    def _replay(self, key: Key, num_rows: int) -> Step:
+        captured = self._captured[key]
+        captured.graph.replay()
+        on_cuda = self._scalars.is_cuda
+        picked = torch.empty(3, key.batch, dtype=torch.int64, pin_memory=on_cuda)
+        picked.copy_(self._picked[:, : key.batch], non_blocking=True)
+        done = torch.cuda.Event() if on_cuda else None  # type: ignore[no-untyped-call]
+        if done is not None:
+            done.record()
+        return Step(key, captured.logits[:num_rows], picked, done)
+
+    def _key(self, num_rows: int, max_kv_len: int, shares: bool, choice: Choice) -> Key:
+        return Key(next(size for size in self._batches if size >= num_rows), num_splits(max_kv_len), shares, choice)
+
+    def _has(self, key: Key) -> bool:
+        """Whether there is such a graph, by now."""
+        return key in self._captured or self._capture(key)
+
+    def _common_splits(self, batch: Sequence[Work], kv_lens: Sequence[int]) -> int:
+        """Splits that all sequences have in common, 0 where reading them once does not pay."""
+        if len(batch) == 1:
+            return 0
+        groups = shared_prefixes([work.runs for work in batch], kv_lens, [1] * len(batch))
+        if len(groups) != 1 or len(groups[0][0]) < len(batch):
+            return 0
+        k, v = self._pool.k[0], self._pool.v[0]
+        token_bytes = (k.stride(0) + v.stride(0)) * k.element_size()
+        length = groups[0][1]
+        pays = sharing_pays(Siblings(len(batch), length, self._num_q_heads, token_bytes))
+        return length // SPLIT_LEN if pays else 0
+
+    def _capture(self, key: Key) -> bool:
+        """Captures the graph, on rows that are all padding. False, and the problem kept, where that fails."""
+        rows = slice(0, key.batch)
+        self._scalars[:, rows] = torch.tensor([[0], [0], [1], [self._pool.dummy]], device=self._scalars.device)
+        self._shared_splits.zero_()
+        self._slots.clear()
+        layout = Layout.of_tables(
+            self._starts[: key.batch + 1],
+            self._scalars[_KV_LEN, rows],
+            key.splits * SPLIT_LEN,
+            self._shared_splits if key.shares else None,
+        )
+        self._draws.prepare(key.choice)
+        context = TableContext(self._pool, self._slots.flat, self._scalars[_WRITE_SLOT, rows], layout)
+        try:
+            graph, logits = capture(lambda: self._run(key, context), self._memory)
+        except CaptureError as error:
+            if key.choice:
+                self.sampling_problem = str(error)
+                logger.warning("sampling outside of CUDA graphs: %s", error)
+            else:
+                self.problem = str(error)
+                logger.warning("decoding without CUDA graphs: %s", error)
+            return False
+        self._captured[key] = Captured(graph, logits, context)
+        return True
+
+    def _run(self, key: Key, context: TableContext) -> torch.Tensor:
+        """The forward, the choice, and the tables moved on."""
+        rows = slice(0, key.batch)
+        scalars = self._scalars[:, rows]
+        logits = self._forward(scalars[_ID], scalars[_POSITION], context)
+        picked = self._picked[:, rows]
+        token, logprob = dispatch.pick(logits)
+        if key.choice:
+            token, logprob, settled = self._draws.choose(logits, token, logprob, key.choice)
+            picked[2].copy_(settled)
+        picked[0].copy_(token)
+        picked[1].view(torch.float32)[::2].copy_(logprob)
+        self._move_on(scalars, token)
+        return logits
+
+    def _move_on(self, scalars: torch.Tensor, token: torch.Tensor) -> None:
+        """The chosen tokens are the next ones; padded rows, which write to the dummy slot, stay."""
+        grows = (scalars[_WRITE_SLOT] != self._pool.dummy).long()
+        scalars[_ID].copy_(token)
+        scalars[_POSITION].add_(grows)
+        following = self._slots.flat.index_select(0, self._starts[: scalars.shape[1]] + scalars[_KV_LEN])
+        scalars[_WRITE_SLOT].copy_(torch.where(grows.bool(), following, self._pool.dummy))
+        scalars[_KV_LEN].add_(grows)
+
+
+def _slot_at(runs: Sequence[tuple[int, int]], position: int) -> int:
+    """The slot of the path's token at `position`."""
+    return clip_runs(runs, position, position + 1)[0][0]

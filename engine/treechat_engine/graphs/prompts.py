@@ -1,0 +1,120 @@
+"""CUDA graphs of short prompts: the few new tokens of a jump or a fork over a cached path, as one launch.
+
+An eager forward costs the host more than 10 ms of launches however few tokens there are, which is most of the time to
+the first token. Lengths are padded to a few sizes; padded tokens write to the dummy slot and nobody reads them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from treechat_engine.attention.device_attention import TableContext
+from treechat_engine.graphs.capture import CaptureError, SlotTable, capture, num_splits, staged
+from treechat_kernels.cpu.path_attention import clip_runs, slot_tensor
+from treechat_kernels.layout import SPLIT_LEN, Layout
+
+if TYPE_CHECKING:
+    from treechat_engine.kvcache.slots import SlotPool
+    from treechat_engine.runner import Work
+
+logger = logging.getLogger(__name__)
+
+# Between two of these the waste is at most a half; above, a forward is long enough to hide its launches.
+SIZES = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+
+# Up to this many tokens the path is cut into splits, which is faster where it is long.
+FEW = 64
+
+# ids, positions [T], index [1], a context -> logits [1, vocabulary].
+Forward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, TableContext], torch.Tensor]
+
+
+class Key(NamedTuple):
+    """What a graph is captured for: tokens, and splits of the path where these are few, else 0."""
+
+    size: int
+    splits: int
+
+
+class Captured(NamedTuple):
+    """table [4 T + 5]: ids, positions and slots of the tokens, and how much of the path each sees; then the path's
+    length, 0, the number of tokens, the last of them, the path's splits. context holds other tables that the graph
+    reads, and is kept for that alone."""
+
+    graph: torch.cuda.CUDAGraph
+    logits: torch.Tensor
+    table: torch.Tensor
+    context: TableContext
+
+
+class PromptGraphs:
+    """Captured forwards of one sequence of several tokens. One thread at a time, always the same.
+
+    problem: why nothing is captured any more, None while all is well.
+    """
+
+    def __init__(self, pool: SlotPool, forward: Forward, max_len: int, memory: Any) -> None:
+        """max_len: the longest path in tokens. memory: the pool that graphs share."""
+        self._pool = pool
+        self._forward = forward
+        self._max_len = max_len
+        self._memory = memory
+        self._slots = SlotTable(1, max_len + 1, pool.dummy, pool.k[0].device)
+        self._captured: dict[Key, Captured] = {}
+        self.problem: str | None = None
+
+    @property
+    def num_captured(self) -> int:
+        return len(self._captured)
+
+    def run(self, work: Work) -> torch.Tensor | None:
+        """Logits [1, vocabulary] after the last token, whose KV is written as by any step; None: not by a graph."""
+        num_tokens, kv_len = len(work.ids), work.start + len(work.ids)
+        size = next((size for size in SIZES if size >= num_tokens), None)
+        if self.problem is not None or size is None or kv_len > self._max_len:
+            return None
+        key = Key(size, num_splits(kv_len) if size <= FEW else 0)
+        if key not in self._captured:
+            try:
+                self._capture(key)
+            except CaptureError as error:
+                self.problem = str(error)
+                logger.warning("prompts without CUDA graphs: %s", self.problem)
+                return None
+        captured = self._captured[key]
+        self._slots.fill(0, work.runs)
+        table = torch.zeros(4 * size + 5, dtype=torch.int64)
+        ids, positions, write_slots, seen = table[: 4 * size].view(4, size)
+        ids[:num_tokens] = torch.tensor(work.ids)
+        positions[:num_tokens] = torch.arange(work.start, kv_len)
+        write_slots[:num_tokens] = slot_tensor(clip_runs(work.runs, work.start, kv_len))
+        write_slots[num_tokens:] = self._pool.dummy
+        seen.fill_(1)[:num_tokens] = torch.arange(work.start + 1, kv_len + 1)
+        table[4 * size :] = torch.tensor([kv_len, 0, num_tokens, num_tokens - 1, -(-kv_len // SPLIT_LEN)])
+        captured.table.copy_(staged(table, captured.table.device), non_blocking=True)
+        captured.graph.replay()
+        return captured.logits.clone()
+
+    def _capture(self, key: Key) -> None:
+        """Captures the forward of `key.size` tokens, on padding alone."""
+        self._slots.clear()
+        size = key.size
+        table = torch.zeros(4 * size + 5, dtype=torch.int64, device=self._pool.k[0].device)
+        ids, positions, write_slots, seen = table[: 4 * size].view(4, size)
+        write_slots.fill_(self._pool.dummy)
+        seen.fill_(1)
+        kv_len, q_starts, last, splits = torch.split(table[4 * size :], [1, 2, 1, 1])
+        kv_len.fill_(1)
+        q_starts[1] = 1
+        splits.fill_(1)
+        if key.splits:
+            layout = Layout.of_few_new_tokens(seen, splits, key.splits * SPLIT_LEN)
+        else:
+            layout = Layout.of_new_tokens(kv_len, q_starts, size, self._max_len)
+        context = TableContext(self._pool, self._slots.flat, write_slots, layout)
+        graph, logits = capture(lambda: self._forward(ids, positions, last, context), self._memory)
+        self._captured[key] = Captured(graph, logits, table, context)

@@ -1,0 +1,1 @@
+"""The cache: radix tree, slot pool, leases, eviction, host and disk tiers."""

@@ -1,0 +1,161 @@
+"""Eviction policies: which cached leaf goes first. Pure Python.
+
+A policy makes a ranking of the nodes as the tree is now; the lowest rank is evicted first. `lru`, `lfu` and `fifo` rank
+a node by itself. `TreePolicy` knows how a person moves about a tree, as far as the app has told (`protect`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+from treechat_engine.api import EngineError
+from treechat_engine.kvcache.radix_node import Ints, RadixNode, as_ints
+from treechat_engine.kvcache.radix_paths import CachedPaths
+
+Rank: TypeAlias = tuple[float, ...]
+Priority: TypeAlias = Callable[[RadixNode], Rank]
+
+
+def lru(node: RadixNode) -> Rank:
+    """Least recently used first."""
+    return (node.last_access,)
+
+
+def lfu(node: RadixNode) -> Rank:
+    """Least often matched first, then least recently."""
+    return (node.hits, node.last_access)
+
+
+def fifo(node: RadixNode) -> Rank:
+    """Oldest first."""
+    return (node.created,)
+
+
+class Policy(Protocol):
+    """What a cache asks of an eviction policy."""
+
+    def protect(self, paths: Sequence[Sequence[int]]) -> None:
+        """The paths that should go last, the one at the cursor first. A bias and not a lock."""
+
+    def ranking(self, tree: CachedPaths) -> Priority:
+        """Ranks nodes as the tree is now; not to be used after another match or insert."""
+
+    def rank_ahead(self, tree: CachedPaths, ids: Ints) -> Rank:
+        """The rank of a path that is computed ahead of need: it may take the place of what ranks lower."""
+
+
+# What is computed ahead of need may never be needed: it counts as last used this many matches and inserts ago.
+AHEAD_AGE = 64
+
+
+def ghost(tree: CachedPaths, parent: RadixNode, ids: Ints) -> RadixNode:
+    """A node for the path `ids` below `parent` that is not in the tree, to be ranked as computed ahead of need."""
+    now = max(0, tree.now - AHEAD_AGE)
+    return RadixNode(parent, ids, ids, 0, now, parent.tier)
+
+
+class Plain:
+    """A policy that ranks each node by itself and protects nothing."""
+
+    def __init__(self, priority: Priority) -> None:
+        self._priority = priority
+
+    def protect(self, paths: Sequence[Sequence[int]]) -> None:
+        """Nothing is protected."""
+
+    def ranking(self, tree: CachedPaths) -> Priority:
+        return self._priority
+
+    def rank_ahead(self, tree: CachedPaths, ids: Ints) -> Rank:
+        return self._priority(ghost(tree, tree.node_at(ids), ids))
+
+
+# The weights are in units of ln(age): with 4.0, a node counts as used e^4 = 55 times as recently. Chosen on the traces
+# of `tests/bench/eviction.py` with other seeds than those of its table.
+PROTECTED, FORK, NEAR, OFTEN = 4.0, 0.7, 1.0, 0.7
+# The path length at which attending to the past costs as much as the linear layers do, for a model of this size.
+LONG = 8192
+
+
+class TreePolicy:
+    """Evicts what is least worth keeping: chance of reuse times cost to recompute per slot, as a sum of logarithms.
+
+    The chance falls with age as 1 / age. Protected paths, forks (what has, or had, two children), branches that share
+    much with the path of the cursor, and what was used often count as used more recently than they were; a deeper token
+    costs more to recompute.
+    """
+
+    def __init__(self) -> None:
+        self._paths: list[Ints] = []
+
+    def protect(self, paths: Sequence[Sequence[int]]) -> None:
+        self._paths = [as_ints(path) for path in paths]
+
+    def ranking(self, tree: CachedPaths) -> Priority:
+        protected: set[RadixNode] = set()
+        for path in self._paths:
+            node: RadixNode | None = tree.node_at(path)
+            while node is not None and node not in protected:
+                protected.add(node)
+                node = node.parent
+        cursor = tree.path(tree.node_at(self._paths[0])) if self._paths else []
+        depths = {tree.root: 0}
+        # For each node, how many tokens its path shares with that of the cursor.
+        shared = {tree.root: 0}
+        length = 0
+        for node in cursor:
+            length += len(node.ids)
+            shared[node] = depths[node] = length
+        now = tree.now + 1
+
+        def look_up(node: RadixNode) -> None:
+            """Enters `node` and those above it that are not known yet."""
+            above: list[RadixNode] = []
+            current = node
+            while current not in depths:
+                above.append(current)
+                assert current.parent is not None, f"{current!r} has no parent"
+                current = current.parent
+            for each in reversed(above):
+                assert each.parent is not None, f"{each!r} has no parent"
+                depths[each] = depths[each.parent] + len(each.ids)
+                shared[each] = shared[each.parent]
+
+        def rank(node: RadixNode) -> Rank:
+            if node not in depths:
+                look_up(node)
+            score = math.log1p(depths[node] / LONG) - math.log(now - node.last_access)
+            score += OFTEN * math.log1p(node.hits)
+            if node in protected:
+                score += PROTECTED
+            if node.is_fork:
+                score += FORK
+            if length:
+                score += NEAR * shared[node] / length
+            return (score,)
+
+        return rank
+
+    def rank_ahead(self, tree: CachedPaths, ids: Ints) -> Rank:
+        (score,) = self.ranking(tree)(ghost(tree, tree.node_at(ids), ids))
+        is_protected = any(len(path) >= len(ids) and path[: len(ids)] == ids for path in self._paths)
+        return (score + PROTECTED * is_protected,)
+
+
+POLICIES: dict[str, Callable[[], Policy]] = {
+    "tree": TreePolicy,
+    "lru": lambda: Plain(lru),
+    "lfu": lambda: Plain(lfu),
+    "fifo": lambda: Plain(fifo),
+}
+
+
+def make_policy(policy: str | Priority | Policy) -> Policy:
+    """A policy by its name, or of a function that ranks one node. Raises EngineError for an unknown name."""
+    if isinstance(policy, str):
+        if policy not in POLICIES:
+            raise EngineError(f"eviction {policy!r} is unknown", f"Choose one of {', '.join(POLICIES)}")
+        return POLICIES[policy]()
+    return Plain(policy) if callable(policy) else policy

@@ -1,0 +1,270 @@
+"""The tree of cached prefixes: which token paths have KV, in which tier and which slots. Pure Python.
+
+A radix tree over token ids, as in RadixAttention (Zheng et al., 2024), at token granularity. An edge keeps its ids and
+its slots in `array('q')`: comparing two slices of such arrays is one loop in C, so a path costs its number of nodes in
+Python and its number of tokens only in C. An array that the tree is given belongs to it from then on, which saves a
+copy of a long path; anything else is copied.
+
+What the device evicts may go on in lower tiers (host, disk), in the same tree: below a node there is never KV of a
+higher tier, so each path is on the device first, then lower down, then nowhere.
+
+No method recurses: a conversation may be any number of nodes deep.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+
+from treechat_engine.kvcache.eviction import Priority, Rank, lru
+from treechat_engine.kvcache.radix_node import (
+    DEVICE,
+    HOST,
+    Freed,
+    InsertResult,
+    Ints,
+    Match,
+    RadixNode,
+    as_ints,
+    common_len,
+    no_slots,
+)
+from treechat_engine.kvcache.radix_paths import CachedPaths
+
+
+class RadixTree(CachedPaths):
+    """Paths of token ids with a slot per token. `namespace` names what the KV belongs to (a model's fingerprint)."""
+
+    def match(self, ids: Sequence[int]) -> Match:
+        """The longest cached prefix of `ids`. Splits an edge where the prefix ends inside it, and touches the path."""
+        node, length = self._descend(self.root, as_ints(ids))
+        lower: list[RadixNode] = []
+        while node.tier != DEVICE:
+            lower.append(node)
+            length -= len(node.ids)
+            assert node.parent is not None, f"{node!r} has no parent"
+            node = node.parent
+        lower.reverse()
+        return Match(node, length, lower)
+
+    def insert(
+        self, ids: Sequence[int], slots: Sequence[int], node: RadixNode | None = None, tier: int = DEVICE
+    ) -> InsertResult:
+        """Add the path `ids` below `node` (the root when None), with one slot of `tier` per id.
+
+        Where the tree has a token in that tier or a higher one already, the tree's slot stays: the first `num_existing`
+        of the given slots were not taken and are still the caller's. A token of a lower tier moves into the given slot.
+        """
+        key, values = as_ints(ids), as_ints(slots)
+        assert len(key) == len(values), f"{len(key)} ids with {len(values)} slots"
+        parent, num_found = self._descend(node or self.root, key)
+        freed, num_existing = no_slots(), num_found
+        below: list[RadixNode] = []
+        above = parent
+        while above.tier > tier:
+            below.append(above)
+            num_existing -= len(above.ids)
+            assert above.parent is not None, f"{above!r} has no parent"
+            above = above.parent
+        start = num_existing
+        for each in reversed(below):
+            stop = start + len(each.ids)
+            freed[each.tier].extend(self.move(each, tier, values[start:stop]))
+            start = stop
+        if num_found < len(key):
+            whole = num_found == 0
+            parent = self._attach(
+                parent, key if whole else key[num_found:], values if whole else values[num_found:], tier
+            )
+        return InsertResult(parent, num_existing, freed)
+
+    def lock(self, node: RadixNode, below: RadixNode | None = None) -> None:
+        """Keep the path to `node` from eviction until `unlock`. With `below`, a lock that the caller holds on that
+        ancestor moves down to `node`."""
+        for each in self.path(node, below):
+            each.lock_count += 1
+            if each.lock_count == 1:
+                if each.tier == DEVICE:
+                    self.num_evictable -= len(each.ids)
+                self._leaves[each.tier].discard(each)
+
+    def unlock(self, node: RadixNode, below: RadixNode | None = None) -> None:
+        """Take back one `lock` of the path to `node`. With `below`, the lock moves up to that ancestor instead."""
+        for each in self.path(node, below):
+            assert each.lock_count > 0, f"{each!r} is not locked"
+            each.lock_count -= 1
+            if each.lock_count == 0:
+                if each.tier == DEVICE:
+                    self.num_evictable += len(each.ids)
+                self._settle(each)
+
+    def evict(
+        self,
+        num_slots: int,
+        priority: Priority = lru,
+        tier: int = DEVICE,
+        colder_than: Rank | None = None,
+        demote: Callable[[Ints], Ints] | None = None,
+    ) -> Freed:
+        """Take `num_slots` tokens out of a tier, or all that are not locked where these are fewer.
+
+        Takes unlocked leaves, lowest `priority` first; a parent left without children is a leaf in its turn. Of the
+        last leaf only as many tokens go as are needed, from its end, so never more than asked for. colder_than: stop at
+        a leaf of this priority or a higher one. demote: is given a leaf's slots, and returns host slots for as many of
+        them, from the first on, as the host has room for; what gets none is dropped, with all below it.
+        """
+        heap = [(priority(leaf), leaf.serial, leaf) for leaf in self._leaves[tier]]
+        heapq.heapify(heap)
+        freed = no_slots()
+        left = num_slots
+        while heap and left > 0:
+            rank, _, leaf = heapq.heappop(heap)
+            if colder_than is not None and rank >= colder_than:
+                break
+            if len(leaf.ids) > left:
+                self._split(leaf, len(leaf.ids) - left)
+            left -= len(leaf.ids)
+            parent = leaf.parent
+            assert parent is not None, f"{leaf!r} is the root"
+            parent.last_access = max(parent.last_access, leaf.last_access)
+            below = demote(leaf.slots) if demote is not None else None
+            if below:
+                if len(below) < len(leaf.ids):
+                    upper = self._split(leaf, len(below))
+                    self.remove(leaf, freed)
+                    leaf = upper
+                freed[tier].extend(self.move(leaf, HOST, below))
+            else:
+                self.remove(leaf, freed)
+            if parent in self._leaves[tier]:
+                heapq.heappush(heap, (priority(parent), parent.serial, parent))
+        return freed
+
+    def move(self, node: RadixNode, tier: int, slots: Ints) -> Ints:
+        """Give `node` slots of another tier in place of its own, which are returned."""
+        old, node.slots = node.slots, slots
+        size = len(node.ids)
+        assert len(slots) == size, f"{len(slots)} slots for {node!r}"
+        self._forget(node, size)
+        node.tier = tier
+        node.num_same = sum(child.tier == tier for child in node.children.values())
+        self._count(node, size)
+        return old
+
+    def remove(self, top: RadixNode, freed: Freed) -> None:
+        """Unlink an unlocked node with all below it; their slots are appended to `freed`."""
+        assert top.parent is not None and top.lock_count == 0, f"{top!r} cannot be removed"
+        del top.parent.children[top.ids[0]]
+        freed[top.tier].extend(top.slots)
+        self._forget(top, len(top.ids))
+        nodes = list(top.children.values()) if top.children else ()
+        while nodes:
+            node = nodes.pop()
+            freed[node.tier].extend(node.slots)
+            self._num_tokens[node.tier] -= len(node.ids)
+            if node.tier == DEVICE:
+                self.num_evictable -= len(node.ids)
+            self._leaves[node.tier].discard(node)
+            nodes.extend(node.children.values())
+
+    def free(self, ids: Sequence[int], start: int = 0) -> Freed:
+        """Take out what is cached of `ids` behind its first `start` tokens, with all below it.
+
+        What another path has in common with it stays, and so does what is locked.
+        """
+        key, freed = as_ints(ids), no_slots()
+        node, pos = self._descend(self.root, key[:start])
+        top: RadixNode | None = None
+        while start <= pos < len(key) and (child := node.children.get(key[pos])) is not None:
+            common = common_len(child.ids, key, pos)
+            pos += common
+            if top is None or len(node.children) > 1:
+                top = child
+            node = child
+            if common < len(child.ids):
+                if pos < len(key):
+                    # Another path goes on from here.
+                    return freed
+                break
+        if top is None or (pos < len(key) and node.children):
+            return freed
+        self.drop(top, freed)
+        return freed
+
+    def drop(self, top: RadixNode, freed: Freed) -> None:
+        """Unlink what is not locked of a node with all below it; its slots are appended to `freed`."""
+        nodes = [top]
+        while nodes:
+            node = nodes.pop()
+            if node.lock_count:
+                nodes.extend(node.children.values())
+            else:
+                self.remove(node, freed)
+
+    def _new_node(self, parent: RadixNode | None, ids: Ints, slots: Ints, tier: int) -> RadixNode:
+        self._num_created += 1
+        return RadixNode(parent, ids, slots, self._num_created, self.now, tier)
+
+    def _attach(self, parent: RadixNode, ids: Ints, slots: Ints, tier: int) -> RadixNode:
+        leaf = self._new_node(parent, ids, slots, tier)
+        parent.children[ids[0]] = leaf
+        parent.is_fork = parent.is_fork or len(parent.children) > 1
+        self._count(leaf, len(ids))
+        return leaf
+
+    def _count(self, node: RadixNode, size: int) -> None:
+        """Enter a node into its tier, and take its parent out of the leaves."""
+        self._num_tokens[node.tier] += size
+        if node.tier == DEVICE and node.lock_count == 0:
+            self.num_evictable += size
+        self._settle(node)
+        parent = node.parent
+        assert parent is not None and parent.tier <= node.tier, f"{node!r} below {parent!r}"
+        if parent.tier == node.tier:
+            parent.num_same += 1
+            self._leaves[parent.tier].discard(parent)
+
+    def _forget(self, node: RadixNode, size: int) -> None:
+        """The reverse of `_count`."""
+        self._num_tokens[node.tier] -= size
+        if node.tier == DEVICE and node.lock_count == 0:
+            self.num_evictable -= size
+        self._leaves[node.tier].discard(node)
+        parent = node.parent
+        if parent is not None and parent.tier == node.tier:
+            parent.num_same -= 1
+            if parent.num_same == 0:
+                self._settle(parent)
+
+    def _settle(self, node: RadixNode) -> None:
+        if node.lock_count == 0 and node.num_same == 0 and node is not self.root:
+            self._leaves[node.tier].add(node)
+
+    def _descend(self, node: RadixNode, key: Ints) -> tuple[RadixNode, int]:
+        """Follow `key` below `node` as far as the tree goes, splitting the edge in which it ends; touches the nodes."""
+        self.now += 1
+        now, pos, size = self.now, 0, len(key)
+        while pos < size:
+            child = node.children.get(key[pos])
+            if child is None:
+                break
+            common = common_len(child.ids, key, pos)
+            pos += common
+            node = child if common == len(child.ids) else self._split(child, common)
+            node.last_access = now
+            node.hits += 1
+        return node, pos
+
+    def _split(self, lower: RadixNode, at: int) -> RadixNode:
+        """Give the first `at` tokens of `lower` to a new parent, which is returned; `lower` stays the same object."""
+        above = lower.parent
+        assert above is not None and 0 < at < len(lower.ids), f"split of {lower!r} at {at}"
+        upper = self._new_node(above, lower.ids[:at], lower.slots[:at], lower.tier)
+        upper.lock_count, upper.hits = lower.lock_count, lower.hits
+        upper.created, upper.last_access = lower.created, lower.last_access
+        upper.num_same = 1
+        del lower.ids[:at], lower.slots[:at]
+        above.children[upper.ids[0]] = upper
+        upper.children[lower.ids[0]] = lower
+        lower.parent = upper
+        return upper

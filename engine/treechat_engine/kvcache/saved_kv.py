@@ -1,0 +1,106 @@
+"""Which prefixes are kept from one process to the next: `save_kv` and `load_kv` over a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from treechat_engine.kvcache.cache import KVCache
+from treechat_engine.kvcache.disk import (
+    MAX_STRETCH,
+    DamagedError,
+    file_name,
+    find_files,
+    is_kept,
+    remove_others,
+    write_file,
+)
+from treechat_engine.kvcache.radix_node import DISK, Ints, RadixNode
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What `save_kv` wrote or `load_kv` found: tokens and bytes of KV, files, and a note on each file that was left
+    out."""
+
+    num_tokens: int = 0
+    num_bytes: int = 0
+    num_files: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+class Stretch(NamedTuple):
+    """Positions start .. len(path_ids) of a path."""
+
+    path_ids: Ints
+    start: int
+
+
+def save_kv(
+    cache: KVCache, lock: AbstractContextManager[object], directory: Path, model_key: str, budget_bytes: int | None
+) -> Kept:
+    """Writes the warmest prefixes to `directory`, which is made if need be, and removes what it held before.
+
+    lock: guards the cache; held while a stretch is read, not while it is written. A stretch that a sound file has
+    already is not written again. budget_bytes: None for all. Raises OSError.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    width, dtype = cache.lower.rows.width, cache.lower.rows.dtype
+    token_bytes = width * dtype.itemsize
+    with lock:
+        budget = cache.tree.num_in_all if budget_bytes is None else budget_bytes // token_bytes
+        stretches = list(_stretches(cache, budget))
+    names: set[str] = set()
+    num_tokens = 0
+    notes: list[str] = []
+    for path_ids, start in stretches:
+        name = file_name(path_ids)
+        if name in cache.lower.damaged or not is_kept(directory / name, model_key, width, dtype):
+            with lock:
+                try:
+                    rows = cache.read(path_ids, start)
+                except DamagedError as error:
+                    notes.append(error.message)
+                    continue
+            if rows is None:
+                continue
+            write_file(directory, model_key, path_ids, start, rows)
+        names.add(name)
+        num_tokens += len(path_ids) - start
+    remove_others(directory, names)
+    return Kept(num_tokens, num_tokens * token_bytes, len(names), notes)
+
+
+def load_kv(cache: KVCache, lock: AbstractContextManager[object], directory: Path, model_key: str) -> Kept:
+    """Finds what `save_kv` left in `directory`, where there is anything; rows are read when a lease wants them."""
+    rows = cache.lower.rows
+    found, notes = find_files(directory, model_key, rows.width, rows.dtype)
+    with lock:
+        for whole, file in found:
+            prefix = cache.tree.match(whole[: file.prefix_len])
+            node = prefix.lower[-1] if prefix.lower else prefix.node
+            cache.tree.insert(file.ids[:], cache.lower.add_file(file), node, DISK)
+    num_tokens = sum(file.num_tokens for _, file in found)
+    return Kept(num_tokens, num_tokens * rows.width * rows.dtype.itemsize, len(found), notes)
+
+
+def _stretches(cache: KVCache, budget: int) -> Iterator[Stretch]:
+    """The warmest nodes with all above them, cut to MAX_STRETCH and to `budget` tokens; beginnings first."""
+    tree, ranking = cache.tree, cache.policy.ranking(cache.tree)
+    taken: dict[RadixNode, int] = {}
+    for node in sorted(tree.nodes(), key=ranking, reverse=True):
+        for each in tree.path(node):
+            if each not in taken and budget > 0:
+                taken[each] = min(len(each.ids), budget)
+                budget -= taken[each]
+    paths: dict[RadixNode, Ints] = {}
+    for node, size in taken.items():
+        assert node.parent is not None, "the root has no KV"
+        above = paths.get(node.parent, node.ids[:0])
+        paths[node] = above + node.ids
+        for start in range(0, size, MAX_STRETCH):
+            stop = len(above) + min(start + MAX_STRETCH, size)
+            yield Stretch(paths[node][:stop], len(above) + start)

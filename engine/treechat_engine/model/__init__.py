@@ -1,0 +1,1 @@
+"""Loading a model, and the forward it runs."""

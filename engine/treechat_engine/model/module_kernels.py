@@ -1,0 +1,231 @@
+"""Parts of a model that keeps its transformers forward, run by kernels: each only where it computes the same.
+
+Norms, rotary embeddings (`replaced_rotary.py`) and gated activations. Elsewhere than on CUDA nothing is replaced. What
+a part computes is told by trying it, in the model's own dtype, on values of several sizes: a norm that does more than a
+weighted RMS norm stays as it is, and so does a gate that is clipped. Only instances are changed, never a class or a
+file's functions, which other models share.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from treechat_engine.attention.attention import ProbeContext
+from treechat_engine.attention.context import use
+from treechat_engine.model.module_rotary import REFUSALS, SCALES, TOLERANCES, Rotary, Tried, is_same, rotating
+from treechat_kernels import dispatch
+
+_Forward = Callable[..., Any]
+# Names of the linear layers before a gated activation, and of the one behind it.
+_GATED = (
+    (("gate_proj", "up_proj"), "down_proj"),
+    (("gate_up_proj",), "down_proj"),
+    (("input_linear",), "output_linear"),
+    (("Wi",), "Wo"),
+)
+_ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
+_KINDS = NORMS, ROTARY, GATES = ("norms", "rotary embeddings", "gated activations")
+
+
+class Replacements:
+    """The replaced modules of a model, which have their own forward again after `give_back`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Runs a forward of two tokens where there are rotary embeddings to try."""
+        self._modules: list[nn.Module] = []
+        self.found: Counter[str] = Counter()
+        self.replaced: Counter[str] = Counter()
+        tried: Tried = {}
+        attentions: list[tuple[nn.Module, list[Rotary]]] = []
+        for module in model.modules():
+            if "norm" in type(module).__name__.lower() and not any(module.children()):
+                self._replace(NORMS, module, _norm(module))
+            elif (gated := _Gated.read(module)) is not None:
+                self._replace(GATES, module, _gate(gated))
+            elif (rotated := rotating(module, tried)) is not None:
+                forward, rotaries = rotated
+                self._replace(ROTARY, module, forward if _has_kernels(module) else None)
+                if _has_kernels(module):
+                    attentions.append((module, rotaries))
+        if attentions:
+            self._keep_what_rotates(model, attentions)
+
+    @property
+    def told(self) -> str:
+        """What `EngineStats.forward_reason` adds; empty where nothing was replaced."""
+        if not self._modules:
+            return ""
+        kinds = [f"{self.replaced[kind]} of {self.found[kind]} {kind}" for kind in _KINDS if self.found[kind]]
+        return f"; as kernels run {', '.join(kinds)}"
+
+    def give_back(self) -> None:
+        for module in self._modules:
+            del module.forward
+        self._modules.clear()
+        self.replaced.clear()
+
+    def _replace(self, kind: str, module: nn.Module, forward: _Forward | None) -> None:
+        self.found[kind] += 1
+        if forward is not None:
+            # An attribute of the instance goes before the method of its class.
+            module.forward = forward
+            self._modules.append(module)
+            self.replaced[kind] += 1
+
+    def _keep_what_rotates(self, model: nn.Module, attentions: list[tuple[nn.Module, list[Rotary]]]) -> None:
+        """Gives back the modules of which a call in a forward cannot be computed by the kernel."""
+        ids = torch.arange(2, device=next(model.parameters()).device)[None]
+        try:
+            with use(ProbeContext()), torch.inference_mode():
+                model(input_ids=ids, position_ids=ids, use_cache=False)
+        except BaseException:
+            self.give_back()
+            raise
+        for module, rotaries in attentions:
+            for rotary in rotaries:
+                rotary.is_learning = False
+            if all(rotary.is_replaced for rotary in rotaries):
+                continue
+            del module.forward
+            self._modules.remove(module)
+            self.replaced[ROTARY] -= 1
+            if not any(rotary.is_called for rotary in rotaries):
+                self.found[ROTARY] -= 1
+
+
+def _has_kernels(module: nn.Module) -> bool:
+    weight = next(module.parameters(), None)
+    return weight is not None and dispatch.uses_triton(weight)
+
+
+def _norm(module: nn.Module) -> _Forward | None:
+    """A forward by our kernel that computes what the norm does, None where there is none."""
+    weight = getattr(module, "weight", None)
+    eps = getattr(module, "variance_epsilon", None) or getattr(module, "eps", None)
+    if not isinstance(weight, torch.Tensor) or weight.dim() != 1 or not isinstance(eps, float):
+        return None
+    if getattr(module, "bias", None) is not None or weight.dtype not in TOLERANCES:
+        return None
+    if not dispatch.uses_triton(weight) or "forward" in vars(module) or module._forward_hooks:
+        return None
+    for plus_one in (False, True):
+
+        def forward(x: torch.Tensor, plus_one: bool = plus_one) -> torch.Tensor:
+            flat = x.reshape(-1, x.shape[-1])
+            return dispatch.rms_norm(flat, weight, eps, plus_one=plus_one)[0].view(x.shape)
+
+        if _norms_the_same(module, forward, weight):
+            return forward
+    return None
+
+
+@torch.inference_mode()
+def _norms_the_same(module: nn.Module, forward: _Forward, weight: torch.Tensor) -> bool:
+    generator = torch.Generator().manual_seed(0)
+    for scale in SCALES:
+        x = (torch.randn(3, weight.shape[0], generator=generator) * scale).to(weight)
+        try:
+            expected = module(x)
+        except REFUSALS:
+            return False
+        # A norm's values are of one size, whatever it norms.
+        if not is_same(forward(x), expected, 1.0):
+            return False
+    return True
+
+
+class _Gated(NamedTuple):
+    """A gated MLP: names of its linear layers before the activation, one where they are joined, and of the last."""
+
+    module: nn.Module
+    before: tuple[str, ...]
+    last: str
+
+    @classmethod
+    def read(cls, module: nn.Module) -> _Gated | None:
+        children = dict(module.named_children())
+        for before, last in _GATED:
+            if children.keys() >= {*before, last}:
+                return cls(module, before, last)
+        return None
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody hooks into what would not be called any more, or has put a forward of its own there."""
+        inner = [child for name, child in self.module.named_children() if name not in (*self.before, self.last)]
+        watched = any(child._forward_hooks or child._forward_pre_hooks for each in inner for child in each.modules())
+        return "forward" in vars(self.module) or watched
+
+    def forward(self, activation: str) -> _Forward:
+        module = self.module
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            rows = [getattr(module, name)(x) for name in self.before]
+            flat = [each.reshape(-1, each.shape[-1]) for each in rows]
+            gate, up = flat if len(flat) == 2 else flat[0].chunk(2, dim=-1)
+            out = dispatch.gate_mul(gate, up, activation)
+            result: torch.Tensor = getattr(module, self.last)(out.view(*rows[0].shape[:-1], -1))
+            return result
+
+        return run
+
+
+def _gate(gated: _Gated) -> _Forward | None:
+    """A forward of the gated MLP with our kernel between its linear layers, None where it computes something else."""
+    weight = next(gated.module.parameters(), None)
+    if weight is None or weight.dtype not in TOLERANCES or not dispatch.uses_triton(weight) or gated.is_watched:
+        return None
+    for activation in _ACTIVATIONS:
+        # In float32 the two kinds of gelu are told apart.
+        if all(_gates_the_same(gated, activation, dtype, weight.device) for dtype in (torch.float32, weight.dtype)):
+            return gated.forward(activation)
+    return None
+
+
+@torch.inference_mode()
+def _gates_the_same(gated: _Gated, activation: str, dtype: torch.dtype, device: torch.device) -> bool:
+    """Tries the module with linear layers that give values of our own, so that its weights do not hide what it does
+    between them."""
+    generator = torch.Generator().manual_seed(0)
+    width = getattr(getattr(gated.module, gated.before[0]), "out_features", 64) // (3 - len(gated.before))
+    x = torch.randn(1, 3, 8, generator=generator).to(device, dtype)
+    for scale in SCALES:
+        gate, up = (torch.randn(2, 1, 3, width, generator=generator) * scale).to(device, dtype)
+        values = [gate, up] if len(gated.before) == 2 else [torch.cat([gate, up], dim=-1)]
+        fixed = [_Fixed(value) for value in values]
+        stand_in = copy.copy(gated.module)
+        stand_in._modules = gated.module._modules | dict(zip(gated.before, fixed, strict=True)) | {gated.last: _Same()}
+        try:
+            expected = type(stand_in).forward(stand_in, x)
+        except REFUSALS:
+            return False
+        if not all(len(each.given) == 1 and torch.equal(each.given[0], x) for each in fixed):
+            return False
+        got = dispatch.gate_mul(gate[0], up[0], activation).unsqueeze(0)
+        if not is_same(got, expected, scale):
+            return False
+    return True
+
+
+class _Fixed(nn.Module):
+    """Gives the same value for whatever it is given, which it keeps."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        super().__init__()
+        self.value = value
+        self.given: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.given.append(x)
+        return self.value
+
+
+class _Same(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x

@@ -1,0 +1,189 @@
+"""Which models the engine can run exactly: the refusals, each with its reason, and the check at load time."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+
+from treechat_engine.api import EngineError, UnsupportedModelError
+from treechat_engine.attention.attention import ATTENTION_NAME, ProbeContext
+from treechat_engine.attention.context import use
+from treechat_engine.kvcache.cache import KVCache
+from treechat_engine.kvcache.slots import LayerShape
+from treechat_engine.runner import ModelRunner, Work
+
+_SUPPORTED_LAYERS = ("full_attention", "sliding_attention")
+# Rotary frequencies of these depend on the longest position of the batch, so a cached key would be wrong later.
+_UNSUPPORTED_ROPE = ("longrope", "dynamic")
+_WHAT_WORKS = "Decoder-only models with full or sliding-window attention work, such as Llama, Qwen, Mistral and Gemma"
+_CHECK_LEN = 32
+# The check is longer than the model's smallest window where the forward stays under this many multiplications: about
+# a second. Plain attention keeps all scores, hence the second limit.
+_CHECK_BUDGETS = {"cpu": 10**10, "cuda": 10**13}
+_MAX_CHECK_LEN = 2048
+# Largest difference of a logit, as a share of the largest logit.
+_TOLERANCES = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+
+
+class ModelSpec(NamedTuple):
+    """What the engine needs to know of a model. layer_shapes: (num_kv_heads, k_dim, v_dim) per attention layer.
+
+    min_window: the smallest sliding window of any layer, in tokens; None where all see the whole path.
+    """
+
+    layer_shapes: list[LayerShape]
+    vocab_size: int
+    max_len: int | None
+    eos_ids: frozenset[int]
+    min_window: int | None = None
+
+
+def check_config(config: Any, max_len: int | None = None) -> None:
+    """Raises UnsupportedModelError for a transformers config that the engine cannot run exactly.
+
+    max_len: the longest path that the engine will be given, in tokens; None is whatever the model takes.
+    """
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedModelError("encoder-decoder models have no single cached path", _WHAT_WORKS)
+    text = config.get_text_config(decoder=True)
+    kinds = set(getattr(text, "layer_types", None) or ())
+    if unsupported := sorted(kinds - set(_SUPPORTED_LAYERS)):
+        raise UnsupportedModelError(f"the model has layers of type {', '.join(unsupported)}", _WHAT_WORKS)
+    if getattr(text, "attention_chunk_size", None) and getattr(text, "no_rope_layers", None):
+        raise UnsupportedModelError("the model has chunked attention", _WHAT_WORKS)
+    for rope in _ropes(getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None)):
+        _check_rope(rope, text, max_len)
+
+
+def _check_rope(rope: Mapping[str, Any], text: Any, max_len: int | None) -> None:
+    """Refuses frequencies that change once the batch has a long position, unless no path will be that long."""
+    kind = rope.get("rope_type", rope.get("type"))
+    if kind not in _UNSUPPORTED_ROPE:
+        return
+    fixed_len = rope.get("original_max_position_embeddings") or getattr(text, "original_max_position_embeddings", None)
+    fixed_len = fixed_len or getattr(text, "max_position_embeddings", None)
+    if max_len is not None and fixed_len is not None and max_len <= fixed_len:
+        return
+    reason = f"the model's rotary embedding is {kind}, which depends on the longest position in the batch"
+    hint = f"Within its original context it is fixed: set max_model_len to at most {fixed_len}" if fixed_len else ""
+    raise UnsupportedModelError(reason, hint)
+
+
+def _ropes(parameters: object) -> Iterator[Mapping[str, Any]]:
+    """A config's rope parameters, which some models nest by layer type."""
+    if not isinstance(parameters, Mapping):
+        return
+    yield parameters
+    for value in parameters.values():
+        yield from _ropes(value)
+
+
+def inspect_model(model: Any) -> ModelSpec:
+    """Runs two tokens through the model to see how each layer attends. Its attention must be ours by now.
+
+    Raises UnsupportedModelError where a layer kept another attention.
+    """
+    text = model.config.get_text_config(decoder=True)
+    probe = ProbeContext()
+    ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+    with _refusing("a forward without transformers' own cache"), use(probe), torch.inference_mode():
+        model(input_ids=ids, position_ids=torch.arange(2, device=model.device)[None], use_cache=False)
+    _check_layers([layer for layer, _, _ in probe.calls], text.num_hidden_layers)
+    for layer, kind in enumerate(getattr(text, "layer_types", None) or ()):
+        if kind == "sliding_attention" and probe.calls[layer][2].sliding_window is None:
+            raise UnsupportedModelError(f"layer {layer} has a sliding window that only its mask knows", _WHAT_WORKS)
+    windows = [options.sliding_window for _, _, options in probe.calls if options.sliding_window is not None]
+    return ModelSpec(
+        layer_shapes=[shape for _, shape, _ in probe.calls],
+        vocab_size=text.vocab_size,
+        max_len=getattr(text, "max_position_embeddings", None),
+        eos_ids=_eos_ids(model),
+        min_window=min(windows, default=None),
+    )
+
+
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Refuses a model whose forward raises: transformers has many of them, and each fails in its own way."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
+        raise UnsupportedModelError(f"{what} fails: {error}", _WHAT_WORKS) from error
+
+
+def _check_layers(attended: list[int], num_layers: int) -> None:
+    """Refuses a model of which not every layer attends once, in order, through the engine's attention."""
+    if attended == list(range(num_layers)):
+        return
+    if not attended:
+        raise UnsupportedModelError(
+            "the model kept another attention: none of its layers calls the engine's", _WHAT_WORKS
+        )
+    if len(attended) != len(set(attended)):
+        raise UnsupportedModelError("the model has layers that attend more than once in a forward", _WHAT_WORKS)
+    if len(attended) > num_layers:
+        reason = f"the model attends in {len(attended)} layers, its configuration names {num_layers}"
+        raise UnsupportedModelError(reason, _WHAT_WORKS)
+    reason = f"the model kept another attention: {len(attended)} of {num_layers} layers attend through the engine's"
+    raise UnsupportedModelError(reason, _WHAT_WORKS)
+
+
+def _eos_ids(model: Any) -> frozenset[int]:
+    """The model's own end tokens: those of its generation config, else of its config."""
+    for config in (getattr(model, "generation_config", None), model.config):
+        eos = getattr(config, "eos_token_id", None)
+        if eos is not None:
+            return frozenset(eos if isinstance(eos, list | tuple) else [eos])
+    return frozenset()
+
+
+def self_check(model: Any, runner: ModelRunner, cache: KVCache, spec: ModelSpec) -> float:
+    """Compares tokens computed in pieces over the cache with the model's own eager forward: 32 of them, or enough to
+    leave the smallest window where that is quick.
+
+    Returns the largest difference of a logit. Raises UnsupportedModelError where it is too large.
+    """
+    num_tokens = _check_len(model, runner.device, cache.num_slots, spec)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(spec.vocab_size, (num_tokens,), generator=generator).tolist()
+    expected = _plain_logits(model, torch.tensor([ids], device=runner.device))
+    lease = cache.lease(ids)
+    if not cache.grow(lease, num_tokens):
+        raise EngineError(f"{num_tokens} slots are needed to check the model, {cache.num_free} are free")
+    rows = []
+    for start, stop in ((0, num_tokens // 2), (num_tokens // 2, num_tokens - 1), (num_tokens - 1, num_tokens)):
+        rows.append(runner.step([Work(ids[start:stop], start, lease.runs, True)]))
+    cache.release(lease)
+    difference = float((torch.cat(rows[1:]).float() - expected).abs().max())
+    tolerance = _TOLERANCES.get(rows[0].dtype, 1e-1) * max(1.0, float(expected.abs().max()))
+    if not difference <= tolerance:
+        reason = f"cached and plain forwards differ by {difference:.2g} in a logit, more than {tolerance:.2g}"
+        raise UnsupportedModelError(reason, "The model does more with its past than attend to it")
+    return difference
+
+
+def _plain_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    """The float32 logits after the last two of ids [1, n], by the model's own eager attention."""
+    keep = {"logits_to_keep": 2} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+    model.set_attn_implementation("eager")
+    try:
+        with _refusing("the model's own forward"), torch.inference_mode():
+            logits: torch.Tensor = model(input_ids=ids, use_cache=False, **keep).logits
+    finally:
+        model.set_attn_implementation(ATTENTION_NAME)
+    return logits[0, -2:].float()
+
+
+def _check_len(model: Any, device: torch.device, num_slots: int, spec: ModelSpec) -> int:
+    """How many tokens to check: more than the smallest window where model, cache and time allow it."""
+    most = min(num_slots, spec.max_len or num_slots)
+    wanted = max(_CHECK_LEN, (spec.min_window or 0) + _CHECK_LEN // 2)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    is_quick = wanted * num_parameters <= _CHECK_BUDGETS.get(device.type, _CHECK_BUDGETS["cpu"])
+    return min(most, wanted if is_quick and wanted <= min(most, _MAX_CHECK_LEN) else _CHECK_LEN)

@@ -1,0 +1,1 @@
+"""Measurements and checks when an engine starts."""

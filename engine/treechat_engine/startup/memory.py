@@ -1,0 +1,69 @@
+"""How much memory the slot pool takes, and how the C library keeps that of tensors that were freed."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from treechat_engine.api import EngineError
+from treechat_engine.kvcache.slots import LayerShape, slot_bytes
+
+# Of the memory that is free when the engine starts, the share that the slot pool takes where kv_tokens is None.
+_POOL_SHARE = {"cuda": 0.8, "cpu": 0.25}
+_MAX_CPU_POOL_BYTES = 4 << 30
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES = 256 << 20
+# glibc takes no more.
+_LARGEST_BYTES = 32 << 20
+# What torch says where the host's memory ran out.
+_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "Cannot allocate memory")
+
+
+def keep_freed_memory() -> None:
+    """Has glibc keep up to 256 MiB of freed memory, where there is glibc.
+
+    By default it gives large blocks back at once, and each tensor of a step faults its pages in again: for sampling 8
+    rows of 49,152 logits with min-p 9.7 ms instead of 2.5.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def affordable_slots(layer_shapes: Sequence[LayerShape], dtype: torch.dtype, device: torch.device) -> int:
+    """Slots for the pool's share of the memory that is free now."""
+    if device.type == "cuda":
+        num_bytes = int(torch.cuda.mem_get_info(device)[0] * _POOL_SHARE["cuda"])
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4 << 30
+        num_bytes = min(int(free * _POOL_SHARE["cpu"]), _MAX_CPU_POOL_BYTES)
+    num_slots = num_bytes // slot_bytes(layer_shapes, dtype)
+    if num_slots < 256:
+        raise EngineError("too little memory is free for the KV of 256 tokens", "Set kv_tokens, or free memory")
+    return num_slots
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, on the device or on the host, where torch raises a plain RuntimeError."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+@contextmanager
+def needing_memory(what: str, hint: str) -> Iterator[None]:
+    """Says what memory was asked for where there is too little."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise EngineError(f"there is too little memory for {what}", hint) from error

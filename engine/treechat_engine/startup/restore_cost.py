@@ -1,0 +1,81 @@
+"""Whether KV in a lower tier is worth copying to the device, or faster computed again: measured on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from treechat_engine.kvcache.cache import KVCache
+from treechat_engine.runner import ModelRunner, Work
+
+# Tokens. Enough for a rate, few enough to cost a fraction of a second at the start with any model.
+FEW, MANY = 16, 64
+# Bytes per second of a file that is read and hashed, before one was. A slow disk.
+DISK_RATE = 200e6
+
+
+class CostModel:
+    """Seconds to compute a token, and to copy n from the host: a fixed part and one per token.
+
+    compute_s is None until something was computed: then restoring is taken to pay. `observe_compute` keeps it right.
+    """
+
+    def __init__(self, token_bytes: int) -> None:
+        self.compute_s: float | None = None
+        self.host_fixed_s = 0.0
+        self.host_s = 0.0
+        self.disk_s = token_bytes / DISK_RATE
+
+    def pays(self, num_host: int, num_disk: int) -> bool:
+        """Whether copying these tokens takes less time than computing them."""
+        if self.compute_s is None:
+            return True
+        copy_s = self.host_fixed_s + num_host * self.host_s + num_disk * self.disk_s
+        return copy_s < (num_host + num_disk) * self.compute_s
+
+    def observe_compute(self, tokens_per_s: float) -> None:
+        """Takes over what the prefill of real prompts was measured at."""
+        self.compute_s = 1 / tokens_per_s
+
+    def fit(self, runner: ModelRunner, cache: KVCache) -> None:
+        """Measures both, on slots that nobody holds. The cache must be empty and have a host tier."""
+        host = cache.lower.host
+        assert host is not None, "a cost model for a host tier that is not there"
+        many = min(MANY, cache.num_slots, host.num_slots)
+        few = min(FEW, many)
+        device_slots, host_slots = cache.pool.allocate(many), host.allocate(many)
+        runs = [(device_slots[i], 1) for i in range(many)]
+
+        def compute() -> None:
+            runner.step([Work([0] * few, 0, runs, True)])
+
+        def copy(n: int) -> Callable[[], None]:
+            return lambda: host.load(host_slots[:n], device_slots[:n])
+
+        # Copied out first, so that no row is read that was never written.
+        host.rows[host_slots[0] : host_slots[0] + many].zero_()
+        self.compute_s = _seconds(compute, runner.device) / few
+        few_s, many_s = _seconds(copy(few), runner.device), _seconds(copy(many), runner.device)
+        self.host_s = max(0.0, many_s - few_s) / max(1, many - few)
+        self.host_fixed_s = max(0.0, few_s - few * self.host_s)
+        cache.pool.free(device_slots)
+        host.free(host_slots)
+
+
+def _seconds(work: Callable[[], None], device: torch.device) -> float:
+    """The shortest of three times."""
+    times = []
+    for _ in range(3):
+        started_at = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - started_at)
+    return min(times)
+
+
+def always(num_host: int, num_disk: int) -> bool:
+    """In place of `CostModel.pays`, which follows the clock: restoring is always taken to pay."""
+    return True

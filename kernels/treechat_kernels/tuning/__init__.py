@@ -1,0 +1,1 @@
+"""Tile sizes: candidates, measurements, and the file that keeps the choice."""

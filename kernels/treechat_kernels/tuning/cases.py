@@ -1,0 +1,299 @@
+"""What `tuning.py` measures for a model's shapes: its attention, its linear layers of one row, and their chain.
+
+Caches are cold, as they are in a model of many layers: a case goes from one stretch of a large pool to the next.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+
+from treechat_kernels.blocks import block_dim
+from treechat_kernels.decode_attention import decode_paths
+from treechat_kernels.extend_attention import extend_key, extend_paths
+from treechat_kernels.layout import Layout
+from treechat_kernels.linear import linear_key, linear_row
+from treechat_kernels.prefix_sharing import Measured, Rates, Siblings, fit, install
+from treechat_kernels.shared_prefix_attention import shared_paths
+from treechat_kernels.tuning import tiles as choices
+from treechat_kernels.tuning import tuning
+from treechat_kernels.tuning.decode_tiles import merge_key, split_key
+from treechat_kernels.tuning.tuning import Case, Found, Timer
+from treechat_kernels.write_kv import rotate_and_write
+
+logger = logging.getLogger(__name__)
+
+# Seconds of measuring per start.
+BUDGET_S = 20.0
+# Tokens of a path that tiles are measured on, and new ones where there are several.
+CONTEXT, NEW = 8192, 512
+# Bytes that no cache of a device holds, in at most this many stretches.
+COLD_BYTES, MAX_STRETCHES = 160_000_000, 16
+# Siblings and lengths of prefixes that the rates of sharing are fitted to, and the tokens that no prefix has: the
+# siblings' own.
+NUM_SIBLINGS, PREFIXES, SPARE = (2, 8, 16), (2048, 7168), 1024
+
+
+class AttentionShape(NamedTuple):
+    num_q_heads: int
+    num_kv_heads: int
+    dim: int
+    v_dim: int
+
+
+class LinearShape(NamedTuple):
+    """A linear layer of one row. out_len: rows of the weight, both halves of a gated one."""
+
+    out_len: int
+    in_len: int
+    is_gated: bool
+
+
+class Scale(NamedTuple):
+    """How large the cases are; smaller in tests."""
+
+    context: int = CONTEXT
+    num_new: int = NEW
+    cold_bytes: int = COLD_BYTES
+    prefixes: Sequence[int] = PREFIXES
+    num_siblings: Sequence[int] = NUM_SIBLINGS
+    spare: int = SPARE
+
+    @property
+    def longest_prefix(self) -> int:
+        return self.context - self.spare
+
+
+class AttentionCases:
+    """Pools of one shape on the device, random, and what is measured over them."""
+
+    def __init__(self, shape: AttentionShape, dtype: torch.dtype, device: torch.device, scale: Scale) -> None:
+        self._shape, self._dtype, self._device, self._scale = shape, dtype, device, scale
+        self._token_bytes = shape.num_kv_heads * (shape.dim + shape.v_dim) * dtype.itemsize
+        self._length = scale.context + scale.num_new
+        num = -(-scale.cold_bytes // (self._length * self._token_bytes))
+        self._num_stretches = max(1, min(MAX_STRETCHES, num))
+        self._num_slots = self._num_stretches * self._length
+        self._k_pool = self._random(self._num_slots, shape.num_kv_heads, shape.dim)
+        self._v_pool = self._random(self._num_slots, shape.num_kv_heads, shape.v_dim)
+
+    def cases(self) -> Iterator[Case]:
+        shape = self._shape
+        group, padded = shape.num_q_heads // shape.num_kv_heads, block_dim(max(shape.dim, shape.v_dim))
+        own_key = split_key(group, padded, self._dtype)
+        yield Case(own_key, self.decoding())
+        yield Case(merge_key(shape.v_dim), self.decoding())
+        yield Case(extend_key(padded, self._dtype), self._extending())
+        for rows in (16, 32, 64):
+            key = split_key(rows, padded, self._dtype)
+            if rows > own_key.sizes[2]:
+                yield Case(key, self._both(max(2, rows // group), self._scale.longest_prefix)[1])
+
+    def decoding(self) -> Callable[[], torch.Tensor]:
+        """One path by itself, each stretch in turn."""
+        q = self._random(1, self._shape.num_q_heads, self._shape.dim)
+        layout = Layout.build([self._scale.context], [1], self._device)
+        stretches = self._stretches(self._scale.context)
+        return lambda: torch.cat([self._decode(q, slots, layout) for slots in stretches])
+
+    def _extending(self) -> Callable[[], torch.Tensor]:
+        q = self._random(self._scale.num_new, self._shape.num_q_heads, self._shape.dim)
+        layout = Layout.build([self._length], [len(q)], self._device)
+        slots = self._stretches(self._length)[0]
+
+        def run() -> torch.Tensor:
+            out = self._out(q)
+            extend_paths(out, q, self._k_pool, self._v_pool, slots, layout, layout.several, scaling=self._scaling)
+            return out
+
+        return run
+
+    def _both(self, num: int, prefix_len: int) -> tuple[Callable[[], torch.Tensor], Callable[[], torch.Tensor]]:
+        """Siblings, each by itself and with their prefix read once."""
+        own = self._scale.spare // num
+        q = self._random(num, self._shape.num_q_heads, self._shape.dim)
+        lens = [prefix_len + own] * num
+        layout = Layout.build(lens, [1] * num, self._device, [(list(range(num)), prefix_len)])
+        stretches = []
+        for slots in self._stretches(prefix_len + num * own):
+            ends = slots[prefix_len:].view(num, own)
+            stretches.append(torch.cat([slots[:prefix_len].expand(num, -1), ends], dim=1).flatten())
+
+        def once(slots: torch.Tensor) -> torch.Tensor:
+            out = self._out(q)
+            shared_paths(out, q, self._k_pool, self._v_pool, slots, layout, layout.shared[0], scaling=self._scaling)
+            return out
+
+        return (
+            lambda: torch.cat([self._decode(q, slots, layout) for slots in stretches]),
+            lambda: torch.cat([once(slots) for slots in stretches]),
+        )
+
+    def sharing(self, seconds: Timer) -> list[Measured]:
+        """What siblings take both ways."""
+        found = []
+        for num, prefix_len in itertools.product(self._scale.num_siblings, self._scale.prefixes):
+            siblings = Siblings(num, prefix_len, self._shape.num_q_heads, self._token_bytes)
+            plain_s, shared_s = (seconds(way) / self._num_stretches for way in self._both(num, prefix_len))
+            found.append(Measured(siblings, plain_s, shared_s))
+        return found
+
+    def chain(self, linears: Sequence[Callable[[torch.Tensor], torch.Tensor]]) -> Case:
+        """A step's kernels one after another, as often as there are stretches."""
+        shape = self._shape
+        qk = self._random(1, shape.num_q_heads + shape.num_kv_heads, shape.dim)
+        v = self._random(1, shape.num_kv_heads, shape.v_dim)
+        cos, sin = self._random(2, 1, shape.dim)
+        layout = Layout.build([self._scale.context], [1], self._device)
+        stretches = self._stretches(self._scale.context)
+
+        def run() -> torch.Tensor:
+            outs = []
+            for slots in stretches:
+                q = (
+                    rotate_and_write(self._k_pool, self._v_pool, qk, v, cos, sin, slots[-1:])
+                    if shape.dim == shape.v_dim
+                    else qk
+                )
+                outs.append(self._decode(q[:, : shape.num_q_heads], slots, layout).flatten())
+                x = outs[-1][None]
+                outs += [linear(x).flatten() for linear in linears]
+            return torch.cat(outs)
+
+        return Case(choices.LAUNCH, run)
+
+    @property
+    def _scaling(self) -> float:
+        return float(self._shape.dim**-0.5)
+
+    def _decode(self, q: torch.Tensor, slots: torch.Tensor, layout: Layout) -> torch.Tensor:
+        out = self._out(q)
+        decode_paths(out, q, self._k_pool, self._v_pool, slots, layout, layout.single, scaling=self._scaling)
+        return out
+
+    def _out(self, q: torch.Tensor) -> torch.Tensor:
+        return q.new_empty(*q.shape[:2], self._shape.v_dim)
+
+    def _random(self, *shape: int) -> torch.Tensor:
+        return torch.randn(*shape, dtype=self._dtype, device=self._device)
+
+    def _stretches(self, length: int) -> list[torch.Tensor]:
+        """Slots of each stretch in random order, as those of a path that grew among others."""
+        starts = range(0, self._num_slots, self._length)
+        return [torch.randperm(length, device=self._device) + start for start in starts]
+
+
+class LinearCases:
+    """Weights of one shape on the device, random, as many as no cache holds."""
+
+    def __init__(self, shape: LinearShape, dtype: torch.dtype, device: torch.device, scale: Scale) -> None:
+        self._shape = shape
+        num_bytes = shape.out_len * shape.in_len * dtype.itemsize
+        num = max(1, min(MAX_STRETCHES, -(-scale.cold_bytes // num_bytes)))
+        self._weights = torch.randn(num, shape.out_len, shape.in_len, dtype=dtype, device=device)
+        self._weights *= shape.in_len**-0.5
+        self._x = torch.randn(1, shape.in_len, dtype=dtype, device=device)
+        self._turns = itertools.cycle(self._weights)
+
+    def case(self) -> Case:
+        key = linear_key(self._shape.in_len, self._shape.is_gated)
+        return Case(key, lambda: torch.cat([self._row(self._x, weight) for weight in self._weights]))
+
+    def turn(self, x: torch.Tensor) -> torch.Tensor:
+        """The layer of x, repeated or cut to its length, each weight in turn."""
+        x = x.repeat(1, -(-self._shape.in_len // x.shape[1]))[:, : self._shape.in_len]
+        return self._row(x, next(self._turns))
+
+    def _row(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return linear_row(x, weight, gate="silu" if self._shape.is_gated else None)
+
+
+def measure(
+    shapes: Sequence[AttentionShape],
+    linears: Sequence[LinearShape],
+    dtype: torch.dtype,
+    device: torch.device,
+    found: Found,
+    seconds: Timer,
+    clock: Callable[[], float] = time.monotonic,
+    budget_s: float = BUDGET_S,
+    scale: Scale | None = None,
+) -> bool:
+    """Measures what `found` lacks and adds it there. Returns whether nothing is missing."""
+    scale = scale or Scale()
+    deadline = clock() + budget_s
+    all_linears = [LinearCases(shape, dtype, device, scale) for shape in _largest(linears)]
+    for i, shape in enumerate(dict.fromkeys(shapes)):
+        attention = AttentionCases(shape, dtype, device, scale)
+        cases = [*attention.cases(), *(each.case() for each in all_linears)]
+        if not tuning.tune(cases, found, seconds, clock, deadline):
+            return False
+        if i == 0:
+            chain = attention.chain([each.turn for each in all_linears])
+            if not tuning.tune([chain], found, seconds, clock, deadline):
+                return False
+            if found.rates is None:
+                if clock() >= deadline:
+                    return False
+                with choices.using(found.tiles):
+                    found.rates = _rates(attention, seconds)
+    return True
+
+
+def _rates(attention: AttentionCases, seconds: Timer) -> Rates | None:
+    rates = fit(attention.sharing(seconds))
+    if rates.are_sound:
+        install(rates)
+        return rates
+    return None
+
+
+def _largest(shapes: Sequence[LinearShape]) -> list[LinearShape]:
+    """One shape per tile: the one whose weight is largest."""
+    found: dict[tuple[int, bool], LinearShape] = {}
+    for shape in shapes:
+        key = shape.in_len, shape.is_gated
+        if key not in found or shape.out_len > found[key].out_len:
+            found[key] = shape
+    return list(found.values())
+
+
+def prepare(
+    shapes: Sequence[AttentionShape], linears: Sequence[LinearShape], dtype: torch.dtype, device: torch.device
+) -> choices.Tiles:
+    """On CUDA: the tiles of this device, of which those that these shapes lack are measured, and kept for next time.
+    Elsewhere there are none.
+
+    What cannot be measured, for want of memory or time, keeps its fixed tile. Rates of sharing are taken over.
+    """
+    if device.type != "cuda" or not tuning.is_on():
+        return {}
+    who = tuning.identity(device)
+    path = tuning.file_of(who)
+    found = tuning.load(path, who)
+    if found.rates is not None:
+        install(found.rates)
+    known = found.rates, len(found.tiles)
+    try:
+        with torch.inference_mode(), torch.random.fork_rng([device]):
+            if not measure(shapes, linears, dtype, device, found, _graph_seconds):
+                logger.info("the kernels are not all measured yet: the next start goes on")
+    except torch.OutOfMemoryError:
+        logger.warning("there is no memory to measure the kernels in: they keep their fixed tiles")
+    finally:
+        if known != (found.rates, len(found.tiles)):
+            tuning.save(path, who, found)
+        torch.cuda.empty_cache()
+    return found.tiles
+
+
+def _graph_seconds(run: Callable[[], object]) -> float:
+    """The median time of launches replayed from a graph, as the engine launches them."""
+    from triton.testing import do_bench_cudagraph
+
+    return float(do_bench_cudagraph(run, rep=10, return_mode="median")) / 1e3
