@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from treechat.cli.loading import engine_config
+from treechat.cli.model_loading import engine_config
 from treechat.config import Config, add_preset, load_config, read_value, to_toml
 from treechat.errors import ConfigError
 from treechat_engine import EngineConfig

@@ -12,7 +12,7 @@ from transformers import AutoConfig
 from treechat.bench.decoding import decodes
 from treechat.bench.machine import commit, machine_name
 from treechat.bench.resuming import forks, jumps
-from treechat.bench.siblings import fan_outs
+from treechat.bench.sibling_replies import fan_outs
 from treechat.bench.workload import Prompts, Sizes, Tell, first_token
 from treechat_engine import Engine
 

@@ -10,16 +10,16 @@ import click
 
 from treechat import __version__
 from treechat.cli.ask import ask
-from treechat.cli.benchmark import bench
-from treechat.cli.change import redo, rm, undo
-from treechat.cli.context import Session, db_option, model_option, pass_session
+from treechat.cli.bench import bench
+from treechat.cli.configuration import completion, config
 from treechat.cli.doctor import doctor
-from treechat.cli.exchange import import_
-from treechat.cli.exporting import export
-from treechat.cli.failures import Commands
-from treechat.cli.look import cat, log, ls, search, show
+from treechat.cli.edit import redo, rm, undo
+from treechat.cli.exit_status import Commands
+from treechat.cli.export import export
+from treechat.cli.import_ import import_
 from treechat.cli.models import models
-from treechat.cli.settings import completion, config
+from treechat.cli.options import Session, db_option, model_option, pass_session
+from treechat.cli.show import cat, log, ls, search, show
 from treechat.cli.tour import tour
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from treechat.cli.context import Session
+from treechat.cli.options import Session
 from treechat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ def open_app(session: Session, conversation: str | None) -> None:
     for stream in (sys.__stdin__, sys.__stderr__):
         if (stream is None or not stream.isatty()) and "TEXTUAL_DRIVER" not in os.environ:
             raise UsageError("The app needs a terminal", "`treechat --help` lists the commands that need none")
-    from treechat.cli.loading import engine_config
-    from treechat.cli.names import find
+    from treechat.cli.model_loading import engine_config
+    from treechat.cli.targets import find
     from treechat.tui.app import run_app
     from treechat.tui.keymap import check_appearance
 

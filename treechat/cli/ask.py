@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from treechat.cli.context import Session, db_option, json_option, model_option, pass_session
-from treechat.cli.failures import INTERRUPTED
+from treechat.cli.exit_status import INTERRUPTED
+from treechat.cli.options import Session, db_option, json_option, model_option, pass_session
 from treechat.cli.output import plural, say
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def ask(
 
     Ctrl-C stops the reply; what came stays in the tree.
     """
-    from treechat.cli.replies import run
+    from treechat.cli.reply_output import run
 
     if parent is not None and chosen["system_prompt"] is not None:
         raise click.UsageError("--system belongs to a new conversation, -c to one that has begun.")
@@ -109,7 +109,7 @@ def _open(session: Session, parent: str | None, settings: Settings) -> tuple[Cha
 def _load(session: Session, ctx: click.Context) -> Any:
     """The model, with its progress on standard error; closed with the command."""
     from treechat.chat.model import load as loading
-    from treechat.cli.loading import Narrator, engine_config
+    from treechat.cli.model_loading import Narrator, engine_config
 
     with Narrator() as narrator:
         model = loading.load_chat_model(

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from treechat import __version__
-from treechat.cli.context import Session, db_option, json_option, model_option, pass_session
+from treechat.cli.options import Session, db_option, json_option, model_option, pass_session
 from treechat.cli.output import plural, print_json, say, size
 from treechat.errors import StoreError, TreechatError
 

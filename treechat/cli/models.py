@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from treechat.cli.context import json_option
-from treechat.cli.failures import Commands
+from treechat.cli.exit_status import Commands
+from treechat.cli.options import json_option
 from treechat.cli.output import print_json, say, size, table
 
 

@@ -23,7 +23,7 @@ def print_json(value: Any) -> None:
 def print_text(text: str, end: str = "\n") -> None:
     """Text from outside: on a terminal each control character is shown, not sent; in a pipe it stays as it is."""
     if sys.stdout.isatty():
-        from treechat.tui.plain import shown
+        from treechat.tui.safe_text import shown
 
         text = shown(text)
     # Without `color` click would take escapes out of what is data here.
@@ -32,21 +32,21 @@ def print_text(text: str, end: str = "\n") -> None:
 
 def one_line(text: str) -> str:
     """Text from outside on one line, with each control character shown."""
-    from treechat.tui.plain import one_line as shown_line
+    from treechat.tui.safe_text import one_line as shown_line
 
     return shown_line(text)
 
 
 def cut(text: str, width: int) -> str:
     """At most `width` cells of `text`, the last one `…` where something was cut."""
-    from treechat.tui.plain import fit
+    from treechat.tui.safe_text import fit
 
     return fit(text, width).rstrip()
 
 
 def pad(text: str, width: int) -> str:
     """`text` cut or filled to exactly `width` cells."""
-    from treechat.tui.plain import fit
+    from treechat.tui.safe_text import fit
 
     return fit(text, width)
 

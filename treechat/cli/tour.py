@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from treechat.cli.context import Session, db_option, model_option, pass_session
+from treechat.cli.options import Session, db_option, model_option, pass_session
 
 
 @click.command()

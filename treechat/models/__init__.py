@@ -9,9 +9,9 @@ from treechat.models.files import (
     ignore,
 )
 from treechat.models.quiet import hush
+from treechat.models.recommended_sampling import is_greedy_first, recommended_sampling
 from treechat.models.registry import installed, remove
 from treechat.models.resolver import is_ready, resolve
-from treechat.models.sampling import is_greedy_first, recommended_sampling
 from treechat.models.tokenizer import load_tokenizer
 
 __all__ = [

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from treechat.errors import StoreError
 from treechat.store.connection import BUSY_S, Connection
-from treechat.store.failures import store_error
 from treechat.store.schema import APPLICATION_ID
+from treechat.store.sqlite_errors import store_error
 
 
 class Backup(Connection):

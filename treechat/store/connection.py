@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from treechat.errors import StoreError
-from treechat.store.failures import foreign_database, newer_schema, store_error
 from treechat.store.schema import APPLICATION_ID, MIGRATIONS, applied_migrations, migrate
+from treechat.store.sqlite_errors import foreign_database, newer_schema, store_error
 
 BUSY_S = 10.0
 """How long a write waits for another process's."""

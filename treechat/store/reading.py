@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from treechat.store.connection import BUSY_S
-from treechat.store.failures import store_error
+from treechat.store.sqlite_errors import store_error
 from treechat.store.store import Store
 
 

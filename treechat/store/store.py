@@ -11,12 +11,12 @@ from treechat.errors import StoreError
 from treechat.store.backup import Backup
 from treechat.store.checks import Checks
 from treechat.store.connection import connect
-from treechat.store.events import Events
 from treechat.store.imports import Imports
 from treechat.store.meta import Meta
 from treechat.store.names import Names
 from treechat.store.replies import Replies
 from treechat.store.search import Search
+from treechat.store.undo import Events
 
 SWEEP_S = 0.5
 """What opening spends on removing what a dead import left; the rest is left to the next one."""

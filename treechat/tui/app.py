@@ -20,20 +20,20 @@ from textual.widgets import TextArea
 
 from treechat.config import Config
 from treechat.errors import TreechatError
-from treechat.tui.base import NOTHING_LOST
 from treechat.tui.bindings import APP_BINDINGS, KEYS
-from treechat.tui.composer import Composer
-from treechat.tui.conversing import Conversing
 from treechat.tui.keymap import textual_keymap
-from treechat.tui.loading import LoadModel
-from treechat.tui.minimap import Minimap
-from treechat.tui.plain import as_input
+from treechat.tui.safe_text import as_input
+from treechat.tui.saved_state import keep
 from treechat.tui.screens.help import HelpScreen
-from treechat.tui.state import keep
-from treechat.tui.status import StatusLine, TopLine
+from treechat.tui.services.model_choice import Conversing
+from treechat.tui.services.model_loader import LoadModel
 from treechat.tui.themes import HIGH_CONTRAST, THEMES, kept_theme, theme_name
-from treechat.tui.transcript import Transcript
-from treechat.tui.tree_pane import TreePane
+from treechat.tui.transcript.minimap import Minimap
+from treechat.tui.transcript.view import Transcript
+from treechat.tui.tree.pane import TreePane
+from treechat.tui.widgets.composer import Composer
+from treechat.tui.widgets.status import StatusLine, TopLine
+from treechat.tui.window import NOTHING_LOST
 
 if TYPE_CHECKING:
     from treechat.chat.model.room import Load

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 
 from textual.theme import Theme
 
-from treechat.tui.state import kept
+from treechat.tui.saved_state import kept
 
 HIGH_CONTRAST = Theme(
     name="high-contrast",

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from treechat.cli import replies
+from treechat.cli import reply_output as replies
 
 
 def test_ask_streams_the_reply_and_keeps_the_exchange(cli, tiny_model):

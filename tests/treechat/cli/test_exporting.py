@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treechat.cli.exporting import FORMATS
+from treechat.cli.export import FORMATS
 from treechat.formats.document import ImportReport
 from treechat.formats.native import reader as native_reader
 from treechat.formats.native import writer as native

@@ -7,7 +7,7 @@ import threading
 import zipfile
 from pathlib import Path
 
-from treechat.cli.exchange import FORMATS
+from treechat.cli.import_ import FORMATS
 from treechat.formats.importers.registry import IMPORTERS
 from treechat.formats.reading import inputs
 from treechat.formats.trees import prefix_rows as flat

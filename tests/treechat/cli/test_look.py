@@ -52,7 +52,7 @@ def test_show_json_is_the_whole_tree(cli, trip):
 
 
 def test_a_deep_tree_of_forks_is_drawn_within_the_width():
-    from treechat.cli.drawing import lines
+    from treechat.cli.tree_lines import lines
 
     tree = Tree([Node("n0", None, "user", preview="x" * 200)])
     for i in range(1, 600):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treechat.tui.differences import Part, words_differ
+from treechat.tui.screens.branch_diff import Part, words_differ
 from treechat.tui.screens.compare import CompareScreen, PairView
 
 

@@ -9,8 +9,8 @@ from tests.treechat.tui.test_switching import choose, other_model, told
 from treechat.models import InstalledModel
 from treechat.store import NewNode, Store
 from treechat.tree import Turn
+from treechat.tui.saved_state import keep_model, model_specs
 from treechat.tui.screens.settings import SettingsScreen
-from treechat.tui.state import keep_model, model_specs
 
 
 @pytest.fixture

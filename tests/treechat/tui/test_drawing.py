@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from treechat.store import NewNode, Store
-from treechat.tui.blocks import num_common
-from treechat.tui.heights import CHUNK, Heights
+from treechat.tui.transcript.blocks import num_common
+from treechat.tui.transcript.heights import CHUNK, Heights
 
 KEYS = ("j", "k", "h", "l", "J", "K", "g", "G", "[", "]", "b", "enter", "tab", "space", "pageup", "pagedown", "f")
 

@@ -5,7 +5,7 @@ import json
 from treechat.errors import StoreError
 from treechat.store import Store
 from treechat.transfer.export import SUFFIXES
-from treechat.tui.exporting import BACKUP, NAMES, choices
+from treechat.tui.actions.output import BACKUP, NAMES, choices
 from treechat.tui.screens.pick import PickScreen
 
 

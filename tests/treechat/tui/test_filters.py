@@ -5,8 +5,8 @@ from __future__ import annotations
 from tests.treechat.tui.scripted import scripted_model
 from treechat.store import NewNode, Store
 from treechat.tree import Node, Tree
-from treechat.tui.filters import crumbs, narrowed
-from treechat.tui.runs import Layout
+from treechat.tui.tree.filters import crumbs, narrowed
+from treechat.tui.tree.rows import Layout
 
 
 def a_tree() -> Tree:

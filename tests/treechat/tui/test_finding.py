@@ -9,8 +9,8 @@ import pytest
 
 from treechat.errors import StoreError
 from treechat.store import NewNode, Reader, Store
-from treechat.tui.choices import Choice, ChoiceList
 from treechat.tui.screens.pick import MOST, PickScreen, StoreFind
+from treechat.tui.widgets.choice_list import Choice, ChoiceList
 
 
 def many(path, num: int) -> None:

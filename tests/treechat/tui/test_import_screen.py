@@ -11,8 +11,8 @@ from tests.treechat.cli.test_importing import chatgpt
 from treechat.store import Store
 from treechat.transfer.import_job import ImportJob
 from treechat.transfer.import_writer import Intake
-from treechat.tui.dropped import completions, missing, paths_in, shown_path
 from treechat.tui.screens.importing import ImportScreen
+from treechat.tui.screens.path_input import completions, missing, paths_in, shown_path
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from tests.treechat.tui.scripted import scripted_model
 from treechat.store import NewNode, Store
-from treechat.tui import warming
+from treechat.tui.services import kv_watch as warming
 
 NUM = 600
 

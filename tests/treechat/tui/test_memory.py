@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from tests.treechat.tui.scripted import scripted_model
 from treechat.chat.kv.slot_usage import Held
-from treechat.tui.memory_rows import BAR, bar
 from treechat.tui.screens.memory import MemoryScreen
+from treechat.tui.screens.memory_rows import BAR, bar
 
 REPLIES = ["Alpha is the first.", "Beta is the second."]
 COUNTS = st.integers(0, 10**6)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from treechat.chat.events import Cost
 from treechat.store import NewNode, Store
 from treechat.tree import Node, Tree
-from treechat.tui.minimap import MARKS, Cell, Minimap, cells, with_here
+from treechat.tui.transcript.minimap import MARKS, Cell, Minimap, cells, with_here
 
 WARM, PART, COLD = Cost(9, 0, 1), Cost(9, 0, 9), Cost(0, 0, 9)
 

@@ -10,7 +10,7 @@ from treechat.chat.model.chat_model import ChatModel
 from treechat.chat.model.kv_files import KVKeeper
 from treechat.chat.tokens.template import Template
 from treechat.config import Config
-from treechat.tui import warming
+from treechat.tui.services import kv_watch as warming
 
 BRANCH_BYTES = 150 * 2 * 2 * 32 * 4
 """Of about 150 tokens: keys and values of 2 layers of 32 numbers."""

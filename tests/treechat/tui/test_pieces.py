@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from treechat.chat.forking import Piece
-from treechat.tui.pieces import END, PART, lay_out, next_doubt
-from treechat.tui.splitting import words_of
+from treechat.tui.actions.splitting import words_of
+from treechat.tui.screens.token_text import END, PART, lay_out, next_doubt
 
 
 @given(st.lists(st.text(st.sampled_from("ab \n語\t\x1b"), max_size=6), max_size=20), st.integers(8, 20))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from treechat.tui.plain import GrowingText, fit, one_line, plain, shown, wrap
+from treechat.tui.safe_text import GrowingText, fit, one_line, plain, shown, wrap
 
 
 def test_escapes_and_controls_are_drawn_as_data() -> None:

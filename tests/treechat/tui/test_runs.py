@@ -7,7 +7,7 @@ import time
 import pytest
 
 from treechat.tree import Node, Tree
-from treechat.tui.runs import DEAD_ENDS, Layout, gutter, run_of
+from treechat.tui.tree.rows import DEAD_ENDS, Layout, gutter, run_of
 
 
 def build(edges: dict[str, str | None]) -> Tree:

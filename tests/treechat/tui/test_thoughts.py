@@ -12,8 +12,8 @@ from tests.treechat.tui.scripted import ByteTokenizer, scripted_model
 from treechat.chat.tokens.template import Template
 from treechat.store import NewNode, Store
 from treechat.tree import preview_of
-from treechat.tui.asides import Aside, pieces_of, split_thoughts
-from treechat.tui.thinking import GrowingReply
+from treechat.tui.transcript.message_parts import Aside, pieces_of, split_thoughts
+from treechat.tui.transcript.streaming_reply import GrowingReply
 
 PARTS = [
     {"type": "thoughts", "text": "First *this*."},

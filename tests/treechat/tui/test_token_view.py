@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.treechat.tui.scripted import scripted_model
-from treechat.tui.pieces import Pieces
 from treechat.tui.screens.split import SplitScreen
+from treechat.tui.screens.token_text import Pieces
 from treechat.tui.screens.tokens import TokenScreen
 
 

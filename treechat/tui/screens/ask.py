@@ -8,8 +8,8 @@ from textual.containers import Vertical
 from textual.widgets import Input
 
 from treechat.tui.bindings import ASK_BINDINGS
-from treechat.tui.plain import one_line
-from treechat.tui.screens.over import Over
+from treechat.tui.safe_text import one_line
+from treechat.tui.screens.modal import Over
 
 
 class AskScreen(Over[str | None]):

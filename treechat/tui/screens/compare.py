@@ -14,9 +14,9 @@ from textual.widgets import Static
 
 from treechat.tree import Role
 from treechat.tui.bindings import COMPARE_BINDINGS
-from treechat.tui.differences import Comparison, Pair, Part
-from treechat.tui.plain import one_line, shown
-from treechat.tui.screens.over import Over
+from treechat.tui.safe_text import one_line, shown
+from treechat.tui.screens.branch_diff import Comparison, Pair, Part
+from treechat.tui.screens.modal import Over
 
 MOST = 200
 """Turns that are shown; what comes behind is only counted."""

@@ -14,9 +14,9 @@ from textual.widgets import Static
 from treechat.chat.events import Cost
 from treechat.tree import Node, Turn
 from treechat.tui.bindings import PAGE_BINDINGS
-from treechat.tui.figures import cost_figures
-from treechat.tui.plain import one_line
-from treechat.tui.screens.over import Over
+from treechat.tui.safe_text import one_line
+from treechat.tui.screens.modal import Over
+from treechat.tui.transcript.captions import cost_figures
 
 Facts = list[tuple[str, str]]
 

@@ -13,10 +13,10 @@ from textual.containers import Vertical
 from textual.strip import Strip
 
 from treechat.tui.bindings import PAGE_BINDINGS, SECTIONS, Where
-from treechat.tui.component_styles import ComponentStyles
-from treechat.tui.long_view import LongView
-from treechat.tui.plain import fit, wrap
-from treechat.tui.screens.over import Over
+from treechat.tui.safe_text import fit, wrap
+from treechat.tui.screens.modal import Over
+from treechat.tui.widgets.component_styles import ComponentStyles
+from treechat.tui.widgets.line_scroll import LongView
 
 _NAMES = {
     "left_square_bracket": "[",

@@ -16,9 +16,9 @@ from textual.widgets.option_list import Option
 from treechat.formats.document import ImportReport
 from treechat.transfer.import_job import ImportJob
 from treechat.tui.bindings import IMPORT_BINDINGS
-from treechat.tui.dropped import completions, missing, paths_in, shown_path
-from treechat.tui.plain import as_input, fit, one_line
-from treechat.tui.screens.over import Over
+from treechat.tui.safe_text import as_input, fit, one_line
+from treechat.tui.screens.modal import Over
+from treechat.tui.screens.path_input import completions, missing, paths_in, shown_path
 
 LOOK_S = 0.1
 """How often it is looked how far an import is."""

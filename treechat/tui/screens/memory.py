@@ -16,8 +16,8 @@ from treechat.chat.model.chat_model import ChatModel
 from treechat.errors import TreechatError
 from treechat.store import Store
 from treechat.tui.bindings import MEMORY_BINDINGS
-from treechat.tui.memory_rows import Rows, heading
-from treechat.tui.screens.over import Over
+from treechat.tui.screens.memory_rows import Rows, heading
+from treechat.tui.screens.modal import Over
 from treechat_engine import EngineError, EngineStats
 
 LOOK_S = 1.0

@@ -13,8 +13,8 @@ from textual.widgets import Input
 from treechat.errors import TreechatError
 from treechat.store import Reader, Store
 from treechat.tui.bindings import LIST_BINDINGS
-from treechat.tui.choices import Choice, ChoiceList
-from treechat.tui.screens.over import Over
+from treechat.tui.screens.modal import Over
+from treechat.tui.widgets.choice_list import Choice, ChoiceList
 
 MOST = 200
 """Choices shown at once; typing finds the others."""

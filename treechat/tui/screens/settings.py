@@ -14,11 +14,11 @@ from textual.widgets import Input, Label, TextArea
 from treechat.config import expected, read_value
 from treechat.errors import ConfigError, ModelError
 from treechat.tui.bindings import SETTING_BINDINGS
-from treechat.tui.choices import Choice
-from treechat.tui.plain import as_input, one_line
+from treechat.tui.safe_text import as_input, one_line
 from treechat.tui.screens.ask import AskScreen
-from treechat.tui.screens.over import Over
+from treechat.tui.screens.modal import Over
 from treechat.tui.screens.pick import PickScreen, model_picker
+from treechat.tui.widgets.choice_list import Choice
 
 ROWS = (
     ("temperature", "max_tokens"),

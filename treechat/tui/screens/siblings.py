@@ -11,9 +11,9 @@ from textual.containers import Vertical
 from treechat.chat.events import ChatEvent, ReplyFinished
 from treechat.chat.session import Chat
 from treechat.tui.bindings import COLUMN_BINDINGS
-from treechat.tui.columns import Columns
-from treechat.tui.plain import fit, plain
-from treechat.tui.screens.over import Over
+from treechat.tui.safe_text import fit, plain
+from treechat.tui.screens.modal import Over
+from treechat.tui.screens.sibling_columns import Columns
 
 
 class SiblingsScreen(Over[str | None]):

@@ -9,8 +9,8 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 
 from treechat.tui.bindings import SPLIT_BINDINGS
-from treechat.tui.pieces import Pieces
-from treechat.tui.screens.over import Over
+from treechat.tui.screens.modal import Over
+from treechat.tui.screens.token_text import Pieces
 
 
 class SplitScreen(Over[int | None]):

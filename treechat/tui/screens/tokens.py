@@ -17,9 +17,9 @@ from textual.widgets import Static
 from treechat.chat.forking import Alternative, Alternatives, Piece
 from treechat.errors import TreechatError
 from treechat.tui.bindings import TOKEN_BINDINGS
-from treechat.tui.pieces import Pieces, next_doubt, visible
-from treechat.tui.plain import fit
-from treechat.tui.screens.over import Over
+from treechat.tui.safe_text import fit
+from treechat.tui.screens.modal import Over
+from treechat.tui.screens.token_text import Pieces, next_doubt, visible
 
 REST_S = 0.15
 """Resting on a token for so long looks its alternatives up; walking over it does not."""

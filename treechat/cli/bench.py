@@ -1,0 +1,48 @@
+"""`bench`: measures this machine."""
+
+from __future__ import annotations
+
+import click
+
+from treechat.cli.options import Session, json_option, model_option, pass_session
+from treechat.cli.output import print_json, say, table
+
+_PARTS = ("jump", "fork", "fan_out", "decode")
+
+
+@click.command()
+@model_option
+@click.option("--quick", is_flag=True, help="Short prompts, each once: to see that it works.")
+@click.option("--only", type=click.Choice(_PARTS), multiple=True, help="Only these parts.")
+@json_option
+@pass_session
+def bench(session: Session, quick: bool, only: tuple[str, ...], as_json: bool) -> None:
+    """Measure this machine.
+
+    Jumps and forks against full prefill, siblings, and decoding against transformers' generate.
+    """
+    from treechat.cli.model_loading import Narrator, engine_config
+    from treechat.errors import GenerationError, ModelError
+    from treechat.models import hush, resolve
+    from treechat_engine import EngineError
+
+    with Narrator() as narrator:
+        files = resolve(session.model_spec, narrator)
+        hush()
+        from treechat.bench import report, run, workload
+        from treechat_engine import Engine
+
+        try:
+            engine = Engine.load(files.path, engine_config(session.config))
+        except EngineError as error:
+            raise ModelError(error.message, error.hint) from error
+    sizes = workload.QUICK if quick else workload.Sizes()
+    with engine:
+        try:
+            result = run.measure(engine, files.name, files.path, sizes, say, only or _PARTS)
+        except EngineError as error:
+            raise GenerationError(error.message, error.hint) from error
+    if as_json:
+        print_json(result)
+    else:
+        click.echo("\n".join(report.lines(result, table)))

@@ -1,0 +1,63 @@
+"""The tree as lines of text: the rows of the app's tree pane, with ids to name them by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from treechat.cli.output import one_line, pad, plural
+from treechat.tree import Node, Tree
+from treechat.tui.tree.rows import Layout, Row, gutter
+
+_SHORT_LEN = 8
+
+
+_FACTS_LEN = 34
+"""Cells kept free for what stands to the right of the text."""
+
+
+def lines(tree: Tree, current_id: str | None, root_id: str | None, messages: bool, width: int) -> Iterator[str]:
+    """One line per run (id of its last node, first message, length, place among siblings), or per message.
+
+    root_id: only what is below that node, itself included. width: columns; the gutter takes a third at most.
+    """
+    layout = Layout(tree, current_id, hoisted_id=root_id, opened=_Everything())
+    for row in layout.rows:
+        nodes = [tree[node_id] for node_id in _run(tree, row)]
+        guides = gutter(row, width - _SHORT_LEN - 2)
+        place = f"{row.index}/{row.num_siblings}" if row.num_siblings > 1 else ""
+        if not messages:
+            facts = f"{plural(row.num_nodes, 'message'):>12}  {place:>5}  {_facts(nodes, current_id)}"
+            yield _line(row.tip_id, guides, nodes[0].preview, facts, width)
+            continue
+        below = guides.replace("├─", "│ ").replace("└─", "  ")
+        for i, node in enumerate(nodes):
+            facts = f"{'' if i else place:>5}  {_facts([node], current_id)}"
+            yield _line(node.id, below if i else guides, f"{node.role}: {node.preview}", facts, width)
+
+
+class _Everything(frozenset[str | None]):
+    """All forks are open: nothing is folded on paper."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+def _run(tree: Tree, row: Row) -> list[str]:
+    ids = [row.head_id]
+    while ids[-1] != row.tip_id:
+        ids.append(tree.children(ids[-1])[0])
+    return ids
+
+
+def _facts(nodes: list[Node], current_id: str | None) -> str:
+    """How the last node ended if not well, and what a person said about any of them."""
+    facts: list[str] = [nodes[-1].status] if nodes[-1].status != "complete" else []
+    facts += [f"“{one_line(node.label)}”" for node in nodes if node.label]
+    facts += ["★"] if any(node.bookmarked for node in nodes) else []
+    return "  ".join(facts + (["← here"] if any(node.id == current_id for node in nodes) else []))
+
+
+def _line(node_id: str, guides: str, text: str, facts: str, width: int) -> str:
+    room = max(width - _SHORT_LEN - 2 - len(guides) - 2 - _FACTS_LEN, 10)
+    mark = "●" if facts.endswith("← here") else "○"
+    return f"{node_id[:_SHORT_LEN]}  {guides}{mark} {pad(one_line(text) or '(empty)', room)} {facts}".rstrip()

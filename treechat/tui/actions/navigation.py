@@ -1,0 +1,218 @@
+"""Going about the tree: rows, messages, siblings, forks, and jumping."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from textual import on
+
+from treechat.config import Config
+from treechat.tui.transcript.view import Transcript
+from treechat.tui.tree.pane import TreePane
+from treechat.tui.tree.rows import run_of
+from treechat.tui.window import Base
+
+
+class Navigating(Base):
+    """The actions that move the cursor and the current node, and change nothing."""
+
+    def __init__(self, store_path: Path | None, config: Config, conversation_id: str | None) -> None:
+        super().__init__(store_path, config, conversation_id)
+        self._jumps: list[str] = []
+
+    def action_row(self, by: int) -> None:
+        """Next or previous row of the tree; in the transcript, message, or more of a long one."""
+        if self.in_tree:
+            here = self.tree_pane.cursor_row
+            self._to_row(0 if here is None else here + by)
+            return
+        if self.transcript.scroll_within(self.cursor_id, by):
+            return
+        if (blocks := self.transcript.blocks) is None:
+            return
+        here = blocks.index_of.get(self.cursor_id or "")
+        index = here + by if here is not None else len(blocks) - 1
+        if 0 <= index < len(blocks):
+            self.look_at(blocks.node_ids[index], view_id=self.view_id, anchor="keep")
+
+    def _to_row(self, index: int) -> None:
+        rows = self.tree_pane.rows
+        if 0 <= index < len(rows):
+            self.look_at(rows[index].tip_id)
+
+    def action_parent(self) -> None:
+        if self.cursor is not None and self.cursor.parent_id is not None:
+            self.look_at(self.cursor.parent_id, view_id=self.view_id, anchor="keep")
+
+    def action_child(self) -> None:
+        children = self.chat.tree.children(self.cursor_id)
+        if not children:
+            return
+        last = self.visited.get(self.cursor_id)
+        child_id = last if last in children else children[-1]
+        is_shown = self.view_id is not None and self.chat.tree.is_ancestor(child_id, self.view_id)
+        self.look_at(child_id, view_id=self.view_id if is_shown else None, anchor="keep")
+
+    def action_sibling(self, by: int) -> None:
+        """The alternatives to the run that the cursor is in; in place."""
+        if self.cursor_id is None:
+            return
+        tree = self.chat.tree
+        head_id = run_of(tree, self.cursor_id)[0]
+        siblings = tree.siblings(head_id)
+        index = siblings.index(head_id) + by if head_id in siblings else -1
+        if not 0 <= index < len(siblings):
+            self.bell()
+            return
+        leaf_id = self.leaf_of(siblings[index])
+        self.look_at(run_of(tree, siblings[index])[-1] if self.in_tree else siblings[index], view_id=leaf_id)
+
+    def action_fork(self, by: int) -> None:
+        tree = self.chat.tree
+        path = tree.path(self.view_id)
+        if self.cursor_id not in path:
+            return
+        here = path.index(self.cursor_id)
+        steps = range(here - 1, -1, -1) if by < 0 else range(here + 1, len(path))
+        fork = next((path[i] for i in steps if tree.is_fork(path[i])), None)
+        if fork is None:
+            self.bell()
+        else:
+            self.look_at(fork, view_id=self.view_id, anchor="keep")
+
+    def action_root(self) -> None:
+        path = self.chat.tree.path(self.view_id)
+        if path:
+            self.look_at(path[0], view_id=self.view_id, anchor="keep")
+
+    def action_leaf(self) -> None:
+        if self.cursor_id is not None:
+            self.look_at(self.leaf_of(self.cursor_id), anchor="end")
+
+    def action_here(self) -> None:
+        self.look_at(self.chat.current_id, anchor="end")
+
+    # Jumping
+
+    def action_jump(self) -> None:
+        """Make the node under the cursor current; a turn of one's own is also taken into the composer."""
+        node = self.cursor
+        if node is None:
+            return
+        row = self.tree_pane.row
+        if self.in_tree and row is not None and row.dead_ids:
+            self.action_fold()
+            return
+        if node.id != self.chat.current_id:
+            self.jump(node.id)
+            if node.role == "user":
+                self.take_for_editing(node.id)
+        self.to_composer()
+
+    def jump(self, node_id: str) -> None:
+        if self.chat.current_id is not None:
+            self._jumps.append(self.chat.current_id)
+        self.editing_id = None
+        self._jump_to(node_id)
+
+    def _jump_to(self, node_id: str) -> None:
+        """What the branch that is left does not have is marked until the next key."""
+        left = set(self.chat.tree.path(self.chat.current_id))
+        self.chat.jump(node_id)
+        self.look_at(node_id)
+        self.transcript.mark([i for i in self.chat.tree.path(self.view_id) if i not in left])
+
+    def action_jump_back(self) -> None:
+        """Back along the jump list."""
+        while self._jumps:
+            node_id = self._jumps.pop()
+            if node_id in self.chat.tree and not self.chat.tree.is_hidden(node_id):
+                self._jump_to(node_id)
+                return
+        self.bell()
+
+    def take_for_editing(self, node_id: str) -> None:
+        """A message's text into the composer; sending it makes a sibling."""
+        self.editing_id = node_id
+        self.composer.put(self.chat.text(node_id))
+        self.draw_labels()
+
+    # Folds
+
+    def action_fold(self) -> None:
+        row = self.tree_pane.row
+        if row is None:
+            return
+        pane = self.tree_pane
+        if row.dead_ids:
+            pane.opened.add(self.chat.tree[row.head_id].parent_id)
+        elif row.head_id in pane.folded:
+            pane.folded.discard(row.head_id)
+        elif self.chat.tree.children(row.tip_id):
+            pane.folded.add(row.head_id)
+        pane.sync()
+        pane.point(self.cursor_id)
+
+    def action_hoist(self) -> None:
+        if (row := self.tree_pane.row) is not None:
+            self.tree_pane.hoisted_id = row.head_id
+            self.tree_pane.sync()
+            self.tree_pane.point(self.cursor_id)
+
+    def action_unhoist(self) -> None:
+        self.tree_pane.hoisted_id = None
+        self.tree_pane.sync()
+        self.tree_pane.point(self.cursor_id)
+
+    def action_filter(self) -> None:
+        """The next filter of the tree's rows."""
+        chosen = self.tree_pane.next_filter()
+        if not self.tree_pane.display:
+            self.say(f"tree: {chosen}")
+
+    def action_unfold(self) -> None:
+        """Thoughts, calls and results in the message under the cursor."""
+        if self.cursor_id is not None and not self.transcript.unfold(self.cursor_id):
+            self.say("There are no thoughts in this message")
+
+    # Focus
+
+    def to_composer(self) -> None:
+        self.close_tree()
+        self.composer.focus()
+
+    def action_compose_text(self) -> None:
+        self.to_composer()
+
+    def open_tree(self) -> None:
+        """Show the tree (over the transcript where there is no room beside it) and go there."""
+        self.tree_pane.add_class("-open")
+        self.tree_pane.focus()
+
+    def close_tree(self) -> None:
+        self.tree_pane.remove_class("-open")
+
+    def action_cycle_focus(self, by: int) -> None:
+        parts = [self.composer, self.tree_pane, self.transcript]
+        index = next((i for i, part in enumerate(parts) if part.has_focus), 0)
+        target = parts[(index + by) % len(parts)]
+        if target is self.tree_pane:
+            self.open_tree()
+        else:
+            self.close_tree()
+            target.focus()
+
+    # Mouse
+
+    @on(TreePane.Pointed)
+    def _row_clicked(self, event: TreePane.Pointed) -> None:
+        self.look_at(event.node_id)
+
+    @on(TreePane.Chosen)
+    def _row_chosen(self, event: TreePane.Chosen) -> None:
+        self.look_at(event.node_id)
+        self.action_jump()
+
+    @on(Transcript.Pointed)
+    def _message_clicked(self, event: Transcript.Pointed) -> None:
+        self.look_at(event.node_id, view_id=self.view_id, anchor="keep")

@@ -1,0 +1,86 @@
+"""Settings of the conversation and of the next reply, presets, and the tour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from treechat.config import add_preset
+from treechat.transfer.tour import open_tour
+from treechat.tui.screens.settings import NAMES, Chosen, SettingsScreen, Shown
+from treechat.tui.services.kv_watch import Warming
+from treechat.tui.widgets.choice_list import Choice
+
+
+class Configuring(Warming):
+    """What the next reply is made with."""
+
+    def action_settings(self) -> None:
+        chat = self.chat
+        defaults = chat.defaults
+        otherwise = {name: f"{value:g}" for name, value in defaults.sampling_for(chat.model).items()}
+        otherwise |= {"max_tokens": str(defaults.max_tokens), "seed": _seed(defaults.seed)}
+        shown = Shown(
+            model=chat.model.name if chat.model else "none is loaded yet",
+            own_model=str((chat.own | chat.once).get("model") or ""),
+            models=self.setting_models(),
+            system_prompt=chat.system_prompt,
+            own={key: value for key, value in (chat.own | chat.once).items() if key in NAMES},
+            otherwise=otherwise,
+            has_begun=bool(chat.tree.nodes),
+            presets=self.config.presets,
+        )
+
+        def done(chosen: Chosen | None) -> None:
+            if chosen is not None and chat is self.chat:
+                self._apply(chosen, shown)
+
+        self.ask(SettingsScreen(shown, self._save_preset), done)
+
+    def action_tour(self) -> None:
+        self.switch_to(open_tour(self.store))
+        self.open_tree()
+
+    def _apply(self, chosen: Chosen, before: Shown) -> None:
+        chat = self.chat
+        values = dict(chosen.values)
+        is_other = chosen.system_prompt != before.system_prompt
+        if is_other or "system_prompt" in chat.own:
+            values["system_prompt"] = chosen.system_prompt
+        if chosen.model:
+            values["model"] = chosen.model
+        if chosen.once:
+            # Those that the conversation has of its own and this reply should not have are at their defaults once.
+            chat.once = {name: getattr(chat.defaults, name) for name in chat.own if name not in values} | values
+        else:
+            chat.set_own(values)
+        if is_other and chat.tree.nodes and not chat.is_text_tree:
+            if chat.current_id is not None:
+                self._jumps.append(chat.current_id)
+            chat.begin_with_system(chosen.system_prompt)
+            self.redraw()
+            self.look_at(chat.current_id, anchor="end")
+            self.say("The next message begins below this system prompt · backspace in the tree goes back")
+        elif chosen.once:
+            self.say("For the next reply only")
+        self.draw_labels()
+        self.to_composer()
+        self.settings_applied()
+
+    def setting_models(self) -> list[Choice]:
+        """The models that the settings can name; none where this window has but one."""
+        return []
+
+    def settings_applied(self) -> None:
+        """Something for a subclass to hook on."""
+
+    def _save_preset(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+        add_preset(name, values)
+        self.config = replace(self.config, presets={**self.config.presets, name: values})
+        self.say(f"Preset {name} is in the configuration")
+        return self.config.presets
+
+
+def _seed(seed: int | None) -> str:
+    return "new each time" if seed is None else str(seed)

@@ -1,0 +1,147 @@
+"""The rows of the memory view: conversations, and the branches of those that are open, each with a bar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from textual import events
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from treechat.chat.kv.slot_usage import Branch, Held, Holding, Memory
+from treechat.tui.safe_text import fit, plain
+from treechat.tui.widgets.component_styles import ComponentStyles
+
+BAR = 14
+"""Cells of a bar; the row that holds most fills it."""
+
+NUMBER = 9
+"""Cells of a column of tokens."""
+
+SHAPES = (("█", "device"), ("▒", "host"), ("░", "cold"))
+"""What a bar is drawn with, by tier: told apart without colour."""
+
+
+class Row(NamedTuple):
+    """A conversation, or one of its branches."""
+
+    holding: Holding
+    branch: Branch | None = None
+
+    @property
+    def held(self) -> Held:
+        return self.branch.held if self.branch else self.holding.held
+
+    @property
+    def key(self) -> tuple[str, str | None]:
+        return self.holding.id, self.branch.head_id if self.branch else None
+
+
+def bar(held: Held, most: int, width: int = BAR) -> list[tuple[str, int]]:
+    """Cells per tier, in the order of `SHAPES`; what is there has at least one while there is room."""
+    left = width
+    parts = []
+    for (shape, _), num in zip(SHAPES, (held.device, held.host, held.cold), strict=True):
+        cells = min(max(round(width * num / most), 1) if num and most else 0, left)
+        left -= cells
+        parts.append((shape, cells))
+    return parts
+
+
+class Rows(ScrollView, ComponentStyles, can_focus=True):
+    """Draws what is in sight."""
+
+    prefix = "rows"
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"rows--{name}" for name in ("cursor", "device", "host", "cold", "branch")}
+
+    @dataclass
+    class Pointed(Message):
+        """A row was clicked."""
+
+        index: int
+        is_twice: bool
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[Row] = []
+        self.index = 0
+        self.opened: set[str] = set()
+        self._memory: Memory | None = None
+        self._most = 1
+
+    @property
+    def row(self) -> Row | None:
+        return self.rows[self.index] if self.rows else None
+
+    def show(self, memory: Memory) -> None:
+        """Take over a snapshot; the cursor stays on its row, or where that was."""
+        key = self.row.key if self.row else None
+        self._memory = memory
+        self._most = max((holding.held.total for holding in memory.holdings), default=1)
+        self._lay(key)
+
+    def open(self, holding: Holding, opens: bool) -> None:
+        """Show or hide a conversation's branches."""
+        (self.opened.add if opens else self.opened.discard)(holding.id)
+        self._lay((holding.id, None))
+
+    def _lay(self, key: tuple[str, str | None] | None) -> None:
+        self.rows = []
+        for holding in self._memory.holdings if self._memory else ():
+            self.rows.append(Row(holding))
+            if holding.id in self.opened:
+                self.rows.extend(Row(holding, branch) for branch in holding.branches)
+        self.virtual_size = Size(0, len(self.rows))
+        found = next((number for number, row in enumerate(self.rows) if row.key == key), self.index)
+        self.go(found)
+
+    def go(self, index: int) -> None:
+        self.index = min(max(index, 0), max(len(self.rows) - 1, 0))
+        self.scroll_to_region(Region(0, self.index, 1, 1), animate=False, force=True)
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        width = self.scrollable_content_region.width
+        index = y + self.scroll_offset.y
+        if index >= len(self.rows):
+            return Strip.blank(width, self.rich_style)
+        strip = Strip(self._segments(self.rows[index], width)).adjust_cell_length(width)
+        style = self.rich_style + self.styled("cursor") if index == self.index else self.rich_style
+        return strip.apply_style(style)
+
+    def _segments(self, row: Row, width: int) -> list[Segment]:
+        held, branch = row.held, row.branch
+        if branch is not None:
+            lead = f"    {'  ' * min(branch.depth, 6)}"
+            text = branch.title or "(empty)"
+        else:
+            lead = "▾ " if row.holding.id in self.opened else "▸ " if row.holding.branches else "  "
+            text = row.holding.title or "(untitled)"
+        room = width - BAR - 1 - 3 * NUMBER - 1
+        style = self.styled("branch") if branch is not None else None
+        cells = bar(held, self._most)
+        segments = [Segment(f"{fit(lead + plain(text), max(room, 0))} ", style)]
+        for (shape, num), (_, name) in zip(cells, SHAPES, strict=True):
+            segments.append(Segment(shape * num, self.styled(name)))
+        segments.append(Segment(" " * (BAR - sum(num for _, num in cells))))
+        segments.extend(
+            Segment(f"{num:>{NUMBER},}", self.styled(name) if num else self.styled("cold"))
+            for num, (_, name) in zip((held.device, held.host, held.cold), SHAPES, strict=True)
+        )
+        return segments
+
+    def on_click(self, event: events.Click) -> None:
+        offset = event.get_content_offset(self)
+        if offset is not None and (index := offset.y + self.scroll_offset.y) < len(self.rows):
+            self.post_message(self.Pointed(index, event.chain > 1))
+
+
+def heading(width: int) -> str:
+    """What stands above the rows."""
+    right = "".join(f"{f'{shape} {name}':>{NUMBER}}" for shape, name in SHAPES)
+    return f"  {fit('conversation, branches', max(width - 2 - cell_len(right), 0))}{right}"

@@ -1,0 +1,1 @@
+"""Background work that the window holds as plain objects."""

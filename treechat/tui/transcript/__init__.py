@@ -1,0 +1,1 @@
+"""The transcript: one path of messages in a scroll view."""

@@ -1,0 +1,57 @@
+"""Small texts: what stands beside a message's name, under a reply, and in the status line."""
+
+from __future__ import annotations
+
+from treechat.chat.chat_tree import Structure
+from treechat.chat.events import Cost
+from treechat.tree import Node, Turn
+from treechat.tui.safe_text import one_line
+
+
+def header_notes(chat: Structure, node_id: str) -> tuple[str, str]:
+    """Label and bookmark, for the left; which sibling of how many, for the right."""
+    node = chat.tree[node_id]
+    label = f"  {one_line(node.label)}" if node.label else ""
+    star = "  ★" if node.bookmarked else ""
+    siblings = chat.tree.siblings(node_id)
+    # A node that another window has hidden meanwhile is not among its siblings.
+    fork = f"⋔ {siblings.index(node_id) + 1}/{len(siblings)}" if len(siblings) > 1 and node_id in siblings else ""
+    return label + star, fork
+
+
+_ENDS = {
+    "stopped": "stopped · c continues",
+    "interrupted": "interrupted · c continues",
+    "failed": "failed · r tries again",
+}
+
+
+def how_it_ended(node: Node, turn: Turn | None) -> str:
+    """What happened to a reply that is not whole, and what to do; empty for one that is."""
+    if turn is not None and turn.finish_reason == "length":
+        return "cut at the longest reply · c continues"
+    return _ENDS.get(node.status, "")
+
+
+def turn_figures(turn: Turn) -> str:
+    """`reused 1,234 · computed 12 · first token 0.08 s · 24 tok/s`, as far as it is known."""
+    parts = []
+    reused = (turn.cached_tokens or 0) + (turn.restored_tokens or 0)
+    if turn.prompt_tokens:
+        parts.append(f"reused {reused:,} · computed {turn.computed_tokens or 0:,}")
+    if turn.ttft_s:
+        parts.append(f"first token {turn.ttft_s:.2f} s")
+    if turn.tokens_per_s:
+        parts.append(speed(turn.tokens_per_s))
+    return " · ".join(parts)
+
+
+def speed(tokens_per_s: float) -> str:
+    return f"{tokens_per_s:.1f} tok/s" if tokens_per_s < 100 else f"{tokens_per_s:,.0f} tok/s"
+
+
+def cost_figures(cost: Cost) -> str:
+    """`reuse 1,234 · compute 12`, and the estimate where there is something to wait for."""
+    restored = f" · restore {cost.restored:,}" if cost.restored else ""
+    wait = f" · ~{cost.seconds:.1f} s" if cost.seconds and cost.seconds >= 0.05 else ""
+    return f"{cost.mark} reuse {cost.reused:,}{restored} · compute {cost.computed:,}{wait}"

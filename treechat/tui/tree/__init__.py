@@ -1,0 +1,1 @@
+"""The tree pane: its rows, its filters, its drawing."""

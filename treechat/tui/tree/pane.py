@@ -1,0 +1,285 @@
+"""The tree pane: one line per run, drawn from the layout; only what is in sight is ever touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from textual import events
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from treechat.chat.events import Cost
+from treechat.chat.kv.path_kv import Computed
+from treechat.tree import Node
+from treechat.tui.bindings import PANE_BINDINGS
+from treechat.tui.safe_text import fit, one_line, plain
+from treechat.tui.tree.filters import FILTERS, Filter, crumbs, narrowed
+from treechat.tui.tree.rows import Layout, Row, gutter
+from treechat.tui.widgets.component_styles import ComponentStyles
+
+MOST_WARM = 2_000
+"""Rows that the filter by marks looks at."""
+
+NARROW = 44
+"""Below this width, the number of turns stands without its word."""
+
+
+class TreePane(ScrollView, ComponentStyles, can_focus=True):
+    """Runs of the conversation, a row each. Moving its cursor is the app's work: it knows what the keys mean."""
+
+    BINDINGS = PANE_BINDINGS
+    prefix = "tree"
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "tree--guide",
+        "tree--title",
+        "tree--reply",
+        "tree--cursor",
+        "tree--cursor-blurred",
+        "tree--here",
+        "tree--mark",
+        "tree--cold",
+        "tree--figures",
+        "tree--star",
+        "tree--top",
+    }
+
+    @dataclass
+    class Pointed(Message):
+        """A row was clicked."""
+
+        node_id: str
+
+    @dataclass
+    class Chosen(Message):
+        """A row was clicked twice."""
+
+        node_id: str
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.chat: Computed | None = None
+        self.runs: Layout | None = None
+        self.cursor_id: str | None = None
+        self.folded: set[str] = set()
+        self.opened: set[str | None] = set()
+        self.hoisted_id: str | None = None
+        self.filter: Filter = FILTERS[0]
+        self.costs: Mapping[str, Cost] = {}
+        self._tips: list[str] = []
+        self._key: object = None
+        self._columns = (0, 0)
+
+    def on_mount(self) -> None:
+        self.show_horizontal_scrollbar = False
+
+    # What is shown
+
+    def show(self, chat: Computed) -> None:
+        """Take over a conversation; folds and hoist belong to the one before."""
+        self.chat = chat
+        self.folded, self.opened, self.hoisted_id, self._key = set(), set(), None, None
+        self.sync()
+
+    def sync(self) -> None:
+        """Draw what there is now: titles and marks, and the rows where they changed."""
+        self.lay_out()
+        self.refresh()
+
+    def lay_out(self) -> None:
+        """Lay the rows out again if the structure, the current node or the folds changed."""
+        if self.chat is None:
+            return
+        tree = self.chat.tree
+        if self.hoisted_id is not None and (self.hoisted_id not in tree or tree.is_hidden(self.hoisted_id)):
+            self.hoisted_id = None
+        folds = (frozenset(self.folded), frozenset(self.opened), self.hoisted_id)
+        warm_ids = self._warm_ids()
+        marks = (
+            sum(node.bookmarked or bool(node.label) for node in tree.nodes.values())
+            if self.filter == "bookmarked"
+            else 0
+        )
+        key = (id(tree), tree.version, self.chat.current_id, folds, self.filter, warm_ids, marks)
+        if key != self._key:
+            self._key = key
+            self.runs = Layout(
+                tree, self.chat.current_id, folded=self.folded, opened=self.opened, hoisted_id=self.hoisted_id
+            )
+            self._tips = [row.tip_id for row in self.runs.rows if not row.dead_ids]
+            if self.filter != "everything":
+                narrowed(self.runs, tree, self.filter, self.chat.current_id, warm_ids)
+            # The first line is the pane's own, whatever is scrolled to.
+            self.virtual_size = Size(0, len(self.runs.rows) + 1)
+            most_turns = max((row.num_nodes for row in self.runs.rows if not row.dead_ids), default=1)
+            most_siblings = max((row.num_siblings for row in self.runs.rows), default=1)
+            self._columns = (len(f"{most_turns:,} turns"), 2 * len(str(most_siblings)) + 1 if most_siblings > 1 else 0)
+            self.refresh()
+
+    def point(self, node_id: str | None) -> None:
+        """Put the cursor on the row that shows the node, and bring it into sight."""
+        left, self.cursor_id = self.cursor_row, node_id
+        if (index := self.cursor_row) is not None:
+            self.scroll_to_region(Region(0, index, 1, 2), animate=False, force=True)
+        self.redraw_lines(0, 1)
+        for row in {left, index} if left != index else ():
+            if row is not None:
+                line = row + 1 - self.scroll_offset.y
+                self.redraw_lines(max(line, 1), line + 1)
+
+    @property
+    def rows(self) -> list[Row]:
+        return self.runs.rows if self.runs else []
+
+    @property
+    def cursor_row(self) -> int | None:
+        return self.runs.row_of(self.cursor_id) if self.runs and self.cursor_id else None
+
+    @property
+    def row(self) -> Row | None:
+        """The row under the cursor."""
+        return self.rows[self.cursor_row] if self.cursor_row is not None else None
+
+    @property
+    def visible_ids(self) -> list[str]:
+        """Last nodes of the rows whose marks are wanted: those in sight, and all where the filter goes by marks."""
+        if self.filter == "warm":
+            return self._tips[:MOST_WARM]
+        top = self.scroll_offset.y
+        return [row.tip_id for row in self.rows[top : top + self.size.height] if not row.dead_ids]
+
+    def _warm_ids(self) -> frozenset[str]:
+        if self.filter != "warm":
+            return frozenset()
+        return frozenset(node_id for node_id, cost in self.costs.items() if cost.mark != "○")
+
+    def next_filter(self) -> Filter:
+        """Choose the filter after this one; what it is called."""
+        self.filter = FILTERS[(FILTERS.index(self.filter) + 1) % len(FILTERS)]
+        self.sync()
+        self.point(self.cursor_id)
+        return self.filter
+
+    # Drawing
+
+    def render_line(self, y: int) -> Strip:
+        width = self.scrollable_content_region.width
+        if y == 0:
+            return self.drawn(self._top_line(width), width)
+        index = y - 1 + self.scroll_offset.y
+        if self.chat is None or index >= len(self.rows):
+            return Strip.blank(width, self.rich_style)
+        row = self.rows[index]
+        segments = self._dead_segments(row, width) if row.dead_ids else self._run_segments(row, width)
+        if index == self.cursor_row:
+            style = self.styled("cursor" if self.has_focus else "cursor-blurred")
+            return self.drawn(Segment.apply_style([*segments, Segment(" " * width)], style), width)
+        return self.drawn(segments, width)
+
+    def _top_line(self, width: int) -> list[Segment]:
+        """The filter in force; where one is, if the rows do not say it."""
+        if self.chat is None:
+            return []
+        parts = [f"f {self.filter}"] if self.filter != "everything" else []
+        row = self.row
+        is_cut = row is not None and gutter(row, width)[:1] == "…"
+        if self.cursor_id and self.cursor_id in self.chat.tree and (self.hoisted_id is not None or is_cut or parts):
+            if self.hoisted_id is not None:
+                parts.append("⌂ Z un-hoists")
+            lead = " · ".join(parts)
+            parts = [lead] if lead else []
+            parts.append(crumbs(self.chat.tree, self.cursor_id, width - cell_len(lead) - 5))
+        return [Segment(f" {fit('  '.join(parts), width - 2)}", self.styled("top"))]
+
+    def _dead_segments(self, row: Row, width: int) -> list[Segment]:
+        text = f"+{len(row.dead_ids):,} dead ends"
+        return [Segment(f" {gutter(row, width)}", self.styled("guide")), Segment(text, self.styled("figures"))]
+
+    def _run_segments(self, row: Row, width: int) -> list[Segment]:
+        assert self.chat is not None
+        cost = self.costs.get(row.tip_id)
+        mark = cost.mark if cost else "·"
+        lead = f" {gutter(row, width)}"
+        figures = self._figures(row, cost, width)
+        here = "  ← here" if self._is_here(row) else ""
+        room = width - cell_len(lead) - 2 - cell_len(figures) - 5
+        if here and room - cell_len(here) < 4:
+            here = " ←"
+        title, style = self._title(row)
+        title = one_line(title)
+        used = min(cell_len(title), max(room - cell_len(here), 0))
+        is_bookmarked = any(node.bookmarked for node in self._ends(row))
+        is_protected = any(node.id in self.chat.protected for node in self._ends(row))
+        sign = "★" if is_bookmarked else "◆" if is_protected else " "
+        return [
+            Segment(lead, self.styled("guide")),
+            Segment(f"{mark} ", self.styled("mark" if mark in "●◐" else "cold")),
+            Segment(fit(title, used), self.styled(style)),
+            Segment(here, self.styled("here")),
+            Segment(" " * max(room - used - cell_len(here), 0)),
+            Segment(f"  {figures}", self.styled("figures")),
+            Segment(f" {sign} ", self.styled("star")),
+        ]
+
+    def _ends(self, row: Row) -> tuple[Node, Node]:
+        assert self.chat is not None
+        return self.chat.tree[row.head_id], self.chat.tree[row.tip_id]
+
+    def _is_here(self, row: Row) -> bool:
+        assert self.chat is not None
+        current_id = self.chat.current_id
+        index = self.runs.row_of(current_id) if self.runs is not None else None
+        return index is not None and self.rows[index] is row
+
+    def _title(self, row: Row) -> tuple[str, str]:
+        """What names a run: a label at its ends, else its first message; a reply that is growing shows its end."""
+        assert self.chat is not None
+        head, tip = self._ends(row)
+        if label := tip.label or head.label:
+            return label, "title"
+        if head.id in self.chat.replies:
+            return f"{self.chat.replies[head.id].text[-200:].strip()[-60:]} ▌", "reply"
+        if head.role == "system" and (children := self.chat.tree.children(head.id)) and row.num_nodes > 1:
+            head = self.chat.tree[children[0]]
+        title = head.preview or ("(empty)" if head.status == "complete" else f"({head.status})")
+        return (title, "title") if head.role == "user" else (plain(title), "reply")
+
+    def _figures(self, row: Row, cost: Cost | None, width: int) -> str:
+        """Waiting time, turns, place among siblings, each in a column as wide as the widest that there is."""
+        is_slow = cost is not None and cost.mark != "●" and cost.seconds is not None and cost.seconds >= 0.1
+        wait = f"~{_seconds(cost.seconds)}" if is_slow and cost and cost.seconds else ""
+        folded = f"+{row.num_below:,}" if row.num_below else ""
+        sibling = f"{row.index}/{row.num_siblings}" if row.num_siblings > 1 else ""
+        turns = f"{row.num_nodes:,}" if width < NARROW else _turns(row.num_nodes)
+        turns_len, sibling_len = self._columns
+        if width < NARROW:
+            turns_len -= len(" turns")
+        return "  ".join(
+            part
+            for part in (folded, wait, f"{turns:>{turns_len}}", f"{sibling:>{sibling_len}}" if sibling_len else "")
+            if part
+        )
+
+    # Mouse
+
+    def on_click(self, event: events.Click) -> None:
+        offset = event.get_content_offset(self)
+        if offset is None:
+            return
+        index = offset.y - 1 + self.scroll_offset.y
+        if offset.y and 0 <= index < len(self.rows):
+            tip_id = self.rows[index].tip_id
+            self.post_message(self.Chosen(tip_id) if event.chain > 1 else self.Pointed(tip_id))
+
+
+def _turns(num: int) -> str:
+    return f"{num:,} turn{'s' if num != 1 else ' '}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:,.0f} s"

@@ -1,0 +1,110 @@
+"""A list to choose from, drawn line by line: a thousand choices cost as little as those in sight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from textual import events
+from textual.geometry import Region
+from textual.message import Message
+from textual.strip import Strip
+
+from treechat.tui.safe_text import fit, one_line
+from treechat.tui.widgets.component_styles import ComponentStyles
+from treechat.tui.widgets.line_scroll import LongView
+
+
+class Choice(NamedTuple):
+    """`id` is what the screen returns; `note` stands dim behind the text."""
+
+    id: str
+    text: str
+    note: str = ""
+
+
+class ChoiceList(LongView, ComponentStyles, can_focus=False):
+    """The choices, one of them highlighted; `empty_text` where there are none."""
+
+    prefix = "choices"
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"choices--{name}" for name in ("cursor", "note")}
+
+    @dataclass
+    class Clicked(Message):
+        """A choice was clicked."""
+
+        id: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.choices: Sequence[Choice] = ()
+        self.index = 0
+        self.empty_text = ""
+        self._notes: dict[str, str] = {}
+
+    @dataclass
+    class Scrolled(Message):
+        """Other choices may be in sight."""
+
+    @property
+    def without_note(self) -> list[str]:
+        """Ids of the choices in sight of which nothing is noted."""
+        first = self.scroll_offset.y
+        in_sight = self.choices[first : first + self.size.height]
+        return [choice.id for choice in in_sight if not choice.note and choice.id not in self._notes]
+
+    def note(self, notes: Mapping[str, str]) -> None:
+        """Take over notes that were looked up later than their choices, by id."""
+        self._notes.update(notes)
+        self.refresh()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        self.post_message(self.Scrolled())
+
+    def on_resize(self) -> None:
+        self.post_message(self.Scrolled())
+
+    @property
+    def chosen(self) -> Choice | None:
+        """The one that is highlighted."""
+        return self.choices[self.index] if self.choices else None
+
+    def show(self, choices: Sequence[Choice], empty_text: str = "") -> None:
+        """Take over what there is to choose from; the first is highlighted."""
+        self.choices, self.empty_text = choices, empty_text
+        self.num_lines = max(len(choices), 1)
+        self.go(0)
+        self.refresh()
+
+    def go(self, index: int) -> None:
+        """Highlight another choice, round the ends, and bring it into sight."""
+        left, self.index = self.index, index % len(self.choices) if self.choices else 0
+        self.scroll_to_region(Region(0, self.index, 1, 1), animate=False, force=True)
+        for row in (left, self.index):
+            self.redraw_lines(row - self.scroll_offset.y, row - self.scroll_offset.y + 1)
+
+    def render_line(self, y: int) -> Strip:
+        width, index = self.scrollable_content_region.width, y + self.scroll_offset.y
+        if not self.choices:
+            return self.drawn([Segment(self.empty_text if y == 0 else "", self.styled("note"))], width)
+        if index >= len(self.choices):
+            return Strip.blank(width, self.rich_style)
+        choice = self.choices[index]
+        # Longer texts than the line are cut before they are looked through for what steers a terminal.
+        note = choice.note or self._notes.get(choice.id, "")
+        text, note = one_line(choice.text[: 4 * width]), one_line(note[: 4 * width])
+        text_width = min(cell_len(text), width)
+        line = [Segment(fit(text, text_width)), Segment(fit(f"  {note}", width - text_width), self.styled("note"))]
+        if index == self.index:
+            line = list(Segment.apply_style(line, self.styled("cursor")))
+        return self.drawn(line, width)
+
+    def on_click(self, event: events.Click) -> None:
+        offset = event.get_content_offset(self)
+        if offset is not None and (index := offset.y + self.scroll_offset.y) < len(self.choices):
+            self.go(index)
+            self.post_message(self.Clicked(self.choices[index].id))
