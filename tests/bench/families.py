@@ -14,8 +14,8 @@ import torch
 import transformers
 
 from tests.engine.families import SUPPORTED, Family, build
+from tests.engine.prompt_walk import reference, start, walk
 from tests.engine.refused_families import REFUSED
-from tests.engine.walk import reference, start, walk
 from treechat_engine import UnsupportedModelError
 
 

@@ -7,8 +7,8 @@ import torch
 import transformers
 
 from tests.engine.families import SUPPORTED, build, config_of
+from tests.engine.prompt_walk import prompt, reference, start, walk
 from tests.engine.refused_families import EXACT_IN_SOME, REFUSED, REFUSED_CONFIGS
-from tests.engine.walk import prompt, reference, start, walk
 from treechat_engine import Engine, EngineConfig, SamplingParams, UnsupportedModelError
 from treechat_engine.model.support import check_config
 

@@ -90,7 +90,7 @@ def test_a_policy_of_another_name_is_refused() -> None:
 
 @pytest.fixture(scope="module")
 def traces() -> ModuleType:
-    path = Path(__file__).parents[1] / "bench" / "eviction.py"
+    path = Path(__file__).parents[2] / "bench" / "eviction.py"
     spec = importlib.util.spec_from_file_location("bench_eviction", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

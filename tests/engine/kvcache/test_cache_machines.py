@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.engine.leasing import kv_of, make_cache, read, write
+from tests.engine.kvcache.cache_rows import kv_of, make_cache, read, write
 from treechat_engine.kvcache.cache import KVCache
 from treechat_engine.kvcache.saved_kv import load_kv, save_kv
 

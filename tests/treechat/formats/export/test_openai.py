@@ -2,7 +2,7 @@
 
 import json
 
-from tests.treechat.formats.test_runs import comb
+from tests.treechat.formats.export.test_document_runs import comb
 from treechat.formats.document import Document, Message
 from treechat.formats.export import openai as openai_export
 from treechat.tree import Conversation

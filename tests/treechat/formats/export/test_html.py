@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.treechat.formats.test_runs import comb
+from tests.treechat.formats.export.test_document_runs import comb
 from treechat.formats.document import Document, Message
 from treechat.formats.export import html
 from treechat.formats.export.html_text import MAX_MARKDOWN_CHARS, code_css, text_html, visible

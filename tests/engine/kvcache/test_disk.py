@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from pathlib import Path
 
-from tests.engine.kept_kv import PATH, load, make_cache, put, save, saved
+from tests.engine.kvcache.saved_caches import PATH, load, make_cache, put, save, saved
 from treechat_engine import SamplingParams
 from treechat_engine.kvcache.saved_kv import Kept
 

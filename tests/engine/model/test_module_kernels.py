@@ -18,7 +18,7 @@ from transformers.models.llama import modeling_llama
 from transformers.models.mixtral import modeling_mixtral
 
 from tests.engine.families import SUPPORTED, build
-from tests.engine.test_decoder import FUSED
+from tests.engine.model.test_decoder import FUSED
 from treechat_engine import Engine, EngineConfig
 from treechat_engine.model.module_kernels import GATES, NORMS, ROTARY, Replacements
 from treechat_engine.model.module_rotary import Rotary, rotating

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.treechat.formats.test_html import hostile_document
+from tests.treechat.formats.export.test_html import hostile_document
 from treechat.formats.document import Document, Message
 from treechat.formats.export import html
 from treechat.tree import Conversation, Node

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from tests.engine.kept_kv import PATH, files_of, load, make_cache, put, save, saved
+from tests.engine.kvcache.saved_caches import PATH, files_of, load, make_cache, put, save, saved
 from treechat_engine.kvcache.cache import KVCache
 from treechat_engine.kvcache.disk import MAX_STRETCH
 from treechat_engine.kvcache.slots import SlotPool

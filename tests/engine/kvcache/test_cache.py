@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.engine.leasing import kv_of, make_cache, read, run, write
+from tests.engine.kvcache.cache_rows import kv_of, make_cache, read, run, write
 from treechat_engine.kvcache.slots import runs_of
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.treechat.tui.scripted import scripted_model
-from tests.treechat.tui.test_switching import choose, other_model, told
+from tests.treechat.tui.services.test_model_loader import choose, other_model, told
 from treechat.models import InstalledModel
 from treechat.store import NewNode, Store
 from treechat.tree import Turn

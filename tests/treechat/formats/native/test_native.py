@@ -17,7 +17,7 @@ from treechat.formats.native import writer as native
 from treechat.formats.reading import lines
 from treechat.tree import Conversation, Node
 
-SCHEMA = json.loads((Path(__file__).parents[3] / "assets" / "treechat.schema.json").read_text())
+SCHEMA = json.loads((Path(__file__).parents[4] / "assets" / "treechat.schema.json").read_text())
 HEADER = '{"format": "treechat", "version": 1, "id": "c", "title": "t", "created": 0, "current": null, "models": []}\n'
 
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tests.treechat.cli.test_importing import chatgpt
+from tests.treechat.cli.test_import_command import chatgpt
 from treechat.store import Store
 from treechat.transfer.import_job import ImportJob
 from treechat.transfer.import_writer import Intake
