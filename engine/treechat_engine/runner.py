@@ -17,7 +17,7 @@ from treechat_engine.kvcache.slots import SlotPool
 from treechat_engine.model.decoder import FusedDecoder
 from treechat_engine.sampling.sampler import Sampler
 from treechat_kernels import dispatch
-from treechat_kernels.tuning import tiles as choices
+from treechat_kernels.tiles import Tiles, use_tiles
 
 # Tokens. Longer paths are decoded without a graph, so that the tables of slots stay small.
 MAX_GRAPH_LEN = 1 << 17
@@ -52,7 +52,7 @@ class ModelRunner:
         self.prompt_graphs: PromptGraphs | None = None
         self.vocab_size: int = model.config.get_text_config(decoder=True).vocab_size
         # What its kernels are launched with; the fixed ones where there are none.
-        self.tiles: choices.Tiles = {}
+        self.tiles: Tiles = {}
         # Each sequence of a step by itself: see EngineConfig.
         self.deterministic = False
         self._picks_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -60,7 +60,7 @@ class ModelRunner:
     @torch.inference_mode()
     def step(self, batch: Sequence[Work]) -> torch.Tensor:
         """Writes the KV of all tokens to their slots; returns logits [rows, vocabulary] of those that want them."""
-        with choices.using(self.tiles):
+        with use_tiles(self.tiles):
             if self.deterministic and len(batch) > 1:
                 return torch.cat([self._step([work]) for work in batch])
             return self._step(batch)
@@ -118,7 +118,7 @@ class ModelRunner:
 
         samplers: how the graph chooses the next tokens; None: the caller does, from the logits.
         """
-        with choices.using(self.tiles):
+        with use_tiles(self.tiles):
             return None if self.graphs is None else self.graphs.launch(batch, samplers)
 
     def _forward_rows(self, ids: torch.Tensor, positions: torch.Tensor, context: TableContext) -> torch.Tensor:

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from treechat_kernels.tuning.tiles import is_early
+from treechat_kernels.tiles import launches_early
 
 # The interpreter multiplies the bits of bfloat16 matrices as integers.
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
@@ -25,7 +25,7 @@ def chip() -> int:
 
 def launch_options() -> dict[str, Any]:
     """Arguments of a launch whose kernel calls `wait_for_inputs` before it reads what another wrote, or writes."""
-    return {"EARLY": True, "launch_pdl": True} if is_early() else {"EARLY": False}
+    return {"EARLY": True, "launch_pdl": True} if launches_early() else {"EARLY": False}
 
 
 def block_dim(dim: int) -> int:

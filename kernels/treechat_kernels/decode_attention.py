@@ -13,10 +13,13 @@ import torch
 import triton
 import triton.language as tl
 
-from treechat_kernels.blocks import attend_block, block_dim, launch_options, precision, wait_for_inputs
+from treechat_kernels.blocks import attend_block, block_dim, chip, launch_options, precision, wait_for_inputs
 from treechat_kernels.layout import SPLIT_LEN, Layout, Paths, SharedPrefix
-from treechat_kernels.tuning import tiles as choices
-from treechat_kernels.tuning.decode_tiles import FIXED_MERGE, fixed_tile, merge_key, split_key
+from treechat_kernels.tiles import Tile, TileKey, chosen_tile
+
+# What one block of the merge takes: splits at once, and values of a head. Not less where there are fewer splits: the
+# order of the sum, and so its last bit, would depend on the longest path of the batch.
+FIXED_MERGE = Tile(256, 32, 4)
 
 
 def decode_attention(
@@ -91,14 +94,14 @@ def run_splits(
     assert q.stride(2) == k_pool.stride(2) == v_pool.stride(2) == 1, "the head dimension must be contiguous"
     num_rows = paths.num * group if shared else group
     key = split_key(num_rows, block_dim(max(dim, v_dim)), q.dtype)
-    tile = choices.tile(key, fixed_tile(key))
+    tile = chosen_tile(key, fixed_tile(key))
     num_splits = triton.cdiv(paths.max_kv_len, SPLIT_LEN)
     if shared and prefix is not None:
         num_splits = min(num_splits, prefix.prefix_len // SPLIT_LEN)
     elif sliding_window is not None:
         num_splits = min(num_splits, triton.cdiv(sliding_window, SPLIT_LEN) + 1)
-    tiles = triton.cdiv(num_rows, tile.rows)
-    grid = (tiles if shared else tiles * paths.num, k_pool.shape[1], num_splits)
+    num_tiles = triton.cdiv(num_rows, tile.rows)
+    grid = (num_tiles if shared else num_tiles * paths.num, k_pool.shape[1], num_splits)
     if num_splits == 0:
         return
     split_kernel[grid](
@@ -123,7 +126,7 @@ def merge_splits(
 ) -> None:
     """Merges the partial results of `paths` into their rows of `out` [T, Hq, Dv]."""
     v_dim = out.shape[2]
-    tile = choices.tile(merge_key(v_dim), FIXED_MERGE)
+    tile = chosen_tile(merge_key(v_dim), FIXED_MERGE)
     block = min(tile.keys, block_dim(v_dim))
     merge_kernel[(paths.num, out.shape[1], triton.cdiv(v_dim, block))](
         out, parts[0], parts[1], sinks if sinks is not None else parts[1], layout.kv_len_table, layout.q_starts,
@@ -131,6 +134,30 @@ def merge_splits(
         DV=v_dim, BDV=block, BS=tile.rows, SPLIT=SPLIT_LEN, WINDOW=sliding_window is not None,
         SINKS=sinks is not None, num_warps=tile.num_warps, **launch_options(),
     )  # fmt: skip
+
+
+def split_key(num_rows: int, padded_dim: int, dtype: torch.dtype) -> TileKey:
+    """What the tile of a split depends on."""
+    return TileKey("split", (dtype.itemsize, padded_dim, min(64, max(16, triton.next_power_of_2(num_rows)))))
+
+
+def fixed_tile(key: TileKey) -> Tile:
+    """The largest tile that runs out of registers on none of the chips of `tests/bench/aot.py`."""
+    itemsize, padded_dim, rows = key.sizes
+    if itemsize == 4:
+        return Tile(16, 32 if padded_dim <= 64 else 16, 4)
+    if rows == 64 and padded_dim <= 128 and chip() == 90:
+        return Tile(64, 64, 4, num_stages=3)
+    if padded_dim > 128:
+        return Tile(16 if rows == 16 else 32, 32, 4)
+    if padded_dim > 64:
+        return Tile(16, 64, 8) if rows == 16 else Tile(32, 32, 4, 224)
+    return Tile(rows, 64, 4 if rows == 16 else 8)
+
+
+def merge_key(v_dim: int) -> TileKey:
+    """What the tile of the merge depends on."""
+    return TileKey("merge", (block_dim(v_dim),))
 
 
 @triton.jit(do_not_specialize=["num_paths", "num_splits"])

@@ -16,21 +16,21 @@ import torch
 
 from treechat_kernels import attention_reference, reference
 from treechat_kernels.layout import Layout
-from treechat_kernels.prefix_sharing import Siblings, sharing_pays
+from treechat_kernels.prefix_sharing import Siblings, sharing_is_faster
 
 
 def uses_tables(device: torch.device) -> bool:
     """Whether a forward on this device goes through this module, which the CPU's views of runs do not."""
-    return device.type != "cpu" or _forced() == "triton"
+    return device.type != "cpu" or forced_kernels() == "triton"
 
 
 def uses_triton(x: torch.Tensor) -> bool:
     """Whether kernels for x's device are Triton's."""
-    return _forced() == "triton" or (x.is_cuda and torch.version.hip is None and _forced() != "reference")
+    return forced_kernels() == "triton" or (x.is_cuda and torch.version.hip is None and forced_kernels() != "reference")
 
 
 @cache
-def _forced() -> str:
+def forced_kernels() -> str:
     """Read once: the choice is asked for in every layer."""
     return os.environ.get("TREECHAT_KERNELS", "").lower()
 
@@ -86,7 +86,7 @@ def attend_with_triton(
     token_bytes = (k_pool.stride(0) + v_pool.stride(0)) * k_pool.element_size()
     pays = [
         each.is_whole
-        or sharing_pays(Siblings(each.paths.num, each.prefix_len, q.shape[1], token_bytes, sliding_window))
+        or sharing_is_faster(Siblings(each.paths.num, each.prefix_len, q.shape[1], token_bytes, sliding_window))
         for each in layout.shared
     ]
     if any(pays):

@@ -14,8 +14,7 @@ import triton.language as tl
 
 from treechat_kernels.blocks import attend_block, block_dim, chip, precision
 from treechat_kernels.layout import Layout, Paths
-from treechat_kernels.tuning import tiles as choices
-from treechat_kernels.tuning.tiles import Key, Tile
+from treechat_kernels.tiles import Tile, TileKey, chosen_tile
 
 
 def extend_attention(
@@ -63,7 +62,7 @@ def extend_paths(
     group = q.shape[1] // k_pool.shape[1]
     dim, v_dim = q.shape[2], v_pool.shape[2]
     key = extend_key(block_dim(max(dim, v_dim)), q.dtype)
-    tile = choices.tile(key, fixed_tile(key))
+    tile = chosen_tile(key, fixed_tile(key))
     grid = (triton.cdiv(paths.max_q_len * group, tile.rows), k_pool.shape[1], paths.num)
     extend_kernel[grid](
         out, q, k_pool, v_pool, slots, layout.kv_starts, layout.kv_len_table, layout.q_starts, paths.indices,
@@ -76,12 +75,12 @@ def extend_paths(
     )  # fmt: skip
 
 
-def extend_key(padded_dim: int, dtype: torch.dtype) -> Key:
+def extend_key(padded_dim: int, dtype: torch.dtype) -> TileKey:
     """What the tile depends on."""
-    return Key("extend", (dtype.itemsize, padded_dim))
+    return TileKey("extend", (dtype.itemsize, padded_dim))
 
 
-def fixed_tile(key: Key) -> Tile:
+def fixed_tile(key: TileKey) -> Tile:
     """The largest tile that runs out of registers on none of the chips of `tests/bench/aot.py`."""
     itemsize, padded_dim = key.sizes
     if itemsize == 4:

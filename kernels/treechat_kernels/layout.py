@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 
@@ -12,6 +12,10 @@ import torch
 # depend on its company. On an H100 at 8,192 tokens and 2 heads of keys, 128 took two thirds of the time of 256; at 8
 # heads, or at 32,768 tokens, they were as good.
 SPLIT_LEN = 128
+
+
+# (first slot, length): slots side by side.
+Extent: TypeAlias = tuple[int, int]
 
 
 class Paths(NamedTuple):
@@ -111,9 +115,9 @@ class Layout:
         each launch; None where none is looked for.
         """
         num, device = kv_len_table.shape[0], kv_len_table.device
-        everyone = Paths(torch.arange(num, device=device), num, 1, max_kv_len)
-        none = Paths(everyone.indices[:0], 0, 0, 0)
-        shared = () if shared_splits is None else (SharedPrefix(everyone, max_kv_len, shared_splits),)
+        all_paths = Paths(torch.arange(num, device=device), num, 1, max_kv_len)
+        none = Paths(all_paths.indices[:0], 0, 0, 0)
+        shared = () if shared_splits is None else (SharedPrefix(all_paths, max_kv_len, shared_splits),)
         return cls(
             (max_kv_len,) * num,
             (1,) * num,
@@ -121,9 +125,9 @@ class Layout:
             torch.arange(num + 1, device=device),
             kv_len_table,
             torch.zeros(1, dtype=torch.int64, device=device),
-            everyone,
+            all_paths,
             none,
-            none if shared else everyone,
+            none if shared else all_paths,
             shared,
         )
 
@@ -154,29 +158,29 @@ class Layout:
 
 
 def shared_prefixes(
-    runs: Sequence[Sequence[tuple[int, int]]], kv_lens: Sequence[int], q_lens: Sequence[int]
+    extents: Sequence[Sequence[Extent]], kv_lens: Sequence[int], q_lens: Sequence[int]
 ) -> list[tuple[list[int], int]]:
     """Groups of two or more sequences with one new token whose paths begin in the same slots: (indices, common length).
 
-    runs: per sequence its path's (first slot, length) in order. Siblings of one prefix are found whatever lies between
-    them in the batch; a group's length is what all of it shares.
+    extents: per sequence those of its path, in order. Siblings of one prefix are found whatever lies between them in
+    the batch; a group's length is what all of it shares.
     """
     by_first: dict[int, list[int]] = {}
     for i, q_len in enumerate(q_lens):
         if q_len == 1:
-            by_first.setdefault(runs[i][0][0], []).append(i)
+            by_first.setdefault(extents[i][0][0], []).append(i)
     groups = []
     for group in by_first.values():
         if len(group) > 1:
             length = min(kv_lens[i] for i in group)
             for i in group[1:]:
-                length = min(length, _common_len(runs[group[0]], runs[i]))
+                length = min(length, _common_len(extents[group[0]], extents[i]))
             groups.append((group, length))
     return groups
 
 
-def _common_len(a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]]) -> int:
-    """Tokens from the start whose slots are the same, though the runs may be cut at different places."""
+def _common_len(a: Sequence[Extent], b: Sequence[Extent]) -> int:
+    """Tokens from the start whose slots are the same, though the extents may be cut at different places."""
     total = i = j = done_a = done_b = 0
     while i < len(a) and j < len(b) and a[i][0] + done_a == b[j][0] + done_b:
         step = min(a[i][1] - done_a, b[j][1] - done_b)

@@ -13,8 +13,7 @@ import triton.language as tl
 from treechat_kernels.blocks import launch_options, wait_for_inputs
 from treechat_kernels.rms_norm import rms_norm
 from treechat_kernels.silu_mul import ACTIVATIONS, activate
-from treechat_kernels.tuning import tiles as choices
-from treechat_kernels.tuning.tiles import Key, Tile
+from treechat_kernels.tiles import Tile, TileKey, chosen_tile
 
 # Most values of a row that is normed in the same pass.
 MAX_NORMED = 1024
@@ -40,7 +39,7 @@ def linear_row(
         x, norm = rms_norm(x, *norm)[0], None
     norm_weight, eps = norm if norm is not None else (None, 0.0)
     key = linear_key(in_len, gate is not None)
-    tile = choices.tile(key, fixed_tile(key))
+    tile = chosen_tile(key, fixed_tile(key))
     linear_row_kernel[(triton.cdiv(num, tile.rows),)](
         out, x, weight, bias if bias is not None else x, residual.contiguous() if residual is not None else x,
         norm_weight if norm_weight is not None else x, eps, num, weight.stride(0),
@@ -52,12 +51,12 @@ def linear_row(
     return out
 
 
-def linear_key(in_len: int, is_gated: bool) -> Key:
+def linear_key(in_len: int, is_gated: bool) -> TileKey:
     """What the tile depends on."""
-    return Key("linear", (in_len, int(is_gated)))
+    return TileKey("linear", (in_len, int(is_gated)))
 
 
-def fixed_tile(key: Key) -> Tile:
+def fixed_tile(key: TileKey) -> Tile:
     """Measured on an H100."""
     in_len, _ = key.sizes
     return Tile(2, 1024, 2) if in_len <= 1024 else Tile(1, 1024, 8)

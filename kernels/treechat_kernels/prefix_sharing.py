@@ -53,7 +53,7 @@ class Siblings(NamedTuple):
         return self.num_paths * self.num_q_heads * self.prefix_len
 
 
-class Measured(NamedTuple):
+class SharingTimes(NamedTuple):
     """What both ways took, in seconds."""
 
     siblings: Siblings
@@ -75,7 +75,7 @@ def shared_seconds(siblings: Siblings, rates: Rates) -> float:
     return rates.shared_s + rates.shared_byte_s * num_bytes + rates.score_s * siblings.num_scores
 
 
-def sharing_pays(siblings: Siblings) -> bool:
+def sharing_is_faster(siblings: Siblings) -> bool:
     """Whether to read the prefix once, as far as it is whole splits."""
     siblings = siblings._replace(prefix_len=siblings.prefix_len // SPLIT_LEN * SPLIT_LEN)
     if siblings.num_paths < 2 or not siblings.prefix_len:
@@ -83,15 +83,20 @@ def sharing_pays(siblings: Siblings) -> bool:
     mode = os.environ.get("TREECHAT_SHARED_PREFIX", "").lower()
     if mode in ("always", "never"):
         return mode == "always"
-    return shared_seconds(siblings, _rates[-1]) < plain_seconds(siblings, _rates[-1])
+    return shared_seconds(siblings, rates_in_use()) < plain_seconds(siblings, rates_in_use())
 
 
-def install(rates: Rates) -> None:
+def rates_in_use() -> Rates:
+    """The rates that decide now."""
+    return _rates[0]
+
+
+def use_rates(rates: Rates) -> None:
     """From now on these decide."""
     _rates[:] = [rates]
 
 
-def fit(measured: Sequence[Measured]) -> Rates:
+def fit(measured: Sequence[SharingTimes]) -> Rates:
     """The rates that come closest to what was measured, in proportion to each time; none is negative."""
     points = [each.siblings for each in measured]
     plain = _least_squares([[1.0, p.num_plain_bytes] for p in points], [each.plain_s for each in measured])
@@ -105,12 +110,12 @@ def _least_squares(rows: Sequence[Sequence[float]], times: Sequence[float]) -> l
     """Factors of the columns that give the times, those left out that would be negative."""
     table = torch.tensor(rows, dtype=torch.float64) / torch.tensor(times, dtype=torch.float64)[:, None]
     norms = table.norm(dim=0)
-    kept = list(range(table.shape[1]))
+    columns = list(range(table.shape[1]))
     while True:
-        found = torch.linalg.lstsq((table / norms)[:, kept], torch.ones(len(times), 1, dtype=torch.float64)).solution
-        if len(kept) == 1 or float(found.min()) >= 0:
+        found = torch.linalg.lstsq((table / norms)[:, columns], torch.ones(len(times), 1, dtype=torch.float64)).solution
+        if len(columns) == 1 or float(found.min()) >= 0:
             break
-        kept.pop(int(found.argmin()))
+        columns.pop(int(found.argmin()))
     factors = torch.zeros(table.shape[1], dtype=torch.float64)
-    factors[kept] = found[:, 0].clamp_min(0)
+    factors[columns] = found[:, 0].clamp_min(0)
     return [float(factor) for factor in factors / norms]

@@ -29,8 +29,8 @@ def shared_prefix_attention(
     sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """q [B, Hq, Dk] -> [B, Hq, Dv]: decode_attention of B paths whose first prefix_len slots are the same."""
-    everyone = list(range(len(kv_lens)))
-    layout = Layout.build(kv_lens, [1] * len(kv_lens), q.device, [(everyone, prefix_len)])
+    all_paths = list(range(len(kv_lens)))
+    layout = Layout.build(kv_lens, [1] * len(kv_lens), q.device, [(all_paths, prefix_len)])
     out = q.new_empty(q.shape[0], q.shape[1], v_pool.shape[2])
     if not layout.shared:
         layout = Layout.build(kv_lens, [1] * len(kv_lens), q.device)
@@ -61,8 +61,8 @@ def shared_paths(
     """Fills the rows of `out` [T, Hq, Dv] that belong to the siblings."""
     paths = shared.paths
     parts = new_parts(q, v_pool, paths, layout)
-    run = (parts, q, k_pool, v_pool, slots, layout, paths, shared, scaling, sliding_window, softcap)
-    run_splits(*run, shared=True)
+    args = (parts, q, k_pool, v_pool, slots, layout, paths, shared, scaling, sliding_window, softcap)
+    run_splits(*args, shared=True)
     if not shared.is_whole:
-        run_splits(*run)
+        run_splits(*args)
     merge_splits(out, parts, layout, paths, sliding_window, sinks)

@@ -27,9 +27,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from treechat_kernels import extend_attention as extending
-from treechat_kernels.decode_attention import decode_attention
-from treechat_kernels.extend_attention import extend_attention
+from treechat_kernels.decode_attention import decode_attention, merge_key, split_key
+from treechat_kernels.extend_attention import extend_attention, extend_key
 from treechat_kernels.gather_scatter import gather_slots, scatter_slots
 from treechat_kernels.layout import SPLIT_LEN
 from treechat_kernels.linear import linear_key, linear_row
@@ -38,10 +37,8 @@ from treechat_kernels.rotary import rotary
 from treechat_kernels.sample import pick
 from treechat_kernels.shared_prefix_attention import shared_prefix_attention
 from treechat_kernels.silu_mul import silu_mul
-from treechat_kernels.tuning import decode_tiles as decoding
-from treechat_kernels.tuning import tiles as choices
+from treechat_kernels.tiles import LAUNCH, Tile, TileKey, force_tile
 from treechat_kernels.tuning.candidates import candidates
-from treechat_kernels.tuning.tiles import Key, Tile
 from treechat_kernels.write_kv import rotate_and_write, write_kv
 
 # Bytes of shared memory that a block can have (CUDA programming guide, table of compute capabilities).
@@ -160,16 +157,14 @@ def candidate_variants(few: bool = False) -> Iterator[Variant]:
         options |= {"sliding_window": 128, "softcap": 30.0, "sinks": torch.zeros(2 * group, dtype=torch.bfloat16)}
         q = torch.zeros(16, 2 * group, dim, dtype=torch.bfloat16)
         for num_paths in (1, 8, 16):
-            key = decoding.split_key(num_paths * group, dim, q.dtype)
+            key = split_key(num_paths * group, dim, q.dtype)
             args = q[:num_paths], *pools, slots, [SPLIT_LEN + 1] * num_paths, SPLIT_LEN
             yield from _tried(key, lambda args=args, options=options: shared_prefix_attention(*args, **options))
         decode_args = q[:1], *pools, slots, [SPLIT_LEN + 1]
-        yield from _tried(
-            decoding.merge_key(dim), lambda args=decode_args, options=options: decode_attention(*args, **options)
-        )
+        yield from _tried(merge_key(dim), lambda args=decode_args, options=options: decode_attention(*args, **options))
         extend_args = q, *pools, slots, [64], [16]
         yield from _tried(
-            extending.extend_key(dim, q.dtype),
+            extend_key(dim, q.dtype),
             lambda args=extend_args, options=options: extend_attention(*args, **options),
         )
     for in_len, gate in ((896, "silu"), (4864, None)) if few else ((576, "silu"), (896, "gelu"), (4864, None)):
@@ -177,20 +172,20 @@ def candidate_variants(few: bool = False) -> Iterator[Variant]:
         norm = (x[0], 1e-5) if gate else None
         call = lambda x=x, w=weight, n=norm, g=gate: linear_row(x, w, norm=n, gate=g)  # noqa: E731
         yield from _tried(linear_key(in_len, gate is not None), call)
-    for tile in candidates(choices.LAUNCH)[1:]:
-        with choices.forced(choices.LAUNCH, tile):
+    for tile in candidates(LAUNCH)[1:]:
+        with force_tile(LAUNCH, tile):
             for name, early in variants(few=True, dtypes=["bf16"]):
                 if name.startswith(("decode", "linear row", "rotate and write")):
                     yield f"early {name}", early
 
 
-def _tried(key: Key, call: Callable[[], object]) -> Iterator[Variant]:
+def _tried(key: TileKey, call: Callable[[], object]) -> Iterator[Variant]:
     for tile in candidates(key):
-        with choices.forced(key, tile):
-            yield f"{key}: {_told(tile)}", call
+        with force_tile(key, tile):
+            yield f"{key}: {_described(tile)}", call
 
 
-def _told(tile: Tile) -> str:
+def _described(tile: Tile) -> str:
     return f"{tile.rows}x{tile.keys}, {tile.num_warps} warps, {tile.num_stages} stages"
 
 

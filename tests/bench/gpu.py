@@ -27,7 +27,7 @@ import triton
 from tests.bench import gpu_common, gpu_engine, gpu_kernels
 from tests.bench.gpu_common import Ceilings, Report, ceilings
 from tests.bench.gpu_models import SHAPES, build
-from treechat_kernels.tuning import tiles as choices
+from treechat_kernels.tiles import use_tiles
 
 # Of all the time, most of it for tiles and for compiling FlexAttention.
 KERNELS_SHARE = 0.4
@@ -93,7 +93,7 @@ def _attempt(report: Report, part: Callable[[Report, Ceilings], Any], limits: Ce
     """The seconds that the part took. One that fails is a figure less, not the end of the run."""
     begun = time.monotonic()
     try:
-        with choices.using(gpu_kernels.CHOSEN):
+        with use_tiles(gpu_kernels.CHOSEN):
             part(report, limits)
     except Exception as error:  # noqa: BLE001 - whatever it is, the other parts can still be measured
         traceback.print_exc()

@@ -12,13 +12,12 @@ from treechat_kernels.decode_attention import decode_paths
 from treechat_kernels.extend_attention import extend_paths
 from treechat_kernels.layout import Layout
 from treechat_kernels.linear import linear_row
-from treechat_kernels.prefix_sharing import Siblings, sharing_pays
+from treechat_kernels.prefix_sharing import Siblings, sharing_is_faster
 from treechat_kernels.shared_prefix_attention import shared_paths
-from treechat_kernels.tuning import tiles as choices
+from treechat_kernels.tiles import Tile, TileKey, use_tiles
 from treechat_kernels.tuning.candidates import candidates
 from treechat_kernels.tuning.cases import AttentionShape, LinearShape, measure
-from treechat_kernels.tuning.tiles import Key, Tile
-from treechat_kernels.tuning.tuning import Found
+from treechat_kernels.tuning.tuning import TuningResult
 
 # (query heads, key heads, head dimension): those of the 0.5B and 8B shapes.
 HEADS = ((14, 2, 64), (32, 8, 128))
@@ -31,7 +30,7 @@ GATED = {(9728, 896), (28672, 4096)}
 # Most seconds that tiles are chosen for.
 TUNING_S = 90.0
 # Those that were, with which all that comes after them is measured.
-CHOSEN: dict[Key, Tile] = {}
+CHOSEN: dict[TileKey, Tile] = {}
 # FlexAttention compiles for seconds, so it is measured at these alone.
 FLEX = {(1, 8192), (1, 32768), (512, 16384)}
 
@@ -43,7 +42,7 @@ def _pools(num_slots: int, heads: tuple[int, int, int]) -> tuple[torch.Tensor, t
 
 def tuning(report: Report, _limits: Ceilings) -> None:
     """The tiles that this device chooses, which everything below is measured with, and its rates of sharing."""
-    found = Found()
+    found = TuningResult()
     linears = [LinearShape(*shape, shape in GATED) for shape in LINEARS]
     with torch.inference_mode():
         done = measure(
@@ -62,7 +61,7 @@ def tuning(report: Report, _limits: Ceilings) -> None:
 def _microseconds(run: Callable[[], object]) -> dict[str, float]:
     """What it takes with the tiles that were chosen, and with the fixed ones."""
     chosen = gpu_common.seconds(run)
-    with choices.using({}):
+    with use_tiles({}):
         fixed = gpu_common.seconds(run)
     return {"us": chosen * 1e6, "fixed_us": fixed * 1e6}
 
@@ -143,12 +142,12 @@ def _shared(report: Report, heads: tuple[int, int, int], siblings: int, prefix: 
     slots = torch.cat(paths).to(gpu_common.DEVICE)
     q = torch.randn(siblings, num_q, dim, device=gpu_common.DEVICE, dtype=torch.bfloat16)
     out = torch.empty_like(q)
-    everyone, token_bytes = list(range(siblings)), 2 * num_kv * dim * 2
-    layout = Layout.build([prefix + own] * siblings, [1] * siblings, gpu_common.DEVICE, [(everyone, prefix)])
+    all_paths, token_bytes = list(range(siblings)), 2 * num_kv * dim * 2
+    layout = Layout.build([prefix + own] * siblings, [1] * siblings, gpu_common.DEVICE, [(all_paths, prefix)])
     args = (out, q, *pools, slots, layout)
     once = _microseconds(lambda: shared_paths(*args, layout.shared[0], scaling=dim**-0.5))
     each = gpu_common.seconds(lambda: decode_paths(*args, layout.single, scaling=dim**-0.5))
-    chosen = sharing_pays(Siblings(siblings, prefix, num_q, token_bytes))
+    chosen = sharing_is_faster(Siblings(siblings, prefix, num_q, token_bytes))
     report.row(
         "shared prefix", heads=f"{num_q}/{num_kv}x{dim}", siblings=siblings, prefix=prefix, **once,
         plain_us=each * 1e6, faster=each / once["us"] * 1e6, chosen=chosen,

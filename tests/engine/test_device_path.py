@@ -18,7 +18,7 @@ def kernels(request, monkeypatch):
         triton = pytest.importorskip("triton")
         if not triton.knobs.runtime.interpret:
             pytest.skip("the interpreter is off where there is a GPU: run `make gpu`")
-    monkeypatch.setattr(dispatch, "_forced", lambda: request.param)
+    monkeypatch.setattr(dispatch, "forced_kernels", lambda: request.param)
     monkeypatch.setattr(dispatch, "uses_tables", lambda device: True)
     return request.param
 
@@ -49,10 +49,10 @@ def test_a_deterministic_engine_beside_one_with_tiles_of_its_own_uses_the_fixed_
     from treechat_engine import engine
     from treechat_engine.startup import device_tuning
     from treechat_kernels import decode_attention
-    from treechat_kernels.tuning.decode_tiles import FIXED_MERGE, merge_key
-    from treechat_kernels.tuning.tiles import Tile
+    from treechat_kernels.decode_attention import FIXED_MERGE, merge_key
+    from treechat_kernels.tiles import Tile, chosen_tile
 
-    monkeypatch.setattr(dispatch, "_forced", lambda: "triton")
+    monkeypatch.setattr(dispatch, "forced_kernels", lambda: "triton")
     monkeypatch.setattr(dispatch, "uses_tables", lambda device: True)
     assert engine.tune_device is device_tuning.tune_device
     tuned = {merge_key(16): Tile(64, 16, 4)}
@@ -60,7 +60,7 @@ def test_a_deterministic_engine_beside_one_with_tiles_of_its_own_uses_the_fixed_
     used, launch = [], decode_attention.merge_splits
 
     def merge(*args):
-        used.append(decode_attention.choices.tile(merge_key(16), FIXED_MERGE))
+        used.append(chosen_tile(merge_key(16), FIXED_MERGE))
         launch(*args)
 
     monkeypatch.setattr(decode_attention, "merge_splits", merge)

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from treechat_kernels.attention_reference import decode_attention, extend_attention
-from treechat_kernels.cpu.path_attention import MIN_VIEW_LEN, Pieces, clip_runs, cut_pieces, path_attention, slot_tensor
+from treechat_kernels.cpu.path_attention import (
+    MIN_VIEW_LEN,
+    PathReads,
+    clip_extents,
+    path_attention,
+    plan_reads,
+    slot_tensor,
+)
 
 NUM_SLOTS = 700
 
@@ -66,41 +73,41 @@ def test_decode_is_extend_by_one_token_each():
     torch.testing.assert_close(out, extend_attention(q, k_pool, v_pool, slots, [5, 7], [1, 1], scaling=0.25))
 
 
-RUNS = {
-    "one run": [(10, 300)],
-    "two long runs": [(400, 150), (10, 150)],
+EXTENTS = {
+    "one extent": [(10, 300)],
+    "two long extents": [(400, 150), (10, 150)],
     "short and long": [(5, 3), (100, 200), (20, 9), (40, 1), (400, 87)],
     "all short": [(i * 7, 3) for i in range(100)],
 }
 
 
-@pytest.mark.parametrize("runs", RUNS.values(), ids=RUNS.keys())
+@pytest.mark.parametrize("extents", EXTENTS.values(), ids=EXTENTS.keys())
 @pytest.mark.parametrize("q_len", [1, 2, 33])
 @pytest.mark.parametrize("with_sinks", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_attention_over_runs_equals_the_reference(runs, q_len, with_sinks, dtype):
+def test_attention_over_extents_equals_the_reference(extents, q_len, with_sinks, dtype):
     q, k_pool, v_pool = make(q_len, dtype=dtype)
     sinks = torch.linspace(-1, 2, 6) if with_sinks else None
-    kv_len = sum(length for _, length in runs)
-    slots = slot_tensor(runs)
+    kv_len = sum(length for _, length in extents)
+    slots = slot_tensor(extents)
     own_slots = slots[kv_len - q_len :]
-    pieces = cut_pieces(runs, 0, kv_len if q_len == 1 else kv_len - q_len)
+    reads = plan_reads(extents, 0, kv_len if q_len == 1 else kv_len - q_len)
     fresh = [pool[own_slots].transpose(0, 1).unsqueeze(0) for pool in (k_pool, v_pool)]
     own = None if q_len == 1 else (fresh[0], fresh[1])
-    out = path_attention(q.transpose(0, 1).unsqueeze(0), k_pool, v_pool, pieces, own, scaling=0.25, sinks=sinks)
+    out = path_attention(q.transpose(0, 1).unsqueeze(0), k_pool, v_pool, reads, own, scaling=0.25, sinks=sinks)
     expected = extend_attention(q, k_pool, v_pool, slots, [kv_len], [q_len], scaling=0.25, sinks=sinks)
     torch.testing.assert_close(out[0], expected, atol=2e-6 if dtype == torch.float32 else 1e-2, rtol=0)
 
 
-def test_pieces_hold_each_position_once_and_gather_only_short_runs():
-    runs = RUNS["short and long"]
+def test_reads_hold_each_position_once_and_gather_only_short_extents():
+    extents = EXTENTS["short and long"]
     for start, stop in ((0, 300), (2, 299), (150, 220), (7, 8)):
-        pieces = cut_pieces(runs, start, stop)
-        gathered = [] if pieces.gathered is None else pieces.gathered.tolist()
-        viewed = [slot for first, length in pieces.views for slot in range(first, first + length)]
-        assert sorted(gathered + viewed) == sorted(slot_tensor(clip_runs(runs, start, stop)).tolist())
-        assert not gathered or all(length >= MIN_VIEW_LEN for _, length in pieces.views)
+        reads = plan_reads(extents, start, stop)
+        gathered = [] if reads.gathered is None else reads.gathered.tolist()
+        viewed = [slot for first, length in reads.views for slot in range(first, first + length)]
+        assert sorted(gathered + viewed) == sorted(slot_tensor(clip_extents(extents, start, stop)).tolist())
+        assert not gathered or all(length >= MIN_VIEW_LEN for _, length in reads.views)
 
 
-def test_a_lone_short_run_is_viewed():
-    assert cut_pieces([(4, 3)], 0, 3) == Pieces(((4, 3),), None)
+def test_a_lone_short_extent_is_viewed():
+    assert plan_reads([(4, 3)], 0, 3) == PathReads(((4, 3),), None)

@@ -12,9 +12,8 @@ import torch
 pytest.importorskip("triton")
 
 from tests.bench import gpu, gpu_common, gpu_engine, gpu_kernels, gpu_models, gpu_rivals
-from treechat_kernels import prefix_sharing as sharing
-from treechat_kernels.tuning import cases as tuning_cases
-from treechat_kernels.tuning import tuning
+from treechat_kernels import prefix_sharing
+from treechat_kernels.tuning import cases, tuning
 from treechat_kernels.tuning.candidates import candidates
 from treechat_kernels.tuning.cases import Scale
 
@@ -57,10 +56,10 @@ def no_device(monkeypatch, tmp_path):
             monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(gpu, "SHAPES", gpu_models.SHAPES)
     monkeypatch.setattr(gpu_kernels, "CHOSEN", {})
-    monkeypatch.setattr(sharing, "_rates", [sharing.H100])
+    prefix_sharing.use_rates(prefix_sharing.H100)
     monkeypatch.setenv("TREECHAT_TUNE", "")
     scale = Scale(context=144, num_new=2, cold_bytes=1, prefixes=(128,), num_siblings=(2,), spare=16)
-    monkeypatch.setattr(tuning_cases, "Scale", lambda: scale)
+    monkeypatch.setattr(cases, "Scale", lambda: scale)
     # The interpreter is slow, and test_tuning tries all of them.
     monkeypatch.setattr(tuning, "candidates", lambda key: candidates(key)[:2])
     monkeypatch.setattr(gpu, "ceilings", lambda: gpu_common.Ceilings(1e9, 1e9))
@@ -70,7 +69,8 @@ def no_device(monkeypatch, tmp_path):
     monkeypatch.setattr(gpu_common, "free_bytes", lambda: 1 << 30)
     monkeypatch.setattr(gpu_common, "finish", lambda: None)
     monkeypatch.setattr(gpu_common, "release", lambda: None)
-    return tmp_path / "out.json"
+    yield tmp_path / "out.json"
+    prefix_sharing.use_rates(prefix_sharing.H100)
 
 
 def run(monkeypatch, *args):

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from treechat_kernels import prefix_sharing as sharing
 from treechat_kernels.layout import SPLIT_LEN
 from treechat_kernels.prefix_sharing import (
     H100,
-    Measured,
     Rates,
+    SharingTimes,
     Siblings,
     fit,
     plain_seconds,
     shared_seconds,
-    sharing_pays,
+    sharing_is_faster,
+    use_rates,
 )
 
 RESULTS = Path(__file__).parents[1] / "bench/results/gpu-h100-3ed12735bd.json"
@@ -34,7 +34,7 @@ def measured():
         num_kv_heads, dim = rest.split("x")
         token_bytes = int(num_kv_heads) * int(dim) * 4
         siblings = Siblings(row["siblings"], row["prefix"], int(num_q_heads), token_bytes)
-        found.append(Measured(siblings, row["plain_us"] / 1e6, row["us"] / 1e6))
+        found.append(SharingTimes(siblings, row["plain_us"] / 1e6, row["us"] / 1e6))
     assert len(found) == 14
     return found
 
@@ -43,7 +43,7 @@ def test_the_choice_is_the_faster_way_in_every_row_that_is_no_tie(measured):
     wrong = []
     for siblings, plain_s, shared_s in measured:
         is_tie = abs(plain_s - shared_s) < TIE * min(plain_s, shared_s)
-        if sharing_pays(siblings) != (shared_s < plain_s):
+        if sharing_is_faster(siblings) != (shared_s < plain_s):
             assert is_tie, f"{siblings}: {plain_s} s each by itself, {shared_s} s once"
             wrong.append(siblings)
     assert len(wrong) <= 1
@@ -59,31 +59,39 @@ def test_the_rates_are_those_that_the_table_gives(measured):
 def test_a_fit_finds_the_rates_that_made_the_times_and_none_below_zero(measured):
     rates = Rates(2e-6, 1e-12, 5e-6, 3e-12, 1e-11)
     points = [each.siblings for each in measured]
-    made = [Measured(p, plain_seconds(p, rates), shared_seconds(p, rates)) for p in points]
+    made = [SharingTimes(p, plain_seconds(p, rates), shared_seconds(p, rates)) for p in points]
     assert fit(made) == pytest.approx(rates, rel=1e-6)
-    falling = [Measured(p, plain_s, 1e-3 / p.prefix_len) for p, plain_s, _ in made]
+    falling = [SharingTimes(p, plain_s, 1e-3 / p.prefix_len) for p, plain_s, _ in made]
     assert min(fit(falling)) == 0.0
 
 
-def test_a_device_with_other_rates_chooses_otherwise(monkeypatch):
+@pytest.fixture
+def rates_of_h100():
+    yield
+    use_rates(H100)
+
+
+@pytest.mark.usefixtures("rates_of_h100")
+def test_a_device_with_other_rates_chooses_otherwise():
     siblings = Siblings(4, 8192, 32, 4096)
-    assert sharing_pays(siblings)
-    monkeypatch.setattr(sharing, "_rates", [])
-    sharing.install(H100._replace(score_s=1e-9))
-    assert not sharing_pays(siblings)
+    assert sharing_is_faster(siblings)
+    use_rates(H100._replace(score_s=1e-9))
+    assert not sharing_is_faster(siblings)
 
 
 def test_one_path_less_than_a_split_or_a_short_window_share_nothing():
-    assert not sharing_pays(Siblings(1, 100_000, 32, 4096))
-    assert not sharing_pays(Siblings(64, SPLIT_LEN - 1, 32, 1 << 20))
-    assert sharing_pays(Siblings(8, 16384, 32, 4096)) and sharing_pays(Siblings(8, 16384, 32, 4096, window=16384))
-    assert not sharing_pays(Siblings(8, 16384, 32, 4096, window=512))
+    assert not sharing_is_faster(Siblings(1, 100_000, 32, 4096))
+    assert not sharing_is_faster(Siblings(64, SPLIT_LEN - 1, 32, 1 << 20))
+    assert sharing_is_faster(Siblings(8, 16384, 32, 4096)) and sharing_is_faster(
+        Siblings(8, 16384, 32, 4096, window=16384)
+    )
+    assert not sharing_is_faster(Siblings(8, 16384, 32, 4096, window=512))
 
 
 def test_either_way_can_be_forced(monkeypatch):
     few, many = Siblings(2, SPLIT_LEN, 4, 64), Siblings(32, 32768, 32, 4096)
-    assert not sharing_pays(few) and sharing_pays(many)
+    assert not sharing_is_faster(few) and sharing_is_faster(many)
     monkeypatch.setenv("TREECHAT_SHARED_PREFIX", "always")
-    assert sharing_pays(few) and not sharing_pays(few._replace(prefix_len=SPLIT_LEN - 1))
+    assert sharing_is_faster(few) and not sharing_is_faster(few._replace(prefix_len=SPLIT_LEN - 1))
     monkeypatch.setenv("TREECHAT_SHARED_PREFIX", "never")
-    assert not sharing_pays(many)
+    assert not sharing_is_faster(many)

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from treechat_kernels.attention_reference import decode_attention
-from treechat_kernels.cpu.path_attention import clip_runs, slot_tensor
+from treechat_kernels.cpu.path_attention import clip_extents, slot_tensor
 from treechat_kernels.cpu.sibling_attention import plan_siblings, sibling_attention
 
 NUM_SLOTS = 1600
 PREFIX = (0, 400)
-# Paths as runs: what is shared, then what is a path's own.
+# Paths as extents: what is shared, then what is a path's own.
 CASES = {
     "five siblings": [[PREFIX, (500 + 20 * i, 1 + i)] for i in range(5)],
-    "a prefix in several runs": [[(0, 100), (150, 3), (160, 5), (170, 90), (700 + 9 * i, 9)] for i in range(3)],
+    "a prefix in several extents": [[(0, 100), (150, 3), (160, 5), (170, 90), (700 + 9 * i, 9)] for i in range(3)],
     "forks below a fork": [
         [PREFIX, (600, 80), (700, 2)],
         [PREFIX, (600, 80), (710, 4)],
@@ -38,13 +38,13 @@ CASES = {
 @pytest.mark.parametrize("head_major", [False, True])
 @pytest.mark.parametrize("case", CASES)
 def test_each_path_gets_what_it_would_get_alone(case, head_major, with_sinks, num_heads):
-    runs = CASES[case]
-    kv_lens = [sum(length for _, length in path) for path in runs]
+    extents = CASES[case]
+    kv_lens = [sum(length for _, length in path) for path in extents]
     generator = torch.Generator().manual_seed(0)
     num_q_heads, num_kv_heads = num_heads
-    q = torch.randn(len(runs), num_q_heads, 16, generator=generator)
+    q = torch.randn(len(extents), num_q_heads, 16, generator=generator)
     pools = [torch.randn(NUM_SLOTS, num_kv_heads, 16, generator=generator) for _ in range(2)]
-    slots = torch.cat([slot_tensor(path) for path in runs])
+    slots = torch.cat([slot_tensor(path) for path in extents])
     for pool in pools:
         unused = torch.ones(NUM_SLOTS, dtype=torch.bool)
         unused[slots] = False
@@ -55,7 +55,7 @@ def test_each_path_gets_what_it_would_get_alone(case, head_major, with_sinks, nu
         pools = [pool.transpose(0, 1).contiguous().transpose(0, 1) for pool in pools]
     torch.set_num_threads(2 if num_kv_heads == 3 else 1)
     try:
-        plan = plan_siblings(runs, kv_lens, num_kv_heads)
+        plan = plan_siblings(extents, kv_lens, num_kv_heads)
     finally:
         torch.set_num_threads(1)
     assert plan is not None
@@ -64,8 +64,8 @@ def test_each_path_gets_what_it_would_get_alone(case, head_major, with_sinks, nu
 
 
 def test_the_shared_stretch_is_read_once_for_all():
-    runs = CASES["five siblings"]
-    plan = plan_siblings(runs, [sum(length for _, length in path) for path in runs], 2)
+    extents = CASES["five siblings"]
+    plan = plan_siblings(extents, [sum(length for _, length in path) for path in extents], 2)
     assert plan is not None
     assert [(part.view, part.rows.tolist()) for part in plan.parts] == [(PREFIX, [0, 1, 2, 3, 4])]
     assert plan.tails.shape == (5, 5)
@@ -76,10 +76,9 @@ def test_paths_that_share_too_little_have_no_plan():
     assert plan_siblings([[(0, 300)], [(400, 300)]], [300, 300], 2) is None
 
 
-def test_runs_that_go_on_past_a_path_are_not_read():
-    runs = [[(0, 900)], [(0, 200), (1000, 50)]]
-    plan = plan_siblings(runs, [210, 205], 2)
+def test_extents_that_go_on_past_a_path_are_not_read():
+    extents = [[(0, 900)], [(0, 200), (1000, 50)]]
+    plan = plan_siblings(extents, [210, 205], 2)
     assert plan is not None
-    used = [slot for path, kv_len in zip(runs, (210, 205), strict=True) for first, length in clip_runs(path, 0, kv_len)
-            for slot in range(first, first + length)]  # fmt: skip
-    assert set(plan.tails.flatten().tolist()) <= set(used)
+    used = torch.cat([slot_tensor(clip_extents(path, 0, n)) for path, n in zip(extents, (210, 205), strict=True)])
+    assert set(plan.tails.flatten().tolist()) <= set(used.tolist())

@@ -15,25 +15,41 @@ import torch
 
 pytest.importorskip("triton")
 
-from treechat_kernels import prefix_sharing as sharing
-from treechat_kernels.prefix_sharing import H100, Measured, Rates, Siblings, plain_seconds, shared_seconds
-from treechat_kernels.tuning import cases as tuning_cases
-from treechat_kernels.tuning import tiles as choices
-from treechat_kernels.tuning import tuning
+from treechat_kernels.prefix_sharing import (
+    H100,
+    Rates,
+    SharingTimes,
+    Siblings,
+    plain_seconds,
+    rates_in_use,
+    shared_seconds,
+    use_rates,
+)
+from treechat_kernels.tiles import (
+    EARLY_LAUNCH,
+    LAUNCH,
+    NORMAL_LAUNCH,
+    TileKey,
+    chosen_tile,
+    force_tile,
+    launches_early,
+    tiles_in_use,
+    use_tiles,
+)
+from treechat_kernels.tuning import cases, tuning
 from treechat_kernels.tuning.candidates import candidates
 from treechat_kernels.tuning.cases import AttentionShape, LinearShape, Scale
-from treechat_kernels.tuning.tiles import AFTER, EARLY, LAUNCH, Key
-from treechat_kernels.tuning.tuning import Case, Found
+from treechat_kernels.tuning.tuning import Case, TuningResult
 
 ROOT = Path(__file__).parents[2]
 WHO = {"device": "a GPU", "source": "abc"}
-KEY = Key("split", (2, 64, 16))
+KEY = TileKey("split", (2, 64, 16))
 KEYS = [
-    *(Key("split", (2, dim, rows)) for dim in (64, 128, 256) for rows in (16, 32, 64)),
-    *(Key("merge", (dim,)) for dim in (16, 64, 128)),
-    *(Key("extend", (2, dim)) for dim in (64, 128, 256)),
-    Key("linear", (896, 1)),
-    Key("linear", (4864, 0)),
+    *(TileKey("split", (2, dim, rows)) for dim in (64, 128, 256) for rows in (16, 32, 64)),
+    *(TileKey("merge", (dim,)) for dim in (16, 64, 128)),
+    *(TileKey("extend", (2, dim)) for dim in (64, 128, 256)),
+    TileKey("linear", (896, 1)),
+    TileKey("linear", (4864, 0)),
     LAUNCH,
 ]
 CPU = torch.device("cpu")
@@ -41,14 +57,16 @@ SCALE = Scale(context=192, num_new=2, cold_bytes=1, prefixes=(128, 144), num_sib
 
 
 @pytest.fixture(autouse=True)
-def as_before(monkeypatch):
-    monkeypatch.setattr(sharing, "_rates", [H100])
+def rates_of_h100():
+    use_rates(H100)
     torch.manual_seed(0)
+    yield
+    use_rates(H100)
 
 
 def timer(times):
     """Seconds of the tile that is in use for KEY; the others take 1."""
-    return lambda run: times.get(choices.tile(KEY, candidates(KEY)[0]), 1.0)
+    return lambda run: times.get(chosen_tile(KEY, candidates(KEY)[0]), 1.0)
 
 
 def run():
@@ -69,12 +87,12 @@ def test_candidates_are_few_different_and_begin_with_the_fixed_tile(key):
 
 def test_the_fastest_is_taken_where_it_is_clearly_faster():
     fixed, first, second, *_ = candidates(KEY)
-    found = Found()
+    found = TuningResult()
     assert tuning.tune([Case(KEY, run)], found, timer({fixed: 1.0, first: 0.8, second: 0.7}), never_late, 1.0)
-    assert found.tiles == {KEY: second} and choices.tile(KEY, fixed) == fixed
-    with choices.using(found.tiles):
-        assert choices.tile(KEY, fixed) == second
-    found = Found()
+    assert found.tiles == {KEY: second} and chosen_tile(KEY, fixed) == fixed
+    with use_tiles(found.tiles):
+        assert chosen_tile(KEY, fixed) == second
+    found = TuningResult()
     assert tuning.tune([Case(KEY, run)], found, timer({first: 0.98}), never_late, 1.0)
     assert found.tiles == {KEY: fixed}
 
@@ -82,24 +100,24 @@ def test_the_fastest_is_taken_where_it_is_clearly_faster():
 def test_tiles_are_of_the_thread_that_uses_them():
     fixed, first, second, *_ = candidates(KEY)
     seen = []
-    other = threading.Thread(target=lambda: seen.append(choices.tile(KEY, fixed)))
-    with choices.using({KEY: first, LAUNCH: EARLY}):
+    other = threading.Thread(target=lambda: seen.append(chosen_tile(KEY, fixed)))
+    with use_tiles({KEY: first, LAUNCH: EARLY_LAUNCH}):
         other.start()
         other.join()
-        assert choices.tile(KEY, fixed) == first and choices.is_early()
-        with choices.forced(KEY, second):
-            assert choices.tile(KEY, fixed) == second and choices.is_early()
-        with choices.using({}):
-            assert choices.tile(KEY, fixed) == fixed and not choices.is_early()
-        assert choices.tile(KEY, fixed) == first
-    assert seen == [fixed] and choices.tile(KEY, fixed) == fixed
+        assert chosen_tile(KEY, fixed) == first and launches_early()
+        with force_tile(KEY, second):
+            assert chosen_tile(KEY, fixed) == second and launches_early()
+        with use_tiles({}):
+            assert chosen_tile(KEY, fixed) == fixed and not launches_early()
+        assert chosen_tile(KEY, fixed) == first
+    assert seen == [fixed] and chosen_tile(KEY, fixed) == fixed
 
 
 def test_what_is_known_is_not_measured_again():
     def seconds(_run):
         raise AssertionError("measured")
 
-    found = Found({KEY: candidates(KEY)[1]})
+    found = TuningResult({KEY: candidates(KEY)[1]})
     assert tuning.tune([Case(KEY, run)], found, seconds, never_late, 1.0)
 
 
@@ -108,12 +126,12 @@ def test_a_tile_that_computes_something_else_or_cannot_be_launched_is_not_taken(
     results = {wrong: torch.ones(3) * 1.1, empty: torch.full((3,), float("nan"))}
 
     def launch():
-        tile = choices.tile(KEY, fixed)
+        tile = chosen_tile(KEY, fixed)
         if tile == broken:
             raise RuntimeError("out of resource: shared memory")
         return results.get(tile, torch.ones(3))
 
-    found = Found()
+    found = TuningResult()
     times = {wrong: 0.1, broken: 0.1, empty: 0.1, good: 0.5}
     assert tuning.tune([Case(KEY, launch)], found, timer(times), never_late, 1.0)
     assert found.tiles == {KEY: good}
@@ -121,24 +139,24 @@ def test_a_tile_that_computes_something_else_or_cannot_be_launched_is_not_taken(
 
 def test_time_that_is_up_leaves_the_fixed_tile_and_the_rest_for_the_next_start():
     now = iter(range(100))
-    found = Found()
-    other = Key("merge", (64,))
-    cases = [Case(KEY, run), Case(other, run)]
-    assert not tuning.tune(cases, found, timer({candidates(KEY)[1]: 0.5}), lambda: next(now), 7)
+    found = TuningResult()
+    other = TileKey("merge", (64,))
+    both = [Case(KEY, run), Case(other, run)]
+    assert not tuning.tune(both, found, timer({candidates(KEY)[1]: 0.5}), lambda: next(now), 7)
     assert found.tiles == {KEY: candidates(KEY)[1]}
-    with choices.using(found.tiles):
-        assert choices.tile(other, AFTER) == AFTER, "a tile that was being measured stayed"
-    assert tuning.tune(cases, found, timer({}), never_late, 1.0) and other in found.tiles
+    with use_tiles(found.tiles):
+        assert chosen_tile(other, NORMAL_LAUNCH) == NORMAL_LAUNCH, "a tile that was being measured stayed"
+    assert tuning.tune(both, found, timer({}), never_late, 1.0) and other in found.tiles
 
 
 def test_the_file_brings_back_what_was_found(tmp_path):
-    found = Found({KEY: candidates(KEY)[1], LAUNCH: EARLY}, H100._replace(score_s=1e-11))
+    found = TuningResult({KEY: candidates(KEY)[1], LAUNCH: EARLY_LAUNCH}, H100._replace(score_s=1e-11))
     path = tmp_path / "new" / "kernels.json"
     tuning.save(path, WHO, found)
     assert tuning.load(path, WHO) == found
     assert [each.name for each in path.parent.iterdir()] == ["kernels.json"]
     for name, value in WHO.items():
-        assert tuning.load(path, WHO | {name: value + "2"}) == Found()
+        assert tuning.load(path, WHO | {name: value + "2"}) == TuningResult()
 
 
 def hostile():
@@ -161,20 +179,20 @@ def hostile():
 def test_a_damaged_file_is_as_none(tmp_path, content):
     path = tmp_path / "kernels.json"
     path.write_bytes(content)
-    assert tuning.load(path, WHO) == Found()
+    assert tuning.load(path, WHO) == TuningResult()
 
 
 def test_a_tile_that_is_no_candidate_and_rates_that_are_no_times_are_left_out(tmp_path):
     path = tmp_path / "kernels.json"
-    tiles = {"split/2/64/16": [4096, 4096, 64, None, 2], "merge/64": list(candidates(Key("merge", (64,)))[1])}
+    tiles = {"split/2/64/16": [4096, 4096, 64, None, 2], "merge/64": list(candidates(TileKey("merge", (64,)))[1])}
     for rates in ([float("nan")] * 5, [-1.0] * 5, [0.0] * 5):
         path.write_text(json.dumps({"identity": WHO, "tiles": tiles, "rates": rates}))
-        assert tuning.load(path, WHO) == Found({Key("merge", (64,)): candidates(Key("merge", (64,)))[1]})
+        assert tuning.load(path, WHO) == TuningResult({TileKey("merge", (64,)): candidates(TileKey("merge", (64,)))[1]})
 
 
 def test_a_folder_that_cannot_be_written_is_only_a_warning(tmp_path, caplog):
     (tmp_path / "file").write_text("")
-    tuning.save(tmp_path / "file" / "kernels.json", WHO, Found())
+    tuning.save(tmp_path / "file" / "kernels.json", WHO, TuningResult())
     assert "cannot be kept" in caplog.text
 
 
@@ -197,13 +215,13 @@ def test_every_candidate_computes_the_same_under_the_interpreter(shape):
     tried = {}
 
     def seconds(_run):
-        for key, tile in choices._local.chosen.items():
+        for key, tile in tiles_in_use().items():
             tried.setdefault(key, set()).add(tile)
         return 1.0
 
-    found = Found()
+    found = TuningResult()
     linears = [LinearShape(6, 24, True), LinearShape(3, 24, True), LinearShape(3, 1100, False)]
-    done = tuning_cases.measure([shape] * 3, linears, torch.float16, CPU, found, seconds, never_late, 1.0, SCALE)
+    done = cases.measure([shape] * 3, linears, torch.float16, CPU, found, seconds, never_late, 1.0, SCALE)
     assert done
     assert all(tried[key] == set(candidates(key)) for key in found.tiles), "a candidate computes something else"
     assert all(found.tiles[key] == candidates(key)[0] for key in found.tiles), "equally fast, yet another was taken"
@@ -219,13 +237,13 @@ def test_the_rates_of_sharing_are_those_of_the_device_and_measured_once(monkeypa
     def sharing_of(self, _seconds):
         measured.append(self)
         points = [Siblings(num, prefix, 2, 64) for num in (2, 8) for prefix in (128, 4096)]
-        return [Measured(each, plain_seconds(each, rates), shared_seconds(each, rates)) for each in points]
+        return [SharingTimes(each, plain_seconds(each, rates), shared_seconds(each, rates)) for each in points]
 
-    monkeypatch.setattr(tuning_cases.AttentionCases, "sharing", sharing_of)
-    found = Found()
+    monkeypatch.setattr(cases.AttentionCases, "sharing", sharing_of)
+    found = TuningResult()
     args = [AttentionShape(2, 1, 16, 16)], [], torch.float32, CPU, found, lambda _run: 1.0, never_late, 1.0, SCALE
-    assert tuning_cases.measure(*args) and tuning_cases.measure(*args) and len(measured) == 1
-    assert found.rates == pytest.approx(rates) and sharing._rates == [found.rates]
+    assert cases.measure(*args) and cases.measure(*args) and len(measured) == 1
+    assert found.rates == pytest.approx(rates) and rates_in_use() == found.rates
 
 
 @pytest.mark.slow
@@ -253,18 +271,18 @@ def test_a_device_is_measured_once_and_read_from_its_file_then(tmp_path, monkeyp
         if len(calls) == 1:
             found.tiles[KEY] = candidates(KEY)[1]
             raise torch.OutOfMemoryError("the device is full")
-        found.tiles[LAUNCH] = EARLY
+        found.tiles[LAUNCH] = EARLY_LAUNCH
         found.rates = H100._replace(score_s=1e-11)
         return True
 
-    monkeypatch.setattr(tuning_cases, "measure", measured)
+    monkeypatch.setattr(cases, "measure", measured)
     device = torch.device("cuda")
     for _ in range(3):
-        tiles = tuning_cases.prepare([], [], torch.bfloat16, device)
+        tiles = cases.prepare([], [], torch.bfloat16, device)
     assert [len(before) for before in calls] == [0, 1, 2]
-    assert tiles == {KEY: candidates(KEY)[1], LAUNCH: EARLY}
-    assert sharing._rates == [H100._replace(score_s=1e-11)]
+    assert tiles == {KEY: candidates(KEY)[1], LAUNCH: EARLY_LAUNCH}
+    assert rates_in_use() == H100._replace(score_s=1e-11)
     monkeypatch.setenv("TREECHAT_TUNE", "off")
     for where in (device, CPU):
-        assert not tuning_cases.prepare([], [], torch.bfloat16, where)
+        assert not cases.prepare([], [], torch.bfloat16, where)
     assert len(calls) == 3

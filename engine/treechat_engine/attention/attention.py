@@ -17,13 +17,13 @@ from treechat_engine.attention.context import AttentionOptions, SequenceSlice, c
 from treechat_engine.kvcache.slots import SlotPool
 from treechat_kernels.attention_reference import dense_attention, extend_attention
 from treechat_kernels.cpu.path_attention import (
-    Pieces,
-    clip_runs,
-    cut_pieces,
-    gather_pieces,
+    PathReads,
+    clip_extents,
     path_attention,
+    plan_gathered_reads,
+    plan_reads,
     slot_tensor,
-    view_run,
+    view_extent,
 )
 from treechat_kernels.cpu.sibling_attention import SiblingPlan, plan_siblings, sibling_attention
 
@@ -85,13 +85,13 @@ class PagedContext:
     def __init__(self, pool: SlotPool, sequences: Sequence[SequenceSlice], gathers: bool = False) -> None:
         self.pool = pool
         self.sequences = sequences
-        self._cut = gather_pieces if gathers else cut_pieces
-        self._pieces: dict[tuple[int, int | None], Pieces] = {}
+        self._cut = plan_gathered_reads if gathers else plan_reads
+        self._pieces: dict[tuple[int, int | None], PathReads] = {}
         self._slots: torch.Tensor | None = None
         self._write_runs: list[tuple[int, int]] = []
         for sequence in sequences:
             start = sequence.kv_len - sequence.q_len
-            self._write_runs.extend(clip_runs(sequence.runs, start, sequence.kv_len))
+            self._write_runs.extend(clip_extents(sequence.runs, start, sequence.kv_len))
         decoding = [i for i, sequence in enumerate(sequences) if sequence.q_len == 1]
         self._siblings = self._plan_siblings(decoding) if len(decoding) > 1 else None
         self._write_slots: torch.Tensor | None = None
@@ -141,11 +141,11 @@ class PagedContext:
         if self._write_slots is not None:
             pool.index_copy_(0, self._write_slots, new[0].transpose(0, 1))
         elif len(self._write_runs) == 1:
-            view_run(pool, *self._write_runs[0]).copy_(new)
+            view_extent(pool, *self._write_runs[0]).copy_(new)
         else:
             done = 0
             for first, length in self._write_runs:
-                view_run(pool, first, length).copy_(new.narrow(2, done, length))
+                view_extent(pool, first, length).copy_(new.narrow(2, done, length))
                 done += length
 
     def _attend_sequence(
@@ -199,7 +199,7 @@ class PagedContext:
         return out.unsqueeze(0)
 
     def _path_slots(self, sequences: Sequence[SequenceSlice]) -> torch.Tensor:
-        runs = [run for s in sequences for run in clip_runs(s.runs, 0, s.kv_len)]
+        runs = [run for s in sequences for run in clip_extents(s.runs, 0, s.kv_len)]
         return slot_tensor(runs)
 
 

@@ -13,7 +13,7 @@ import torch
 from treechat_engine.attention.context import AttentionOptions, SequenceSlice
 from treechat_engine.kvcache.slots import SlotPool
 from treechat_kernels import dispatch
-from treechat_kernels.cpu.path_attention import clip_runs, slot_tensor
+from treechat_kernels.cpu.path_attention import clip_extents, slot_tensor
 from treechat_kernels.layout import Layout, shared_prefixes
 
 
@@ -69,7 +69,7 @@ class DeviceContext(TableContext):
     def __init__(self, pool: SlotPool, sequences: Sequence[SequenceSlice]) -> None:
         device = pool.k[0].device
         kv_lens, q_lens = [s.kv_len for s in sequences], [s.q_len for s in sequences]
-        runs = [clip_runs(s.runs, 0, s.kv_len) for s in sequences]
+        runs = [clip_extents(s.runs, 0, s.kv_len) for s in sequences]
         layout = Layout.build(kv_lens, q_lens, device, shared_prefixes(runs, kv_lens, q_lens))
         paths = torch.split(slot_tensor([run for path in runs for run in path]), kv_lens)
         new = [path[-q_len:] for path, q_len in zip(paths, q_lens, strict=True)]

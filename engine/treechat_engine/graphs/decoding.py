@@ -19,9 +19,9 @@ from treechat_engine.attention.device_attention import TableContext
 from treechat_engine.graphs.capture import CaptureError, SlotTable, capture, num_splits, staged
 from treechat_engine.graphs.sampling import Choice, DrawTable
 from treechat_kernels import dispatch
-from treechat_kernels.cpu.path_attention import clip_runs
+from treechat_kernels.cpu.path_attention import clip_extents
 from treechat_kernels.layout import SPLIT_LEN, Layout, shared_prefixes
-from treechat_kernels.prefix_sharing import Siblings, sharing_pays
+from treechat_kernels.prefix_sharing import Siblings, sharing_is_faster
 
 if TYPE_CHECKING:
     from treechat_engine.kvcache.slots import SlotPool
@@ -195,7 +195,7 @@ class DecodeGraphs:
         k, v = self._pool.k[0], self._pool.v[0]
         token_bytes = (k.stride(0) + v.stride(0)) * k.element_size()
         length = groups[0][1]
-        pays = sharing_pays(Siblings(len(batch), length, self._num_q_heads, token_bytes))
+        pays = sharing_is_faster(Siblings(len(batch), length, self._num_q_heads, token_bytes))
         return length // SPLIT_LEN if pays else 0
 
     def _capture(self, key: Key) -> bool:
@@ -252,4 +252,4 @@ class DecodeGraphs:
 
 def _slot_at(runs: Sequence[tuple[int, int]], position: int) -> int:
     """The slot of the path's token at `position`."""
-    return clip_runs(runs, position, position + 1)[0][0]
+    return clip_extents(runs, position, position + 1)[0][0]

@@ -14,7 +14,7 @@ import torch
 
 from treechat_engine.attention.device_attention import TableContext
 from treechat_engine.graphs.capture import CaptureError, SlotTable, capture, num_splits, staged
-from treechat_kernels.cpu.path_attention import clip_runs, slot_tensor
+from treechat_kernels.cpu.path_attention import clip_extents, slot_tensor
 from treechat_kernels.layout import SPLIT_LEN, Layout
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class PromptGraphs:
         ids, positions, write_slots, seen = table[: 4 * size].view(4, size)
         ids[:num_tokens] = torch.tensor(work.ids)
         positions[:num_tokens] = torch.arange(work.start, kv_len)
-        write_slots[:num_tokens] = slot_tensor(clip_runs(work.runs, work.start, kv_len))
+        write_slots[:num_tokens] = slot_tensor(clip_extents(work.runs, work.start, kv_len))
         write_slots[num_tokens:] = self._pool.dummy
         seen.fill_(1)[:num_tokens] = torch.arange(work.start + 1, kv_len + 1)
         table[4 * size :] = torch.tensor([kv_len, 0, num_tokens, num_tokens - 1, -(-kv_len // SPLIT_LEN)])

@@ -1,39 +1,38 @@
-"""CPU attention over a path whose slots lie in a few contiguous runs: views of the pool, no gather.
+"""CPU attention over a path whose slots lie in a few contiguous extents: views of the pool, no gather.
 
-Each run gives a partial result and the log-sum-exp of its scores; the merge weighs them, which is exact. Reading the
+Each extent gives a partial result and the log-sum-exp of its scores; the merge weighs them, which is exact. Reading the
 pool in place moves a third of the bytes of gathering it first (read, write, read again).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-# A shorter run is gathered with its like: a kernel call of its own costs tens of microseconds. Chosen on a busy 2-core
-# machine, where eight runs of 8 to 128 tokens were faster gathered and two were as fast either way; not tuned finer.
+from treechat_kernels.layout import Extent
+
+# A shorter extent is gathered with its like: a kernel call of its own costs tens of microseconds. Chosen on a busy 2-core
+# machine, where eight extents of 8 to 128 tokens were faster gathered and two were as fast either way; not tuned finer.
 MIN_VIEW_LEN = 64
 
 flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
-Run: TypeAlias = tuple[int, int]
-
-
-class Pieces(NamedTuple):
+class PathReads(NamedTuple):
     """A stretch of a path: `views` are (first slot, length) read in place, `gathered` are the slots of the rest."""
 
-    views: tuple[tuple[int, int], ...]
+    views: tuple[Extent, ...]
     gathered: torch.Tensor | None
 
 
-def clip_runs(runs: Sequence[tuple[int, int]], start: int, stop: int) -> list[tuple[int, int]]:
-    """The positions [start, stop) of a path whose slots are these runs of (first slot, length), as runs."""
-    clipped: list[tuple[int, int]] = []
+def clip_extents(extents: Sequence[Extent], start: int, stop: int) -> list[Extent]:
+    """The positions [start, stop) of a path whose slots are these extents of (first slot, length), as extents."""
+    clipped: list[Extent] = []
     position = 0
-    for first, length in runs:
+    for first, length in extents:
         if position >= stop:
             break
         low, high = max(start, position), min(stop, position + length)
@@ -43,33 +42,33 @@ def clip_runs(runs: Sequence[tuple[int, int]], start: int, stop: int) -> list[tu
     return clipped
 
 
-def slot_tensor(runs: Sequence[tuple[int, int]]) -> torch.Tensor:
-    """The slots of the runs in order, int64 on the CPU."""
-    return torch.from_numpy(np.concatenate([np.arange(first, first + n, dtype=np.int64) for first, n in runs]))
+def slot_tensor(extents: Sequence[Extent]) -> torch.Tensor:
+    """The slots of the extents in order, int64 on the CPU."""
+    return torch.from_numpy(np.concatenate([np.arange(first, first + n, dtype=np.int64) for first, n in extents]))
 
 
-def cut_pieces(runs: Sequence[tuple[int, int]], start: int, stop: int) -> Pieces:
-    """The positions [start, stop) of a path, cut into long runs to view and the rest to gather."""
-    clipped = clip_runs(runs, start, stop)
-    short = [run for run in clipped if run[1] < MIN_VIEW_LEN]
+def plan_reads(extents: Sequence[Extent], start: int, stop: int) -> PathReads:
+    """The positions [start, stop) of a path, cut into long extents to view and the rest to gather."""
+    clipped = clip_extents(extents, start, stop)
+    short = [extent for extent in clipped if extent[1] < MIN_VIEW_LEN]
     if len(short) < 2:
-        return Pieces(tuple(clipped), None)
-    return Pieces(tuple(run for run in clipped if run[1] >= MIN_VIEW_LEN), slot_tensor(short))
+        return PathReads(tuple(clipped), None)
+    return PathReads(tuple(extent for extent in clipped if extent[1] >= MIN_VIEW_LEN), slot_tensor(short))
 
 
-def gather_pieces(runs: Sequence[tuple[int, int]], start: int, stop: int) -> Pieces:
+def plan_gathered_reads(extents: Sequence[Extent], start: int, stop: int) -> PathReads:
     """The positions [start, stop) of a path, all gathered: the result does not depend on where the slots lie."""
-    clipped = clip_runs(runs, start, stop)
-    return Pieces((), slot_tensor(clipped) if clipped else None)
+    clipped = clip_extents(extents, start, stop)
+    return PathReads((), slot_tensor(clipped) if clipped else None)
 
 
-def view_run(pool: torch.Tensor, first: int, length: int) -> torch.Tensor:
-    """A run of the pool [S, Hkv, D] as [1, Hkv, length, D], in one operation: an eager decode makes thousands."""
+def view_extent(pool: torch.Tensor, first: int, length: int) -> torch.Tensor:
+    """An extent of the pool [S, Hkv, D] as [1, Hkv, length, D], in one operation: an eager decode makes thousands."""
     return view_chunks(pool, first, length, 1)
 
 
 def view_chunks(pool: torch.Tensor, first: int, length: int, chunks: int) -> torch.Tensor:
-    """A run of the pool [S, Hkv, D] as `chunks` equal parts [chunks, Hkv, length / chunks, D]."""
+    """An extent of the pool [S, Hkv, D] as `chunks` equal parts [chunks, Hkv, length / chunks, D]."""
     row, head, element = pool.stride()
     _, num_heads, dim = pool.shape
     part = length // chunks
@@ -86,7 +85,7 @@ def path_attention(
     q: torch.Tensor,
     k_pool: torch.Tensor,
     v_pool: torch.Tensor,
-    pieces: Pieces,
+    reads: PathReads,
     own: tuple[torch.Tensor, torch.Tensor] | None,
     *,
     scaling: float,
@@ -94,8 +93,8 @@ def path_attention(
 ) -> torch.Tensor:
     """Attention of the new tokens q [1, Hq, n, D] of one path, result [1, n, Hq, D]. Keys and values have one width D.
 
-    pieces: what every new token sees, as slots of k_pool and v_pool [S, Hkv, D], in any layout.
-    own: keys and values [1, Hkv, n, D] of the new tokens themselves, seen causally; None where pieces hold them, n = 1.
+    reads: what every new token sees, as slots of k_pool and v_pool [S, Hkv, D], in any layout.
+    own: keys and values [1, Hkv, n, D] of the new tokens themselves, seen causally; None where reads hold them, n = 1.
     """
     _, num_q_heads, q_len, dim = q.shape
     num_kv_heads = k_pool.shape[1]
@@ -103,11 +102,11 @@ def path_attention(
         # The heads of a group see the same keys: as if they were query tokens of one head.
         q = q.reshape(1, num_kv_heads, num_q_heads // num_kv_heads, dim)
     parts = [
-        flash(q, view_run(k_pool, *run), view_run(v_pool, *run), 0.0, False, attn_mask=None, scale=scaling)
-        for run in pieces.views
+        flash(q, view_extent(k_pool, *extent), view_extent(v_pool, *extent), 0.0, False, attn_mask=None, scale=scaling)
+        for extent in reads.views
     ]
-    if pieces.gathered is not None:
-        k, v = (take_slots(pool, pieces.gathered).unsqueeze(0) for pool in (k_pool, v_pool))
+    if reads.gathered is not None:
+        k, v = (take_slots(pool, reads.gathered).unsqueeze(0) for pool in (k_pool, v_pool))
         parts.append(flash(q, k, v, 0.0, False, attn_mask=None, scale=scaling))
     if own is not None:
         parts.append(flash(q, *own, 0.0, True, attn_mask=None, scale=scaling))

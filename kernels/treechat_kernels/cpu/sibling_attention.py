@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from treechat_kernels.cpu.path_attention import Run, clip_runs, cut_pieces, flash, take_slots, view_chunks
+from treechat_kernels.cpu.path_attention import PathReads, clip_extents, flash, plan_reads, take_slots, view_chunks
+from treechat_kernels.layout import Extent
 
 # Tokens that at least two paths must share: below, a call of its own costs more than reading them again.
 MIN_SHARED_LEN = 64
@@ -34,7 +35,7 @@ class Part(NamedTuple):
 
     rows: torch.Tensor
     level: int
-    view: Run | None
+    view: Extent | None
     chunks: int
     gathered: torch.Tensor | None
 
@@ -48,12 +49,12 @@ class SiblingPlan(NamedTuple):
     num_levels: int
 
 
-def plan_siblings(runs: Sequence[Sequence[Run]], kv_lens: Sequence[int], num_kv_heads: int) -> SiblingPlan | None:
+def plan_siblings(extents: Sequence[Sequence[Extent]], kv_lens: Sequence[int], num_kv_heads: int) -> SiblingPlan | None:
     """The plan for paths of which each attends with its last token; None where no stretch is shared.
 
-    runs: (first slot, length) of each path in order of position; they may go on past kv_len.
+    extents: (first slot, length) of each path in order of position; they may go on past kv_len.
     """
-    paths = [clip_runs(path, 0, kv_len) for path, kv_len in zip(runs, kv_lens, strict=True)]
+    paths = [clip_extents(path, 0, kv_len) for path, kv_len in zip(extents, kv_lens, strict=True)]
     stretches, tail_starts = _shared_stretches(paths, kv_lens)
     if not stretches:
         return None
@@ -61,13 +62,13 @@ def plan_siblings(runs: Sequence[Sequence[Run]], kv_lens: Sequence[int], num_kv_
     levels = [0] * len(paths)
     parts: list[Part] = []
     for rows, start, stop in stretches:
-        _add_parts(parts, levels, rows, cut_runs(paths[rows[0]], start, stop), chunks)
-    tails: list[list[Run]] = []
+        _add_parts(parts, levels, rows, plan_reads(paths[rows[0]], start, stop), chunks)
+    tails: list[list[Extent]] = []
     for row, (path, start, stop) in enumerate(zip(paths, tail_starts, kv_lens, strict=True)):
         if stop - start > MAX_GATHERED_LEN:
-            _add_parts(parts, levels, (row,), cut_runs(path, start, stop - 1), 1)
+            _add_parts(parts, levels, (row,), plan_reads(path, start, stop - 1), 1)
             start = stop - 1
-        tails.append(clip_runs(path, start, stop))
+        tails.append(clip_extents(path, start, stop))
     slots, hidden = _pad(tails)
     return SiblingPlan(parts, slots, hidden, max(levels) + 1)
 
@@ -111,8 +112,8 @@ def _attend_part(
     lses: torch.Tensor,
 ) -> None:
     num_rows, (_, num_kv_heads, group, dim) = part.rows.shape[0], grouped.shape
-    everyone = num_rows == grouped.shape[0]
-    rows = grouped if everyone else grouped.index_select(0, part.rows)
+    all_rows = num_rows == grouped.shape[0]
+    rows = grouped if all_rows else grouped.index_select(0, part.rows)
     q = rows.transpose(0, 1).reshape(1, num_kv_heads, num_rows * group, dim).expand(part.chunks, -1, -1, -1)
     if part.view is not None:
         k, v = (view_chunks(pool, *part.view, part.chunks) for pool in (k_pool, v_pool))
@@ -123,14 +124,14 @@ def _attend_part(
     out = out.view(part.chunks, num_kv_heads, num_rows, group, dim).transpose(1, 2)
     lse = lse.view(part.chunks, num_kv_heads, num_rows, group).transpose(1, 2)
     levels = slice(part.level, part.level + part.chunks)
-    if everyone:
+    if all_rows:
         outs[levels], lses[levels] = out, lse
     else:
         outs[levels, part.rows], lses[levels, part.rows] = out, lse.float()
 
 
 def _shared_stretches(
-    paths: list[list[Run]], kv_lens: Sequence[int]
+    paths: list[list[Extent]], kv_lens: Sequence[int]
 ) -> tuple[list[tuple[tuple[int, ...], int, int]], list[int]]:
     """Stretches (rows, start, stop) that several paths share, and where what is left of each path begins."""
     stretches: list[tuple[tuple[int, ...], int, int]] = []
@@ -139,9 +140,9 @@ def _shared_stretches(
     todo = [(tuple(range(len(paths))), 0, 0)]
     while todo:
         rows, start, fork = todo.pop()
-        groups: dict[int, tuple[list[int], list[list[Run]]]] = {}
+        groups: dict[int, tuple[list[int], list[list[Extent]]]] = {}
         for row in rows:
-            if rest := clip_runs(paths[row], fork, kv_lens[row] - 1):
+            if rest := clip_extents(paths[row], fork, kv_lens[row] - 1):
                 group, rests = groups.setdefault(rest[0][0], ([], []))
                 group.append(row)
                 rests.append(rest)
@@ -159,7 +160,7 @@ def _shared_stretches(
     return stretches, tail_starts
 
 
-def _common_len(a: list[Run], b: list[Run]) -> int:
+def _common_len(a: list[Extent], b: list[Extent]) -> int:
     """How many positions from the first on lie in the same slots."""
     length = 0
     for (a_first, a_len), (b_first, b_len) in zip(a, b, strict=False):
@@ -171,39 +172,32 @@ def _common_len(a: list[Run], b: list[Run]) -> int:
     return length
 
 
-def cut_runs(path: list[Run], start: int, stop: int) -> tuple[tuple[Run, ...], torch.Tensor | None]:
-    """Views and gathered slots of a stretch."""
-    pieces = cut_pieces(path, start, stop)
-    return pieces.views, pieces.gathered
-
-
 def _add_parts(
     parts: list[Part],
     levels: list[int],
     rows: tuple[int, ...],
-    pieces: tuple[tuple[Run, ...], torch.Tensor | None],
+    reads: PathReads,
     chunks: int,
 ) -> None:
     index = torch.tensor(rows)
-    views, gathered = pieces
 
-    def add(view: Run | None, num_chunks: int, slots: torch.Tensor | None) -> None:
+    def add(view: Extent | None, num_chunks: int, slots: torch.Tensor | None) -> None:
         level = max(levels[row] for row in rows)
         parts.append(Part(index, level, view, num_chunks, slots))
         for row in rows:
             levels[row] = level + num_chunks
 
-    for first, length in views:
+    for first, length in reads.views:
         even = length - length % chunks if length >= MIN_CHUNK_LEN else 0
         if even:
             add((first, even), chunks, None)
         if length > even:
             add((first + even, length - even), 1, None)
-    if gathered is not None:
-        add(None, 1, gathered)
+    if reads.gathered is not None:
+        add(None, 1, reads.gathered)
 
 
-def _pad(tails: list[list[Run]]) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _pad(tails: list[list[Extent]]) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The tails as one table, padded with each path's own last slot, which is written; and a mask over the padding.
 
     Filled by NumPy: once per step, and of many small pieces, for which torch's calls take four times as long.

@@ -7,11 +7,9 @@ sums, so their results may differ in the last bits; a device keeps its choice in
 
 from __future__ import annotations
 
-from treechat_kernels import extend_attention, linear
+from treechat_kernels import decode_attention, extend_attention, linear
 from treechat_kernels.blocks import chip
-from treechat_kernels.tuning import decode_tiles
-from treechat_kernels.tuning import tiles as choices
-from treechat_kernels.tuning.tiles import Key, Tile
+from treechat_kernels.tiles import EARLY_LAUNCH, LAUNCH, NORMAL_LAUNCH, Tile, TileKey
 
 # Chips on which matrix products need fewer registers, and blocks have more shared memory. 0 is the interpreter.
 _LARGE_CHIPS = (0, 90, 100)
@@ -19,27 +17,27 @@ _LARGE_CHIPS = (0, 90, 100)
 _EARLY_CHIP = 90
 
 
-def candidates(key: Key) -> list[Tile]:
+def candidates(key: TileKey) -> list[Tile]:
     """What may be chosen for this key on the chip at hand; at least the fixed tile."""
     kernel = key.kernel
     if kernel == "split":
-        return _distinct(decode_tiles.fixed_tile(key), _split(key))
+        return _distinct(decode_attention.fixed_tile(key), _split(key))
     if kernel == "merge":
-        return _distinct(decode_tiles.FIXED_MERGE, _merge(key))
+        return _distinct(decode_attention.FIXED_MERGE, _merge(key))
     if kernel == "extend":
         return _distinct(extend_attention.fixed_tile(key), _extend(key))
     if kernel == "linear":
         return _distinct(linear.fixed_tile(key), _linear(key))
-    assert key == choices.LAUNCH, f"no kernel {kernel!r} has tiles to choose from"
+    assert key == LAUNCH, f"no kernel {kernel!r} has tiles to choose from"
     # Under the interpreter the chip is 0, and early launches are ordinary ones.
-    return [choices.AFTER, choices.EARLY] if chip() == 0 or chip() >= _EARLY_CHIP else [choices.AFTER]
+    return [NORMAL_LAUNCH, EARLY_LAUNCH] if chip() == 0 or chip() >= _EARLY_CHIP else [NORMAL_LAUNCH]
 
 
 def _distinct(fixed: Tile, others: list[Tile]) -> list[Tile]:
     return list(dict.fromkeys([fixed, *others]))
 
 
-def _split(key: Key) -> list[Tile]:
+def _split(key: TileKey) -> list[Tile]:
     itemsize, padded_dim, rows = key.sizes
     if itemsize == 4:
         return []
@@ -59,12 +57,12 @@ def _split(key: Key) -> list[Tile]:
     return [*small, Tile(rows, 128, 8)]
 
 
-def _merge(key: Key) -> list[Tile]:
+def _merge(key: TileKey) -> list[Tile]:
     (dim,) = key.sizes
     return [Tile(64, min(64, dim), 4), Tile(128, min(32, dim), 4), Tile(256, 16, 4), Tile(256, min(32, dim), 8)]
 
 
-def _extend(key: Key) -> list[Tile]:
+def _extend(key: TileKey) -> list[Tile]:
     itemsize, padded_dim = key.sizes
     if itemsize == 4:
         return []
@@ -77,7 +75,7 @@ def _extend(key: Key) -> list[Tile]:
     return [*small, Tile(64, 128, 4), Tile(128, 128, 8)] if is_large else small
 
 
-def _linear(key: Key) -> list[Tile]:
+def _linear(key: TileKey) -> list[Tile]:
     # A row that is normed in the same pass is one block.
     if key.sizes[0] <= linear.MAX_NORMED:
         return [Tile(1, 1024, 2), Tile(1, 1024, 4), Tile(2, 1024, 4), Tile(4, 1024, 4)]

@@ -14,16 +14,15 @@ from typing import NamedTuple
 import torch
 
 from treechat_kernels.blocks import block_dim
-from treechat_kernels.decode_attention import decode_paths
+from treechat_kernels.decode_attention import decode_paths, merge_key, split_key
 from treechat_kernels.extend_attention import extend_key, extend_paths
 from treechat_kernels.layout import Layout
 from treechat_kernels.linear import linear_key, linear_row
-from treechat_kernels.prefix_sharing import Measured, Rates, Siblings, fit, install
+from treechat_kernels.prefix_sharing import Rates, SharingTimes, Siblings, fit, use_rates
 from treechat_kernels.shared_prefix_attention import shared_paths
-from treechat_kernels.tuning import tiles as choices
+from treechat_kernels.tiles import LAUNCH, Tiles, use_tiles
 from treechat_kernels.tuning import tuning
-from treechat_kernels.tuning.decode_tiles import merge_key, split_key
-from treechat_kernels.tuning.tuning import Case, Found, Timer
+from treechat_kernels.tuning.tuning import Case, Timer, TuningResult
 from treechat_kernels.write_kv import rotate_and_write
 
 logger = logging.getLogger(__name__)
@@ -134,13 +133,13 @@ class AttentionCases:
             lambda: torch.cat([once(slots) for slots in stretches]),
         )
 
-    def sharing(self, seconds: Timer) -> list[Measured]:
+    def sharing(self, seconds: Timer) -> list[SharingTimes]:
         """What siblings take both ways."""
         found = []
         for num, prefix_len in itertools.product(self._scale.num_siblings, self._scale.prefixes):
             siblings = Siblings(num, prefix_len, self._shape.num_q_heads, self._token_bytes)
             plain_s, shared_s = (seconds(way) / self._num_stretches for way in self._both(num, prefix_len))
-            found.append(Measured(siblings, plain_s, shared_s))
+            found.append(SharingTimes(siblings, plain_s, shared_s))
         return found
 
     def chain(self, linears: Sequence[Callable[[torch.Tensor], torch.Tensor]]) -> Case:
@@ -165,7 +164,7 @@ class AttentionCases:
                 outs += [linear(x).flatten() for linear in linears]
             return torch.cat(outs)
 
-        return Case(choices.LAUNCH, run)
+        return Case(LAUNCH, run)
 
     @property
     def _scaling(self) -> float:
@@ -218,7 +217,7 @@ def measure(
     linears: Sequence[LinearShape],
     dtype: torch.dtype,
     device: torch.device,
-    found: Found,
+    found: TuningResult,
     seconds: Timer,
     clock: Callable[[], float] = time.monotonic,
     budget_s: float = BUDGET_S,
@@ -240,7 +239,7 @@ def measure(
             if found.rates is None:
                 if clock() >= deadline:
                     return False
-                with choices.using(found.tiles):
+                with use_tiles(found.tiles):
                     found.rates = _rates(attention, seconds)
     return True
 
@@ -248,7 +247,7 @@ def measure(
 def _rates(attention: AttentionCases, seconds: Timer) -> Rates | None:
     rates = fit(attention.sharing(seconds))
     if rates.are_sound:
-        install(rates)
+        use_rates(rates)
         return rates
     return None
 
@@ -265,7 +264,7 @@ def _largest(shapes: Sequence[LinearShape]) -> list[LinearShape]:
 
 def prepare(
     shapes: Sequence[AttentionShape], linears: Sequence[LinearShape], dtype: torch.dtype, device: torch.device
-) -> choices.Tiles:
+) -> Tiles:
     """On CUDA: the tiles of this device, of which those that these shapes lack are measured, and kept for next time.
     Elsewhere there are none.
 
@@ -277,7 +276,7 @@ def prepare(
     path = tuning.file_of(who)
     found = tuning.load(path, who)
     if found.rates is not None:
-        install(found.rates)
+        use_rates(found.rates)
     known = found.rates, len(found.tiles)
     try:
         with torch.inference_mode(), torch.random.fork_rng([device]):

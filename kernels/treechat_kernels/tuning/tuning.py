@@ -21,9 +21,8 @@ from typing import NamedTuple
 import torch
 
 from treechat_kernels.prefix_sharing import Rates
-from treechat_kernels.tuning import tiles as choices
+from treechat_kernels.tiles import Tile, TileKey, force_tile, use_tiles
 from treechat_kernels.tuning.candidates import candidates
-from treechat_kernels.tuning.tiles import Key, Tile
 
 # Of a fixed tile's time: a candidate must stay below, as timings are not exact.
 _FASTER = 0.97
@@ -37,7 +36,7 @@ logger = logging.getLogger(__name__)
 class Case(NamedTuple):
     """Something that is launched with the tile of `key`, as the engine would, and gives what it computed."""
 
-    key: Key
+    key: TileKey
     run: Callable[[], torch.Tensor]
 
 
@@ -46,10 +45,10 @@ Timer = Callable[[Callable[[], object]], float]
 
 
 @dataclass
-class Found:
+class TuningResult:
     """What was measured on a device so far. rates: of `sharing.py`, None before they were."""
 
-    tiles: dict[Key, Tile] = field(default_factory=dict)
+    tiles: dict[TileKey, Tile] = field(default_factory=dict)
     rates: Rates | None = None
 
 
@@ -80,16 +79,16 @@ def file_of(who: Mapping[str, str]) -> Path:
     return folder / f"kernels-{hashlib.sha256(json.dumps(who, sort_keys=True).encode()).hexdigest()[:16]}.json"
 
 
-def load(path: Path, who: Mapping[str, str]) -> Found:
+def load(path: Path, who: Mapping[str, str]) -> TuningResult:
     """What the file says; nothing where it is missing, damaged, or of another identity. Only candidates are taken."""
-    found = Found()
+    found = TuningResult()
     try:
         with path.open("rb") as file:
             data = json.loads(file.read(_MAX_FILE))
         if data["identity"] != dict(who):
             return found
         for name, values in data["tiles"].items():
-            key, tile = Key.parse(name), Tile(*values)
+            key, tile = TileKey.parse(name), Tile(*values)
             if tile in candidates(key):
                 found.tiles[key] = tile
         rates = data["rates"]
@@ -99,11 +98,11 @@ def load(path: Path, who: Mapping[str, str]) -> Found:
         pass
     except (OSError, ValueError, TypeError, KeyError, AttributeError, AssertionError, RecursionError) as error:
         logger.info("%s is left out: %s", path, error)
-        return Found()
+        return TuningResult()
     return found
 
 
-def save(path: Path, who: Mapping[str, str], found: Found) -> None:
+def save(path: Path, who: Mapping[str, str], found: TuningResult) -> None:
     """Writes the file, whole or not at all. Where that fails the device is measured again at the next start."""
     tiles = {str(key): list(tile) for key, tile in sorted(found.tiles.items(), key=str)}
     text = json.dumps({"identity": dict(who), "tiles": tiles, "rates": found.rates}, indent=1)
@@ -120,12 +119,14 @@ def save(path: Path, who: Mapping[str, str], found: Found) -> None:
             written.unlink(missing_ok=True)
 
 
-def tune(cases: Iterable[Case], found: Found, seconds: Timer, clock: Callable[[], float], deadline: float) -> bool:
+def tune(
+    cases: Iterable[Case], found: TuningResult, seconds: Timer, clock: Callable[[], float], deadline: float
+) -> bool:
     """Adds to `found` a tile for each case that has none, until the deadline. Returns whether all have one.
 
     What was found is in use while the next is measured.
     """
-    with choices.using(found.tiles):
+    with use_tiles(found.tiles):
         for case in cases:
             if case.key in found.tiles:
                 continue
@@ -144,13 +145,13 @@ def _fastest(case: Case, seconds: Timer, is_late: Callable[[], bool]) -> Tile | 
     if is_late():
         return None
     best = fixed
-    with choices.forced(case.key, fixed):
+    with force_tile(case.key, fixed):
         expected = case.run().float()
         best_s = _FASTER * seconds(case.run)
     for tile in others:
         if is_late():
             return None
-        with choices.forced(case.key, tile):
+        with force_tile(case.key, tile):
             taken_s = _seconds(case, expected, seconds)
         if taken_s is not None and taken_s < best_s:
             best, best_s = tile, taken_s

@@ -45,7 +45,7 @@ def started(models):
 def kernels(which):
     """The GPU's path with these kernels."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dispatch, "_forced", lambda: which)
+        patch.setattr(dispatch, "forced_kernels", lambda: which)
         yield
 
 

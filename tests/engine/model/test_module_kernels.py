@@ -41,7 +41,7 @@ def kernels(monkeypatch):
     """Triton, under its interpreter; names of the kernels that ran."""
     if torch.cuda.is_available():
         pytest.skip("kernels are compiled here, and take no tensors of the CPU")
-    monkeypatch.setattr(dispatch, "_forced", lambda: "triton")
+    monkeypatch.setattr(dispatch, "forced_kernels", lambda: "triton")
     ran = []
     for name in ("rms_norm", "rotary", "gate_mul"):
         kernel = getattr(dispatch, name)

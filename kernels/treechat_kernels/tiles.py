@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 
-class Key(NamedTuple):
+class TileKey(NamedTuple):
     """A kernel, and what of its shapes its tile depends on: no length or batch size, so that a path's result does
     not depend on its company."""
 
@@ -24,7 +24,7 @@ class Key(NamedTuple):
         return "/".join([self.kernel, *(str(size) for size in self.sizes)])
 
     @classmethod
-    def parse(cls, text: str) -> Key:
+    def parse(cls, text: str) -> TileKey:
         """The key that is written so. Raises ValueError."""
         kernel, *sizes = text.split("/")
         return cls(kernel, tuple(int(size) for size in sizes))
@@ -41,11 +41,11 @@ class Tile(NamedTuple):
 
 
 # Whether a kernel is started while the one before it ends (programmatic dependent launch): not unless measured faster.
-LAUNCH = Key("launch")
-AFTER = Tile(0, 0, 0)
-EARLY = Tile(1, 0, 0)
+LAUNCH = TileKey("launch")
+NORMAL_LAUNCH = Tile(0, 0, 0)
+EARLY_LAUNCH = Tile(1, 0, 0)
 
-Tiles = Mapping[Key, Tile]
+Tiles = Mapping[TileKey, Tile]
 
 
 class _Local(threading.local):
@@ -55,18 +55,23 @@ class _Local(threading.local):
 _local = _Local()
 
 
-def tile(key: Key, fixed: Tile) -> Tile:
+def chosen_tile(key: TileKey, fixed: Tile) -> Tile:
     """The tile chosen for this key, or the fixed one."""
     return _local.chosen.get(key, fixed)
 
 
-def is_early() -> bool:
+def launches_early() -> bool:
     """Whether the kernels of a decoding step are launched early."""
-    return _local.chosen.get(LAUNCH, AFTER) == EARLY
+    return _local.chosen.get(LAUNCH, NORMAL_LAUNCH) == EARLY_LAUNCH
+
+
+def tiles_in_use() -> Tiles:
+    """The tiles chosen on this thread."""
+    return _local.chosen
 
 
 @contextmanager
-def using(tiles: Tiles) -> Iterator[None]:
+def use_tiles(tiles: Tiles) -> Iterator[None]:
     """Inside, on this thread, these are used and else the fixed ones; what is added to `tiles` meanwhile too. Graphs
     that were captured keep theirs."""
     before = _local.chosen
@@ -78,7 +83,7 @@ def using(tiles: Tiles) -> Iterator[None]:
 
 
 @contextmanager
-def forced(key: Key, value: Tile) -> Iterator[None]:
+def force_tile(key: TileKey, value: Tile) -> Iterator[None]:
     """Uses this tile inside, to measure it."""
-    with using({**_local.chosen, key: value}):
+    with use_tiles({**_local.chosen, key: value}):
         yield
