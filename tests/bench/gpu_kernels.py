@@ -16,8 +16,9 @@ from treechat_kernels.prefix_sharing import Siblings, sharing_is_faster
 from treechat_kernels.shared_prefix_attention import shared_paths
 from treechat_kernels.tiles import Tile, TileKey, use_tiles
 from treechat_kernels.tuning.candidates import candidates
-from treechat_kernels.tuning.cases import AttentionShape, LinearShape, measure
-from treechat_kernels.tuning.tuning import TuningResult
+from treechat_kernels.tuning.cases import AttentionShape, LinearShape
+from treechat_kernels.tuning.tuning import measure
+from treechat_kernels.tuning.tuning_file import TuningResult
 
 # (query heads, key heads, head dimension): those of the 0.5B and 8B shapes.
 HEADS = ((14, 2, 64), (32, 8, 128))

@@ -13,7 +13,7 @@ pytest.importorskip("triton")
 
 from tests.bench import gpu, gpu_common, gpu_engine, gpu_kernels, gpu_models, gpu_rivals
 from treechat_kernels import prefix_sharing
-from treechat_kernels.tuning import cases, tuning
+from treechat_kernels.tuning import tuning
 from treechat_kernels.tuning.candidates import candidates
 from treechat_kernels.tuning.cases import Scale
 
@@ -59,7 +59,7 @@ def no_device(monkeypatch, tmp_path):
     prefix_sharing.use_rates(prefix_sharing.H100)
     monkeypatch.setenv("TREECHAT_TUNE", "")
     scale = Scale(context=144, num_new=2, cold_bytes=1, prefixes=(128,), num_siblings=(2,), spare=16)
-    monkeypatch.setattr(cases, "Scale", lambda: scale)
+    monkeypatch.setattr(tuning, "Scale", lambda: scale)
     # The interpreter is slow, and test_tuning tries all of them.
     monkeypatch.setattr(tuning, "candidates", lambda key: candidates(key)[:2])
     monkeypatch.setattr(gpu, "ceilings", lambda: gpu_common.Ceilings(1e9, 1e9))

@@ -36,10 +36,10 @@ from treechat_kernels.tiles import (
     tiles_in_use,
     use_tiles,
 )
-from treechat_kernels.tuning import cases, tuning
+from treechat_kernels.tuning import tuning, tuning_file
 from treechat_kernels.tuning.candidates import candidates
-from treechat_kernels.tuning.cases import AttentionShape, LinearShape, Scale
-from treechat_kernels.tuning.tuning import Case, TuningResult
+from treechat_kernels.tuning.cases import AttentionCases, AttentionShape, Case, LinearShape, Scale
+from treechat_kernels.tuning.tuning_file import TuningResult
 
 ROOT = Path(__file__).parents[2]
 WHO = {"device": "a GPU", "source": "abc"}
@@ -152,11 +152,11 @@ def test_time_that_is_up_leaves_the_fixed_tile_and_the_rest_for_the_next_start()
 def test_the_file_brings_back_what_was_found(tmp_path):
     found = TuningResult({KEY: candidates(KEY)[1], LAUNCH: EARLY_LAUNCH}, H100._replace(score_s=1e-11))
     path = tmp_path / "new" / "kernels.json"
-    tuning.save(path, WHO, found)
-    assert tuning.load(path, WHO) == found
+    tuning_file.save(path, WHO, found)
+    assert tuning_file.load(path, WHO) == found
     assert [each.name for each in path.parent.iterdir()] == ["kernels.json"]
     for name, value in WHO.items():
-        assert tuning.load(path, WHO | {name: value + "2"}) == TuningResult()
+        assert tuning_file.load(path, WHO | {name: value + "2"}) == TuningResult()
 
 
 def hostile():
@@ -179,7 +179,7 @@ def hostile():
 def test_a_damaged_file_is_as_none(tmp_path, content):
     path = tmp_path / "kernels.json"
     path.write_bytes(content)
-    assert tuning.load(path, WHO) == TuningResult()
+    assert tuning_file.load(path, WHO) == TuningResult()
 
 
 def test_a_tile_that_is_no_candidate_and_rates_that_are_no_times_are_left_out(tmp_path):
@@ -187,22 +187,28 @@ def test_a_tile_that_is_no_candidate_and_rates_that_are_no_times_are_left_out(tm
     tiles = {"split/2/64/16": [4096, 4096, 64, None, 2], "merge/64": list(candidates(TileKey("merge", (64,)))[1])}
     for rates in ([float("nan")] * 5, [-1.0] * 5, [0.0] * 5):
         path.write_text(json.dumps({"identity": WHO, "tiles": tiles, "rates": rates}))
-        assert tuning.load(path, WHO) == TuningResult({TileKey("merge", (64,)): candidates(TileKey("merge", (64,)))[1]})
+        assert tuning_file.load(path, WHO) == TuningResult(
+            {TileKey("merge", (64,)): candidates(TileKey("merge", (64,)))[1]}
+        )
 
 
 def test_a_folder_that_cannot_be_written_is_only_a_warning(tmp_path, caplog):
     (tmp_path / "file").write_text("")
-    tuning.save(tmp_path / "file" / "kernels.json", WHO, TuningResult())
+    tuning_file.save(tmp_path / "file" / "kernels.json", WHO, TuningResult())
     assert "cannot be kept" in caplog.text
 
 
 def test_the_file_lies_in_the_cache_directory_and_is_another_for_each_device(tmp_path, monkeypatch):
     monkeypatch.setenv("TREECHAT_CACHE_DIR", str(tmp_path))
-    paths = {tuning.file_of(WHO), tuning.file_of(WHO | {"device": "another"}), tuning.file_of(WHO | {"source": "b"})}
+    paths = {
+        tuning_file.file_of(WHO),
+        tuning_file.file_of(WHO | {"device": "another"}),
+        tuning_file.file_of(WHO | {"source": "b"}),
+    }
     assert len(paths) == 3 and {path.parent for path in paths} == {tmp_path}
     monkeypatch.delenv("TREECHAT_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert tuning.file_of(WHO).parent == tmp_path / "treechat"
+    assert tuning_file.file_of(WHO).parent == tmp_path / "treechat"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are compiled here, and take no tensors of the CPU")
@@ -221,7 +227,7 @@ def test_every_candidate_computes_the_same_under_the_interpreter(shape):
 
     found = TuningResult()
     linears = [LinearShape(6, 24, True), LinearShape(3, 24, True), LinearShape(3, 1100, False)]
-    done = cases.measure([shape] * 3, linears, torch.float16, CPU, found, seconds, never_late, 1.0, SCALE)
+    done = tuning.measure([shape] * 3, linears, torch.float16, CPU, found, seconds, never_late, 1.0, SCALE)
     assert done
     assert all(tried[key] == set(candidates(key)) for key in found.tiles), "a candidate computes something else"
     assert all(found.tiles[key] == candidates(key)[0] for key in found.tiles), "equally fast, yet another was taken"
@@ -239,10 +245,10 @@ def test_the_rates_of_sharing_are_those_of_the_device_and_measured_once(monkeypa
         points = [Siblings(num, prefix, 2, 64) for num in (2, 8) for prefix in (128, 4096)]
         return [SharingTimes(each, plain_seconds(each, rates), shared_seconds(each, rates)) for each in points]
 
-    monkeypatch.setattr(cases.AttentionCases, "sharing", sharing_of)
+    monkeypatch.setattr(AttentionCases, "sharing", sharing_of)
     found = TuningResult()
     args = [AttentionShape(2, 1, 16, 16)], [], torch.float32, CPU, found, lambda _run: 1.0, never_late, 1.0, SCALE
-    assert cases.measure(*args) and cases.measure(*args) and len(measured) == 1
+    assert tuning.measure(*args) and tuning.measure(*args) and len(measured) == 1
     assert found.rates == pytest.approx(rates) and rates_in_use() == found.rates
 
 
@@ -261,7 +267,7 @@ def test_all_candidates_fit_the_chip(arch, tmp_path):
 def test_a_device_is_measured_once_and_read_from_its_file_then(tmp_path, monkeypatch):
     """All of it but the device: what it is called, how long things take, and its memory."""
     monkeypatch.setenv("TREECHAT_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(tuning, "identity", lambda _device: WHO)
+    monkeypatch.setattr(tuning_file, "identity", lambda _device: WHO)
     monkeypatch.setattr(torch.random, "fork_rng", lambda _devices: nullcontext())
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     calls = []
@@ -275,14 +281,14 @@ def test_a_device_is_measured_once_and_read_from_its_file_then(tmp_path, monkeyp
         found.rates = H100._replace(score_s=1e-11)
         return True
 
-    monkeypatch.setattr(cases, "measure", measured)
+    monkeypatch.setattr(tuning, "measure", measured)
     device = torch.device("cuda")
     for _ in range(3):
-        tiles = cases.prepare([], [], torch.bfloat16, device)
+        tiles = tuning.prepare([], [], torch.bfloat16, device)
     assert [len(before) for before in calls] == [0, 1, 2]
     assert tiles == {KEY: candidates(KEY)[1], LAUNCH: EARLY_LAUNCH}
     assert rates_in_use() == H100._replace(score_s=1e-11)
     monkeypatch.setenv("TREECHAT_TUNE", "off")
     for where in (device, CPU):
-        assert not cases.prepare([], [], torch.bfloat16, where)
+        assert not tuning.prepare([], [], torch.bfloat16, where)
     assert len(calls) == 3

@@ -16,7 +16,8 @@ def tune_device(runner: ModelRunner, layer_shapes: Sequence[LayerShape]) -> None
     if not (pool.is_cuda and dispatch.uses_triton(pool)):
         return
     # Triton is loaded here alone.
-    from treechat_kernels.tuning.cases import AttentionShape, LinearShape, prepare
+    from treechat_kernels.tuning.cases import AttentionShape, LinearShape
+    from treechat_kernels.tuning.tuning import prepare
 
     num_q_heads = runner.model.config.get_text_config(decoder=True).num_attention_heads
     shapes = [AttentionShape(num_q_heads, *shape) for shape in layer_shapes if num_q_heads % shape[0] == 0]

@@ -14,8 +14,8 @@ import torch
 
 from treechat_kernels.layout import Extent
 
-# A shorter extent is gathered with its like: a kernel call of its own costs tens of microseconds. Chosen on a busy 2-core
-# machine, where eight extents of 8 to 128 tokens were faster gathered and two were as fast either way; not tuned finer.
+# Tokens. Shorter extents are gathered together, since a kernel call for each costs tens of microseconds. Chosen on a
+# busy 2-core machine: eight extents of 8 to 128 tokens were faster gathered, two took the same time either way.
 MIN_VIEW_LEN = 64
 
 flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu

@@ -6,8 +6,6 @@ Caches are cold, as they are in a model of many layers: a case goes from one str
 from __future__ import annotations
 
 import itertools
-import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -18,17 +16,11 @@ from treechat_kernels.decode_attention import decode_paths, merge_key, split_key
 from treechat_kernels.extend_attention import extend_key, extend_paths
 from treechat_kernels.layout import Layout
 from treechat_kernels.linear import linear_key, linear_row
-from treechat_kernels.prefix_sharing import Rates, SharingTimes, Siblings, fit, use_rates
+from treechat_kernels.prefix_sharing import SharingTimes, Siblings
 from treechat_kernels.shared_prefix_attention import shared_paths
-from treechat_kernels.tiles import LAUNCH, Tiles, use_tiles
-from treechat_kernels.tuning import tuning
-from treechat_kernels.tuning.tuning import Case, Timer, TuningResult
+from treechat_kernels.tiles import LAUNCH, TileKey
 from treechat_kernels.write_kv import rotate_and_write
 
-logger = logging.getLogger(__name__)
-
-# Seconds of measuring per start.
-BUDGET_S = 20.0
 # Tokens of a path that tiles are measured on, and new ones where there are several.
 CONTEXT, NEW = 8192, 512
 # Bytes that no cache of a device holds, in at most this many stretches.
@@ -36,6 +28,17 @@ COLD_BYTES, MAX_STRETCHES = 160_000_000, 16
 # Siblings and lengths of prefixes that the rates of sharing are fitted to, and the tokens that no prefix has: the
 # siblings' own.
 NUM_SIBLINGS, PREFIXES, SPARE = (2, 8, 16), (2048, 7168), 1024
+
+
+class Case(NamedTuple):
+    """Something that is launched with the tile of `key`, as the engine would, and gives what it computed."""
+
+    key: TileKey
+    run: Callable[[], torch.Tensor]
+
+
+# The seconds that a call takes on the device.
+Timer = Callable[[Callable[[], object]], float]
 
 
 class AttentionShape(NamedTuple):
@@ -210,89 +213,3 @@ class LinearCases:
 
     def _row(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return linear_row(x, weight, gate="silu" if self._shape.is_gated else None)
-
-
-def measure(
-    shapes: Sequence[AttentionShape],
-    linears: Sequence[LinearShape],
-    dtype: torch.dtype,
-    device: torch.device,
-    found: TuningResult,
-    seconds: Timer,
-    clock: Callable[[], float] = time.monotonic,
-    budget_s: float = BUDGET_S,
-    scale: Scale | None = None,
-) -> bool:
-    """Measures what `found` lacks and adds it there. Returns whether nothing is missing."""
-    scale = scale or Scale()
-    deadline = clock() + budget_s
-    all_linears = [LinearCases(shape, dtype, device, scale) for shape in _largest(linears)]
-    for i, shape in enumerate(dict.fromkeys(shapes)):
-        attention = AttentionCases(shape, dtype, device, scale)
-        cases = [*attention.cases(), *(each.case() for each in all_linears)]
-        if not tuning.tune(cases, found, seconds, clock, deadline):
-            return False
-        if i == 0:
-            chain = attention.chain([each.turn for each in all_linears])
-            if not tuning.tune([chain], found, seconds, clock, deadline):
-                return False
-            if found.rates is None:
-                if clock() >= deadline:
-                    return False
-                with use_tiles(found.tiles):
-                    found.rates = _rates(attention, seconds)
-    return True
-
-
-def _rates(attention: AttentionCases, seconds: Timer) -> Rates | None:
-    rates = fit(attention.sharing(seconds))
-    if rates.are_sound:
-        use_rates(rates)
-        return rates
-    return None
-
-
-def _largest(shapes: Sequence[LinearShape]) -> list[LinearShape]:
-    """One shape per tile: the one whose weight is largest."""
-    found: dict[tuple[int, bool], LinearShape] = {}
-    for shape in shapes:
-        key = shape.in_len, shape.is_gated
-        if key not in found or shape.out_len > found[key].out_len:
-            found[key] = shape
-    return list(found.values())
-
-
-def prepare(
-    shapes: Sequence[AttentionShape], linears: Sequence[LinearShape], dtype: torch.dtype, device: torch.device
-) -> Tiles:
-    """On CUDA: the tiles of this device, of which those that these shapes lack are measured, and kept for next time.
-    Elsewhere there are none.
-
-    What cannot be measured, for want of memory or time, keeps its fixed tile. Rates of sharing are taken over.
-    """
-    if device.type != "cuda" or not tuning.is_on():
-        return {}
-    who = tuning.identity(device)
-    path = tuning.file_of(who)
-    found = tuning.load(path, who)
-    if found.rates is not None:
-        use_rates(found.rates)
-    known = found.rates, len(found.tiles)
-    try:
-        with torch.inference_mode(), torch.random.fork_rng([device]):
-            if not measure(shapes, linears, dtype, device, found, _graph_seconds):
-                logger.info("the kernels are not all measured yet: the next start goes on")
-    except torch.OutOfMemoryError:
-        logger.warning("there is no memory to measure the kernels in: they keep their fixed tiles")
-    finally:
-        if known != (found.rates, len(found.tiles)):
-            tuning.save(path, who, found)
-        torch.cuda.empty_cache()
-    return found.tiles
-
-
-def _graph_seconds(run: Callable[[], object]) -> float:
-    """The median time of launches replayed from a graph, as the engine launches them."""
-    from triton.testing import do_bench_cudagraph
-
-    return float(do_bench_cudagraph(run, rep=10, return_mode="median")) / 1e3

@@ -2,121 +2,31 @@
 
 A candidate is taken where it computes the same and is clearly faster than the fixed tile. There is a budget of seconds
 per start, of which compiling takes most: what was not measured within it keeps its fixed tile, and is measured at the
-next start. A file that is damaged, or of another device, version or source, is as none. TREECHAT_TUNE=off measures
-nothing and reads no file.
+next start. TREECHAT_TUNE=off measures nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple
+import time
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from treechat_kernels.prefix_sharing import Rates
-from treechat_kernels.tiles import Tile, TileKey, force_tile, use_tiles
+from treechat_kernels.prefix_sharing import Rates, fit, use_rates
+from treechat_kernels.tiles import Tile, Tiles, force_tile, use_tiles
+from treechat_kernels.tuning import tuning_file
 from treechat_kernels.tuning.candidates import candidates
+from treechat_kernels.tuning.cases import AttentionCases, AttentionShape, Case, LinearCases, LinearShape, Scale, Timer
+from treechat_kernels.tuning.tuning_file import TuningResult
 
+# Seconds of measuring per start.
+BUDGET_S = 20.0
 # Of a fixed tile's time: a candidate must stay below, as timings are not exact.
 _FASTER = 0.97
 # Of the largest value: 16-bit results that were summed in another order differ by less.
 _TOLERANCE = 2e-2
-# Bytes of a file that is read: a whole one has some kilobytes.
-_MAX_FILE = 1 << 20
 logger = logging.getLogger(__name__)
-
-
-class Case(NamedTuple):
-    """Something that is launched with the tile of `key`, as the engine would, and gives what it computed."""
-
-    key: TileKey
-    run: Callable[[], torch.Tensor]
-
-
-# The seconds that a call takes on the device.
-Timer = Callable[[Callable[[], object]], float]
-
-
-@dataclass
-class TuningResult:
-    """What was measured on a device so far. rates: of `sharing.py`, None before they were."""
-
-    tiles: dict[TileKey, Tile] = field(default_factory=dict)
-    rates: Rates | None = None
-
-
-def is_on() -> bool:
-    return os.environ.get("TREECHAT_TUNE", "").lower() != "off"
-
-
-def identity(device: torch.device) -> dict[str, str]:
-    """What a measurement holds for: the device, the versions that compile, and the kernels' own text."""
-    import triton
-
-    source = hashlib.sha256()
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
-        source.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return {
-        "device": torch.cuda.get_device_name(device),
-        "capability": ".".join(str(part) for part in torch.cuda.get_device_capability(device)),
-        "torch": torch.__version__,
-        "triton": triton.__version__,
-        "source": source.hexdigest(),
-    }
-
-
-def file_of(who: Mapping[str, str]) -> Path:
-    """Where this device's choice is kept: TREECHAT_CACHE_DIR, or treechat's folder in the user's cache directory."""
-    own = os.environ.get("TREECHAT_CACHE_DIR")
-    folder = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "treechat"
-    return folder / f"kernels-{hashlib.sha256(json.dumps(who, sort_keys=True).encode()).hexdigest()[:16]}.json"
-
-
-def load(path: Path, who: Mapping[str, str]) -> TuningResult:
-    """What the file says; nothing where it is missing, damaged, or of another identity. Only candidates are taken."""
-    found = TuningResult()
-    try:
-        with path.open("rb") as file:
-            data = json.loads(file.read(_MAX_FILE))
-        if data["identity"] != dict(who):
-            return found
-        for name, values in data["tiles"].items():
-            key, tile = TileKey.parse(name), Tile(*values)
-            if tile in candidates(key):
-                found.tiles[key] = tile
-        rates = data["rates"]
-        if rates is not None and (read := Rates(*(float(rate) for rate in rates))).are_sound:
-            found.rates = read
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, AssertionError, RecursionError) as error:
-        logger.info("%s is left out: %s", path, error)
-        return TuningResult()
-    return found
-
-
-def save(path: Path, who: Mapping[str, str], found: TuningResult) -> None:
-    """Writes the file, whole or not at all. Where that fails the device is measured again at the next start."""
-    tiles = {str(key): list(tile) for key, tile in sorted(found.tiles.items(), key=str)}
-    text = json.dumps({"identity": dict(who), "tiles": tiles, "rates": found.rates}, indent=1)
-    written: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
-            written = Path(file.name)
-            file.write(text)
-        written.replace(path)
-    except OSError as error:
-        logger.warning("what was measured of the kernels cannot be kept: %s", error)
-        if written is not None:
-            written.unlink(missing_ok=True)
 
 
 def tune(
@@ -173,3 +83,89 @@ def _seconds(case: Case, expected: torch.Tensor, seconds: Timer) -> float | None
     except Exception as error:  # noqa: BLE001 - triton raises its own errors for what a chip cannot launch
         logger.info("a tile of %s cannot be launched: %s", case.key, error)
         return None
+
+
+def measure(
+    shapes: Sequence[AttentionShape],
+    linears: Sequence[LinearShape],
+    dtype: torch.dtype,
+    device: torch.device,
+    found: TuningResult,
+    seconds: Timer,
+    clock: Callable[[], float] = time.monotonic,
+    budget_s: float = BUDGET_S,
+    scale: Scale | None = None,
+) -> bool:
+    """Measures what `found` lacks and adds it there. Returns whether nothing is missing."""
+    scale = scale or Scale()
+    deadline = clock() + budget_s
+    all_linears = [LinearCases(shape, dtype, device, scale) for shape in _largest(linears)]
+    for i, shape in enumerate(dict.fromkeys(shapes)):
+        attention = AttentionCases(shape, dtype, device, scale)
+        cases = [*attention.cases(), *(each.case() for each in all_linears)]
+        if not tune(cases, found, seconds, clock, deadline):
+            return False
+        if i == 0:
+            chain = attention.chain([each.turn for each in all_linears])
+            if not tune([chain], found, seconds, clock, deadline):
+                return False
+            if found.rates is None:
+                if clock() >= deadline:
+                    return False
+                with use_tiles(found.tiles):
+                    found.rates = _rates(attention, seconds)
+    return True
+
+
+def _rates(attention: AttentionCases, seconds: Timer) -> Rates | None:
+    rates = fit(attention.sharing(seconds))
+    if rates.are_sound:
+        use_rates(rates)
+        return rates
+    return None
+
+
+def _largest(shapes: Sequence[LinearShape]) -> list[LinearShape]:
+    """One shape per tile: the one whose weight is largest."""
+    found: dict[tuple[int, bool], LinearShape] = {}
+    for shape in shapes:
+        key = shape.in_len, shape.is_gated
+        if key not in found or shape.out_len > found[key].out_len:
+            found[key] = shape
+    return list(found.values())
+
+
+def prepare(
+    shapes: Sequence[AttentionShape], linears: Sequence[LinearShape], dtype: torch.dtype, device: torch.device
+) -> Tiles:
+    """On CUDA: the tiles of this device, of which those that these shapes lack are measured, and kept for next time.
+    Elsewhere there are none.
+
+    What cannot be measured, for want of memory or time, keeps its fixed tile. Rates of sharing are taken over.
+    """
+    if device.type != "cuda" or not tuning_file.is_on():
+        return {}
+    who = tuning_file.identity(device)
+    path = tuning_file.file_of(who)
+    found = tuning_file.load(path, who)
+    if found.rates is not None:
+        use_rates(found.rates)
+    known = found.rates, len(found.tiles)
+    try:
+        with torch.inference_mode(), torch.random.fork_rng([device]):
+            if not measure(shapes, linears, dtype, device, found, _graph_seconds):
+                logger.info("the kernels are not all measured yet: the next start goes on")
+    except torch.OutOfMemoryError:
+        logger.warning("there is no memory to measure the kernels in: they keep their fixed tiles")
+    finally:
+        if known != (found.rates, len(found.tiles)):
+            tuning_file.save(path, who, found)
+        torch.cuda.empty_cache()
+    return found.tiles
+
+
+def _graph_seconds(run: Callable[[], object]) -> float:
+    """The median time of launches replayed from a graph, as the engine launches them."""
+    from triton.testing import do_bench_cudagraph
+
+    return float(do_bench_cudagraph(run, rep=10, return_mode="median")) / 1e3
