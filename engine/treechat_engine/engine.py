@@ -28,17 +28,18 @@ from treechat_engine.kvcache.disk import fingerprint
 from treechat_engine.kvcache.radix_node import Ints, as_ints
 from treechat_engine.kvcache.saved_kv import Kept, load_kv, save_kv
 from treechat_engine.kvcache.slots import SlotPool, slot_bytes
-from treechat_engine.model.decoder_choice import choose_forward
 from treechat_engine.model.loading import choose_dtype, load_model
 from treechat_engine.model.module_kernels import Replacements
-from treechat_engine.model.support import check_config, inspect_model, self_check
+from treechat_engine.model.support import check_config, inspect_model
 from treechat_engine.request import Request, RequestHandle, Sink
 from treechat_engine.runner import ModelRunner
 from treechat_engine.sampling.sampler import Sampler
 from treechat_engine.scheduler import Scheduler
+from treechat_engine.startup.decoder_choice import choose_forward
 from treechat_engine.startup.device_tuning import tune_device
 from treechat_engine.startup.memory import affordable_slots, needing_memory
 from treechat_engine.startup.restore_cost import CostModel, always
+from treechat_engine.startup.self_check import self_check
 from treechat_engine.streams import EventStream, FanOut, Mailbox
 from treechat_engine.worker import Worker
 

@@ -14,11 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from treechat_engine.api import Token
+from treechat_engine.attention.context import Work
 from treechat_engine.graphs.decoding import DecodeGraphs, Step
 from treechat_engine.graphs.sampling import Choice, is_drawable
 from treechat_engine.request import Request
-from treechat_engine.runner import ModelRunner, Work
-from treechat_engine.sampling.sampler import Sampler, sample_requests
+from treechat_engine.request_sampling import sample_requests
+from treechat_engine.runner import ModelRunner
+from treechat_engine.sampling.sampler import Sampler
 from treechat_engine.scheduler import Planned, Scheduler
 
 TakeOver = Callable[[Sequence[Planned], Mapping[Request, Token], float], None]

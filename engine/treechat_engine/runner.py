@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from treechat_engine.attention.attention import PagedContext
-from treechat_engine.attention.context import SequenceSlice, use
-from treechat_engine.attention.device_attention import DeviceContext, TableContext
+from treechat_engine.attention.context import SequenceSlice, Work, use
+from treechat_engine.attention.device_attention import TableContext
 from treechat_engine.graphs.decoding import DecodeGraphs, Step
 from treechat_engine.graphs.prompts import PromptGraphs
 from treechat_engine.kvcache.slots import SlotPool
@@ -21,19 +21,6 @@ from treechat_kernels.tiles import Tiles, use_tiles
 
 # Tokens. Longer paths are decoded without a graph, so that the tables of slots stay small.
 MAX_GRAPH_LEN = 1 << 17
-
-
-class Work(NamedTuple):
-    """One sequence's part in a step: compute `ids` at positions start .. start + len(ids) of its path.
-
-    runs: (first slot, length) of the path's slots, at least up to the last of these tokens. wants_logits: whether the
-    logits after the last token are asked for.
-    """
-
-    ids: Sequence[int]
-    start: int
-    runs: Sequence[tuple[int, int]]
-    wants_logits: bool
 
 
 class ModelRunner:
@@ -84,9 +71,9 @@ class ModelRunner:
             if work.wants_logits:
                 rows.append(len(ids) - 1)
         packed = torch.tensor([ids, positions], device=self.device)
-        context: DeviceContext | PagedContext
+        context: TableContext | PagedContext
         if self._uses_tables:
-            context = DeviceContext(self.pool, sequences)
+            context = TableContext.of_step(self.pool, sequences)
         else:
             context = PagedContext(self.pool, sequences, gathers=self.deterministic)
         index = None if len(rows) == len(ids) else torch.tensor(rows, dtype=torch.long, device=self.device)

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from treechat_engine.api import FinishReason, Token
+from treechat_engine.attention.context import Work
 from treechat_engine.graph_decoder import GraphDecoder
 from treechat_engine.request import Request
-from treechat_engine.runner import ModelRunner, Work
-from treechat_engine.sampling.sampler import sample_requests
+from treechat_engine.request_sampling import sample_requests
+from treechat_engine.runner import ModelRunner
 from treechat_engine.scheduler import Planned, Scheduler
 from treechat_engine.startup.memory import is_out_of_memory, keep_freed_memory
 from treechat_engine.streams import batched
@@ -163,7 +164,8 @@ class Worker:
         rows = [(item.request, item.end_logits) for item in planned if item.end_logits is not None]
         try:
             with torch.inference_mode():
-                tokens = self._sample(torch.stack([logits for _, logits in rows]), [request for request, _ in rows])
+                logits = torch.stack([logits for _, logits in rows])
+                tokens = sample_requests(logits, [request for request, _ in rows], self._runner.deterministic)
         except Exception as cause:  # noqa: BLE001 - as for a step
             self._fail([request for request, _ in rows], cause)
             return
@@ -225,18 +227,12 @@ class Worker:
         if not sampling:
             return {}
         with torch.inference_mode():
-            tokens = self._sample(logits, sampling)
+            tokens = sample_requests(logits, sampling, self._runner.deterministic)
             for row, request in enumerate(sampling):
                 if not request.num_sampled:
                     with self.lock:
                         self.scheduler.end_logits.put(request.prompt_key, logits[row])
         return tokens
-
-    def _sample(self, logits: torch.Tensor, requests: Sequence[Request]) -> dict[Request, Token]:
-        """A token for each row; one by one where neighbours must not choose the kernels."""
-        if not self._runner.deterministic:
-            return sample_requests(logits, requests)
-        return {r: token for i, r in enumerate(requests) for token in sample_requests(logits[i : i + 1], [r]).values()}
 
     def _advance(self, item: Planned, token: Token | None) -> None:
         """Takes the step's result over. What goes wrong with one request ends it alone."""

@@ -19,6 +19,7 @@ from typing import TypeVar
 import torch
 
 from treechat_engine.kvcache.cache import KVCache
+from treechat_engine.kvcache.eviction import lru
 from treechat_engine.kvcache.radix import RadixTree
 from treechat_engine.kvcache.radix_node import DEVICE
 from treechat_engine.kvcache.slots import SlotPool
@@ -86,7 +87,7 @@ def tree_times() -> dict[str, float]:
     times["match one of 1,000 branches"] = median_us(
         lambda: tree, lambda tree: tree.match(branches[next(order)]), 1_000
     )
-    times["evict 50,000 tokens at once"] = median_us(branched, lambda tree: tree.evict(50_000), 9)
+    times["evict 50,000 tokens at once"] = median_us(branched, lambda tree: tree.evict(50_000, lru), 9)
     return times | pressure_times()
 
 
@@ -100,7 +101,7 @@ def pressure_times() -> dict[str, float]:
     tree = branched()
     started_at = time.perf_counter()
     for ids in branches[:num]:
-        tree.insert(ids, SLOTS[:2_000] + array("q", tree.evict(100)[DEVICE]))
+        tree.insert(ids, SLOTS[:2_000] + array("q", tree.evict(100, lru)[DEVICE]))
     alone = (time.perf_counter() - started_at) / num
     cache = KVCache(SlotPool(102_000, [(1, 1, 1)], torch.float32, "cpu"))
     for i, ids in enumerate(branches):

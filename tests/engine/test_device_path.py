@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from treechat_engine import Engine, EngineConfig, SamplingParams
-from treechat_engine.attention.device_attention import DeviceContext
+from treechat_engine.attention.device_attention import TableContext
 from treechat_kernels import dispatch
 
 
@@ -26,8 +26,8 @@ def kernels(request, monkeypatch):
 @pytest.mark.parametrize("family", ["gemma2-softcap-window", "gpt-oss-sinks"])
 def test_the_device_path_gives_the_tokens_of_transformers(family, kernels, models, greedy, prompt, monkeypatch):
     made = []
-    build = DeviceContext.__init__
-    monkeypatch.setattr(DeviceContext, "__init__", lambda self, *args: (made.append(self), build(self, *args))[1])
+    build = TableContext.__init__
+    monkeypatch.setattr(TableContext, "__init__", lambda self, *args: (made.append(self), build(self, *args))[1])
     trunk = prompt(20)
     left, right = trunk + prompt(7, seed=1), trunk + prompt(5, seed=2)
     left_on, right_on = [*left, 5, 6, 7], [*right, 8]

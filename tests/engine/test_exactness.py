@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from treechat_engine import SamplingParams
-from treechat_engine.runner import Work
+from treechat_engine.attention.context import Work
 
 FAMILIES = ["llama", "qwen2", "mistral-window", "gemma2-softcap-window", "gpt-oss-sinks"]
 BOTH = [(family, forward) for family in FAMILIES for forward in ("transformers", "fused")]

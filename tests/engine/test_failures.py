@@ -12,8 +12,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from treechat_engine import Engine, Finished, RequestFailedError, SamplingParams, Token
-from treechat_engine.sampling import sampler as sampling
+from treechat_engine import Engine, Finished, RequestFailedError, SamplingParams, Token, request_sampling
 
 GREEDY = SamplingParams(max_tokens=6)
 
@@ -47,7 +46,7 @@ def goes_on(engine: Engine, greedy, ids) -> None:
 
 PLACES = {
     "forward": lambda engine: (engine._worker._runner, "step"),
-    "sampling": lambda engine: (sampling, "sample"),
+    "sampling": lambda engine: (request_sampling, "sample"),
     "lease": lambda engine: (engine.cache, "lease"),
     "grow": lambda engine: (engine.cache, "grow"),
     "commit": lambda engine: (engine.cache, "commit"),

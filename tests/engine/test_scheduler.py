@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from treechat_engine import Engine, SamplingParams, Token
-from treechat_engine.runner import Work
+from treechat_engine.attention.context import Work
 
 
 @contextmanager

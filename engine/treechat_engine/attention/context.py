@@ -35,6 +35,19 @@ class SequenceSlice(NamedTuple):
     runs: Sequence[tuple[int, int]]
 
 
+class Work(NamedTuple):
+    """One sequence's part in a step: compute `ids` at positions start .. start + len(ids) of its path.
+
+    runs: (first slot, length) of the path's slots, at least up to the last of these tokens. wants_logits: whether the
+    logits after the last token are asked for.
+    """
+
+    ids: Sequence[int]
+    start: int
+    runs: Sequence[tuple[int, int]]
+    wants_logits: bool
+
+
 class ForwardContext(Protocol):
     """What the attention function calls, once per layer and forward."""
 

@@ -29,6 +29,21 @@ class TableContext:
         self._write_slots = write_slots
         self._layout = layout
 
+    @classmethod
+    def of_step(cls, pool: SlotPool, sequences: Sequence[SequenceSlice]) -> TableContext:
+        """The context of one step: makes its tables and copies them to the device."""
+        device = pool.k[0].device
+        kv_lens, q_lens = [s.kv_len for s in sequences], [s.q_len for s in sequences]
+        runs = [clip_extents(s.runs, 0, s.kv_len) for s in sequences]
+        layout = Layout.build(kv_lens, q_lens, device, shared_prefixes(runs, kv_lens, q_lens))
+        paths = torch.split(slot_tensor([run for path in runs for run in path]), kv_lens)
+        new = [path[-q_len:] for path, q_len in zip(paths, q_lens, strict=True)]
+        table = torch.cat([*paths, *new])
+        if device.type == "cuda":
+            table = table.pin_memory().to(device, non_blocking=True)
+        slots, write_slots = torch.split(table.to(device), [sum(kv_lens), sum(q_lens)])
+        return cls(pool, slots, write_slots, layout)
+
     def attend(
         self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: AttentionOptions
     ) -> torch.Tensor:
@@ -61,20 +76,3 @@ class TableContext:
             softcap=options.softcap,
             sinks=options.sinks,
         )
-
-
-class DeviceContext(TableContext):
-    """The context of one step, whose tables it makes and copies."""
-
-    def __init__(self, pool: SlotPool, sequences: Sequence[SequenceSlice]) -> None:
-        device = pool.k[0].device
-        kv_lens, q_lens = [s.kv_len for s in sequences], [s.q_len for s in sequences]
-        runs = [clip_extents(s.runs, 0, s.kv_len) for s in sequences]
-        layout = Layout.build(kv_lens, q_lens, device, shared_prefixes(runs, kv_lens, q_lens))
-        paths = torch.split(slot_tensor([run for path in runs for run in path]), kv_lens)
-        new = [path[-q_len:] for path, q_len in zip(paths, q_lens, strict=True)]
-        table = torch.cat([*paths, *new])
-        if device.type == "cuda":
-            table = table.pin_memory().to(device, non_blocking=True)
-        slots, write_slots = torch.split(table.to(device), [sum(kv_lens), sum(q_lens)])
-        super().__init__(pool, slots, write_slots, layout)

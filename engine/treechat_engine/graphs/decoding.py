@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from treechat_engine.attention.context import Work
 from treechat_engine.attention.device_attention import TableContext
 from treechat_engine.graphs.capture import CaptureError, SlotTable, capture, num_splits, staged
 from treechat_engine.graphs.sampling import Choice, DrawTable
@@ -25,7 +26,6 @@ from treechat_kernels.prefix_sharing import Siblings, sharing_is_faster
 
 if TYPE_CHECKING:
     from treechat_engine.kvcache.slots import SlotPool
-    from treechat_engine.runner import Work
     from treechat_engine.sampling.sampler import Sampler
 
 logger = logging.getLogger(__name__)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from treechat_engine.attention.context import Work
 from treechat_engine.attention.device_attention import TableContext
 from treechat_engine.graphs.capture import CaptureError, SlotTable, capture, num_splits, staged
 from treechat_kernels.cpu.path_attention import clip_extents, slot_tensor
@@ -19,7 +20,6 @@ from treechat_kernels.layout import SPLIT_LEN, Layout
 
 if TYPE_CHECKING:
     from treechat_engine.kvcache.slots import SlotPool
-    from treechat_engine.runner import Work
 
 logger = logging.getLogger(__name__)
 

@@ -15,10 +15,21 @@ from collections.abc import Callable, Sequence
 import torch
 
 from treechat_engine.api import Residency
-from treechat_engine.kvcache.eviction import Policy, Priority, Rank, make_policy
+from treechat_engine.kvcache.eviction import Policy, make_policy
 from treechat_engine.kvcache.lease import Lease
 from treechat_engine.kvcache.radix import RadixTree
-from treechat_engine.kvcache.radix_node import DEVICE, DISK, HOST, Ints, Match, RadixNode, as_ints, no_slots
+from treechat_engine.kvcache.radix_node import (
+    DEVICE,
+    DISK,
+    HOST,
+    Ints,
+    Match,
+    RadixNode,
+    Rank,
+    Ranking,
+    as_ints,
+    no_slots,
+)
 from treechat_engine.kvcache.slots import SlotPool, runs_of
 from treechat_engine.kvcache.tiers import LowerTiers
 
@@ -40,7 +51,7 @@ class KVCache:
     def __init__(
         self,
         pool: SlotPool,
-        policy: str | Priority | Policy = "tree",
+        policy: str | Ranking | Policy = "tree",
         namespace: str = "",
         host_slots: int = 0,
         pays: Callable[[int, int], bool] | None = None,

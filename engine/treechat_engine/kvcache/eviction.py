@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from treechat_engine.api import EngineError
-from treechat_engine.kvcache.radix_node import Ints, RadixNode, as_ints
-from treechat_engine.kvcache.radix_paths import CachedPaths
-
-Rank: TypeAlias = tuple[float, ...]
-Priority: TypeAlias = Callable[[RadixNode], Rank]
+from treechat_engine.kvcache.radix import RadixTree
+from treechat_engine.kvcache.radix_node import Ints, RadixNode, Rank, Ranking, as_ints
 
 
 def lru(node: RadixNode) -> Rank:
@@ -39,10 +36,10 @@ class Policy(Protocol):
     def protect(self, paths: Sequence[Sequence[int]]) -> None:
         """The paths that should go last, the one at the cursor first. A bias and not a lock."""
 
-    def ranking(self, tree: CachedPaths) -> Priority:
+    def ranking(self, tree: RadixTree) -> Ranking:
         """Ranks nodes as the tree is now; not to be used after another match or insert."""
 
-    def rank_ahead(self, tree: CachedPaths, ids: Ints) -> Rank:
+    def rank_ahead(self, tree: RadixTree, ids: Ints) -> Rank:
         """The rank of a path that is computed ahead of need: it may take the place of what ranks lower."""
 
 
@@ -50,7 +47,7 @@ class Policy(Protocol):
 AHEAD_AGE = 64
 
 
-def ghost(tree: CachedPaths, parent: RadixNode, ids: Ints) -> RadixNode:
+def ghost(tree: RadixTree, parent: RadixNode, ids: Ints) -> RadixNode:
     """A node for the path `ids` below `parent` that is not in the tree, to be ranked as computed ahead of need."""
     now = max(0, tree.now - AHEAD_AGE)
     return RadixNode(parent, ids, ids, 0, now, parent.tier)
@@ -59,17 +56,17 @@ def ghost(tree: CachedPaths, parent: RadixNode, ids: Ints) -> RadixNode:
 class Plain:
     """A policy that ranks each node by itself and protects nothing."""
 
-    def __init__(self, priority: Priority) -> None:
-        self._priority = priority
+    def __init__(self, ranking: Ranking) -> None:
+        self._ranking = ranking
 
     def protect(self, paths: Sequence[Sequence[int]]) -> None:
         """Nothing is protected."""
 
-    def ranking(self, tree: CachedPaths) -> Priority:
-        return self._priority
+    def ranking(self, tree: RadixTree) -> Ranking:
+        return self._ranking
 
-    def rank_ahead(self, tree: CachedPaths, ids: Ints) -> Rank:
-        return self._priority(ghost(tree, tree.node_at(ids), ids))
+    def rank_ahead(self, tree: RadixTree, ids: Ints) -> Rank:
+        return self._ranking(ghost(tree, tree.node_at(ids), ids))
 
 
 # The weights are in units of ln(age): with 4.0, a node counts as used e^4 = 55 times as recently. Chosen on the traces
@@ -93,7 +90,7 @@ class TreePolicy:
     def protect(self, paths: Sequence[Sequence[int]]) -> None:
         self._paths = [as_ints(path) for path in paths]
 
-    def ranking(self, tree: CachedPaths) -> Priority:
+    def ranking(self, tree: RadixTree) -> Ranking:
         protected: set[RadixNode] = set()
         for path in self._paths:
             node: RadixNode | None = tree.node_at(path)
@@ -138,7 +135,7 @@ class TreePolicy:
 
         return rank
 
-    def rank_ahead(self, tree: CachedPaths, ids: Ints) -> Rank:
+    def rank_ahead(self, tree: RadixTree, ids: Ints) -> Rank:
         (score,) = self.ranking(tree)(ghost(tree, tree.node_at(ids), ids))
         is_protected = any(len(path) >= len(ids) and path[: len(ids)] == ids for path in self._paths)
         return (score + PROTECTED * is_protected,)
@@ -152,7 +149,7 @@ POLICIES: dict[str, Callable[[], Policy]] = {
 }
 
 
-def make_policy(policy: str | Priority | Policy) -> Policy:
+def make_policy(policy: str | Ranking | Policy) -> Policy:
     """A policy by its name, or of a function that ranks one node. Raises EngineError for an unknown name."""
     if isinstance(policy, str):
         if policy not in POLICIES:

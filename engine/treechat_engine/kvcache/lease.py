@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from array import array
 
-from treechat_engine.kvcache.eviction import Rank
-from treechat_engine.kvcache.radix_node import Ints, RadixNode
+from treechat_engine.kvcache.radix_node import Ints, RadixNode, Rank
 from treechat_engine.kvcache.slots import runs_of
 
 

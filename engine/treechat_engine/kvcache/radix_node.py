@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 Ints: TypeAlias = "array[int]"
@@ -62,6 +62,11 @@ class RadixNode:
             f"RadixNode({self.serial}, {len(self.ids)} tokens in tier {self.tier}, {len(self.children)} children, "
             f"{self.lock_count} locks)"
         )
+
+
+# A leaf of a lower rank is evicted first.
+Rank: TypeAlias = tuple[float, ...]
+Ranking: TypeAlias = Callable[[RadixNode], Rank]
 
 
 class Match(NamedTuple):

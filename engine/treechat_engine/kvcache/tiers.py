@@ -13,10 +13,9 @@ from collections.abc import Callable
 import torch
 
 from treechat_engine.kvcache.disk import MAX_STRETCH, DamagedError, KVFile
-from treechat_engine.kvcache.eviction import Priority
 from treechat_engine.kvcache.host import HostPool, Rows
 from treechat_engine.kvcache.radix import RadixTree
-from treechat_engine.kvcache.radix_node import DEVICE, DISK, HOST, Freed, Ints, RadixNode
+from treechat_engine.kvcache.radix_node import DEVICE, DISK, HOST, Freed, Ints, RadixNode, Ranking
 from treechat_engine.kvcache.slots import SlotPool
 
 logger = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ class LowerTiers:
         # Names of files whose rows were not those that were written.
         self.damaged: set[str] = set()
 
-    def make_room(self, tree: RadixTree, n: int, ranking: Priority) -> Callable[[Ints], Ints] | None:
+    def make_room(self, tree: RadixTree, n: int, ranking: Ranking) -> Callable[[Ints], Ints] | None:
         """Room on the host for `n` tokens, or for as many as it can hold. Returns what `RadixTree.evict` calls to
         demote a leaf; None without a host tier."""
         host = self.host

@@ -1,32 +1,22 @@
-"""Which models the engine can run exactly: the refusals, each with its reason, and the check at load time."""
+"""Which models the engine can run exactly: the refusals, each with its reason."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 
-from treechat_engine.api import EngineError, UnsupportedModelError
-from treechat_engine.attention.attention import ATTENTION_NAME, ProbeContext
+from treechat_engine.api import UnsupportedModelError
+from treechat_engine.attention.attention import ProbeContext
 from treechat_engine.attention.context import use
-from treechat_engine.kvcache.cache import KVCache
 from treechat_engine.kvcache.slots import LayerShape
-from treechat_engine.runner import ModelRunner, Work
 
 _SUPPORTED_LAYERS = ("full_attention", "sliding_attention")
 # Rotary frequencies of these depend on the longest position of the batch, so a cached key would be wrong later.
 _UNSUPPORTED_ROPE = ("longrope", "dynamic")
 _WHAT_WORKS = "Decoder-only models with full or sliding-window attention work, such as Llama, Qwen, Mistral and Gemma"
-_CHECK_LEN = 32
-# The check is longer than the model's smallest window where the forward stays under this many multiplications: about
-# a second. Plain attention keeps all scores, hence the second limit.
-_CHECK_BUDGETS = {"cpu": 10**10, "cuda": 10**13}
-_MAX_CHECK_LEN = 2048
-# Largest difference of a logit, as a share of the largest logit.
-_TOLERANCES = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
 class ModelSpec(NamedTuple):
@@ -90,7 +80,7 @@ def inspect_model(model: Any) -> ModelSpec:
     text = model.config.get_text_config(decoder=True)
     probe = ProbeContext()
     ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
-    with _refusing("a forward without transformers' own cache"), use(probe), torch.inference_mode():
+    with refusing("a forward without transformers' own cache"), use(probe), torch.inference_mode():
         model(input_ids=ids, position_ids=torch.arange(2, device=model.device)[None], use_cache=False)
     _check_layers([layer for layer, _, _ in probe.calls], text.num_hidden_layers)
     for layer, kind in enumerate(getattr(text, "layer_types", None) or ()):
@@ -107,7 +97,7 @@ def inspect_model(model: Any) -> ModelSpec:
 
 
 @contextmanager
-def _refusing(what: str) -> Iterator[None]:
+def refusing(what: str) -> Iterator[None]:
     """Refuses a model whose forward raises: transformers has many of them, and each fails in its own way."""
     try:
         yield
@@ -141,49 +131,3 @@ def _eos_ids(model: Any) -> frozenset[int]:
         if eos is not None:
             return frozenset(eos if isinstance(eos, list | tuple) else [eos])
     return frozenset()
-
-
-def self_check(model: Any, runner: ModelRunner, cache: KVCache, spec: ModelSpec) -> float:
-    """Compares tokens computed in pieces over the cache with the model's own eager forward: 32 of them, or enough to
-    leave the smallest window where that is quick.
-
-    Returns the largest difference of a logit. Raises UnsupportedModelError where it is too large.
-    """
-    num_tokens = _check_len(model, runner.device, cache.num_slots, spec)
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(spec.vocab_size, (num_tokens,), generator=generator).tolist()
-    expected = _plain_logits(model, torch.tensor([ids], device=runner.device))
-    lease = cache.lease(ids)
-    if not cache.grow(lease, num_tokens):
-        raise EngineError(f"{num_tokens} slots are needed to check the model, {cache.num_free} are free")
-    rows = []
-    for start, stop in ((0, num_tokens // 2), (num_tokens // 2, num_tokens - 1), (num_tokens - 1, num_tokens)):
-        rows.append(runner.step([Work(ids[start:stop], start, lease.runs, True)]))
-    cache.release(lease)
-    difference = float((torch.cat(rows[1:]).float() - expected).abs().max())
-    tolerance = _TOLERANCES.get(rows[0].dtype, 1e-1) * max(1.0, float(expected.abs().max()))
-    if not difference <= tolerance:
-        reason = f"cached and plain forwards differ by {difference:.2g} in a logit, more than {tolerance:.2g}"
-        raise UnsupportedModelError(reason, "The model does more with its past than attend to it")
-    return difference
-
-
-def _plain_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    """The float32 logits after the last two of ids [1, n], by the model's own eager attention."""
-    keep = {"logits_to_keep": 2} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
-    model.set_attn_implementation("eager")
-    try:
-        with _refusing("the model's own forward"), torch.inference_mode():
-            logits: torch.Tensor = model(input_ids=ids, use_cache=False, **keep).logits
-    finally:
-        model.set_attn_implementation(ATTENTION_NAME)
-    return logits[0, -2:].float()
-
-
-def _check_len(model: Any, device: torch.device, num_slots: int, spec: ModelSpec) -> int:
-    """How many tokens to check: more than the smallest window where model, cache and time allow it."""
-    most = min(num_slots, spec.max_len or num_slots)
-    wanted = max(_CHECK_LEN, (spec.min_window or 0) + _CHECK_LEN // 2)
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    is_quick = wanted * num_parameters <= _CHECK_BUDGETS.get(device.type, _CHECK_BUDGETS["cpu"])
-    return min(most, wanted if is_quick and wanted <= min(most, _MAX_CHECK_LEN) else _CHECK_LEN)

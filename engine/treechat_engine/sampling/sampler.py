@@ -14,16 +14,13 @@ import random
 import secrets
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from treechat_engine.api import SamplingParams, Token
 from treechat_engine.sampling.draw import draw
 from treechat_engine.sampling.penalties import Bias, History, adjust
-
-if TYPE_CHECKING:
-    from treechat_engine.request import Request
 
 # Alternatives are always looked up this many at a time, so that their order among equals depends on no other row.
 MAX_TOP_LOGPROBS = 20
@@ -100,12 +97,6 @@ def sample(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[Token]:
         sampler.record(token_id)
         tokens.append(Token(token_id, logprob, tops.get(row, ())))
     return tokens
-
-
-def sample_requests(logits: torch.Tensor, requests: Sequence[Request]) -> dict[Request, Token]:
-    """A token for each request, which is no warm one, from its row of logits [rows, vocabulary]."""
-    samplers = [request.sampler for request in requests if request.sampler is not None]
-    return dict(zip(requests, sample(logits, samplers), strict=True))
 
 
 def choose(logits: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:

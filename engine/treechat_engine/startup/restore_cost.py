@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import torch
 
+from treechat_engine.attention.context import Work
 from treechat_engine.kvcache.cache import KVCache
-from treechat_engine.runner import ModelRunner, Work
+from treechat_engine.runner import ModelRunner
 
 # Tokens. Enough for a rate, few enough to cost a fraction of a second at the start with any model.
 FEW, MANY = 16, 64

@@ -8,16 +8,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from treechat_engine.kvcache.eviction import Priority, fifo, lfu, lru
+from treechat_engine.kvcache.eviction import fifo, lfu, lru
 from treechat_engine.kvcache.radix import RadixTree
-from treechat_engine.kvcache.radix_node import DEVICE, common_len
+from treechat_engine.kvcache.radix_node import DEVICE, Ranking, common_len
 
 PATHS = st.lists(st.integers(0, 2), max_size=10)
 
 
-def evicted(tree: RadixTree, num_slots: int, priority: Priority = lru) -> list[int]:
+def evicted(tree: RadixTree, num_slots: int, ranking: Ranking = lru) -> list[int]:
     """The device slots that an eviction gives back."""
-    return tree.evict(num_slots, priority)[DEVICE].tolist()
+    return tree.evict(num_slots, ranking)[DEVICE].tolist()
 
 
 class TreeAgainstPrefixes(RuleBasedStateMachine):
@@ -82,10 +82,10 @@ class TreeAgainstPrefixes(RuleBasedStateMachine):
         node, _ = self.locked.pop(data.draw(st.integers(0, len(self.locked) - 1)))
         self.tree.unlock(node)
 
-    @rule(n=st.integers(1, 8), priority=st.sampled_from([lru, lfu, fifo]))
-    def evict(self, n: int, priority: object) -> None:
+    @rule(n=st.integers(1, 8), ranking=st.sampled_from([lru, lfu, fifo]))
+    def evict(self, n: int, ranking: Ranking) -> None:
         evictable = self.tree.num_evictable
-        freed = set(evicted(self.tree, n, priority))
+        freed = set(evicted(self.tree, n, ranking))
         assert len(freed) == min(n, evictable)
         assert freed <= set(self.oracle.values())
         self.oracle = {prefix: slot for prefix, slot in self.oracle.items() if slot not in freed}
@@ -231,6 +231,6 @@ def test_an_array_that_is_given_is_taken_over_and_a_list_is_copied() -> None:
     node = tree.insert(ids, slots).node
     assert node.ids is ids
     tree.match([1, 2])
-    tree.evict(1)
+    tree.evict(1, lru)
     assert slots == [6, 7, 8, 9]
     tree.check()

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import torch
 
 from treechat_engine.api import EngineConfig, EngineError
+from treechat_engine.attention.context import Work
 from treechat_engine.kvcache.cache import KVCache
 from treechat_engine.model.decoder import FusedDecoder
 from treechat_engine.model.decoder_parts import NotStandardError, read_parts
-from treechat_engine.runner import ModelRunner, Work
+from treechat_engine.runner import ModelRunner
 
 # Pieces of a prompt that the forwards are compared on: a chunk, a longer one over the cache, a token by itself. Each is
 # a whole forward of either kind at every start, so there are no more of them.
