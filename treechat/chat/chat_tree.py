@@ -19,7 +19,7 @@ _MOST_LEFT = 50
 """Key of the conversation's meta, and how many steps that took the current node out of sight it remembers."""
 
 
-class Structure:
+class ChatTree:
     """A conversation's tree in one window, and its current node. Every change can be undone."""
 
     def __init__(self, store: Store, conversation_id: str | None) -> None:
@@ -29,7 +29,7 @@ class Structure:
         self.tree = Tree()
         self.current_id: str | None = None
         self.replies: dict[str, Reply] = {}
-        self._texts: dict[str, str] = {}
+        self.loaded_texts: dict[str, str] = {}
         self._turns: dict[str, Turn | None] = {}
         self._version = store.data_version()
         if conversation_id is not None:
@@ -68,22 +68,18 @@ class Structure:
         """`text` of several nodes, in one query where they are not in memory."""
         wanted = list(node_ids)
         found = {i: self.replies[i].text for i in wanted if i in self.replies}
-        missing = [i for i in wanted if i not in found and i not in self._texts]
+        missing = [i for i in wanted if i not in found and i not in self.loaded_texts]
         if missing:
-            self._texts.update(self.store.texts(missing))
-        found.update((i, self._texts.get(i, "")) for i in wanted if i not in found)
-        while len(self._texts) > _TEXTS_KEPT:
-            self._texts.pop(next(iter(self._texts)))
+            self.loaded_texts.update(self.store.texts(missing))
+        found.update((i, self.loaded_texts.get(i, "")) for i in wanted if i not in found)
+        while len(self.loaded_texts) > _TEXTS_KEPT:
+            self.loaded_texts.pop(next(iter(self.loaded_texts)))
         return found
 
     def parts(self, node_id: str) -> list[dict[str, Any]]:
         """What an import kept of a message beside its text: thoughts, calls, results, each with a `type`."""
         parts = self.store.metas([node_id]).get(node_id, {}).get("parts")
         return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
-
-    def opens_with_thoughts(self, node_id: str) -> bool:
-        """Whether the prompt of a reply ended with the tag that begins thoughts, as far as it can be told."""
-        return False
 
     def turn(self, node_id: str) -> Turn | None:
         """Where a reply came from; None for what nobody generated."""
@@ -95,7 +91,7 @@ class Structure:
 
     def remember(self, node_id: str) -> None:
         """The node's text or turn changed in the store: read it again when it is needed."""
-        self._texts.pop(node_id, None)
+        self.loaded_texts.pop(node_id, None)
         self._turns.pop(node_id, None)
 
     # Growing
@@ -200,7 +196,7 @@ class Structure:
         # A layout is kept by version: the new tree must not be taken for the old one.
         tree.version += self.tree.version + 1
         self.tree = tree
-        self._texts.clear()
+        self.loaded_texts.clear()
         self._turns.clear()
         self._repair_current()
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from treechat.chat.chat_tree import Structure
 from treechat.chat.events import ChatEvent, NodeAdded, Replaying, ReplyFinished
 from treechat.chat.session import Chat
 from treechat.errors import UsageError
@@ -22,7 +21,7 @@ _ABOVE: dict[Role, tuple[Role | None, ...]] = {
 """What may stand above a message of each role; None: nothing, it is a root."""
 
 
-def fits_under(chat: Structure, role: Role, target_id: str | None, is_text: bool = False) -> bool:
+def fits_under(chat: Chat, role: Role, target_id: str | None, is_text: bool = False) -> bool:
     """Whether a message of that role can come below the target (None: as a root). is_text: there are no turns."""
     if target_id is None:
         return is_text or None in _ABOVE[role]
@@ -41,7 +40,7 @@ def graft(chat: Chat, node_id: str, target_id: str | None) -> Node:
     ids = list(chat.tree.subtree(node_id))
     if any(i in chat.replies for i in ids):
         raise UsageError("A reply is being written in this branch", "Stop it first (esc).")
-    assert chat.conversation is not None, "a node without a conversation"
+    assert chat.conversation_id is not None, "a node without a conversation"
     new_ids = {old: new_id() for old in ids}
     texts, turns = chat.store.texts(ids), chat.store.turns(ids)
     rows = [
@@ -58,7 +57,7 @@ def graft(chat: Chat, node_id: str, target_id: str | None) -> Node:
         )
         for old in ids
     ]
-    nodes = chat.store.graft(chat.conversation.id, rows)
+    nodes = chat.store.graft(chat.conversation_id, rows)
     for node in nodes:
         chat.tree.add(node)
     chat.jump(nodes[0].id)

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import threading
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any
 
+from treechat.chat.chat_tree import ChatTree
 from treechat.chat.engine_protocol import Group, requesting
-from treechat.chat.events import ChatEvent, NodeAdded, ReplyFinished
-from treechat.chat.kv.path_kv import Computed
+from treechat.chat.events import ChatEvent, NodeAdded, ReplyFinished, SpansMade
+from treechat.chat.kv.path_kv import PathKV
+from treechat.chat.kv.protection import Protection
 from treechat.chat.model.chat_model import ChatModel
 from treechat.chat.reply import Reply
 from treechat.chat.settings import META_KEY, Settings, own_values, sampling_record
-from treechat.errors import UsageError
-from treechat.store import Store
-from treechat.tree import Node, Role, Span, Turn
+from treechat.chat.tokens.path_spans import SpanBook
+from treechat.chat.tokens.span_jobs import make_spans
+from treechat.errors import ModelError, UsageError
+from treechat.store import Event, Store
+from treechat.tree import Node, Role, Span, Tree, Turn
 from treechat_engine import SamplingParams
 
 _CURRENT = "the current node"
 
 
-class Chat(Computed):
+class Chat:
     """A conversation for one window. Which node is current is this window's own.
+
+    Its parts: `nodes` (the tree, the current node, texts), the spans of paths for the model, and `kv`.
 
     The sending methods are async generators of events: closing one stops its replies, and what came is kept. Errors
     that come before anything was generated are raised, later ones arrive in `ReplyFinished.error`.
@@ -36,10 +43,18 @@ class Chat(Computed):
         settings: Settings | None = None,
         model: ChatModel | None = None,
     ) -> None:
-        super().__init__(store, conversation_id)
+        self.store = store
+        self.nodes = ChatTree(store, conversation_id)
         self.defaults = settings or Settings()
-        self.own: dict[str, Any] = own_values(self.conversation.meta) if self.conversation else {}
+        conversation = self.nodes.conversation
+        self.own: dict[str, Any] = own_values(conversation.meta) if conversation else {}
         self.once: dict[str, Any] = {}
+        self.kv: PathKV | None = None
+        """Costs, protection and warming in the loaded model's engine; None while no model is loaded."""
+        self._model: ChatModel | None = None
+        self._spans: SpanBook | None = None
+        self._protection = Protection()
+        self._making: set[threading.Event] = set()
         self.model = model
 
     @classmethod
@@ -68,16 +83,8 @@ class Chat(Computed):
     def set_own(self, values: Mapping[str, Any]) -> None:
         """Settings of this conversation, kept with it; those not named are the defaults again."""
         self.own, self.once = dict(values), {}
-        if self.conversation is not None:
-            self.store.set_meta(self.conversation.id, META_KEY, self.own or None)
-
-    def add(self, role: Role, text: str, parent_id: str | None) -> Node:
-        is_first = self.conversation is None
-        node = super().add(role, text, parent_id)
-        if is_first and self.own:
-            assert self.conversation is not None, "adding a node makes the conversation"
-            self.store.set_meta(self.conversation.id, META_KEY, self.own)
-        return node
+        if self.conversation_id is not None:
+            self.store.set_meta(self.conversation_id, META_KEY, self.own or None)
 
     @property
     def system_prompt(self) -> str:
@@ -92,11 +99,188 @@ class Chat(Computed):
         roots = self.tree.children(None)
         same = [i for i in roots if self.tree[i].role == "system" and self.text(i) == prompt]
         if not prompt:
-            self.current_id = None
+            self.nodes.current_id = None
         elif same:
             self.jump(same[-1])
         else:
             self.add("system", prompt, None)
+
+    # The tree
+
+    @property
+    def tree(self) -> Tree:
+        return self.nodes.tree
+
+    @property
+    def current_id(self) -> str | None:
+        """Id of the current node; None in an empty tree, and for a new root."""
+        return self.nodes.current_id
+
+    @property
+    def conversation_id(self) -> str | None:
+        """None until the first node is written."""
+        return self.nodes.conversation_id
+
+    @property
+    def title(self) -> str:
+        return self.nodes.title
+
+    @title.setter
+    def title(self, title: str) -> None:
+        self.nodes.title = title
+
+    @property
+    def replies(self) -> dict[str, Reply]:
+        """The replies that are generated in this window, by node id."""
+        return self.nodes.replies
+
+    @property
+    def streaming(self) -> set[str]:
+        """Ids of the nodes that are generated in this window."""
+        return set(self.nodes.replies)
+
+    def path(self) -> list[Node]:
+        """Return the nodes from the root to the current one."""
+        return self.nodes.path()
+
+    def text(self, node_id: str) -> str:
+        """Return the text of a node; of a growing reply, its text so far."""
+        return self.nodes.text(node_id)
+
+    def texts(self, node_ids: Iterable[str]) -> dict[str, str]:
+        """Return `text` of several nodes, with one query for those not in memory."""
+        return self.nodes.texts(node_ids)
+
+    def parts(self, node_id: str) -> list[dict[str, Any]]:
+        """Return what an import stored of a message beside its text: thoughts, calls, results, each with a `type`."""
+        return self.nodes.parts(node_id)
+
+    def turn(self, node_id: str) -> Turn | None:
+        """Return the provenance of a reply; None if the node was not generated."""
+        return self.nodes.turn(node_id)
+
+    def opens_with_thoughts(self, node_id: str) -> bool:
+        """Whether the prompt of a reply ended with the tag that opens thoughts; False if the model is not loaded."""
+        if self._model is None or not self._model.template.opens_with_thoughts:
+            return False
+        turn = self.turn(node_id)
+        return turn is not None and turn.model == self._model.name
+
+    def jump(self, node_id: str) -> None:
+        """Make a node current, in this window and when the conversation is opened again."""
+        self.nodes.jump(node_id)
+        self._protect()
+
+    def add(self, role: Role, text: str, parent_id: str | None) -> Node:
+        """Write a finished node below `parent_id`; it becomes current."""
+        is_first = self.nodes.conversation is None
+        node = self.nodes.add(role, text, parent_id)
+        self._protect()
+        if is_first and self.own:
+            assert self.conversation_id is not None, "adding a node makes the conversation"
+            self.store.set_meta(self.conversation_id, META_KEY, self.own)
+        return node
+
+    def hide(self, node_id: str) -> str | None:
+        """Hide a subtree; returns the id of the node that is current afterwards."""
+        return self.nodes.hide(node_id)
+
+    def set_label(self, node_id: str, label: str | None) -> None:
+        """Set a node's label; None removes it."""
+        self.nodes.set_label(node_id, label)
+
+    def set_bookmark(self, node_id: str, bookmarked: bool) -> None:
+        """Set or remove a node's bookmark; the KV of bookmarked paths is protected."""
+        self.nodes.set_bookmark(node_id, bookmarked)
+        self._protection.look(self.tree)
+        self._protect()
+
+    def rename(self, title: str) -> None:
+        """Change the conversation's title."""
+        self.nodes.rename(title)
+
+    def undo(self) -> Event | None:
+        """Undo the last change of structure; None if there is none."""
+        event = self.nodes.undo()
+        self._protect()
+        return event
+
+    def redo(self) -> Event | None:
+        """Repeat the change that was undone last; None if there is none."""
+        event = self.nodes.redo()
+        self._protect()
+        return event
+
+    def reload(self) -> bool:
+        """Read the changes of other windows since the last call; returns whether there were any."""
+        return self.nodes.reload()
+
+    # The model
+
+    @property
+    def model(self) -> ChatModel | None:
+        """None until it is loaded; the tree can be read meanwhile."""
+        return self._model
+
+    @model.setter
+    def model(self, model: ChatModel | None) -> None:
+        self._model, self._spans, self.kv = model, None, None
+        if model is not None:
+            self._spans = SpanBook(self.store, model.template)
+            self.kv = PathKV(model, self._spans, self.nodes, self._protection)
+
+    def ready_model(self) -> ChatModel:
+        """Return the model. Raises ModelError while none is loaded."""
+        if self._model is None:
+            raise ModelError("No model is loaded yet", "Your text is kept: send it again when the model is ready.")
+        return self._model
+
+    @property
+    def is_text_tree(self) -> bool:
+        """Whether the model has no chat template: text continues text."""
+        return self._model is not None and self._model.is_text
+
+    @property
+    def protected(self) -> Collection[str]:
+        """Ids of the nodes that `set_protected` named."""
+        return self._protection.chosen.keys()
+
+    def set_protected(self, node_id: str, protected: bool) -> None:
+        """Protect the KV of the path to a node, or end its protection. Holds for this window until it closes."""
+        if protected:
+            self._protection.chosen[node_id] = None
+        else:
+            self._protection.chosen.pop(node_id, None)
+        self._protect()
+
+    def _protect(self) -> None:
+        if self.kv is not None:
+            self.kv.protect()
+
+    def span(self, node_id: str) -> Span:
+        """Return the node's token ids for this model, made from its text if needed. Raises ModelError."""
+        return self._ready_spans().ensure(self.tree, self.tree.path(node_id))[-1]
+
+    def path_ids(self, node_id: str | None) -> Sequence[int]:
+        """Return the token ids from the root to the node's end; empty for None. Raises ModelError."""
+        return self._ready_spans().ids(self.tree, self.tree.path(node_id))
+
+    def _ready_spans(self) -> SpanBook:
+        self.ready_model()
+        assert self._spans is not None, "a model without a book of spans"
+        return self._spans
+
+    async def _make_spans(self, node_id: str | None) -> AsyncGenerator[SpansMade, None]:
+        """Make the spans that the path to the node lacks for this model. Raises ModelError, GenerationError."""
+        stopped = threading.Event()
+        self._making.add(stopped)
+        try:
+            made = make_spans(self._ready_spans(), self.tree, self.tree.path(node_id), stopped)
+            async with aclosing(made) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self._making.discard(stopped)
 
     # Sending
 
@@ -144,7 +328,6 @@ class Chat(Computed):
     async def resume(self, node_id: str) -> AsyncGenerator[ChatEvent, None]:
         """Go on from a reply's last token: in place at a leaf, else in a sibling that begins with the same ids."""
         model = self.ready_model()
-        assert self._spans is not None
         node = self.tree[node_id]
         if node.role != "assistant":
             raise UsageError("Only a reply can be continued", "Go to a reply that was stopped or cut off.")
@@ -155,13 +338,14 @@ class Chat(Computed):
         ended = node.status == "complete" and (turn is None or turn.finish_reason == "stop")
         if ended and not model.is_text:
             raise UsageError("This reply ended by itself", "Send a message, or regenerate it (r).")
-        async with aclosing(self.make_spans(node_id)) as made:
+        async with aclosing(self._make_spans(node_id)) as made:
             async for progress in made:
                 yield progress
-        span = self._spans.ensure(self.tree, path)[-1]
+        spans = self._ready_spans()
+        span = spans.ensure(self.tree, path)[-1]
         text = self.text(node_id)
         is_leaf = not self.tree.children(node_id, hidden=True)
-        ids = self._spans.ids(self.tree, path)
+        ids = spans.ids(self.tree, path)
         async with aclosing(self._go_on(node.parent_id, ids, span, text, node_id if is_leaf else None)) as events:
             async for event in events:
                 yield event
@@ -174,7 +358,7 @@ class Chat(Computed):
         is_end: the ids end it; nothing is generated.
         """
         model = self.ready_model()
-        async with aclosing(self.make_spans(parent_id)) as made:
+        async with aclosing(self._make_spans(parent_id)) as made:
             async for progress in made:
                 yield progress
         ids = [*self.path_ids(parent_id), *span.ids]
@@ -184,7 +368,7 @@ class Chat(Computed):
                     yield event
             return
         turn = Turn(model.name, finish_reason="stop", prompt_tokens=len(ids), computed_tokens=0, completion_tokens=0)
-        node = self.start_reply(parent_id, turn)
+        node = self.nodes.start_reply(parent_id, turn)
         self.store.finish_reply(node.id, "complete", text, span, turn)
         self.tree.update(node := self.store.node(node.id))
         self.jump(node.id)
@@ -201,7 +385,7 @@ class Chat(Computed):
         group = self._request(model, ids, [params])
         self.once = {}
         if node_id is None:
-            node = self.start_reply(parent_id, turn)
+            node = self.nodes.start_reply(parent_id, turn)
             self.store.flush_reply(node.id, text, span)
         else:
             self.store.reopen_reply(node_id)
@@ -224,11 +408,10 @@ class Chat(Computed):
 
     async def _replies(self, parent_id: str, n: int) -> AsyncGenerator[ChatEvent, None]:
         model = self.ready_model()
-        assert self._spans is not None
-        async with aclosing(self.make_spans(parent_id)) as made:
+        async with aclosing(self._make_spans(parent_id)) as made:
             async for progress in made:
                 yield progress
-        ids = self._spans.ids(self.tree, self.tree.path(parent_id))
+        ids = self.path_ids(parent_id)
         is_first = n == 1 and not self.tree.children(parent_id)
         params = [self.settings.params(model, sibling, is_first) for sibling in range(n)]
         group = self._request(model, ids, params)
@@ -236,7 +419,7 @@ class Chat(Computed):
         replies = []
         for index, one in enumerate(params):
             turn = Turn(model.name, sampling_record(one), one.seed)
-            node = self.start_reply(parent_id, turn)
+            node = self.nodes.start_reply(parent_id, turn)
             replies.append(self._reply(model, node, turn, Span(model.fingerprint, ()), "", group, index))
         self.jump(replies[0].node.id)
         async with aclosing(self._follow(replies, [reply.node for reply in replies])) as events:
@@ -284,6 +467,6 @@ class Chat(Computed):
     def _ended(self, event: ReplyFinished) -> None:
         self.replies.pop(event.node.id, None)
         self.tree.update(event.node)
-        self.remember(event.node.id)
+        self.nodes.remember(event.node.id)
         if self._spans is not None:
             self._spans.forget(event.node.id)

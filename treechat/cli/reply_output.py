@@ -71,7 +71,7 @@ async def _run(chat: Chat, message: str, parent_id: str | None, n: int, as_json:
 def _making_note(chat: Chat, num_messages: int) -> str:
     """What going on takes where the branch has no tokens for this model yet."""
     note = f"{plural(num_messages, 'message')} get their tokens for this model first, this once"
-    cost = chat.cost(chat.current_id) if chat.current_id is not None else None
+    cost = chat.kv.cost(chat.current_id) if chat.kv is not None and chat.current_id is not None else None
     if cost is None:
         return f"{note}."
     wait = f", ~{cost.seconds:.0f} s" if cost.seconds and cost.seconds >= 1 else ""

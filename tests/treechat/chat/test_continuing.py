@@ -56,7 +56,7 @@ async def test_an_imported_conversation_goes_on_as_if_the_template_had_rendered_
 async def test_the_spans_are_made_once_and_the_cost_is_shown_before(store, model, engine):
     conversation_id = long_conversation(store)
     chat = Chat.open(store, conversation_id, Settings(), model)
-    cost = chat.cost("n400")
+    cost = chat.kv.cost("n400")
     assert cost.mark == "○" and cost.reused == 0
     assert cost.seconds is not None and cost.seconds == cost.computed / engine.stats().prefill_tokens_per_s
     assert not store.spans(["n0", "n400"], model.fingerprint)
@@ -70,7 +70,7 @@ async def test_an_estimate_of_prose_is_within_a_third(store, model):
     chat = Chat.open(store, long_conversation(store), Settings(), model)
     # The tokenizer of these tests has a token per byte, where a real one has one for about four.
     text = sum(len(chat.text(f"n{i}").encode()) for i in range(401))
-    estimate = chat.cost("n400").computed
+    estimate = chat.kv.cost("n400").computed
     assert abs(estimate - (text / 4 + 6 * 401)) < estimate / 3
 
 
@@ -201,19 +201,19 @@ async def test_leaving_while_spans_are_made_ends_the_thread_with_them(store, hel
 
 async def test_warming_an_imported_branch_makes_its_spans_aside(store, model, engine):
     chat = Chat.open(store, long_conversation(store), Settings(), model)
-    handle = chat.warm("n400")
+    handle = chat.kv.warm("n400")
     for _ in range(2_000):
         if engine.seen:
             break
         await asyncio.sleep(0.005)
     assert list(engine.seen[0]) == list(chat.path_ids("n400"))
     handle.cancel()
-    assert chat.cost("n400").mark == "●"
+    assert chat.kv.cost("n400").mark == "●"
 
 
 async def test_a_cancelled_warming_computes_nothing(store, held, engine):
     chat = Chat.open(store, long_conversation(store, 1_001), Settings(), held)
-    handle = chat.warm("n1000")
+    handle = chat.kv.warm("n1000")
     await asyncio.to_thread(held.template.is_held.wait, 20)
     handle.cancel()
     held.template.go_on.set()

@@ -100,5 +100,5 @@ async def test_twenty_kills_lose_nothing_but_the_last_moments(tmp_path, model, e
             async for _ in chat.resume(reply.id):
                 pass
             assert chat.text(reply.id) == kept + "Hello."
-            prompt = [*SpanBook(store, model).ids(chat.tree, [user.id]), *kept.encode()]
+            prompt = [*SpanBook(store, model.template).ids(chat.tree, [user.id]), *kept.encode()]
             assert list(engine.prompts[-1]) == prompt

@@ -42,7 +42,7 @@ async def test_the_next_start_goes_on_from_what_was_computed(store, tokenizer_wi
     model.close()
     model, found = start(tokenizer_with())
     chat = Chat.open(store, chat.conversation_id, settings, model)
-    cost = chat.cost(reply)
+    cost = chat.kv.cost(reply)
     assert found > 0
     assert (cost.restored, cost.computed, cost.mark) == (found, 1, "◐")
     async for _ in chat.send("And back?"):

@@ -33,7 +33,7 @@ async def test_bookmarks_and_what_is_in_sight_come_after_the_current_path(store,
     chat.set_bookmark(second, True)
     assert engine.protected == [tuple(chat.path_ids(node_id)) for node_id in (third, second)]
     chat.set_bookmark(second, False)
-    chat.protect([first, second])
+    chat.kv.protect([first, second])
     assert engine.protected == [tuple(chat.path_ids(node_id)) for node_id in (third, second)]
     chat.jump(first)
     assert engine.protected == [tuple(chat.path_ids(node_id)) for node_id in (first, second)]
@@ -45,7 +45,7 @@ async def test_no_more_paths_are_protected_than_mean_something(store, model, eng
     leaves = [chat.add("user", str(i), root).id for i in range(MAX_PATHS + 9)]
     for node_id in leaves:
         chat.path_ids(node_id)
-    chat.protect(leaves)
+    chat.kv.protect(leaves)
     assert len(engine.protected) == MAX_PATHS
 
 
@@ -63,10 +63,25 @@ async def test_what_the_user_protects_comes_right_after_the_current_path(store, 
     assert engine.protected == [tuple(chat.path_ids(node_id)) for node_id in (first, third)]
 
 
-def test_without_a_model_nothing_is_told(store):
+def test_without_a_model_marks_are_kept_and_protected_once_it_is_loaded(store, model, engine):
     chat = Chat.new(store)
-    chat.add("user", "hello", None)
-    chat.protect([chat.current_id])
+    node = chat.add("user", "hello", None)
+    chat.set_protected(node.id, True)
+    chat.set_bookmark(node.id, True)
+    assert chat.kv is None and list(chat.protected) == [node.id]
+    chat.model = model
+    ids = tuple(chat.path_ids(node.id))
+    assert engine.protected == []
+    chat.kv.protect()
+    assert set(engine.protected) == {ids}
+
+
+async def test_looking_costs_up_protects_nothing(store, model, engine):
+    chat = Chat.new(store, model=model)
+    first = await sent(chat, "one")
+    engine.protected = []
+    chat.kv.costs([first])
+    assert engine.protected == []
 
 
 async def test_of_nodes_on_one_path_the_last_stands_for_all(store, model):
@@ -85,7 +100,7 @@ async def test_costs_below_a_node_without_tokens_are_those_above_it_and_an_estim
     first = await sent(chat, "one")
     untold = chat.add("user", "x" * 40, first).id
     below = chat.add("assistant", "y" * 40, untold).id
-    costs = chat.costs([below])
+    costs = chat.kv.costs([below])
     num_first = len(chat.path_ids(first))
     assert costs[first].computed <= 1
     assert costs[untold].reused == costs[below].reused == costs[first].reused
@@ -101,7 +116,7 @@ async def test_what_has_no_tokens_is_asked_for_again_only_when_another_window_wr
         spans = store.spans
         monkeypatch.setattr(store, "spans", lambda ids, name: asked.append(list(ids)) or spans(ids, name))
         for _ in range(3):
-            assert chat.costs([node.id])[node.id].computed > 1
+            assert chat.kv.costs([node.id])[node.id].computed > 1
         assert asked == [[node.id]]
         other.put_spans([(node.id, Span(model.fingerprint, (1, 2, 3, 4)))])
-        assert chat.costs([node.id])[node.id].computed == 4
+        assert chat.kv.costs([node.id])[node.id].computed == 4

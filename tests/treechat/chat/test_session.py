@@ -193,7 +193,7 @@ async def test_tokens_that_the_model_does_not_know_are_refused_with_the_reason(c
     with pytest.raises(GenerationError, match="outside 0"):
         await run(chat.send("Hi"))
     with pytest.raises(GenerationError, match="outside 0"):
-        chat.warm(chat.current_id)
+        chat.kv.warm(chat.current_id)
 
 
 async def test_without_a_model_nothing_is_written_and_the_error_says_so(store):
@@ -201,18 +201,18 @@ async def test_without_a_model_nothing_is_written_and_the_error_says_so(store):
     with pytest.raises(ModelError, match="kept"):
         await run(chat.send("Hi"))
     assert chat.conversation_id is None
-    assert chat.costs([]) == {}
+    assert chat.kv is None
 
 
 async def test_costs_tell_warm_from_cold(chat, engine):
     first = await send(chat, "Hi")
-    assert chat.cost(first).mark == "●"
+    assert chat.kv.cost(first).mark == "●"
     engine.seen.clear()
-    cost = chat.cost(first)
+    cost = chat.kv.cost(first)
     assert cost.mark == "○"
     assert cost.seconds == pytest.approx(cost.computed / 100)
-    chat.warm(first)
-    assert chat.cost(first).mark == "●"
+    chat.kv.warm(first)
+    assert chat.kv.cost(first).mark == "●"
 
 
 async def test_a_conversation_made_elsewhere_gets_its_spans_on_the_first_resume(store, model, engine):
@@ -220,7 +220,7 @@ async def test_a_conversation_made_elsewhere_gets_its_spans_on_the_first_resume(
     user = store.add_node(conversation.id, None, "user", "Hi")
     reply = store.add_node(conversation.id, user.id, "assistant", "Yo")
     chat = Chat.open(store, conversation.id, model=model)
-    assert chat.cost(reply.id).computed > 0
+    assert chat.kv.cost(reply.id).computed > 0
     chat.jump(reply.id)
     await send(chat, "More")
     text = model.template._tokenizer.decode(engine.prompts[0], skip_special_tokens=False)

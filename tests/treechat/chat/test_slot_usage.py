@@ -40,9 +40,9 @@ async def test_freeing_a_branch_leaves_its_siblings_and_what_is_above(store, mod
     first = await said(chat, "one")
     second = await said(chat, "two")
     third = await said(chat, "other two", parent_id=first)
-    before = {i: chat.cost(i).reused for i in (first, second, third)}
+    before = {i: chat.kv.cost(i).reused for i in (first, second, third)}
     assert free(store, model, chat.conversation_id, chat.tree[second].parent_id) > 0
-    after = {i: chat.cost(i).reused for i in (first, second, third)}
+    after = {i: chat.kv.cost(i).reused for i in (first, second, third)}
     assert after[third] == before[third] and after[first] == before[first]
     assert after[second] < before[second]
     (holding,) = memory_of(store, model).holdings
@@ -55,12 +55,12 @@ async def test_freeing_a_conversation_leaves_another_that_begins_alike(store, mo
     await said(two, "hello there")
     await said(two, "go on")
     await said(one, "or not")
-    before = two.cost(two.current_id)
+    before = two.kv.cost(two.current_id)
     memory = memory_of(store, model)
     assert len(memory.holdings) == 2 and all(holding.branches for holding in memory.holdings)
     free(store, model, one.conversation_id)
-    assert two.cost(two.current_id) == before
-    assert one.cost(one.current_id).computed > 5
+    assert two.kv.cost(two.current_id) == before
+    assert one.kv.cost(one.current_id).computed > 5
 
 
 async def test_cold_conversations_are_told_by_their_tokens_alone(store, model, engine, settings):

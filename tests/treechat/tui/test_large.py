@@ -130,7 +130,7 @@ async def test_a_chain_of_twenty_thousand_opens_and_its_keys_do_not_wait(open_ap
         app = d.app
         assert "19999: A paragraph" in d.screen_text() and app.transcript.is_at_end
         # Far from all texts were read for it.
-        assert len(app.chat._texts) < 100
+        assert len(app.chat.nodes.loaded_texts) < 100
         await d.press("tab", "tab")
         start = time.perf_counter()
         for key in ("k", "k", "j", "g", "G") * 2:

@@ -109,7 +109,7 @@ def _warm_ids(store: Store, model: ChatModel) -> set[str]:
 
 def _holding(store: Store, model: ChatModel, conversation_id: str, title: str, begun: set[tuple[int, ...]]) -> Holding:
     tree = store.load_tree(conversation_id)
-    spans = SpanBook(store, model)
+    spans = SpanBook(store, model.template)
     held = held_by(tree, costs_of(model, spans, tree, tree.walk()))
     _count_once(tree, spans, held)
     for root_id, span in spans.known(tree.roots).items():
@@ -163,7 +163,7 @@ def free(store: Store, model: ChatModel, conversation_id: str, head_id: str | No
     """Drop the KV of a node and of all below it, of the whole conversation for None; what other conversations or
     branches share stays, and so does what a running reply needs. Returns the tokens that left the device."""
     tree = store.load_tree(conversation_id)
-    spans = SpanBook(store, model)
+    spans = SpanBook(store, model.template)
     heads = tree.children(None, hidden=True) if head_id is None else [head_id]
     num_freed = 0
     for head in heads:

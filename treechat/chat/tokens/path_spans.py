@@ -7,8 +7,7 @@ from array import array
 from collections.abc import Callable, Iterable
 from itertools import takewhile
 
-from treechat.chat.model.chat_model import ChatModel
-from treechat.chat.tokens.template import Message
+from treechat.chat.tokens.template import Message, Template
 from treechat.store import Store
 from treechat.tree import Span, Tree
 
@@ -25,9 +24,9 @@ _TEMPLATE_TOKENS = 6
 class SpanBook:
     """Spans by node for one model, over one store. Spans never change except while their reply grows."""
 
-    def __init__(self, store: Store, model: ChatModel) -> None:
+    def __init__(self, store: Store, template: Template) -> None:
         self._store = store
-        self._model = model
+        self._template = template
         self._spans: dict[str, Span] = {}
         self._arrays: dict[str, array[int]] = {}
         self._estimates: dict[str, int] = {}
@@ -46,7 +45,7 @@ class SpanBook:
         path = list(path)
         missing = [node_id for node_id in path if node_id not in self._spans]
         if missing:
-            self._spans.update(self._store.spans(missing, self._model.fingerprint))
+            self._spans.update(self._store.spans(missing, self._template.fingerprint))
         return {node_id: self._spans[node_id] for node_id in path if node_id in self._spans}
 
     def num_missing(self, path: list[str]) -> int:
@@ -98,11 +97,10 @@ class SpanBook:
             if index > num_systems:
                 # Of the messages in between a template looks at the last one's role only.
                 ancestors = [*systems, Message(tree[path[index - 1]].role, "")]
-            template = self._model.template
-            ids = template.span_ids(ancestors, Message(tree[node_id].role, texts[node_id]), parent_ids)
-            if node_id in open_ids and ids and ids[-1] in template.stop_ids:
+            ids = self._template.span_ids(ancestors, Message(tree[node_id].role, texts[node_id]), parent_ids)
+            if node_id in open_ids and ids and ids[-1] in self._template.stop_ids:
                 ids.pop()
-            known[node_id] = span = Span(self._model.fingerprint, tuple(ids))
+            known[node_id] = span = Span(self._template.fingerprint, tuple(ids))
             made.append((node_id, span))
         return made
 

@@ -133,7 +133,8 @@ class Changing(Exporting):
     def action_details(self) -> None:
         if (node := self.cursor) is not None:
             turn = self.chat.turn(node.id) if node.role == "assistant" else None
-            self.push_screen(DetailsScreen(facts_of(node, turn, self.chat.cost(node.id))))
+            cost = self.chat.kv.cost(node.id) if self.chat.kv is not None else None
+            self.push_screen(DetailsScreen(facts_of(node, turn, cost)))
 
     def action_open(self) -> None:
         def find(store: Store, query: str) -> list[Choice]:

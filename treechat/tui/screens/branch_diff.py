@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 from itertools import zip_longest
 from typing import NamedTuple
 
-from treechat.chat.chat_tree import Structure
+from treechat.chat.session import Chat
 from treechat.tree import Role
 
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
@@ -68,7 +68,7 @@ def _append(parts: list[Part], words: Sequence[str], is_own: bool) -> None:
         parts.append(Part("".join(words), is_own))
 
 
-def compare(chat: Structure, left_id: str, right_id: str) -> Comparison:
+def compare(chat: Chat, left_id: str, right_id: str) -> Comparison:
     """The branches that end at the two nodes. Reads the texts below their fork."""
     tree = chat.tree
     left, right = tree.path(left_id), tree.path(right_id)

@@ -10,8 +10,6 @@ from textual import on
 from textual.timer import Timer
 
 from treechat.chat.engine_protocol import WarmHandle
-from treechat.chat.events import Cost
-from treechat.chat.session import Chat
 from treechat.config import Config
 from treechat.errors import TreechatError
 from treechat.tui.actions.remembering import Remembering
@@ -78,14 +76,14 @@ class Warming(Remembering):
 
     def action_warm(self) -> None:
         node_id = self.cursor_id
-        if self.chat.model is None:
+        if (kv := self.chat.kv) is None:
             self.say("No model is loaded yet")
             return
         if node_id is None:
             return
         self.stop_warming()
         try:
-            self._warm = self.chat.warm(node_id)
+            self._warm = kv.warm(node_id)
         except TreechatError as error:
             self.tell(error)
         self._warm_id = node_id if self._warm is not None else None
@@ -120,8 +118,8 @@ class Warming(Remembering):
 
     async def _look_up_costs(self) -> None:
         """In a thread: a long path's ids are many. Nothing is looked up while nothing has changed."""
-        chat, model = self.chat, self.chat.model
-        if self._is_looking or model is None or not self.is_up or time.monotonic() < self._looks_again_at:
+        chat, model, kv = self.chat, self.chat.model, self.chat.kv
+        if self._is_looking or model is None or kv is None or not self.is_up or time.monotonic() < self._looks_again_at:
             return
         if chat.streaming:
             self.tree_pane.refresh()
@@ -136,7 +134,8 @@ class Warming(Remembering):
             return
         self._is_looking, started_s = True, time.monotonic()
         try:
-            costs = await asyncio.to_thread(_look_up, chat, ids)
+            await asyncio.to_thread(kv.protect, ids)
+            costs = await asyncio.to_thread(kv.costs, ids)
         except (TreechatError, EngineError):
             # The window is closing, or the next look will say more; marks alone are no reason to disturb anyone.
             return
@@ -160,9 +159,3 @@ class Warming(Remembering):
     def draw_memory(self, stats: EngineStats) -> None:
         used = stats.slots_total - stats.slots_free
         self.status.memory = f"{stats.device}  ·  {used:,}/{stats.slots_total:,} slots"
-
-
-def _look_up(chat: Chat, ids: set[str]) -> dict[str, Cost]:
-    """The costs of what is in sight, whose KV is to go last."""
-    chat.protect(ids)
-    return chat.costs(ids)

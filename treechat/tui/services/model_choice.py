@@ -117,14 +117,15 @@ class Conversing(Switching):
 
     async def _tell_once(self, chat: Chat, model: ChatModel) -> None:
         with suppress(TreechatError, EngineError):
-            node_id = chat.current_id
-            cost = await asyncio.to_thread(chat.cost, node_id) if node_id is not None else None
+            node_id, kv = chat.current_id, chat.kv
+            cost = await asyncio.to_thread(kv.cost, node_id) if kv is not None and node_id is not None else None
             if chat is self.chat and chat.model is model:
                 self.say(f"{model.name} is up for one reply" + (f"; it {_work(cost)}." if _work(cost) else "."))
 
     async def _tell_cost(self, chat: Chat, model: ChatModel, wanted: str, why: str, node_id: str | None) -> None:
         with suppress(TreechatError, EngineError):
-            cost = await asyncio.to_thread(chat.cost, node_id) if node_id is not None else None
+            kv = chat.kv
+            cost = await asyncio.to_thread(kv.cost, node_id) if kv is not None and node_id is not None else None
             if chat is not self.chat or chat.model is not model:
                 return
             name = short_name(wanted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.strip import Strip
 
-from treechat.chat.chat_tree import Structure
+from treechat.chat.session import Chat
 from treechat.tree import PREVIEW_LEN, Turn
 from treechat.tui.transcript.heights import Heights
 from treechat.tui.transcript.markdown import row_strip
@@ -27,7 +27,7 @@ class Blocks:
     Heights are guesses until they were measured. Growing replies keep their wrapped rows.
     """
 
-    def __init__(self, chat: Structure, node_ids: list[str], cache: Bodies, before: Blocks | None = None) -> None:
+    def __init__(self, chat: Chat, node_ids: list[str], cache: Bodies, before: Blocks | None = None) -> None:
         """before: the path shown until now; a message that is on both keeps the height that it had."""
         self.chat = chat
         self.cache = cache

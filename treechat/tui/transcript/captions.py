@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from treechat.chat.chat_tree import Structure
 from treechat.chat.events import Cost
+from treechat.chat.session import Chat
 from treechat.tree import Node, Turn
 from treechat.tui.safe_text import one_line
 
 
-def header_notes(chat: Structure, node_id: str) -> tuple[str, str]:
+def header_notes(chat: Chat, node_id: str) -> tuple[str, str]:
     """Label and bookmark, for the left; which sibling of how many, for the right."""
     node = chat.tree[node_id]
     label = f"  {one_line(node.label)}" if node.label else ""

@@ -9,7 +9,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from treechat.chat.chat_tree import Structure
+from treechat.chat.session import Chat
 from treechat.tui.safe_text import fit, one_line
 from treechat.tui.transcript.markdown import KEPT, StripCache
 from treechat.tui.transcript.message_parts import Aside, Piece, may_have_parts, pieces_of, split_thoughts
@@ -50,7 +50,7 @@ class Bodies(StripCache):
 
     # What is folded
 
-    def pieces(self, chat: Structure, node_id: str) -> list[Piece]:
+    def pieces(self, chat: Chat, node_id: str) -> list[Piece]:
         """A message in its order: words, and what is folded."""
         text = chat.text(node_id)
         folded = self._folded.get(node_id)
@@ -64,7 +64,7 @@ class Bodies(StripCache):
             return [Aside("thoughts", text, True)]
         return pieces
 
-    def toggle(self, chat: Structure, node_id: str, index: int | None = None) -> bool:
+    def toggle(self, chat: Chat, node_id: str, index: int | None = None) -> bool:
         """Open or fold one aside, all of them for None; whether the message has any."""
         num = sum(isinstance(piece, Aside) for piece in self.pieces(chat, node_id))
         num = num or chat.opens_with_thoughts(node_id)
@@ -80,7 +80,7 @@ class Bodies(StripCache):
         self._folded.pop(node_id, None)
         return True
 
-    def shown_text(self, chat: Structure, node_id: str) -> str:
+    def shown_text(self, chat: Chat, node_id: str) -> str:
         """The words of a message, and what is unfolded of the rest; of what is folded, thoughts are left out whole."""
         pieces = self.pieces(chat, node_id)
         asides = [piece for piece in pieces if isinstance(piece, Aside)]
@@ -97,7 +97,7 @@ class Bodies(StripCache):
                 texts.append(piece)
         return "\n\n".join(filter(None, texts))
 
-    def fold_at(self, chat: Structure, node_id: str, line: int) -> int | None:
+    def fold_at(self, chat: Chat, node_id: str, line: int) -> int | None:
         """Which aside the line of the body folds or opens; None for any other line."""
         if node_id in chat.replies:
             return 0 if line == 0 else None
@@ -106,7 +106,7 @@ class Bodies(StripCache):
 
     # Strips
 
-    def message(self, chat: Structure, node_id: str) -> list[Strip]:
+    def message(self, chat: Chat, node_id: str) -> list[Strip]:
         """The message as strips of at most `width` cells; at least one."""
         text = chat.text(node_id)
         folded = self._folded.get(node_id)
@@ -126,7 +126,7 @@ class Bodies(StripCache):
         thoughts = split_thoughts(text) if text[:1] in ("<", "[") else None
         return super().estimate(text) if thoughts is None else 2 + super().estimate(thoughts[1])
 
-    def growing(self, chat: Structure, node_id: str) -> GrowingReply:
+    def growing(self, chat: Chat, node_id: str) -> GrowingReply:
         """A reply's rows so far."""
         return GrowingReply(
             self.width,

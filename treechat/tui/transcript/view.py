@@ -12,7 +12,7 @@ from textual import events
 from textual.message import Message
 from textual.strip import Strip
 
-from treechat.chat.chat_tree import Structure
+from treechat.chat.session import Chat
 from treechat.tree import Node
 from treechat.tui.bindings import PANE_BINDINGS
 from treechat.tui.safe_text import fit
@@ -59,7 +59,7 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
 
     # What is shown
 
-    def show(self, chat: Structure, node_ids: list[str], anchor: Anchor = "keep") -> None:
+    def show(self, chat: Chat, node_ids: list[str], anchor: Anchor = "keep") -> None:
         """Show a path. `end`: scrolled to its end; `fork`: where it leaves the path shown before stays in sight."""
         shown = self.blocks if self.blocks and self.blocks.chat is chat else None
         if self._use_theme():

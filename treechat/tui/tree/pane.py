@@ -15,7 +15,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from treechat.chat.events import Cost
-from treechat.chat.kv.path_kv import Computed
+from treechat.chat.session import Chat
 from treechat.tree import Node
 from treechat.tui.bindings import PANE_BINDINGS
 from treechat.tui.safe_text import fit, one_line, plain
@@ -63,7 +63,7 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.chat: Computed | None = None
+        self.chat: Chat | None = None
         self.runs: Layout | None = None
         self.cursor_id: str | None = None
         self.folded: set[str] = set()
@@ -80,7 +80,7 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
 
     # What is shown
 
-    def show(self, chat: Computed) -> None:
+    def show(self, chat: Chat) -> None:
         """Take over a conversation; folds and hoist belong to the one before."""
         self.chat = chat
         self.folded, self.opened, self.hoisted_id, self._key = set(), set(), None, None

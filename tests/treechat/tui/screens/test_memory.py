@@ -40,7 +40,7 @@ async def test_a_branch_is_freed_and_its_sibling_stays(open_app) -> None:
         assert [row.branch and row.branch.title for row in rows.rows] == [
             None, "hello", *REPLIES,
         ]  # fmt: skip
-        before = chat.cost(second).reused
+        before = chat.kv.cost(second).reused
         text = d.screen_text()
         assert "slots used" in text and "█" in text and "█ device" in text
         held = rows.rows[2].held.device
@@ -48,7 +48,7 @@ async def test_a_branch_is_freed_and_its_sibling_stays(open_app) -> None:
         await d.press("j", "j", "d")
         await d.until(lambda: rows.rows[2].held.device == 0, "the branch is freed")
         assert rows.index == 2 and any("slots freed" in told.message for told in d.app._notifications)
-        assert chat.cost(second).reused == before and chat.cost(first).computed >= held
+        assert chat.kv.cost(second).reused == before and chat.kv.cost(first).computed >= held
         await d.press("escape")
         assert chat.text(first) == REPLIES[0]
 

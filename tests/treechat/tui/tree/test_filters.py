@@ -76,7 +76,7 @@ async def test_the_warm_filter_follows_the_cache(open_app, tmp_path) -> None:
         await d.until(lambda: model.engine.warmed, "the current branch is warmed by resting on it")
         await d.press("tab", "f", "f", "f", "f")
         assert d.app.tree_pane.filter == "warm"
-        d.app.chat.warm("b2")
+        d.app.chat.kv.warm("b2")
         await d.until(lambda: "b2" in {row.tip_id for row in d.app.tree_pane.rows}, "the branch that became warm")
 
 

@@ -1,0 +1,38 @@
+"""Warming a path whose spans are still to be made."""
+
+from __future__ import annotations
+
+import threading
+
+from treechat.chat.engine_protocol import ChatEngine, WarmHandle, requesting
+from treechat.chat.tokens.path_spans import SpanBook
+from treechat.errors import TreechatError
+from treechat.tree import Tree
+
+
+class LateWarm:
+    """Warms a path once its spans are made, in a thread; until then there is nothing to compute."""
+
+    def __init__(self, engine: ChatEngine, spans: SpanBook, tree: Tree, path: list[str]) -> None:
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._handle: WarmHandle | None = None
+        threading.Thread(target=self._run, args=(engine, spans, tree, path), name="make-spans", daemon=True).start()
+
+    def _run(self, engine: ChatEngine, spans: SpanBook, tree: Tree, path: list[str]) -> None:
+        try:
+            spans.ensure(tree, path, stopped=self._stopped)
+            with self._lock:
+                if not self._stopped.is_set():
+                    with requesting():
+                        self._handle = engine.warm(spans.ids(tree, path))
+        except TreechatError:
+            # Nobody waits for it: sending there says what is wrong, and a closing window needs no answer.
+            return
+
+    def cancel(self) -> None:
+        """Stop; spans and KV that were made stay."""
+        with self._lock:
+            self._stopped.set()
+            if self._handle is not None:
+                self._handle.cancel()
