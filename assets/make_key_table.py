@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "engine"), str(ROOT / "kernels")]
 
 from treechat.tui.bindings import COUNTS, SECTIONS, Key  # noqa: E402
-from treechat.tui.screens.help import shown_keys  # noqa: E402
+from treechat.tui.screens.help import key_labels  # noqa: E402
 
 BEGIN, END = "<!-- keys: made by assets/make_key_table.py -->", "<!-- end of keys -->"
 
@@ -26,7 +26,7 @@ def table() -> str:
 def row(key: Key) -> str:
     if key == COUNTS[0]:
         return "| `2` … `9` | Several replies | Then `r`: so many replies in one batch |"
-    keys = " ".join(f"`{name}`" for name in shown_keys(key.keys).split())
+    keys = " ".join(f"`{name}`" for name in key_labels(key.keys).split())
     return f"| {keys} | {key.title} | {key.tooltip} |"
 
 

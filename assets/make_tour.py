@@ -13,7 +13,7 @@ from treechat.formats.document import Document, Message  # noqa: E402
 from treechat.formats.native.writer import write  # noqa: E402
 from treechat.tree import Conversation, Node, preview_of  # noqa: E402
 from treechat.tui.bindings import KEYS  # noqa: E402
-from treechat.tui.screens.help import shown_keys  # noqa: E402
+from treechat.tui.screens.help import key_labels  # noqa: E402
 
 TARGET = ROOT / "treechat" / "assets" / "tour.jsonl"
 TITLE = "A tour of treechat"
@@ -137,7 +137,7 @@ def node_id(name: str) -> str:
 def with_keys(text: str) -> str:
     """The text with the first key of each binding that it names."""
     for key in KEYS:
-        shown = shown_keys(key.keys).split()[0]
+        shown = key_labels(key.keys).split()[0]
         text = text.replace("{" + key.id + "}", f"`{shown}`")
     assert "{" not in text, f"no such binding: {text[text.index('{') :][:40]}"
     return text

@@ -23,9 +23,9 @@ def print_json(value: Any) -> None:
 def print_text(text: str, end: str = "\n") -> None:
     """Text from outside: on a terminal each control character is shown, not sent; in a pipe it stays as it is."""
     if sys.stdout.isatty():
-        from treechat.tui.safe_text import shown
+        from treechat.tui.safe_text import escape_controls
 
-        text = shown(text)
+        text = escape_controls(text)
     # Without `color` click would take escapes out of what is data here.
     click.echo(text + end, nl=False, color=True)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from treechat.cli.output import one_line, pad, plural
 from treechat.tree import Node, Tree
-from treechat.tui.tree.rows import Layout, Row, gutter
+from treechat.tui.tree.rows import RowLayout, TreeRow, gutter
 
 _SHORT_LEN = 8
 
@@ -20,7 +20,7 @@ def lines(tree: Tree, current_id: str | None, root_id: str | None, messages: boo
 
     root_id: only what is below that node, itself included. width: columns; the gutter takes a third at most.
     """
-    layout = Layout(tree, current_id, hoisted_id=root_id, opened=_Everything())
+    layout = RowLayout(tree, current_id, hoisted_id=root_id, opened=_Everything())
     for row in layout.rows:
         nodes = [tree[node_id] for node_id in _run(tree, row)]
         guides = gutter(row, width - _SHORT_LEN - 2)
@@ -42,7 +42,7 @@ class _Everything(frozenset[str | None]):
         return True
 
 
-def _run(tree: Tree, row: Row) -> list[str]:
+def _run(tree: Tree, row: TreeRow) -> list[str]:
     ids = [row.head_id]
     while ids[-1] != row.tip_id:
         ids.append(tree.children(ids[-1])[0])

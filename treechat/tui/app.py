@@ -23,11 +23,11 @@ from treechat.errors import TreechatError
 from treechat.tui.bindings import APP_BINDINGS, KEYS
 from treechat.tui.keymap import textual_keymap
 from treechat.tui.safe_text import as_input
-from treechat.tui.saved_state import keep
+from treechat.tui.saved_state import save_value
 from treechat.tui.screens.help import HelpScreen
 from treechat.tui.services.model_choice import Conversing
 from treechat.tui.services.model_loader import LoadModel
-from treechat.tui.themes import HIGH_CONTRAST, THEMES, kept_theme, theme_name
+from treechat.tui.themes import HIGH_CONTRAST, THEMES, saved_theme, theme_name
 from treechat.tui.transcript.minimap import Minimap
 from treechat.tui.transcript.view import Transcript
 from treechat.tui.tree.pane import TreePane
@@ -86,7 +86,7 @@ class TreechatApp(Conversing):
     def on_mount(self) -> None:
         for theme in THEMES:
             self.register_theme(theme)
-        name = theme_name(self.config.theme or kept_theme(self.available_themes), os.environ)
+        name = theme_name(self.config.theme or saved_theme(self.available_themes), os.environ)
         if name in self.available_themes:
             self.theme = name
         self._theme_kept = self.theme
@@ -110,7 +110,7 @@ class TreechatApp(Conversing):
             return
         self._theme_kept = self.theme
         if self.config.theme is None:
-            keep("theme", self.theme)
+            save_value("theme", self.theme)
         else:
             self.say(f'For now: the configuration says theme = "{self.config.theme}"')
 

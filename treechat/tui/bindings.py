@@ -7,7 +7,7 @@ from typing import Literal
 
 from textual.binding import Binding, BindingType
 
-Where = Literal[
+KeyPlace = Literal[
     "panes",
     "composer",
     "everywhere",
@@ -27,7 +27,7 @@ Where = Literal[
 class Key:
     """One binding. `id` is what the configuration's keymap names; `keys` is its default, comma-separated.
 
-    where: "panes" are the tree and the transcript. in_palette: it makes sense without a key, as a command.
+    place: "panes" are the tree and the transcript. in_palette: it makes sense without a key, as a command.
     """
 
     id: str
@@ -35,7 +35,7 @@ class Key:
     action: str
     title: str
     tooltip: str
-    where: Where = "panes"
+    place: KeyPlace = "panes"
     in_palette: bool = True
 
     @property

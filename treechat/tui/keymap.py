@@ -70,7 +70,7 @@ def check_appearance(config: Config, path: Path | None = None) -> None:
                 f"{where(binding_id)}: {wrong!r} is no key", "Keys are written as n, N, ctrl+n, f5, pagedown or comma."
             )
     keymap = textual_keymap(config.keymap)
-    for place in dict.fromkeys(key.where for key in KEYS):
+    for place in dict.fromkeys(key.place for key in KEYS):
         if clash := _clash(keymap, _TOGETHER.get(place, (place,))):
             name, one, other = clash
             mine, theirs = (one, other) if one.id in keymap else (other, one)
@@ -82,7 +82,7 @@ def check_appearance(config: Config, path: Path | None = None) -> None:
 
 def _clash(keymap: Mapping[str, str], places: tuple[str, ...]) -> tuple[str, Key, Key] | None:
     """A key with two bindings in one place, where a configured one has a part in it."""
-    bound = [(name, key) for key in KEYS if key.where in places for name in keymap.get(key.id, key.keys).split(",")]
+    bound = [(name, key) for key in KEYS if key.place in places for name in keymap.get(key.id, key.keys).split(",")]
     bound.sort(key=lambda pair: pair[0])
     for name, group in groupby(bound, lambda pair: pair[0]):
         keys = [key for _, key in group]

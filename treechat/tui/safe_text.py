@@ -24,7 +24,7 @@ def _show(match: re.Match[str]) -> str:
     return "�" if 0xD800 <= code <= 0xDFFF else f"‹{code:02x}›"
 
 
-def shown(text: str) -> str:
+def escape_controls(text: str) -> str:
     """`text` with line ends as newlines, and each character that steers a terminal replaced by a visible one.
 
     ESC becomes ␛, C1 and direction overrides become their code in ‹›, lone surrogates �. Newlines and tabs stay.
@@ -34,15 +34,15 @@ def shown(text: str) -> str:
 
 def as_input(text: str) -> str:
     """`shown` for a text field, which draws control characters as they are. Terminals paste line ends as returns."""
-    return shown(text.replace("\r\n", "\n").replace("\r", "\n"))
+    return escape_controls(text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def one_line(text: str) -> str:
     """`shown` on one line, white space folded."""
-    return " ".join(shown(text).split())
+    return " ".join(escape_controls(text).split())
 
 
-def plain(text: str) -> str:
+def without_markdown(text: str) -> str:
     """`one_line` without the signs of Markdown that a row has no use for: of emphasis, code, headings, links."""
     return " ".join(_MARKDOWN.sub("", _LINK.sub(r"\1", one_line(text))).split())
 
@@ -110,7 +110,7 @@ class GrowingText:
         first = len(self.rows) - 1
         if not text:
             return first
-        lines = (self.rows.pop() + shown(text)).split("\n")
+        lines = (self.rows.pop() + escape_controls(text)).split("\n")
         for line in lines:
             self.rows.extend(wrap(line, self.width))
         return first

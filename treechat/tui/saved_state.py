@@ -16,12 +16,12 @@ from treechat.paths import data_dir
 MAX_MODELS = 100
 
 
-def kept(key: str) -> Any:
+def load_value(key: str) -> Any:
     """What was kept under a key; None where there is nothing."""
     return _read().get(key)
 
 
-def keep(key: str, value: Any) -> None:
+def save_value(key: str, value: Any) -> None:
     """For the next start. Where it cannot be written, it is chosen anew."""
     path = _path()
     with suppress(OSError):
@@ -33,18 +33,18 @@ def keep(key: str, value: Any) -> None:
 
 def model_specs() -> Mapping[str, str]:
     """By a model's name, what loads it: a path, say, of which the name is the last part."""
-    found = kept("models")
+    found = load_value("models")
     if not isinstance(found, dict):
         return {}
     return {name: spec for name, spec in found.items() if isinstance(spec, str)}
 
 
-def keep_model(name: str, spec: str) -> None:
+def save_model_spec(name: str, spec: str) -> None:
     specs = dict(model_specs())
     if specs.get(name) == spec:
         return
     specs.pop(name, None)
-    keep("models", dict([*specs.items(), (name, spec)][-MAX_MODELS:]))
+    save_value("models", dict([*specs.items(), (name, spec)][-MAX_MODELS:]))
 
 
 def _path() -> Path:

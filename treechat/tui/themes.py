@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 
 from textual.theme import Theme
 
-from treechat.tui.saved_state import kept
+from treechat.tui.saved_state import load_value
 
 HIGH_CONTRAST = Theme(
     name="high-contrast",
@@ -71,7 +71,7 @@ def theme_name(configured: str | None, environ: Mapping[str, str]) -> str:
     return ALIASES.get(configured, configured)
 
 
-def kept_theme(known: Collection[str]) -> str | None:
+def saved_theme(known: Collection[str]) -> str | None:
     """The theme that was chosen in the app last; None where there is none among those that are known."""
-    name = kept("theme")
+    name = load_value("theme")
     return name if isinstance(name, str) and name in known else None

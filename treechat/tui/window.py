@@ -17,7 +17,7 @@ from treechat.errors import TreechatError
 from treechat.store import Store
 from treechat.tree import Node
 from treechat.tui.key_queue import InTurn
-from treechat.tui.safe_text import shown
+from treechat.tui.safe_text import escape_controls
 from treechat.tui.transcript.view import Anchor, Transcript
 from treechat.tui.tree.pane import TreePane
 from treechat.tui.widgets.composer import Composer
@@ -163,7 +163,7 @@ class Base(InTurn):
             title = "edit: enter makes a sibling · esc leaves it"
         elif self.view_id != self.chat.current_id and self.chat.current_id:
             title = f"to: {tree[self.chat.current_id].preview[:40]}"
-        composer.say(title, "" if composer.text else "enter sends · tab tree · f1 help")
+        composer.set_border_texts(title, "" if composer.text else "enter sends · tab tree · f1 help")
 
     def cursor_moved(self) -> None:
         """Something for a subclass to hook on."""
@@ -206,7 +206,7 @@ class Base(InTurn):
 
     def notify(self, message: str, **options: Any) -> None:
         """Of a path or a name that is told, only what can be seen reaches the terminal; what is told again, once."""
-        text = shown(message)
+        text = escape_controls(message)
         self._take_back(lambda told: told.message == text)
         super().notify(text, **options)
 

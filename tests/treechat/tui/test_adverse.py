@@ -22,7 +22,7 @@ async def test_no_key_brings_the_app_down_where_nothing_can_be_written(open_app,
         app.store._conn.execute("PRAGMA query_only = 1")
         told = []
         monkeypatch.setattr(app, "tell", lambda error, kept="": told.append((error.message, error.hint, kept)))
-        for key in [key for key in KEYS if key.where == place and key.id not in TAKES_LONG]:
+        for key in [key for key in KEYS if key.place == place and key.id not in TAKES_LONG]:
             app.tree_pane.focus()
             await press(d.pilot, key.keys.split(",")[0])
             while len(app.screen_stack) > 1:

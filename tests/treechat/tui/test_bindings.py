@@ -43,7 +43,7 @@ def test_a_field_takes_no_key_of_its_window(place) -> None:
     for key in KEYS:
         for name in key.keys.split(","):
             # A field tells its window of enter.
-            assert key.where != place or name not in taken or name == "enter", f"{name}: {key.id} and {taken[name]}"
+            assert key.place != place or name not in taken or name == "enter", f"{name}: {key.id} and {taken[name]}"
 
 
 def _subclasses(kind: type) -> set[type]:
@@ -51,7 +51,7 @@ def _subclasses(kind: type) -> set[type]:
     return below.union(*map(_subclasses, below)) if below else below
 
 
-WINDOWS = sorted({key.where for key in KEYS} - {"panes", "composer", "everywhere"})
+WINDOWS = sorted({key.place for key in KEYS} - {"panes", "composer", "everywhere"})
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ WINDOWS = sorted({key.where for key in KEYS} - {"panes", "composer", "everywhere
 def test_no_key_is_bound_twice_in_one_place(together) -> None:
     taken: dict[str, str] = {}
     for key in KEYS:
-        if key.where in together:
+        if key.place in together:
             for name in key.keys.split(","):
                 assert name not in taken, f"{name}: {key.id} and {taken[name]}"
                 taken[name] = key.id

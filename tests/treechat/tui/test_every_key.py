@@ -171,7 +171,7 @@ def sizes(place: str) -> tuple[int, int]:
 
 @pytest.mark.parametrize(
     ("place", "app_of_keys"),
-    [(place, sizes(place)) for place in dict.fromkeys(key.where for key in KEYS)],
+    [(place, sizes(place)) for place in dict.fromkeys(key.place for key in KEYS)],
     indirect=["app_of_keys"],
 )
 async def test_each_key_does_something_in_its_place(app_of_keys, place) -> None:

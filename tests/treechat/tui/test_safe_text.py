@@ -7,18 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from treechat.tui.safe_text import GrowingText, fit, one_line, plain, shown, wrap
+from treechat.tui.safe_text import GrowingText, escape_controls, fit, one_line, without_markdown, wrap
 
 
 def test_escapes_and_controls_are_drawn_as_data() -> None:
-    assert shown("\x1b[31mred\x07\x7f\x9b2J") == "␛[31mred␇␡‹9b›2J"
-    assert shown("a\r\nb\tc\rd") == "a\nb\tc␍d"
-    assert shown("\u202eevil\ud800") == "‹202e›evil�"
+    assert escape_controls("\x1b[31mred\x07\x7f\x9b2J") == "␛[31mred␇␡‹9b›2J"
+    assert escape_controls("a\r\nb\tc\rd") == "a\nb\tc␍d"
+    assert escape_controls("\u202eevil\ud800") == "‹202e›evil�"
 
 
 @given(st.text())
 def test_nothing_shown_can_steer_a_terminal(text: str) -> None:
-    assert not any((ord(char) < 32 and char not in "\n\t") or 0x7F <= ord(char) < 0xA0 for char in shown(text))
+    assert not any(
+        (ord(char) < 32 and char not in "\n\t") or 0x7F <= ord(char) < 0xA0 for char in escape_controls(text)
+    )
     assert "\n" not in one_line(text)
 
 
@@ -65,10 +67,10 @@ def test_an_append_touches_only_the_last_row() -> None:
     ],
 )
 def test_a_row_shows_no_signs_of_markdown(text: str, row: str) -> None:
-    assert plain(text) == row
+    assert without_markdown(text) == row
 
 
 def test_a_hostile_row_is_plain_in_no_time() -> None:
     for piece in ("[", "*", "a*", "](", "[a](", "`*", "# "):
         text = piece * 20_000
-        assert len(plain(text)) <= len(text)
+        assert len(without_markdown(text)) <= len(text)

@@ -62,4 +62,4 @@ class Beside(Comparing):
         super()._draw(chat, event)
         for screen in self.screen_stack:
             if isinstance(screen, SiblingsScreen) and screen.chat is chat:
-                screen.take(event)
+                screen.apply_event(event)

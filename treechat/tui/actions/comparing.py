@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from treechat.tui.actions.splitting import Splitting
-from treechat.tui.safe_text import plain
+from treechat.tui.safe_text import without_markdown
 from treechat.tui.screens.branch_diff import compare
 from treechat.tui.screens.compare import CompareScreen
 from treechat.tui.tree.rows import run_of
@@ -43,4 +43,4 @@ class Comparing(Splitting):
         tree = self.chat.tree
         head = tree[run_of(tree, node_id)[0]]
         here = "  ← here" if node_id == self.chat.current_id else ""
-        return f"{tree[node_id].label or head.label or plain(head.preview)}{here}"
+        return f"{tree[node_id].label or head.label or without_markdown(head.preview)}{here}"

@@ -16,7 +16,7 @@ from textual.app import SuspendNotSupported
 from treechat.errors import TreechatError
 from treechat.paths import cache_dir
 from treechat.tui.actions.navigation import Navigating
-from treechat.tui.safe_text import shown
+from treechat.tui.safe_text import escape_controls
 
 _CODE = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -31,7 +31,7 @@ class Copying(Navigating):
 
     def action_copy(self) -> None:
         if self.cursor_id is not None:
-            self._copy(self.transcript.cache.shown_text(self.chat, self.cursor_id), "Message")
+            self._copy(self.transcript.cache.visible_text(self.chat, self.cursor_id), "Message")
 
     def action_copy_code(self) -> None:
         blocks = _CODE.findall(self.chat.text(self.cursor_id)) if self.cursor_id else []
@@ -58,7 +58,7 @@ class Copying(Navigating):
         """The message in `$PAGER` (in a browser: a tab), control characters made visible: a pager may pass them on."""
         if self.cursor_id is None:
             return
-        text = shown(self.chat.text(self.cursor_id))
+        text = escape_controls(self.chat.text(self.cursor_id))
         if self.is_web:
             self.deliver_text(StringIO(text), save_filename="message.txt", open_method="browser", encoding="utf-8")
             return

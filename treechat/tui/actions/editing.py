@@ -15,11 +15,11 @@ from textual.app import SuspendNotSupported
 from treechat.errors import TreechatError
 from treechat.store import ConversationInfo, Event, Store
 from treechat.tui.actions.output import Exporting
-from treechat.tui.safe_text import plain
+from treechat.tui.safe_text import without_markdown
 from treechat.tui.screens.ask import AskScreen
 from treechat.tui.screens.details import DetailsScreen, facts_of
-from treechat.tui.screens.pick import MOST, PickScreen, StoreFind
-from treechat.tui.widgets.choice_list import Choice
+from treechat.tui.screens.pick import MAX_CHOICES, PickScreen, StoreSearch
+from treechat.tui.widgets.choice_list import ListChoice
 
 CHANGES = {"hide_conversation": "hiding the conversation", "graft": "copy", "rebase": "replay"}
 """What a kind of event is called where its name would not be understood."""
@@ -74,7 +74,7 @@ class Changing(Exporting):
     def action_hide(self) -> None:
         """Hides the whole run in the tree, the message and all below it in the transcript."""
         row = self.tree_pane.row
-        node_id = row.head_id if self.in_tree and row is not None and not row.dead_ids else self.cursor_id
+        node_id = row.head_id if self.in_tree and row is not None and not row.dead_end_ids else self.cursor_id
         if node_id is None:
             return
         if self.chat.streaming and any(self.chat.tree.is_ancestor(node_id, i) for i in self.chat.streaming):
@@ -137,10 +137,13 @@ class Changing(Exporting):
             self.push_screen(DetailsScreen(facts_of(node, turn, cost)))
 
     def action_open(self) -> None:
-        def find(store: Store, query: str) -> list[Choice]:
+        def find(store: Store, query: str) -> list[ListChoice]:
             words = query.casefold().split()
             found = ((i, title) for i, title in store.titles() if all(word in title.casefold() for word in words))
-            return [Choice(i, plain(title[:LONG_TITLE]) or "(untitled)") for i, title in islice(found, MOST)]
+            return [
+                ListChoice(i, without_markdown(title[:LONG_TITLE]) or "(untitled)")
+                for i, title in islice(found, MAX_CHOICES)
+            ]
 
         def sizes(store: Store, ids: Sequence[str]) -> dict[str, str]:
             return {info.id: _size(info) for info in store.conversations(ids=ids)}
@@ -149,30 +152,33 @@ class Changing(Exporting):
             if conversation_id is not None:
                 self.switch_to(conversation_id)
 
-        self.ask(PickScreen("Conversations", StoreFind(self.store, find, sizes), "type to narrow down"), done)
+        self.ask(PickScreen("Conversations", StoreSearch(self.store, find, sizes), "type to narrow down"), done)
 
     def action_find(self) -> None:
         chat = self.chat
 
-        def find(store: Store, query: str) -> list[Choice]:
+        def find(store: Store, query: str) -> list[ListChoice]:
             if not query.strip() or chat.conversation_id is None:
                 return []
             hits = store.search(query, chat.conversation_id)
-            return [Choice(hit.node_id, plain(hit.snippet)) for hit in hits if hit.node_id in chat.tree]
+            return [ListChoice(hit.node_id, without_markdown(hit.snippet)) for hit in hits if hit.node_id in chat.tree]
 
         def done(node_id: str | None) -> None:
             if node_id is not None and node_id in self.chat.tree:
                 self._look_at_found(node_id)
 
-        self.ask(PickScreen("Search this conversation", StoreFind(self.store, find), "words"), done)
+        self.ask(PickScreen("Search this conversation", StoreSearch(self.store, find), "words"), done)
 
     def action_search_all(self) -> None:
         homes: dict[str, str] = {}
 
-        def find(store: Store, query: str) -> list[Choice]:
+        def find(store: Store, query: str) -> list[ListChoice]:
             hits = store.search(query) if query.strip() else []
             homes.update((hit.node_id, hit.conversation_id) for hit in hits)
-            return [Choice(hit.node_id, plain(hit.snippet), plain(hit.title[:LONG_TITLE])) for hit in hits]
+            return [
+                ListChoice(hit.node_id, without_markdown(hit.snippet), without_markdown(hit.title[:LONG_TITLE]))
+                for hit in hits
+            ]
 
         def done(node_id: str | None) -> None:
             if node_id is None:
@@ -182,7 +188,7 @@ class Changing(Exporting):
             if node_id in self.chat.tree:
                 self._look_at_found(node_id)
 
-        self.ask(PickScreen("Search everything", StoreFind(self.store, find), "words"), done)
+        self.ask(PickScreen("Search everything", StoreSearch(self.store, find), "words"), done)
 
     def _look_at_found(self, node_id: str) -> None:
         self.look_at(node_id, view_id=self.leaf_of(node_id))

@@ -14,9 +14,9 @@ from treechat.config import Config
 from treechat.errors import TreechatError
 from treechat.tree import Role
 from treechat.tui.actions.branches import Beside
-from treechat.tui.safe_text import plain
-from treechat.tui.screens.pick import MOST, PickScreen
-from treechat.tui.widgets.choice_list import Choice
+from treechat.tui.safe_text import without_markdown
+from treechat.tui.screens.pick import MAX_CHOICES, PickScreen
+from treechat.tui.widgets.choice_list import ListChoice
 
 ROOT = ""
 """The choice that makes a root."""
@@ -84,7 +84,7 @@ class Grafting(Beside):
     def branch_id(self) -> str | None:
         """Where the branch under the cursor begins: a whole row in the tree, a message in the transcript."""
         row = self.tree_pane.row
-        return row.head_id if self.in_tree and row is not None and not row.dead_ids else self.cursor_id
+        return row.head_id if self.in_tree and row is not None and not row.dead_end_ids else self.cursor_id
 
     def _pick(self, title: str, node_id: str, verb: str, done: Callable[[str | None], None]) -> None:
         """Have a target chosen that the message can follow."""
@@ -94,23 +94,24 @@ class Grafting(Beside):
             if target_id is not None and (target_id == ROOT or target_id in chat.tree):
                 done(target_id or None)
 
-        def find(query: str) -> list[Choice]:
-            return list(islice(self._targets(chat, node_id, query.casefold().split()), MOST))
+        def find(query: str) -> list[ListChoice]:
+            return list(islice(self._targets(chat, node_id, query.casefold().split()), MAX_CHOICES))
 
         self.ask(PickScreen(title, find, "type to narrow down", verb), chosen)
 
-    def _targets(self, chat: Chat, node_id: str, words: list[str]) -> Iterator[Choice]:
+    def _targets(self, chat: Chat, node_id: str, words: list[str]) -> Iterator[ListChoice]:
         tree, role = chat.tree, chat.tree[node_id].role
         path = tree.path(chat.current_id)[::-1]
         marked = [i for i in tree.walk() if tree[i].bookmarked or tree[i].label]
         if fits_under(chat, role, None, chat.is_text_tree) and all(word in "beginning" for word in words):
-            yield Choice(ROOT, "(the beginning)", "a tree of its own beside the others")
+            yield ListChoice(ROOT, "(the beginning)", "a tree of its own beside the others")
         for target_id in dict.fromkeys((*path, *marked, *tree.walk())):
             node = tree[target_id]
-            text = f"{node.label}: {plain(node.preview)}" if node.label else plain(node.preview) or f"({node.status})"
+            preview = without_markdown(node.preview)
+            text = f"{node.label}: {preview}" if node.label else preview or f"({node.status})"
             if all(word in text.casefold() for word in words) and fits_under(chat, role, target_id, chat.is_text_tree):
                 here = " · here" if target_id == chat.current_id else ""
-                yield Choice(target_id, text, f"{NAMES[node.role]}{' ★' if node.bookmarked else ''}{here}")
+                yield ListChoice(target_id, text, f"{NAMES[node.role]}{' ★' if node.bookmarked else ''}{here}")
 
     def draw_activity(self) -> None:
         super().draw_activity()

@@ -100,7 +100,7 @@ class Navigating(Base):
         if node is None:
             return
         row = self.tree_pane.row
-        if self.in_tree and row is not None and row.dead_ids:
+        if self.in_tree and row is not None and row.dead_end_ids:
             self.action_fold()
             return
         if node.id != self.chat.current_id:
@@ -144,7 +144,7 @@ class Navigating(Base):
         if row is None:
             return
         pane = self.tree_pane
-        if row.dead_ids:
+        if row.dead_end_ids:
             pane.opened.add(self.chat.tree[row.head_id].parent_id)
         elif row.head_id in pane.folded:
             pane.folded.discard(row.head_id)

@@ -13,7 +13,7 @@ from treechat.errors import TreechatError
 from treechat.transfer.export import SUFFIXES, all_documents, part_of, pieces, write_file
 from treechat.tui.actions.copying import Copying
 from treechat.tui.screens.pick import PickScreen
-from treechat.tui.widgets.choice_list import Choice
+from treechat.tui.widgets.choice_list import ListChoice
 
 BACKUP = "backup"
 """Stands among the formats for SQLite's own copy."""
@@ -41,13 +41,13 @@ NOTES = {
 }
 
 
-def choices() -> list[Choice]:
+def choices() -> list[ListChoice]:
     """Ids are `scope:format`."""
     made = []
     for scope, (title, forms) in SCOPES.items():
         for form in forms:
             note = NOTES.get((scope, form)) or f"*{_suffix(form)}"
-            made.append(Choice(f"{scope}:{form}", f"{title} · {NAMES[form]}", note))
+            made.append(ListChoice(f"{scope}:{form}", f"{title} · {NAMES[form]}", note))
     return made
 
 
@@ -60,7 +60,7 @@ class Exporting(Copying):
             return
         all_choices = choices()
 
-        def find(query: str) -> list[Choice]:
+        def find(query: str) -> list[ListChoice]:
             words = query.casefold().split()
             return [each for each in all_choices if all(word in each.text.casefold() for word in words)]
 

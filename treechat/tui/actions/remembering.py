@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from treechat.tui.actions.grafting import Grafting
-from treechat.tui.screens.memory import MemoryScreen, Target
+from treechat.tui.screens.memory import MemoryScreen, MemoryTarget
 
 
 class Remembering(Grafting):
@@ -15,7 +15,7 @@ class Remembering(Grafting):
             self.say("No model is loaded yet: nothing is in memory")
             return
 
-        def done(target: Target | None) -> None:
+        def done(target: MemoryTarget | None) -> None:
             if target is None:
                 return
             if target.conversation_id != self.chat.conversation_id:

@@ -37,7 +37,7 @@ class Generating(Changing):
         needs_model = editing is None or editing.role == "user"
         if self.chat.model is None and needs_model:
             self.is_queued = True
-            self.composer.say("sent when the model is ready · esc takes it back", "")
+            self.composer.set_border_texts("sent when the model is ready · esc takes it back", "")
             return
         self.send(event.text)
 

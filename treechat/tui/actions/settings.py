@@ -8,9 +8,9 @@ from typing import Any
 
 from treechat.config import add_preset
 from treechat.transfer.tour import open_tour
-from treechat.tui.screens.settings import NAMES, Chosen, SettingsScreen, Shown
+from treechat.tui.screens.settings import NAMES, ChosenSettings, InitialSettings, SettingsScreen
 from treechat.tui.services.kv_watch import Warming
-from treechat.tui.widgets.choice_list import Choice
+from treechat.tui.widgets.choice_list import ListChoice
 
 
 class Configuring(Warming):
@@ -19,30 +19,30 @@ class Configuring(Warming):
     def action_settings(self) -> None:
         chat = self.chat
         defaults = chat.defaults
-        otherwise = {name: f"{value:g}" for name, value in defaults.sampling_for(chat.model).items()}
-        otherwise |= {"max_tokens": str(defaults.max_tokens), "seed": _seed(defaults.seed)}
-        shown = Shown(
+        fallbacks = {name: f"{value:g}" for name, value in defaults.sampling_for(chat.model).items()}
+        fallbacks |= {"max_tokens": str(defaults.max_tokens), "seed": _seed(defaults.seed)}
+        initial = InitialSettings(
             model=chat.model.name if chat.model else "none is loaded yet",
             own_model=str((chat.own | chat.once).get("model") or ""),
             models=self.setting_models(),
             system_prompt=chat.system_prompt,
-            own={key: value for key, value in (chat.own | chat.once).items() if key in NAMES},
-            otherwise=otherwise,
-            has_begun=bool(chat.tree.nodes),
+            values={key: value for key, value in (chat.own | chat.once).items() if key in NAMES},
+            fallbacks=fallbacks,
+            has_messages=bool(chat.tree.nodes),
             presets=self.config.presets,
         )
 
-        def done(chosen: Chosen | None) -> None:
+        def done(chosen: ChosenSettings | None) -> None:
             if chosen is not None and chat is self.chat:
-                self._apply(chosen, shown)
+                self._apply(chosen, initial)
 
-        self.ask(SettingsScreen(shown, self._save_preset), done)
+        self.ask(SettingsScreen(initial, self._save_preset), done)
 
     def action_tour(self) -> None:
         self.switch_to(open_tour(self.store))
         self.open_tree()
 
-    def _apply(self, chosen: Chosen, before: Shown) -> None:
+    def _apply(self, chosen: ChosenSettings, before: InitialSettings) -> None:
         chat = self.chat
         values = dict(chosen.values)
         is_other = chosen.system_prompt != before.system_prompt
@@ -68,7 +68,7 @@ class Configuring(Warming):
         self.to_composer()
         self.settings_applied()
 
-    def setting_models(self) -> list[Choice]:
+    def setting_models(self) -> list[ListChoice]:
         """The models that the settings can name; none where this window has but one."""
         return []
 

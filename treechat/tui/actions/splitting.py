@@ -7,7 +7,7 @@ import re
 from treechat.chat.forking import Piece, alternatives, fork_at, pieces_of
 from treechat.tui.actions.replies import Generating
 from treechat.tui.screens.split import SplitScreen
-from treechat.tui.screens.tokens import Fork, TokenScreen
+from treechat.tui.screens.tokens import ForkPoint, TokenScreen
 
 _WORDS = re.compile(r"\s*\S+|\s+$")
 
@@ -27,7 +27,7 @@ class Splitting(Generating):
             self.say("This reply has no tokens")
             return
 
-        def done(fork: Fork | None) -> None:
+        def done(fork: ForkPoint | None) -> None:
             if fork is not None:
                 self.follow(fork_at(chat, node.id, fork.kept_len, fork.alternative))
 

@@ -14,7 +14,7 @@ from textual.widgets import Static
 
 from treechat.tree import Role
 from treechat.tui.bindings import COMPARE_BINDINGS
-from treechat.tui.safe_text import one_line, shown
+from treechat.tui.safe_text import escape_controls, one_line
 from treechat.tui.screens.branch_diff import Comparison, Pair, Part
 from treechat.tui.screens.modal import Over
 
@@ -53,7 +53,7 @@ class PairView(Static):
         text = Text(f"{' ' if is_same else mark} {NAMES[role]}{'  the same' if is_same else ''}\n", style="bold")
         own = Style(underline=True, bold=True)
         for part in parts:
-            text.append(shown(part.text), own if part.is_own else Style(bold=False, dim=is_same))
+            text.append(escape_controls(part.text), own if part.is_own else Style(bold=False, dim=is_same))
         return text
 
 

@@ -16,7 +16,7 @@ from treechat.tree import Node, Turn
 from treechat.tui.bindings import PAGE_BINDINGS
 from treechat.tui.safe_text import one_line
 from treechat.tui.screens.modal import Over
-from treechat.tui.transcript.captions import cost_figures
+from treechat.tui.transcript.captions import cost_caption
 
 Facts = list[tuple[str, str]]
 
@@ -29,7 +29,7 @@ def facts_of(node: Node, turn: Turn | None, cost: Cost | None) -> Facts:
     if turn is not None:
         facts += _turn_facts(turn)
     if cost is not None:
-        facts.append(("going on here", cost_figures(cost)))
+        facts.append(("going on here", cost_caption(cost)))
     return facts
 
 

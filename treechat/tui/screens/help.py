@@ -12,7 +12,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.strip import Strip
 
-from treechat.tui.bindings import PAGE_BINDINGS, SECTIONS, Where
+from treechat.tui.bindings import PAGE_BINDINGS, SECTIONS, KeyPlace
 from treechat.tui.safe_text import fit, wrap
 from treechat.tui.screens.modal import Over
 from treechat.tui.widgets.component_styles import ComponentStyles
@@ -32,7 +32,7 @@ _NAMES = {
 }
 
 
-def shown_keys(keys: str) -> str:
+def key_labels(keys: str) -> str:
     """`j,down` as a person reads it."""
     parts = []
     for key in keys.split(","):
@@ -41,7 +41,7 @@ def shown_keys(keys: str) -> str:
     return "  ".join(parts)
 
 
-class Row(NamedTuple):
+class HelpRow(NamedTuple):
     """A key with what it does, or with no keys the title of a section; `key_id` is its name in a keymap."""
 
     keys: str
@@ -50,12 +50,12 @@ class Row(NamedTuple):
     key_id: str = ""
 
 
-def help_rows(keymap: Mapping[str, str], focus: Where) -> list[Row]:
+def help_rows(keymap: Mapping[str, str], focus: KeyPlace) -> list[HelpRow]:
     """All keys by section, those of `focus` first; `keymap` holds the configuration's own keys by binding id."""
     rows = []
-    for title, keys in sorted(SECTIONS.items(), key=lambda section: section[1][0].where != focus):
-        rows.append(Row("", title))
-        rows.extend(Row(shown_keys(keymap.get(key.id, key.keys)), key.title, key.tooltip, key.id) for key in keys)
+    for title, keys in sorted(SECTIONS.items(), key=lambda section: section[1][0].place != focus):
+        rows.append(HelpRow("", title))
+        rows.extend(HelpRow(key_labels(keymap.get(key.id, key.keys)), key.title, key.tooltip, key.id) for key in keys)
     return rows
 
 
@@ -65,7 +65,7 @@ class HelpLines(LongView, ComponentStyles, can_focus=True):
     prefix = "help"
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"help--{name}" for name in ("section", "key", "id")}
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[HelpRow]) -> None:
         super().__init__()
         self._rows = rows
         self._lines: list[list[tuple[str, str]]] = []
@@ -90,7 +90,7 @@ class HelpLines(LongView, ComponentStyles, can_focus=True):
         return self.drawn(line, self.scrollable_content_region.width)
 
 
-def _lines_of(row: Row, key_width: int, width: int) -> list[list[tuple[str, str]]]:
+def _lines_of(row: HelpRow, key_width: int, width: int) -> list[list[tuple[str, str]]]:
     """A row's lines as (text, component) pairs: keys beside what they do, both wrapped."""
     about = ((row.title, "key"), (f"  {row.tooltip}", ""), (f"  {row.key_id}", "id"))
     left = wrap(row.keys, key_width)
@@ -114,7 +114,7 @@ class HelpScreen(Over[None]):
 
     BINDINGS = PAGE_BINDINGS
 
-    def __init__(self, keymap: Mapping[str, str], focus: Where) -> None:
+    def __init__(self, keymap: Mapping[str, str], focus: KeyPlace) -> None:
         super().__init__()
         self._rows = help_rows(keymap, focus)
 

@@ -183,7 +183,7 @@ class ImportScreen(Over[str | None]):
         self._tell("\n".join(summary(job)), keys)
 
     @property
-    def has_told(self) -> bool:
+    def is_reported(self) -> bool:
         """Whether the end of the import was shown."""
         return self._is_told
 

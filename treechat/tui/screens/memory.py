@@ -24,14 +24,14 @@ LOOK_S = 1.0
 """How often it is looked whether the slots hold something else."""
 
 
-class Target(NamedTuple):
+class MemoryTarget(NamedTuple):
     """Where to go: a conversation, and a node of it or None."""
 
     conversation_id: str
     node_id: str | None
 
 
-class MemoryScreen(Over[Target | None]):
+class MemoryScreen(Over[MemoryTarget | None]):
     """Returns where to go, or None."""
 
     BINDINGS = MEMORY_BINDINGS
@@ -125,7 +125,7 @@ class MemoryScreen(Over[Target | None]):
 
     def action_go(self) -> None:
         if (row := self.rows.row) is not None:
-            self.dismiss(Target(row.holding.id, row.branch.tip_id if row.branch else None))
+            self.dismiss(MemoryTarget(row.holding.id, row.branch.tip_id if row.branch else None))
 
     def action_close(self) -> None:
         self.dismiss(None)

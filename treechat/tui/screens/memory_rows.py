@@ -14,7 +14,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from treechat.chat.kv.slot_usage import Branch, Held, Holding, Memory
-from treechat.tui.safe_text import fit, plain
+from treechat.tui.safe_text import fit, without_markdown
 from treechat.tui.widgets.component_styles import ComponentStyles
 
 BAR = 14
@@ -125,7 +125,7 @@ class Rows(ScrollView, ComponentStyles, can_focus=True):
         room = width - BAR - 1 - 3 * NUMBER - 1
         style = self.styled("branch") if branch is not None else None
         cells = bar(held, self._most)
-        segments = [Segment(f"{fit(lead + plain(text), max(room, 0))} ", style)]
+        segments = [Segment(f"{fit(lead + without_markdown(text), max(room, 0))} ", style)]
         for (shape, num), (_, name) in zip(cells, SHAPES, strict=True):
             segments.append(Segment(shape * num, self.styled(name)))
         segments.append(Segment(" " * (BAR - sum(num for _, num in cells))))

@@ -14,24 +14,26 @@ from treechat.errors import TreechatError
 from treechat.store import Reader, Store
 from treechat.tui.bindings import LIST_BINDINGS
 from treechat.tui.screens.modal import Over
-from treechat.tui.widgets.choice_list import Choice, ChoiceList
+from treechat.tui.widgets.choice_list import ChoiceList, ListChoice
 
-MOST = 200
+MAX_CHOICES = 200
 """Choices shown at once; typing finds the others."""
 
 LONG = 10
 """From more choices than these on, the list takes the height that there is."""
 
-Find = Callable[[str], Sequence[Choice]]
+Find = Callable[[str], Sequence[ListChoice]]
 """The choices for what is typed, "" included."""
 
 Note = Callable[[Store, Sequence[str]], Mapping[str, str]]
 
 
-class StoreFind:
+class StoreSearch:
     """A `find` that reads the store for long: it runs in a thread, and is ended where the next letter overtakes it."""
 
-    def __init__(self, store: Store, find: Callable[[Store, str], Sequence[Choice]], note: Note | None = None) -> None:
+    def __init__(
+        self, store: Store, find: Callable[[Store, str], Sequence[ListChoice]], note: Note | None = None
+    ) -> None:
         """note: looks up what stands behind choices that came without; only for those in sight. Raises StoreError."""
         self._reader = Reader(store)
         self._find = find
@@ -40,7 +42,7 @@ class StoreFind:
         self.interrupt = self._reader.interrupt
         self.close = self._reader.close
 
-    def __call__(self, query: str) -> Sequence[Choice]:
+    def __call__(self, query: str) -> Sequence[ListChoice]:
         return self._find(self._reader.store, query)
 
     def notes(self, ids: Sequence[str]) -> Mapping[str, str]:
@@ -54,7 +56,7 @@ class PickScreen(Over[str | None]):
 
     BINDINGS = LIST_BINDINGS
 
-    def __init__(self, title: str, find: Find | StoreFind, placeholder: str, verb: str = "opens") -> None:
+    def __init__(self, title: str, find: Find | StoreSearch, placeholder: str, verb: str = "opens") -> None:
         super().__init__()
         self.list = ChoiceList()
         self._title = title
@@ -68,7 +70,7 @@ class PickScreen(Over[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="window") as window:
             # Of one height from the beginning: what is found late then moves nothing, and costs less to draw.
-            window.set_class(isinstance(self._find, StoreFind), "tall")
+            window.set_class(isinstance(self._find, StoreSearch), "tall")
             window.border_title = self._title
             window.border_subtitle = f"enter {self._verb} · esc closes"
             yield Input(placeholder=self._placeholder)
@@ -78,7 +80,7 @@ class PickScreen(Over[str | None]):
         self._look_for("")
 
     def on_unmount(self) -> None:
-        if isinstance(self._find, StoreFind):
+        if isinstance(self._find, StoreSearch):
             self._find.close()
 
     @on(Input.Changed)
@@ -87,7 +89,7 @@ class PickScreen(Over[str | None]):
 
     def _look_for(self, query: str) -> None:
         self._is_chosen = False
-        if not isinstance(self._find, StoreFind):
+        if not isinstance(self._find, StoreSearch):
             self._show(query, self._find(query))
             return
         self._wanted = query
@@ -98,11 +100,11 @@ class PickScreen(Over[str | None]):
 
     @on(ChoiceList.Scrolled)
     def _go_on(self) -> None:
-        if isinstance(self._find, StoreFind) and not self._is_finding:
+        if isinstance(self._find, StoreSearch) and not self._is_finding:
             self._is_finding = True
             self.run_worker(self._find_wanted(self._find), group="find")
 
-    async def _find_wanted(self, find: StoreFind) -> None:
+    async def _find_wanted(self, find: StoreSearch) -> None:
         """What is found for a query that was overtaken is dropped, and the last one looked for; then come the notes."""
         try:
             while True:
@@ -115,7 +117,7 @@ class PickScreen(Over[str | None]):
         finally:
             self._is_finding = False
 
-    async def _find_one(self, find: StoreFind, query: str) -> None:
+    async def _find_one(self, find: StoreSearch, query: str) -> None:
         try:
             found, text = await asyncio.to_thread(find, query), ""
         except TreechatError as error:
@@ -125,7 +127,7 @@ class PickScreen(Over[str | None]):
             if self.list.is_attached:
                 self._show(query, found, text)
 
-    async def _note(self, find: StoreFind, ids: Sequence[str]) -> None:
+    async def _note(self, find: StoreSearch, ids: Sequence[str]) -> None:
         try:
             self.list.note(await asyncio.to_thread(find.notes, ids))
         except TreechatError:
@@ -133,10 +135,10 @@ class PickScreen(Over[str | None]):
             if self._wanted is None:
                 self.list.note(dict.fromkeys(ids, ""))
 
-    def _show(self, query: str, found: Sequence[Choice], text: str = "") -> None:
+    def _show(self, query: str, found: Sequence[ListChoice], text: str = "") -> None:
         if len(found) > LONG:
             self.query_one(".window").add_class("tall")
-        self.list.show(found[:MOST], text or ("nothing found" if query else "nothing here yet"))
+        self.list.show(found[:MAX_CHOICES], text or ("nothing found" if query else "nothing here yet"))
         if self._is_chosen:
             self._choose()
 
@@ -155,14 +157,14 @@ class PickScreen(Over[str | None]):
         self.dismiss(event.id)
 
 
-def model_picker(choices: Sequence[Choice], verb: str = "loads it") -> PickScreen:
+def model_picker(choices: Sequence[ListChoice], verb: str = "loads it") -> PickScreen:
     """A list of models that takes any other name, too."""
 
-    def find(query: str) -> list[Choice]:
+    def find(query: str) -> list[ListChoice]:
         words = query.casefold().split()
         found = [choice for choice in choices if all(word in choice.text.casefold() for word in words)]
         if query.strip() and query.strip() not in (choice.text for choice in choices):
-            found.append(Choice(query.strip(), query.strip(), "a hub id, a directory or a .gguf file"))
+            found.append(ListChoice(query.strip(), query.strip(), "a hub id, a directory or a .gguf file"))
         return found
 
     return PickScreen("Model", find, "a name, hub id, directory or .gguf file", verb=verb)

@@ -18,7 +18,7 @@ from treechat.tui.safe_text import as_input, one_line
 from treechat.tui.screens.ask import AskScreen
 from treechat.tui.screens.modal import Over
 from treechat.tui.screens.pick import PickScreen, model_picker
-from treechat.tui.widgets.choice_list import Choice
+from treechat.tui.widgets.choice_list import ListChoice
 
 ROWS = (
     ("temperature", "max_tokens"),
@@ -39,7 +39,7 @@ Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ChosenSettings:
     """What the screen returns. values: those that differ from the defaults. model: "" takes the one that is in use.
     once: for the next reply only."""
 
@@ -50,33 +50,33 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """What the screen begins with. own: the values set so far. otherwise: what holds where a field is empty.
+class InitialSettings:
+    """What the screen begins with. values: the values set so far. fallbacks: what holds where a field is empty.
 
-    has_begun: the conversation has messages, so another system prompt is another root. model: the one in use.
+    has_messages: the conversation has messages, so another system prompt is another root. model: the one in use.
     own_model: that of the conversation, "" for none. models: to choose from; none where there is but one.
     """
 
     model: str
     own_model: str
-    models: Sequence[Choice]
+    models: Sequence[ListChoice]
     system_prompt: str
-    own: Values
-    otherwise: Mapping[str, str]
-    has_begun: bool
+    values: Values
+    fallbacks: Mapping[str, str]
+    has_messages: bool
     presets: Mapping[str, Values]
 
 
-class SettingsScreen(Over[Chosen | None]):
+class SettingsScreen(Over[ChosenSettings | None]):
     """Fields by name; each is checked when it is left and all before anything is kept."""
 
     BINDINGS = SETTING_BINDINGS
 
-    def __init__(self, shown: Shown, save: Callable[[str, Values], Mapping[str, Values]]) -> None:
+    def __init__(self, initial: InitialSettings, save: Callable[[str, Values], Mapping[str, Values]]) -> None:
         """save: writes a preset and returns all there are; raises ConfigError."""
         super().__init__()
-        self._shown = shown
-        self._presets = shown.presets
+        self._initial = initial
+        self._presets = initial.presets
         self._save = save
 
     def compose(self) -> ComposeResult:
@@ -86,23 +86,25 @@ class SettingsScreen(Over[Chosen | None]):
             with Horizontal(classes="row"):
                 yield Label("Model")
                 yield Input(
-                    as_input(self._shown.own_model),
-                    one_line(self._shown.model),
+                    as_input(self._initial.own_model),
+                    one_line(self._initial.model),
                     id="model",
                     compact=True,
-                    disabled=not self._shown.models,
+                    disabled=not self._initial.models,
                 )
-            yield Label("System prompt" + ("  (another one begins a new root)" if self._shown.has_begun else ""))
+            yield Label("System prompt" + ("  (another one begins a new root)" if self._initial.has_messages else ""))
             # tab goes on to the next field; enter makes a line, ctrl+s keeps.
-            yield TextArea(as_input(self._shown.system_prompt), compact=True, tab_behavior="focus", id="system_prompt")
+            yield TextArea(
+                as_input(self._initial.system_prompt), compact=True, tab_behavior="focus", id="system_prompt"
+            )
             for names in ROWS:
                 with Horizontal(classes="row"):
                     for name in filter(None, names):
                         yield Label(NAMES[name])
-                        value = self._shown.own.get(name)
+                        value = self._initial.values.get(name)
                         yield Input(
                             "" if value is None else f"{value}",
-                            self._shown.otherwise.get(name, ""),
+                            self._initial.fallbacks.get(name, ""),
                             id=name,
                             compact=True,
                         )
@@ -166,7 +168,7 @@ class SettingsScreen(Over[Chosen | None]):
 
         field = self.field("model")
         spec = field.value.strip()
-        if not spec or spec in {text for each in self._shown.models for text in (each.id, each.text)}:
+        if not spec or spec in {text for each in self._initial.models for text in (each.id, each.text)}:
             return
         try:
             is_ready(spec)
@@ -186,13 +188,13 @@ class SettingsScreen(Over[Chosen | None]):
     def _done(self, once: bool) -> None:
         values = self._values()
         if values is not None:
-            self.dismiss(Chosen(values, self.prompt.text.strip(), self.field("model").value.strip(), once))
+            self.dismiss(ChosenSettings(values, self.prompt.text.strip(), self.field("model").value.strip(), once))
 
     def action_close(self) -> None:
         self.dismiss(None)
 
     def action_model(self) -> None:
-        if not self._shown.models:
+        if not self._initial.models:
             return
 
         def done(spec: str | None) -> None:
@@ -200,15 +202,15 @@ class SettingsScreen(Over[Chosen | None]):
                 self.field("model").value = spec
                 self.field("model").focus()
 
-        self.app.push_screen(model_picker(self._shown.models, "takes it"), done)
+        self.app.push_screen(model_picker(self._initial.models, "takes it"), done)
 
     # Presets
 
     def action_preset(self) -> None:
-        choices = [Choice(name, name, describe(values)) for name, values in self._presets.items()]
-        choices.append(Choice("", "defaults", "takes all values of this conversation away"))
+        choices = [ListChoice(name, name, describe(values)) for name, values in self._presets.items()]
+        choices.append(ListChoice("", "defaults", "takes all values of this conversation away"))
 
-        def find(query: str) -> list[Choice]:
+        def find(query: str) -> list[ListChoice]:
             words = query.casefold().split()
             return [choice for choice in choices if all(word in choice.text.casefold() for word in words)]
 

@@ -14,7 +14,7 @@ from textual.strip import Strip
 
 from treechat.chat.session import Chat
 from treechat.tui.safe_text import fit
-from treechat.tui.transcript.captions import speed
+from treechat.tui.transcript.captions import format_speed
 from treechat.tui.transcript.markdown import row_strip
 from treechat.tui.transcript.messages import Bodies
 from treechat.tui.transcript.streaming_reply import GrowingReply
@@ -220,7 +220,7 @@ class Columns(ComponentStyles, can_focus=True):
             return ""
         parts = [f"{turn.completion_tokens:,} tokens"] if turn.completion_tokens else []
         if turn.tokens_per_s:
-            parts.append(speed(turn.tokens_per_s))
+            parts.append(format_speed(turn.tokens_per_s))
         if not parts and turn.seed is not None:
             parts.append(f"seed {turn.seed}")
         return " · ".join(parts)

@@ -11,7 +11,7 @@ from textual.containers import Vertical
 from treechat.chat.events import ChatEvent, ReplyFinished
 from treechat.chat.session import Chat
 from treechat.tui.bindings import COLUMN_BINDINGS
-from treechat.tui.safe_text import fit, plain
+from treechat.tui.safe_text import fit, without_markdown
 from treechat.tui.screens.modal import Over
 from treechat.tui.screens.sibling_columns import Columns
 
@@ -35,7 +35,7 @@ class SiblingsScreen(Over[str | None]):
 
     def _entitle(self) -> None:
         parent_id = self.chat.tree[self.columns.columns[0].node_id].parent_id
-        about = f" to: {fit(plain(self.chat.tree[parent_id].preview), 40).rstrip()}" if parent_id else ""
+        about = f" to: {fit(without_markdown(self.chat.tree[parent_id].preview), 40).rstrip()}" if parent_id else ""
         title = f"{len(self.columns.columns)} alternatives{about}"
         self.query_one("#siblings").border_title = title.replace("[", "\\[")
 
@@ -45,7 +45,7 @@ class SiblingsScreen(Over[str | None]):
         ids = [column.node_id for column in self.columns.columns]
         self.call_after_refresh(self.columns.choose, ids.index(self._chosen_id) if self._chosen_id in ids else 0)
 
-    def take(self, event: ChatEvent) -> None:
+    def apply_event(self, event: ChatEvent) -> None:
         """Something happened in the conversation."""
         if isinstance(event, ReplyFinished):
             self.columns.ended(event.node.id)

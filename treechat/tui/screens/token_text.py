@@ -15,7 +15,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from treechat.tui.safe_text import shown, wrap
+from treechat.tui.safe_text import escape_controls, wrap
 from treechat.tui.widgets.component_styles import ComponentStyles
 
 END = "␃"
@@ -33,7 +33,7 @@ def visible(text: str, is_last: bool = False) -> str:
     """A piece as it is drawn: line ends as ↵ and a newline, tabs as ⇥, no text as a sign for it."""
     if not text:
         return END if is_last else PART
-    return shown(text).replace("\t", "⇥").replace("\n", "↵\n")
+    return escape_controls(text).replace("\t", "⇥").replace("\n", "↵\n")
 
 
 def lay_out(texts: Sequence[str], width: int) -> list[Row]:

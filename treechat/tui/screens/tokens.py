@@ -27,14 +27,14 @@ REST_S = 0.15
 BAR_LEN = 8
 
 
-class Fork(NamedTuple):
+class ForkPoint(NamedTuple):
     """Where to fork: `kept_len` tokens are kept, then comes the alternative, or what the model samples anew."""
 
     kept_len: int
     alternative: Alternative | None
 
 
-class TokenScreen(Over[Fork | None]):
+class TokenScreen(Over[ForkPoint | None]):
     """Returns where to fork, or None. Alternatives come from `find`, given a token's index; it raises TreechatError."""
 
     BINDINGS = TOKEN_BINDINGS
@@ -176,9 +176,9 @@ class TokenScreen(Over[Fork | None]):
     def action_fork(self) -> None:
         chosen = self.choices[self.choice] if self.choices else None
         if chosen is None or chosen.id == self.pieces[self.index].id:
-            self.dismiss(Fork(self.index + 1, None))
+            self.dismiss(ForkPoint(self.index + 1, None))
         else:
-            self.dismiss(Fork(self.index, chosen))
+            self.dismiss(ForkPoint(self.index, chosen))
 
     def action_close(self) -> None:
         self.dismiss(None)

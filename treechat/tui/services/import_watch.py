@@ -27,7 +27,7 @@ class Importing(Configuring):
         screen = ImportScreen(self._start_import, self._import)
 
         def done(conversation_id: str | None) -> None:
-            if screen.has_told and self._import is not None and self._import.is_done:
+            if screen.is_reported and self._import is not None and self._import.is_done:
                 self._import = None
             if conversation_id is not None:
                 self.switch_to(conversation_id)

@@ -13,7 +13,7 @@ from treechat.chat.engine_protocol import WarmHandle
 from treechat.config import Config
 from treechat.errors import TreechatError
 from treechat.tui.actions.remembering import Remembering
-from treechat.tui.transcript.captions import cost_figures
+from treechat.tui.transcript.captions import cost_caption
 from treechat.tui.transcript.minimap import Minimap
 from treechat_engine import EngineError, EngineStats
 
@@ -102,7 +102,7 @@ class Warming(Remembering):
 
     def action_bookmark(self) -> None:
         super().action_bookmark()
-        self.base_screen.query_one(Minimap).draw(anew=True)
+        self.base_screen.query_one(Minimap).draw(force=True)
 
     def draw_minimap(self) -> None:
         self.base_screen.query_one(Minimap).draw()
@@ -114,7 +114,7 @@ class Warming(Remembering):
     def draw_row(self) -> None:
         """What going on at the node under the cursor would take."""
         cost = self.tree_pane.costs.get(self.cursor_id or "")
-        self.status.row = cost_figures(cost) if cost else ""
+        self.status.row = cost_caption(cost) if cost else ""
 
     async def _look_up_costs(self) -> None:
         """In a thread: a long path's ids are many. Nothing is looked up while nothing has changed."""
@@ -147,7 +147,7 @@ class Warming(Remembering):
             return
         self.tree_pane.costs = costs
         self.tree_pane.sync()
-        self.base_screen.query_one(Minimap).take(costs)
+        self.base_screen.query_one(Minimap).update_costs(costs)
         self.draw_memory(stats)
         self.draw_row()
         warmed = costs.get(self._warm_id or "")

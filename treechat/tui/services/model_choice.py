@@ -11,10 +11,10 @@ from treechat.chat.events import Cost
 from treechat.chat.session import Chat
 from treechat.config import Config
 from treechat.errors import TreechatError
-from treechat.tui.saved_state import keep_model
+from treechat.tui.saved_state import save_model_spec
 from treechat.tui.services.model_loader import short_name
 from treechat.tui.services.model_switching import Switching
-from treechat.tui.widgets.choice_list import Choice
+from treechat.tui.widgets.choice_list import ListChoice
 from treechat_engine import EngineError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Conversing(Switching):
                 return turn.model
         return None
 
-    def setting_models(self) -> list[Choice]:
+    def setting_models(self) -> list[ListChoice]:
         return self.model_choices() if self._load_named is not None else []
 
     def switch_to(self, conversation_id: str | None) -> None:
@@ -55,7 +55,7 @@ class Conversing(Switching):
     def model_is_up(self) -> None:
         super().model_is_up()
         if self.chat.model is not None and self.spec is not None:
-            keep_model(self.chat.model.name, self.spec)
+            save_model_spec(self.chat.model.name, self.spec)
         self.tell_other_model()
 
     def switch_model(self, spec: str, *, once: bool = False) -> None:

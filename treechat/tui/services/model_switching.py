@@ -10,7 +10,7 @@ from treechat.config import Config
 from treechat.tui.saved_state import model_specs
 from treechat.tui.screens.pick import model_picker
 from treechat.tui.services.model_loader import Load, Loading, short_name, told
-from treechat.tui.widgets.choice_list import Choice
+from treechat.tui.widgets.choice_list import ListChoice
 
 if TYPE_CHECKING:
     from treechat.chat.model.chat_model import ChatModel
@@ -39,7 +39,7 @@ class Switching(Loading):
             return
         choices = self.model_choices()
         if self.load is not None:
-            choices.insert(0, Choice(STOP, f"Stop loading {self.load.name}", self.load.text))
+            choices.insert(0, ListChoice(STOP, f"Stop loading {self.load.name}", self.load.text))
 
         def done(spec: str | None) -> None:
             if spec == STOP:
@@ -49,7 +49,7 @@ class Switching(Loading):
 
         self.ask(model_picker(choices), done)
 
-    def model_choices(self) -> list[Choice]:
+    def model_choices(self) -> list[ListChoice]:
         """The models on this machine, the default one also before it was fetched; first the one that the conversation
         was written with, if it is not in use."""
         from treechat.models import DEFAULT_MODEL, installed
@@ -65,7 +65,7 @@ class Switching(Loading):
             if name in notes:
                 notes[name].append(note)
         names = sorted(notes, key=lambda name: name != wanted or name == in_use)
-        return [Choice(known.get(name, name), name, " · ".join(notes[name])) for name in names]
+        return [ListChoice(known.get(name, name), name, " · ".join(notes[name])) for name in names]
 
     def wanted_model(self) -> tuple[str | None, str]:
         """The model that this conversation is to be written with, and how that is known."""

@@ -26,14 +26,14 @@ _ENDS = {
 }
 
 
-def how_it_ended(node: Node, turn: Turn | None) -> str:
+def ending_caption(node: Node, turn: Turn | None) -> str:
     """What happened to a reply that is not whole, and what to do; empty for one that is."""
     if turn is not None and turn.finish_reason == "length":
         return "cut at the longest reply · c continues"
     return _ENDS.get(node.status, "")
 
 
-def turn_figures(turn: Turn) -> str:
+def turn_caption(turn: Turn) -> str:
     """`reused 1,234 · computed 12 · first token 0.08 s · 24 tok/s`, as far as it is known."""
     parts = []
     reused = (turn.cached_tokens or 0) + (turn.restored_tokens or 0)
@@ -42,15 +42,15 @@ def turn_figures(turn: Turn) -> str:
     if turn.ttft_s:
         parts.append(f"first token {turn.ttft_s:.2f} s")
     if turn.tokens_per_s:
-        parts.append(speed(turn.tokens_per_s))
+        parts.append(format_speed(turn.tokens_per_s))
     return " · ".join(parts)
 
 
-def speed(tokens_per_s: float) -> str:
+def format_speed(tokens_per_s: float) -> str:
     return f"{tokens_per_s:.1f} tok/s" if tokens_per_s < 100 else f"{tokens_per_s:,.0f} tok/s"
 
 
-def cost_figures(cost: Cost) -> str:
+def cost_caption(cost: Cost) -> str:
     """`reuse 1,234 · compute 12`, and the estimate where there is something to wait for."""
     restored = f" · restore {cost.restored:,}" if cost.restored else ""
     wait = f" · ~{cost.seconds:.1f} s" if cost.seconds and cost.seconds >= 0.05 else ""

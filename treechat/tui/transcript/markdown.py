@@ -15,7 +15,7 @@ from rich.syntax import Syntax
 from rich.theme import Theme
 from textual.strip import Strip
 
-from treechat.tui.safe_text import GrowingText, shown
+from treechat.tui.safe_text import GrowingText, escape_controls
 
 KEPT = 1_500
 """Rendered messages kept; the least recently drawn are rendered again when they come into sight."""
@@ -121,7 +121,7 @@ class StripCache:
 
     def _markdown(self, text: str) -> list[Strip]:
         options = self._console.options.update(width=self.width, highlight=False)
-        lines = self._console.render_lines(DataMarkdown(shown(text), self._code_theme), options, pad=False)
+        lines = self._console.render_lines(DataMarkdown(escape_controls(text), self._code_theme), options, pad=False)
         strips = [Strip(_without_control(line)) for line in lines]
         # Rich puts empty lines around some blocks and after others: one between any two is enough.
         kept: list[Strip] = []

@@ -80,7 +80,7 @@ class Bodies(StripCache):
         self._folded.pop(node_id, None)
         return True
 
-    def shown_text(self, chat: Chat, node_id: str) -> str:
+    def visible_text(self, chat: Chat, node_id: str) -> str:
         """The words of a message, and what is unfolded of the rest; of what is folded, thoughts are left out whole."""
         pieces = self.pieces(chat, node_id)
         asides = [piece for piece in pieces if isinstance(piece, Aside)]

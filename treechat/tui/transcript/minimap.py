@@ -92,14 +92,14 @@ class Minimap(ComponentStyles):
     def _moved(self) -> None:
         self.draw()
 
-    def take(self, costs: Mapping[str, Cost]) -> None:
+    def update_costs(self, costs: Mapping[str, Cost]) -> None:
         """Where the KV of the turns is now."""
         self.costs = costs
-        self.draw(anew=True)
+        self.draw(force=True)
 
-    def draw(self, anew: bool = False) -> None:
-        """Draw the cells that have changed. anew: also where the tree's version is the same, as after a bookmark."""
-        if anew:
+    def draw(self, force: bool = False) -> None:
+        """Draw the cells that have changed. force: also where the tree's version is the same, as after a bookmark."""
+        if force:
             self._key = ()
         before, self._lines = self._lines, self._seen_marks()
         for y in range(max(len(before), len(self._lines))):

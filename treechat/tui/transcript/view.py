@@ -17,7 +17,7 @@ from treechat.tree import Node
 from treechat.tui.bindings import PANE_BINDINGS
 from treechat.tui.safe_text import fit
 from treechat.tui.transcript.blocks import Blocks, num_common
-from treechat.tui.transcript.captions import header_notes, how_it_ended, turn_figures
+from treechat.tui.transcript.captions import ending_caption, header_notes, turn_caption
 from treechat.tui.transcript.messages import Bodies
 from treechat.tui.widgets.component_styles import ComponentStyles
 from treechat.tui.widgets.line_scroll import LongView
@@ -271,8 +271,8 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
         if node.id in self.blocks.chat.replies:
             return [Segment("▌ writing · esc stops", self.styled("figures"))]
         turn = self.blocks.turn(node.id)
-        warning = fit(how_it_ended(node, turn), width).rstrip()
-        figures = turn_figures(turn) if turn else ""
+        warning = fit(ending_caption(node, turn), width).rstrip()
+        figures = turn_caption(turn) if turn else ""
         between = " · " if warning and figures else ""
         figures = fit(figures, width - cell_len(warning + between)).rstrip()
         return [Segment(warning, self.styled("warning")), Segment(f"{between}{figures}", self.styled("figures"))]

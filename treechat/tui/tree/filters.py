@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Literal, get_args
 
 from rich.cells import cell_len
 
 from treechat.tree import Tree
-from treechat.tui.safe_text import fit, one_line, plain
-from treechat.tui.tree.rows import Layout, Row
+from treechat.tui.safe_text import fit, one_line, without_markdown
+from treechat.tui.tree.rows import RowLayout, TreeRow
 
 Filter = Literal["everything", "forks only", "my turns", "bookmarked", "warm"]
 FILTERS: tuple[Filter, ...] = get_args(Filter)
@@ -18,7 +19,7 @@ CRUMB_LEN = 24
 """Cells that one step of the breadcrumb takes at most."""
 
 
-def narrowed(layout: Layout, tree: Tree, chosen: Filter, current_id: str | None, warm_ids: Collection[str]) -> None:
+def narrowed(layout: RowLayout, tree: Tree, chosen: Filter, current_id: str | None, warm_ids: Collection[str]) -> None:
     """Leave in the layout only the rows that the filter keeps, flat; the row with the current node always stays.
 
     warm_ids: last nodes of the runs whose KV is, at least in part, still there.
@@ -29,24 +30,24 @@ def narrowed(layout: Layout, tree: Tree, chosen: Filter, current_id: str | None,
         layout.only([_alone(tree, i) for row in rows for i in layout.nodes_of(row) if tree[i].role == "user"])
         return
 
-    def is_kept(row: Row) -> bool:
+    def is_kept(row: TreeRow) -> bool:
         if chosen == "forks only":
             return len(tree.children(row.tip_id)) > 1
         if chosen == "bookmarked":
             return any(tree[i].bookmarked or tree[i].label for i in layout.nodes_of(row))
         return row.tip_id in warm_ids
 
-    layout.only([_flat(row) for i, row in enumerate(rows) if i == here or (not row.dead_ids and is_kept(row))])
+    layout.only([_flat(row) for i, row in enumerate(rows) if i == here or (not row.dead_end_ids and is_kept(row))])
 
 
-def _flat(row: Row) -> Row:
-    return Row(row.head_id, row.tip_id, row.num_nodes, 0, "", row.index, row.num_siblings, row.num_below, row.dead_ids)
+def _flat(row: TreeRow) -> TreeRow:
+    return replace(row, depth=0, guides="")
 
 
-def _alone(tree: Tree, node_id: str) -> Row:
+def _alone(tree: Tree, node_id: str) -> TreeRow:
     siblings = tree.siblings(node_id)
     place = siblings.index(node_id) + 1 if node_id in siblings else 1
-    return Row(node_id, node_id, 1, 0, "", place, len(siblings))
+    return TreeRow(node_id, node_id, 1, 0, "", place, len(siblings))
 
 
 def crumbs(tree: Tree, node_id: str, width: int) -> str:
@@ -56,7 +57,7 @@ def crumbs(tree: Tree, node_id: str, width: int) -> str:
     while current is not None and cell_len(text) <= width:
         node = tree[current]
         if node.parent_id is None or tree.is_fork(node.parent_id):
-            name = (one_line(node.label) if node.label else plain(node.preview)) or node.role
+            name = (one_line(node.label) if node.label else without_markdown(node.preview)) or node.role
             name = name if cell_len(name) <= CRUMB_LEN else fit(name, CRUMB_LEN)
             text = f"{name} › {text}" if text else name
         current = node.parent_id

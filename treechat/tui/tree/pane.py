@@ -18,9 +18,9 @@ from treechat.chat.events import Cost
 from treechat.chat.session import Chat
 from treechat.tree import Node
 from treechat.tui.bindings import PANE_BINDINGS
-from treechat.tui.safe_text import fit, one_line, plain
+from treechat.tui.safe_text import fit, one_line, without_markdown
 from treechat.tui.tree.filters import FILTERS, Filter, crumbs, narrowed
-from treechat.tui.tree.rows import Layout, Row, gutter
+from treechat.tui.tree.rows import RowLayout, TreeRow, gutter
 from treechat.tui.widgets.component_styles import ComponentStyles
 
 MOST_WARM = 2_000
@@ -64,7 +64,7 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.chat: Chat | None = None
-        self.runs: Layout | None = None
+        self.row_layout: RowLayout | None = None
         self.cursor_id: str | None = None
         self.folded: set[str] = set()
         self.opened: set[str | None] = set()
@@ -108,16 +108,16 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
         key = (id(tree), tree.version, self.chat.current_id, folds, self.filter, warm_ids, marks)
         if key != self._key:
             self._key = key
-            self.runs = Layout(
+            self.row_layout = RowLayout(
                 tree, self.chat.current_id, folded=self.folded, opened=self.opened, hoisted_id=self.hoisted_id
             )
-            self._tips = [row.tip_id for row in self.runs.rows if not row.dead_ids]
+            self._tips = [row.tip_id for row in self.row_layout.rows if not row.dead_end_ids]
             if self.filter != "everything":
-                narrowed(self.runs, tree, self.filter, self.chat.current_id, warm_ids)
+                narrowed(self.row_layout, tree, self.filter, self.chat.current_id, warm_ids)
             # The first line is the pane's own, whatever is scrolled to.
-            self.virtual_size = Size(0, len(self.runs.rows) + 1)
-            most_turns = max((row.num_nodes for row in self.runs.rows if not row.dead_ids), default=1)
-            most_siblings = max((row.num_siblings for row in self.runs.rows), default=1)
+            self.virtual_size = Size(0, len(self.row_layout.rows) + 1)
+            most_turns = max((row.num_nodes for row in self.row_layout.rows if not row.dead_end_ids), default=1)
+            most_siblings = max((row.num_siblings for row in self.row_layout.rows), default=1)
             self._columns = (len(f"{most_turns:,} turns"), 2 * len(str(most_siblings)) + 1 if most_siblings > 1 else 0)
             self.refresh()
 
@@ -133,15 +133,15 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
                 self.redraw_lines(max(line, 1), line + 1)
 
     @property
-    def rows(self) -> list[Row]:
-        return self.runs.rows if self.runs else []
+    def rows(self) -> list[TreeRow]:
+        return self.row_layout.rows if self.row_layout else []
 
     @property
     def cursor_row(self) -> int | None:
-        return self.runs.row_of(self.cursor_id) if self.runs and self.cursor_id else None
+        return self.row_layout.row_of(self.cursor_id) if self.row_layout and self.cursor_id else None
 
     @property
-    def row(self) -> Row | None:
+    def row(self) -> TreeRow | None:
         """The row under the cursor."""
         return self.rows[self.cursor_row] if self.cursor_row is not None else None
 
@@ -151,7 +151,7 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
         if self.filter == "warm":
             return self._tips[:MOST_WARM]
         top = self.scroll_offset.y
-        return [row.tip_id for row in self.rows[top : top + self.size.height] if not row.dead_ids]
+        return [row.tip_id for row in self.rows[top : top + self.size.height] if not row.dead_end_ids]
 
     def _warm_ids(self) -> frozenset[str]:
         if self.filter != "warm":
@@ -175,7 +175,7 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
         if self.chat is None or index >= len(self.rows):
             return Strip.blank(width, self.rich_style)
         row = self.rows[index]
-        segments = self._dead_segments(row, width) if row.dead_ids else self._run_segments(row, width)
+        segments = self._dead_segments(row, width) if row.dead_end_ids else self._run_segments(row, width)
         if index == self.cursor_row:
             style = self.styled("cursor" if self.has_focus else "cursor-blurred")
             return self.drawn(Segment.apply_style([*segments, Segment(" " * width)], style), width)
@@ -196,11 +196,11 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
             parts.append(crumbs(self.chat.tree, self.cursor_id, width - cell_len(lead) - 5))
         return [Segment(f" {fit('  '.join(parts), width - 2)}", self.styled("top"))]
 
-    def _dead_segments(self, row: Row, width: int) -> list[Segment]:
-        text = f"+{len(row.dead_ids):,} dead ends"
+    def _dead_segments(self, row: TreeRow, width: int) -> list[Segment]:
+        text = f"+{len(row.dead_end_ids):,} dead ends"
         return [Segment(f" {gutter(row, width)}", self.styled("guide")), Segment(text, self.styled("figures"))]
 
-    def _run_segments(self, row: Row, width: int) -> list[Segment]:
+    def _run_segments(self, row: TreeRow, width: int) -> list[Segment]:
         assert self.chat is not None
         cost = self.costs.get(row.tip_id)
         mark = cost.mark if cost else "·"
@@ -226,17 +226,17 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
             Segment(f" {sign} ", self.styled("star")),
         ]
 
-    def _ends(self, row: Row) -> tuple[Node, Node]:
+    def _ends(self, row: TreeRow) -> tuple[Node, Node]:
         assert self.chat is not None
         return self.chat.tree[row.head_id], self.chat.tree[row.tip_id]
 
-    def _is_here(self, row: Row) -> bool:
+    def _is_here(self, row: TreeRow) -> bool:
         assert self.chat is not None
         current_id = self.chat.current_id
-        index = self.runs.row_of(current_id) if self.runs is not None else None
+        index = self.row_layout.row_of(current_id) if self.row_layout is not None else None
         return index is not None and self.rows[index] is row
 
-    def _title(self, row: Row) -> tuple[str, str]:
+    def _title(self, row: TreeRow) -> tuple[str, str]:
         """What names a run: a label at its ends, else its first message; a reply that is growing shows its end."""
         assert self.chat is not None
         head, tip = self._ends(row)
@@ -247,9 +247,9 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
         if head.role == "system" and (children := self.chat.tree.children(head.id)) and row.num_nodes > 1:
             head = self.chat.tree[children[0]]
         title = head.preview or ("(empty)" if head.status == "complete" else f"({head.status})")
-        return (title, "title") if head.role == "user" else (plain(title), "reply")
+        return (title, "title") if head.role == "user" else (without_markdown(title), "reply")
 
-    def _figures(self, row: Row, cost: Cost | None, width: int) -> str:
+    def _figures(self, row: TreeRow, cost: Cost | None, width: int) -> str:
         """Waiting time, turns, place among siblings, each in a column as wide as the widest that there is."""
         is_slow = cost is not None and cost.mark != "●" and cost.seconds is not None and cost.seconds >= 0.1
         wait = f"~{_seconds(cost.seconds)}" if is_slow and cost and cost.seconds else ""

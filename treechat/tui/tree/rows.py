@@ -26,12 +26,12 @@ DEAD_ENDS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TreeRow:
     """One row: a run, or the folded dead ends of a fork.
 
     head_id, tip_id: first and last node. num_nodes: length of the run. depth: steps of indentation; guides: what is
     drawn for the innermost `GUIDES_KEPT` of them, two cells each. index, num_siblings: the head's place among its
-    siblings, from 1. num_below: nodes that are folded away below the tip. dead_ids: heads that this row stands for.
+    siblings, from 1. num_below: nodes that are folded away below the tip. dead_end_ids: heads that this row stands for.
     """
 
     head_id: str
@@ -42,7 +42,7 @@ class Row:
     index: int
     num_siblings: int
     num_below: int = 0
-    dead_ids: tuple[str, ...] = ()
+    dead_end_ids: tuple[str, ...] = ()
 
 
 class _Item(NamedTuple):
@@ -57,7 +57,7 @@ class _Item(NamedTuple):
     total: int = 0
 
 
-class Layout:
+class RowLayout:
     """All rows of one tree as it was at one version, and which row shows which node."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Layout:
         hoisted_id: str | None = None,
     ) -> None:
         """folded: heads of runs whose rows below are hidden. opened: fork nodes whose dead ends are all shown."""
-        self.rows: list[Row] = []
+        self.rows: list[TreeRow] = []
         self._row_of: dict[str, int] = {}
         self._tree = tree
         self._active = frozenset(tree.path(current_id)) if current_id in tree else frozenset()
@@ -86,10 +86,10 @@ class Layout:
             node_id = self._tree[node_id].parent_id if node_id in self._tree else None
         return None
 
-    def nodes_of(self, row: Row) -> list[str]:
+    def nodes_of(self, row: TreeRow) -> list[str]:
         """Ids of the row's nodes, in order."""
-        if row.dead_ids:
-            return list(row.dead_ids)
+        if row.dead_end_ids:
+            return list(row.dead_end_ids)
         ids = [row.tip_id]
         while ids[-1] != row.head_id:
             parent_id = self._tree[ids[-1]].parent_id
@@ -97,7 +97,7 @@ class Layout:
             ids.append(parent_id)
         return ids[::-1]
 
-    def only(self, rows: list[Row]) -> None:
+    def only(self, rows: list[TreeRow]) -> None:
         """Show these rows instead."""
         self.rows = rows
         self._row_of = {node_id: number for number, row in enumerate(rows) for node_id in self.nodes_of(row)}
@@ -151,13 +151,13 @@ class Layout:
         is_folded = head_id in self._folded and bool(tree.children(tip_id))
         num_below = sum(1 for _ in tree.subtree(tip_id)) - 1 if is_folded else 0
         guides = (item.guides + item.joint)[-2 * GUIDES_KEPT :]
-        self.rows.append(Row(head_id, tip_id, num_nodes, item.depth, guides, item.place, item.total, num_below))
+        self.rows.append(TreeRow(head_id, tip_id, num_nodes, item.depth, guides, item.place, item.total, num_below))
         return tip_id, not is_folded
 
     def _add_dead(self, head_ids: list[str], depth: int, guides: str, total: int) -> None:
         for head_id in head_ids:
             self._row_of[head_id] = len(self.rows)
-        row = Row(head_ids[0], head_ids[-1], len(head_ids), depth, guides, 0, total, dead_ids=tuple(head_ids))
+        row = TreeRow(head_ids[0], head_ids[-1], len(head_ids), depth, guides, 0, total, dead_end_ids=tuple(head_ids))
         self.rows.append(row)
 
     def _place(self, node_id: str) -> int:
@@ -165,7 +165,7 @@ class Layout:
         return siblings.index(node_id) + 1 if node_id in siblings else 1
 
 
-def gutter(row: Row, width: int) -> str:
+def gutter(row: TreeRow, width: int) -> str:
     """What is drawn before the mark, in at most a third of `width` cells; a leading `…` stands for what is cut."""
     room = max(width // 3 // 2, 1)
     if row.depth <= room:

@@ -18,7 +18,7 @@ from treechat.tui.widgets.component_styles import ComponentStyles
 from treechat.tui.widgets.line_scroll import LongView
 
 
-class Choice(NamedTuple):
+class ListChoice(NamedTuple):
     """`id` is what the screen returns; `note` stands dim behind the text."""
 
     id: str
@@ -40,7 +40,7 @@ class ChoiceList(LongView, ComponentStyles, can_focus=False):
 
     def __init__(self) -> None:
         super().__init__()
-        self.choices: Sequence[Choice] = ()
+        self.choices: Sequence[ListChoice] = ()
         self.index = 0
         self.empty_text = ""
         self._notes: dict[str, str] = {}
@@ -69,11 +69,11 @@ class ChoiceList(LongView, ComponentStyles, can_focus=False):
         self.post_message(self.Scrolled())
 
     @property
-    def chosen(self) -> Choice | None:
+    def chosen(self) -> ListChoice | None:
         """The one that is highlighted."""
         return self.choices[self.index] if self.choices else None
 
-    def show(self, choices: Sequence[Choice], empty_text: str = "") -> None:
+    def show(self, choices: Sequence[ListChoice], empty_text: str = "") -> None:
         """Take over what there is to choose from; the first is highlighted."""
         self.choices, self.empty_text = choices, empty_text
         self.num_lines = max(len(choices), 1)

@@ -37,7 +37,7 @@ class Composer(TextArea):
             highlight_cursor_line=False,
             tab_behavior="focus",
         )
-        self._said = "", ""
+        self._border_texts = "", ""
 
     async def _on_key(self, event: events.Key) -> None:
         # A text area takes enter as text before bindings are asked; what is bound here is not text.
@@ -58,10 +58,10 @@ class Composer(TextArea):
         else:
             self.post_message(self.Recalled())
 
-    def say(self, title: str, subtitle: str) -> None:
+    def set_border_texts(self, title: str, subtitle: str) -> None:
         """What stands in the border. Setting what is there already would draw the composer again."""
-        if (title, subtitle) != self._said:
-            self._said = title, subtitle
+        if (title, subtitle) != self._border_texts:
+            self._border_texts = title, subtitle
             self.border_title, self.border_subtitle = Content(title), Content(subtitle)
 
     def put(self, text: str) -> None:

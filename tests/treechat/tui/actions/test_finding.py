@@ -9,8 +9,8 @@ import pytest
 
 from treechat.errors import StoreError
 from treechat.store import NewNode, Reader, Store
-from treechat.tui.screens.pick import MOST, PickScreen, StoreFind
-from treechat.tui.widgets.choice_list import Choice, ChoiceList
+from treechat.tui.screens.pick import MAX_CHOICES, PickScreen, StoreSearch
+from treechat.tui.widgets.choice_list import ChoiceList, ListChoice
 
 
 def many(path, num: int) -> None:
@@ -29,13 +29,13 @@ class Held:
         self.gates: dict[str, threading.Event] = {}
         self.interrupted = 0
 
-    def find(self, store: Store, query: str) -> list[Choice]:
+    def find(self, store: Store, query: str) -> list[ListChoice]:
         self.begun.append(query)
         gate = self.gates.setdefault(query, threading.Event())
         if not query:
             gate.set()
         assert gate.wait(30), query
-        return [Choice(query, f"found for {query}")]
+        return [ListChoice(query, f"found for {query}")]
 
     def interrupt(self) -> None:
         self.interrupted += 1
@@ -44,7 +44,7 @@ class Held:
 async def test_what_is_found_late_is_dropped_and_letters_between_are_never_looked_for(open_app, tmp_path) -> None:
     held = Held()
     async with open_app(tmp_path / "x.db", load_model=None) as d:
-        find = StoreFind(d.app.store, held.find)
+        find = StoreSearch(d.app.store, held.find)
         find.interrupt = held.interrupt
         chosen: list[str | None] = []
         d.app.push_screen(PickScreen("Search", find, "words"), chosen.append)
@@ -66,13 +66,13 @@ async def test_what_is_found_late_is_dropped_and_letters_between_are_never_looke
 
 
 async def test_a_search_that_fails_says_so_and_the_next_one_finds(open_app, tmp_path) -> None:
-    def find(store: Store, query: str) -> list[Choice]:
+    def find(store: Store, query: str) -> list[ListChoice]:
         if query == "a":
             raise StoreError("The disk failed")
-        return [Choice("x", "found")]
+        return [ListChoice("x", "found")]
 
     async with open_app(tmp_path / "x.db", load_model=None) as d:
-        d.app.push_screen(PickScreen("Search", StoreFind(d.app.store, find), "words"))
+        d.app.push_screen(PickScreen("Search", StoreSearch(d.app.store, find), "words"))
         await d.until(lambda: "found" in d.screen_text(), "the list")
         await d.press("a")
         await d.until(lambda: "The disk failed" in d.screen_text(), "the error")
@@ -84,14 +84,14 @@ async def test_a_thousand_conversations_are_listed_counted_and_narrowed_down(ope
     many(tmp_path / "many.db", 300)
     async with open_app(tmp_path / "many.db", load_model=None) as d:
         await d.press("ctrl+o")
-        await d.until(lambda: len(d.app.screen.query_one(ChoiceList).choices) == MOST, "the list")
+        await d.until(lambda: len(d.app.screen.query_one(ChoiceList).choices) == MAX_CHOICES, "the list")
         await d.until(lambda: "talk 299  2 messages · 0 forks" in d.screen_text(), "what it holds")
         listed = d.app.screen.query_one(ChoiceList)
         await d.press("up")
         assert listed.chosen.text == "talk 100"
         await d.until(lambda: "talk 100  2 messages" in d.screen_text(), "what the last one holds")
         # Only what was in sight is counted: the counts of a list that is long take longer than its drawing.
-        assert len(listed._notes) < MOST
+        assert len(listed._notes) < MAX_CHOICES
         await d.press("1", "7")
         await d.until(lambda: len(listed.choices) == 13, "17, 117, 217 and 170 to 179")
         await d.press("up")

@@ -9,7 +9,7 @@ from tests.treechat.tui.services.test_model_loader import choose, other_model, t
 from treechat.models import InstalledModel
 from treechat.store import NewNode, Store
 from treechat.tree import Turn
-from treechat.tui.saved_state import keep_model, model_specs
+from treechat.tui.saved_state import model_specs, save_model_spec
 from treechat.tui.screens.settings import SettingsScreen
 
 
@@ -52,7 +52,7 @@ async def test_f4_offers_the_model_that_wrote_the_branch_first(open_app, tmp_pat
             ],
         )
         store.set_current(conversation.id, "a")
-    keep_model("elsewhere", "/models/second")
+    save_model_spec("elsewhere", "/models/second")
     first = scripted_model("x", "first")
     async with open_app(path, model=first, load_named=models, size=(120, 40)) as d:
         roomy(d)

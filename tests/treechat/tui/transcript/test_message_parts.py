@@ -187,4 +187,4 @@ async def test_thoughts_that_begin_in_the_prompt_are_told_from_the_first_word_an
         model.engine.pause_at = None
         reply = await d.send("again")
         assert "▸ thoughts, 3 words" in d.screen_text()
-        assert d.app.transcript.cache.shown_text(d.app.chat, reply.id) == "Yes."
+        assert d.app.transcript.cache.visible_text(d.app.chat, reply.id) == "Yes."

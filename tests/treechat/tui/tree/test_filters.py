@@ -6,7 +6,7 @@ from tests.treechat.tui.scripted import scripted_model
 from treechat.store import NewNode, Store
 from treechat.tree import Node, Tree
 from treechat.tui.tree.filters import crumbs, narrowed
-from treechat.tui.tree.rows import Layout
+from treechat.tui.tree.rows import RowLayout
 
 
 def a_tree() -> Tree:
@@ -21,7 +21,7 @@ def a_tree() -> Tree:
 
 def rows_of(chosen, current_id="a2", warm=()) -> list[str]:
     tree = a_tree()
-    layout = Layout(tree, current_id)
+    layout = RowLayout(tree, current_id)
     narrowed(layout, tree, chosen, current_id, warm)
     assert all(row.guides == "" for row in layout.rows)
     return [row.tip_id for row in layout.rows]
@@ -36,7 +36,7 @@ def test_each_filter_keeps_its_rows_and_the_current_one() -> None:
 
 def test_a_node_that_is_left_out_belongs_to_the_row_above() -> None:
     tree = a_tree()
-    layout = Layout(tree, "a2")
+    layout = RowLayout(tree, "a2")
     narrowed(layout, tree, "my turns", "a2", ())
     assert layout.rows[layout.row_of("a3")].tip_id == "u3"
     assert layout.rows[layout.row_of("b1")].tip_id == "u1"
