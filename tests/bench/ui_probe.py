@@ -21,7 +21,7 @@ from textual.keys import key_to_character
 from textual.widget import Widget
 
 from tests.bench.ui_trees import long_reply
-from tests.treechat.tui.scripted import scripted_model
+from tests.fakes import scripted_model
 from treechat.chat.model.load import load_chat_model
 from treechat.config import Config
 from treechat.tui import app

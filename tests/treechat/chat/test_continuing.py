@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from tests.fakes import TEMPLATES, ByteTokenizer
 from treechat.chat.events import NodeAdded, ReplyFinished, SpansMade, TextAdded
 from treechat.chat.model.chat_model import ChatModel
 from treechat.chat.session import Chat
@@ -74,10 +75,10 @@ async def test_an_estimate_of_prose_is_within_a_third(store, model):
     assert abs(estimate - (text / 4 + 6 * 401)) < estimate / 3
 
 
-async def test_a_branch_of_another_tokenizer_gets_spans_beside_the_old_ones(store, model, tokenizer_with, templates):
+async def test_a_branch_of_another_tokenizer_gets_spans_beside_the_old_ones(store, model):
     first = Chat.new(store, Settings(), model)
     await run(first.send("Hi"))
-    other = ChatModel("other", model.engine, Template(tokenizer_with(templates["no_system"])))
+    other = ChatModel("other", model.engine, Template(ByteTokenizer(TEMPLATES["no_system"])))
     chat = Chat.open(store, first.conversation_id, Settings(), other)
     await run(chat.send("More"))
     path = chat.tree.path(chat.current_id)
@@ -158,8 +159,8 @@ class HeldTemplate(Template):
 
 
 @pytest.fixture
-def held(engine, tokenizer_with) -> ChatModel:
-    return ChatModel("held", engine, HeldTemplate(tokenizer_with()))
+def held(engine) -> ChatModel:
+    return ChatModel("held", engine, HeldTemplate(ByteTokenizer()))
 
 
 async def test_stopping_while_spans_are_made_keeps_those_and_the_message(store, held, engine):
@@ -203,10 +204,10 @@ async def test_warming_an_imported_branch_makes_its_spans_aside(store, model, en
     chat = Chat.open(store, long_conversation(store), Settings(), model)
     handle = chat.kv.warm("n400")
     for _ in range(2_000):
-        if engine.seen:
+        if engine.cached:
             break
         await asyncio.sleep(0.005)
-    assert list(engine.seen[0]) == list(chat.path_ids("n400"))
+    assert list(engine.cached[0]) == list(chat.path_ids("n400"))
     handle.cancel()
     assert chat.kv.cost("n400").mark == "●"
 
@@ -220,7 +221,7 @@ async def test_a_cancelled_warming_computes_nothing(store, held, engine):
     for thread in threading.enumerate():
         if thread.name == "make-spans":
             await asyncio.to_thread(thread.join, 20)
-    assert not engine.seen
+    assert not engine.cached
 
 
 async def test_a_short_imported_path_says_nothing(store, model):
@@ -230,7 +231,7 @@ async def test_a_short_imported_path_says_nothing(store, model):
     assert "".join(event.text for event in events if isinstance(event, TextAdded)) == "Hello."
 
 
-async def test_a_template_is_given_no_more_of_the_path_than_it_looks_at(store, engine, tokenizer_with):
+async def test_a_template_is_given_no_more_of_the_path_than_it_looks_at(store, engine):
     class Counting(Template):
         most = 0
 
@@ -238,7 +239,7 @@ async def test_a_template_is_given_no_more_of_the_path_than_it_looks_at(store, e
             self.most = max(self.most, len(ancestors))
             return super().span_ids(ancestors, message, parent_ids)
 
-    model = ChatModel("counting", engine, Counting(tokenizer_with()))
+    model = ChatModel("counting", engine, Counting(ByteTokenizer()))
     chat = Chat.open(store, long_conversation(store), Settings(), model)
     assert len(chat.path_ids("n400")) > 401
     assert model.template.most == 2

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from treechat.chat.events import Replaying, ReplyFinished
@@ -70,7 +68,7 @@ async def test_only_what_can_follow_is_copied_and_nothing_is_added_where_it_cann
         assert not fits_under(chat, chat.tree[node_id].role, target_id)
         with pytest.raises(UsageError):
             graft(chat, node_id, target_id)
-    engine.gate = asyncio.Event()
+    engine.pause_at = 3
     events = chat.regenerate(reply)
     await anext(events)
     with pytest.raises(UsageError, match="being written"):
@@ -153,7 +151,7 @@ async def test_stopped_half_way_all_that_was_done_is_kept(chat, engine):
     turns = [i for i in chat.tree.path(third) if chat.tree[i].role == "user"]
     async for event in rebase(chat, turns, None):
         if event == Replaying(2, 3):
-            engine.gate = asyncio.Event()
+            engine.pause_at = 3
         if len(engine.prompts) == 5 and chat.streaming and chat.text(chat.current_id) == "Hel":
             chat.stop()
     statuses = [(node.role, node.status, chat.text(node.id)) for node in chat.path()]

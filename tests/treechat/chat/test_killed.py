@@ -15,6 +15,7 @@ from treechat.chat.session import Chat
 from treechat.chat.tokens.path_spans import SpanBook
 from treechat.store import Store
 
+FAKES = Path(__file__).parents[2] / "fakes.py"
 PARENT = """
 import asyncio, itertools, os, runpy, signal, sys, time
 from pathlib import Path
@@ -25,16 +26,17 @@ from treechat.chat.tokens.template import Template
 from treechat.store import Store
 from treechat_engine import Token
 
-script = runpy.run_path(sys.argv[1])
+fakes = runpy.run_path(sys.argv[1])
 
-class Endless(script["ScriptedEngine"]):
-    async def stream(self, ids, params, priority="interactive", stopped=None):
+class Endless(fakes["ScriptedEngine"]):
+    async def stream(self, ids, params, priority="interactive", stop=None):
         for i in itertools.count():
             await asyncio.sleep(0.003)
             yield Token(97 + i % 26, -0.5)
 
 async def main(name):
-    chat = Chat.new(Store.open(Path(sys.argv[2])), model=ChatModel("m", Endless(), Template(script["ByteTokenizer"]())))
+    model = ChatModel("m", Endless([""]), Template(fakes["ByteTokenizer"]()))
+    chat = Chat.new(Store.open(Path(sys.argv[2])), model=model)
     said, has_said = open(sys.argv[2] + "." + name, "w"), False
     async for event in chat.send("sent by " + name):
         if isinstance(event, TextAdded):
@@ -57,7 +59,7 @@ async def test_twenty_kills_lose_nothing_but_the_last_moments(tmp_path, model, e
     path = tmp_path / "t.db"
     Store.open(path).close()
     dice = random.Random(11)
-    command = [sys.executable, "-c", PARENT, str(Path(__file__).with_name("conftest.py")), str(path)]
+    command = [sys.executable, "-c", PARENT, str(FAKES), str(path)]
     parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert parent.stdin is not None and parent.stdout is not None
     try:

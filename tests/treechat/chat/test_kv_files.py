@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from tests.fakes import ByteTokenizer
 from tests.treechat.shared import tiny_engine
 from treechat.chat.model.chat_model import ChatModel
 from treechat.chat.model.kv_files import MAX_AGE_S, KVKeeper, kept_dir, remove_old
@@ -30,9 +31,9 @@ def start(tokenizer) -> tuple[ChatModel, int]:
     return ChatModel("tiny", engine, Template(tokenizer), before_close=lambda: keeper.keep(engine)), found
 
 
-async def test_the_next_start_goes_on_from_what_was_computed(store, tokenizer_with):
+async def test_the_next_start_goes_on_from_what_was_computed(store):
     settings = Settings(max_tokens=5, temperature=0.0)
-    model, found = start(tokenizer_with())
+    model, found = start(ByteTokenizer())
     assert found == 0
     chat = Chat.new(store, settings, model)
     async for _ in chat.send("Hello, which way is it to the sea?"):
@@ -40,7 +41,7 @@ async def test_the_next_start_goes_on_from_what_was_computed(store, tokenizer_wi
     reply = chat.current_id
     model.close()
     model.close()
-    model, found = start(tokenizer_with())
+    model, found = start(ByteTokenizer())
     chat = Chat.open(store, chat.conversation_id, settings, model)
     cost = chat.kv.cost(reply)
     assert found > 0
@@ -71,8 +72,8 @@ def test_what_was_not_used_for_long_is_removed_but_for_the_current_model(tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["current", "new"]
 
 
-def test_a_directory_that_cannot_be_written_is_no_reason_to_fail(cache, tokenizer_with, caplog):
-    model, _ = start(tokenizer_with())
+def test_a_directory_that_cannot_be_written_is_no_reason_to_fail(cache, caplog):
+    model, _ = start(ByteTokenizer())
     cache.mkdir()
     (cache / "kv").write_text("in the way")
     with caplog.at_level(logging.WARNING):

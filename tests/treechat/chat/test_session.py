@@ -1,6 +1,5 @@
 """Chat over a real store: send, fork, jump, stop, continue; what the engine is given is spans joined."""
 
-import asyncio
 from dataclasses import replace
 
 import pytest
@@ -107,7 +106,7 @@ async def test_an_edit_is_a_sibling_and_is_answered(chat):
 
 
 async def test_leaving_a_stream_keeps_what_came(chat, engine, store):
-    engine.gate = asyncio.Event()
+    engine.pause_at = 3
     events = chat.send("Hi")
     async for event in events:
         if isinstance(event, TextAdded) and chat.text(chat.current_id) == "Hel":
@@ -120,13 +119,13 @@ async def test_leaving_a_stream_keeps_what_came(chat, engine, store):
 
 
 async def test_stop_ends_the_reply_and_continue_goes_on_from_its_last_token(chat, engine, store):
-    engine.gate = asyncio.Event()
+    engine.pause_at = 3
     async for event in chat.send("Hi"):
         if isinstance(event, TextAdded) and chat.text(chat.current_id) == "Hel":
             assert chat.stop()
     stopped = chat.current_id
     assert chat.tree[stopped].status == "stopped"
-    engine.gate = None
+    engine.pause_at = None
     engine.replies = ["lo again."]
     await run(chat.resume(stopped))
     assert chat.current_id == stopped
@@ -162,7 +161,7 @@ async def test_a_failure_is_told_and_what_came_is_kept(chat, engine):
 
 
 async def test_a_full_disk_stops_the_reply_and_says_so(chat, engine, store, monkeypatch):
-    engine.gate = asyncio.Event()
+    engine.pause_at = 3
 
     def full(*_):
         raise StoreError("the disk is full", "Free some space.")
@@ -207,10 +206,10 @@ async def test_without_a_model_nothing_is_written_and_the_error_says_so(store):
 async def test_costs_tell_warm_from_cold(chat, engine):
     first = await send(chat, "Hi")
     assert chat.kv.cost(first).mark == "●"
-    engine.seen.clear()
+    engine.cached.clear()
     cost = chat.kv.cost(first)
     assert cost.mark == "○"
-    assert cost.seconds == pytest.approx(cost.computed / 100)
+    assert cost.seconds == pytest.approx(cost.computed / engine.stats().prefill_tokens_per_s)
     chat.kv.warm(first)
     assert chat.kv.cost(first).mark == "●"
 

@@ -29,7 +29,7 @@ async def test_each_branch_holds_its_own_tokens_and_the_sum_is_the_conversations
     assert [branch.depth for branch in holding.branches] == [0, 1, 1]
     assert [branch.title for branch in holding.branches] == ["one", "two", "other two"]
     assert sum((branch.held for branch in holding.branches), Held()) == holding.held
-    assert holding.held.device == len({path[: n + 1] for path in engine.seen for n in range(len(path))})
+    assert holding.held.device == len({path[: n + 1] for path in engine.cached for n in range(len(path))})
     own = len(chat.path_ids(second)) - len(chat.path_ids(first))
     # The stop token of a reply has no KV before the next turn.
     assert holding.branches[1].held.cold == 1 and 0 < holding.branches[1].held.device < own

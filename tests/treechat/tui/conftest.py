@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.treechat.tui.scripted import scripted_model
+from tests.fakes import scripted_model
 from treechat.tree import Node
 from treechat.tui.app import TreechatApp
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tests.treechat.tui.scripted import scripted_model
+from tests.fakes import scripted_model
 from treechat.chat.model.chat_model import ChatModel
 from treechat.config import Config
 from treechat.tui.app import TreechatApp

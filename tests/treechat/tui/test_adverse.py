@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.treechat.tui.scripted import scripted_model
+from tests.fakes import scripted_model
 from tests.treechat.tui.seeded import press
 from treechat.tui.bindings import KEYS
 

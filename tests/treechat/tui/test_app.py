@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from tests.treechat.tui.scripted import scripted_model
+from tests.fakes import scripted_model
 from treechat.config import Config
 from treechat.errors import Offline, StoreError
 from treechat.models import Progress

@@ -19,7 +19,7 @@ from rich.cells import cell_len
 from textual import events
 from textual.geometry import Region
 
-from tests.treechat.tui.scripted import scripted_model
+from tests.fakes import scripted_model
 from treechat.config import Config
 from treechat.store import NewNode, Store
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.treechat.tui.scripted import scripted_model
+from tests.fakes import scripted_model
 from treechat.tui.screens.pick import PickScreen
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from textual import events
 
-from tests.treechat.tui.scripted import scripted_model
+from tests.fakes import scripted_model
 
 
 async def test_a_message_is_sent_and_its_reply_appears(open_app) -> None:

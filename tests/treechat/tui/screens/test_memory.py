@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.treechat.tui.scripted import scripted_model
+from tests.fakes import scripted_model
 from treechat.chat.kv.slot_usage import Held
 from treechat.tui.screens.memory import MemoryScreen
 from treechat.tui.screens.memory_rows import BAR, bar

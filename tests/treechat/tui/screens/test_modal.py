@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from textual.renderables.background_screen import BackgroundScreen
 
-from tests.treechat.tui.scripted import scripted_model
+from tests.fakes import scripted_model
 
 
 @pytest.mark.parametrize("theme", ["textual-dark", "textual-light", "high-contrast"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.treechat.tui.scripted import scripted_model
+from tests.fakes import scripted_model
 from treechat.store import NewNode, Store
 from treechat.tui.screens.siblings import SiblingsScreen
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.treechat.tui.scripted import scripted_model
+from tests.fakes import scripted_model
 from treechat.tui.screens.split import SplitScreen
 from treechat.tui.screens.token_text import Pieces
 from treechat.tui.screens.tokens import TokenScreen

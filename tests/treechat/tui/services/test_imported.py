@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from tests.treechat.tui.scripted import scripted_model
+from tests.fakes import scripted_model
 from treechat.store import NewNode, Store
 from treechat.tui.services import kv_watch as warming
 

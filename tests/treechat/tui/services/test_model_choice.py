@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.treechat.tui.scripted import scripted_model
+from tests.fakes import scripted_model
 from tests.treechat.tui.services.test_model_loader import choose, other_model, told
 from treechat.models import InstalledModel
 from treechat.store import NewNode, Store

@@ -6,19 +6,12 @@ import threading
 
 import pytest
 
-from tests.treechat.tui.scripted import ByteTokenizer, scripted_model
+from tests.fakes import TURNS_ONLY, ByteTokenizer, scripted_model
 from treechat.chat.model.room import is_out_of_memory, load_beside
-from treechat.chat.tokens.template import Template
 from treechat.errors import ModelError, Offline
 from treechat.models import InstalledModel, Progress
 from treechat.store import NewNode, Store
 from treechat.tree import Turn
-
-
-class OtherTokenizer(ByteTokenizer):
-    """The same bytes under another fingerprint."""
-
-    chat_template = "another"
 
 
 @pytest.fixture
@@ -28,9 +21,8 @@ def installed(monkeypatch, tmp_path):
 
 
 def other_model(reply: str, name: str):
-    model = scripted_model(reply, name)
-    object.__setattr__(model, "template", Template(OtherTokenizer()))
-    return model
+    """The same bytes under another fingerprint."""
+    return scripted_model(reply, name, ByteTokenizer(TURNS_ONLY + "{# another #}"))
 
 
 def told(d) -> str:

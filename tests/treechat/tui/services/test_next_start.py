@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.fakes import TURNS_ONLY, ByteTokenizer
 from tests.treechat.shared import tiny_engine
-from tests.treechat.tui.scripted import ByteTokenizer
 from treechat.chat.model.chat_model import ChatModel
 from treechat.chat.model.kv_files import KVKeeper
 from treechat.chat.tokens.template import Template
@@ -19,8 +19,7 @@ BRANCH_BYTES = 150 * 2 * 2 * 32 * 4
 @pytest.fixture
 def start(tmp_path, monkeypatch):
     monkeypatch.setenv("TREECHAT_CACHE_DIR", str(tmp_path / "cache"))
-    # One for both starts: its fingerprint is the instance's.
-    template = Template(ByteTokenizer())
+    template = Template(ByteTokenizer(TURNS_ONLY))
 
     def started(max_bytes: int) -> ChatModel:
         engine = tiny_engine()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.treechat.tui.scripted import ByteTokenizer, scripted_model
+from tests.fakes import TURNS_ONLY, ByteTokenizer, scripted_model
 from treechat.chat.tokens.template import Template
 from treechat.store import NewNode, Store
 from treechat.tree import preview_of
@@ -170,7 +170,7 @@ async def test_a_reply_that_thinks_is_counted_while_it_grows_and_folded_when_it_
 async def test_thoughts_that_begin_in_the_prompt_are_told_from_the_first_word_and_when_they_are_cut_off(
     open_app,
 ) -> None:
-    tokenizer = ByteTokenizer()
+    tokenizer = ByteTokenizer(TURNS_ONLY)
     render = tokenizer.apply_chat_template
     tokenizer.apply_chat_template = lambda messages, *, tokenize, add_generation_prompt: (
         render(messages, tokenize=tokenize, add_generation_prompt=add_generation_prompt)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.treechat.tui.scripted import scripted_model
+from tests.fakes import scripted_model
 from treechat.store import NewNode, Store
 from treechat.tree import Node, Tree
 from treechat.tui.tree.filters import crumbs, narrowed
