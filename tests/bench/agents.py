@@ -48,7 +48,7 @@ def run(engine: Engine, prompts: list[list[int]], num_tokens: int, at_once: bool
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("model", nargs="?", help="a directory; the default model where it is left out")
+    parser.add_argument("model", nargs="?", help="a directory; default: the default model")
     parser.add_argument("--rules", type=int, default=4000)
     parser.add_argument("--source", type=int, default=2000)
     parser.add_argument("--tokens", type=int, default=200)

@@ -159,11 +159,13 @@ def candidate_variants(few: bool = False) -> Iterator[Variant]:
         for num_paths in (1, 8, 16):
             key = split_key(num_paths * group, dim, q.dtype)
             args = q[:num_paths], *pools, slots, [SPLIT_LEN + 1] * num_paths, SPLIT_LEN
-            yield from _tried(key, lambda args=args, options=options: shared_prefix_attention(*args, **options))
+            yield from _tile_variants(key, lambda args=args, options=options: shared_prefix_attention(*args, **options))
         decode_args = q[:1], *pools, slots, [SPLIT_LEN + 1]
-        yield from _tried(merge_key(dim), lambda args=decode_args, options=options: decode_attention(*args, **options))
+        yield from _tile_variants(
+            merge_key(dim), lambda args=decode_args, options=options: decode_attention(*args, **options)
+        )
         extend_args = q, *pools, slots, [64], [16]
-        yield from _tried(
+        yield from _tile_variants(
             extend_key(dim, q.dtype),
             lambda args=extend_args, options=options: extend_attention(*args, **options),
         )
@@ -171,7 +173,7 @@ def candidate_variants(few: bool = False) -> Iterator[Variant]:
         x, weight = (torch.zeros(n, in_len, dtype=torch.bfloat16) for n in (1, 64))
         norm = (x[0], 1e-5) if gate else None
         call = lambda x=x, w=weight, n=norm, g=gate: linear_row(x, w, norm=n, gate=g)  # noqa: E731
-        yield from _tried(linear_key(in_len, gate is not None), call)
+        yield from _tile_variants(linear_key(in_len, gate is not None), call)
     for tile in candidates(LAUNCH)[1:]:
         with force_tile(LAUNCH, tile):
             for name, early in variants(few=True, dtypes=["bf16"]):
@@ -179,7 +181,7 @@ def candidate_variants(few: bool = False) -> Iterator[Variant]:
                     yield f"early {name}", early
 
 
-def _tried(key: TileKey, call: Callable[[], object]) -> Iterator[Variant]:
+def _tile_variants(key: TileKey, call: Callable[[], object]) -> Iterator[Variant]:
     for tile in candidates(key):
         with force_tile(key, tile):
             yield f"{key}: {_described(tile)}", call
@@ -259,11 +261,9 @@ def main() -> int:
     parser.add_argument("--arch", type=int, action="append", choices=list(SHARED_LIMIT), help="default: 80, 90 and 100")
     parser.add_argument("--few", action="store_true", help="only the largest of each kind")
     parser.add_argument("--dtype", action="append", choices=list(DTYPES), help="default: all three")
-    parser.add_argument("--candidates", action="store_true", help="the tiles that a device may choose")
-    parser.add_argument(
-        "--seconds", type=float, default=float("inf"), help="stop after the variant at which they are up"
-    )
-    parser.add_argument("--table", action="store_true", help="a table in Markdown at the end: the most each takes")
+    parser.add_argument("--candidates", action="store_true", help="the candidate tiles")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="start no variant after this time")
+    parser.add_argument("--table", action="store_true", help="end with a Markdown table of the largest figures")
     args = parser.parse_args()
     print(f"triton {triton.__version__}; registers and spilled bytes per thread, shared bytes per block")
     print(f"{'kernel':<16} {'variant':<44} {'chip':>6} {'registers':>9} {'spilled':>7} {'shared':>7}")
@@ -281,7 +281,7 @@ def main() -> int:
         print(table(usages))
     bad = sum(not usage.fits for usage in usages)
     if left:
-        print(f"time is up: {len(left)} variants are left, {left[0]} the first; the same command goes on there")
+        print(f"time is up: {len(left)} variants are left, from {left[0]} on; run the same command to continue")
     print(f"{bad} do not fit" if bad else f"the {len(usages)} so far fit" if left else "all fit")
     return 1 if bad else 3 if left else 0
 

@@ -177,7 +177,7 @@ class Person:
         return self._ids[node]
 
 
-def reused(person: Person, num_slots: int, policy: str | Policy) -> float:
+def reused_share(person: Person, num_slots: int, policy: str | Policy) -> float:
     """The share of prompt tokens that the cache had."""
     cache = KVCache(SlotPool(num_slots, [(1, 1, 1)], torch.float32, "cpu"), policy)
     found = asked = 0
@@ -194,7 +194,7 @@ def reused(person: Person, num_slots: int, policy: str | Policy) -> float:
     return found / asked
 
 
-def optimal(person: Person, num_slots: int) -> float:
+def optimal_share(person: Person, num_slots: int) -> float:
     """The most that can be reused. Tokens of a span are used together; what is needed last goes first (Belady)."""
     uses: dict[int, list[int]] = {}
     for now, turn in enumerate(person.turns):
@@ -231,17 +231,17 @@ def optimal(person: Person, num_slots: int) -> float:
 
 def table(people: Sequence[Person], sizes: Sequence[int]) -> dict[str, list[float]]:
     """Mean share reused by policy, one per size. `boundless` forgets nothing."""
-    shares: dict[str, Callable[[Person, int], float]] = {name: partial(_reused, name) for name in POLICIES}
-    shares["optimal"] = optimal
-    shares["boundless"] = lambda person, _: optimal(person, sum(m.tokens for m in person.messages))
+    shares: dict[str, Callable[[Person, int], float]] = {name: partial(_policy_share, name) for name in POLICIES}
+    shares["optimal"] = optimal_share
+    shares["boundless"] = lambda person, _: optimal_share(person, sum(m.tokens for m in person.messages))
     return {
         name: [statistics.mean(share(person, size) for person in people) for size in sizes]
         for name, share in shares.items()
     }
 
 
-def _reused(policy: str, person: Person, num_slots: int) -> float:
-    return reused(person, num_slots, policy)
+def _policy_share(policy: str, person: Person, num_slots: int) -> float:
+    return reused_share(person, num_slots, policy)
 
 
 def main() -> None:

@@ -39,16 +39,16 @@ def main(names: list[str]) -> int:
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     families = SUPPORTED | {name: family for name, (family, _) in REFUSED.items()}
-    is_well = True
+    all_pass = True
     print("| family | forward | checks |\n| --- | --- | --- |")
     for name in names or families:
-        forward, result, is_fine = row(families[name])
-        is_well = is_well and is_fine and (name in REFUSED) == (forward == "-")
+        forward, result, passes = row(families[name])
+        all_pass = all_pass and passes and (name in REFUSED) == (forward == "-")
         print(f"| {name} | {forward} | {result} |", flush=True)
-    return 0 if is_well else 1
+    return 0 if all_pass else 1
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="families; all where none is named")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="families; default: all")
     sys.exit(main(parser.parse_args().names))

@@ -37,15 +37,15 @@ ROOT = Path(__file__).parents[2]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="also write the figures here, after each part")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file, after each part")
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--models", default=",".join(SHAPES))
-    parser.add_argument("--commit", default="", help="the commit, where this is no checkout")
+    parser.add_argument("--commit", default="", help="the commit, if this is not a checkout")
     args = parser.parse_args()
     machine = gpu_common.device_name()
     if machine is None:
-        print("there is no CUDA device: run this where there is one", file=sys.stderr)
+        print("there is no CUDA device: run this on a machine that has one", file=sys.stderr)
         return 1
     # The engines take what the first part chose, so that no time goes into measuring the same for each of them.
     os.environ["TREECHAT_TUNE"] = "off"
@@ -64,11 +64,11 @@ def main() -> int:
         }
     )
     only = args.only.split(",")
-    took: dict[str, float] = {}
+    part_seconds: dict[str, float] = {}
     if "kernels" in only:
         with report.within(KERNELS_SHARE * report.left_s):
             for part in gpu_kernels.PARTS:
-                took[f"kernels: {part.__name__}"] = _attempt(report, part, limits)
+                part_seconds[f"kernels: {part.__name__}"] = _attempt(report, part, limits)
     names = [name for name in args.models.split(",") if name]
     for i, name in enumerate(names):
         if report.is_late:
@@ -80,10 +80,10 @@ def main() -> int:
                 part = getattr(gpu_engine, title)
                 if title in only:
                     run = lambda r, c, part=part, name=name, model=model: part(r, c, name, model)  # noqa: E731
-                    took[f"{name}: {title}"] = _attempt(report, run, limits)
+                    part_seconds[f"{name}: {title}"] = _attempt(report, run, limits)
             del model
             gpu_common.release()
-    for title, seconds in took.items():
+    for title, seconds in part_seconds.items():
         report.row("seconds", of=title, s=seconds)
     report.write()
     return 0
@@ -93,7 +93,7 @@ def _attempt(report: Report, part: Callable[[Report, Ceilings], Any], limits: Ce
     """The seconds that the part took. One that fails is a figure less, not the end of the run."""
     begun = time.monotonic()
     try:
-        with use_tiles(gpu_kernels.CHOSEN):
+        with use_tiles(gpu_kernels.CHOSEN_TILES):
             part(report, limits)
     except Exception as error:  # noqa: BLE001 - whatever it is, the other parts can still be measured
         traceback.print_exc()

@@ -36,7 +36,7 @@ def _engine(model: Any, num_slots: int, **options: Any) -> Iterator[Engine]:
     config = EngineConfig(device=gpu_common.DEVICE, dtype="bfloat16", kv_tokens=num_slots, max_batch=16, **options)
     gpu_common.release()
     with Engine(model, config) as engine:
-        engine._worker._runner.tiles = gpu_kernels.CHOSEN
+        engine._worker._runner.tiles = gpu_kernels.CHOSEN_TILES
         yield engine
 
 

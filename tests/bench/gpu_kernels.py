@@ -31,7 +31,7 @@ GATED = {(9728, 896), (28672, 4096)}
 # Most seconds that tiles are chosen for.
 TUNING_S = 90.0
 # Those that were, with which all that comes after them is measured.
-CHOSEN: dict[TileKey, Tile] = {}
+CHOSEN_TILES: dict[TileKey, Tile] = {}
 # FlexAttention compiles for seconds, so it is measured at these alone.
 FLEX = {(1, 8192), (1, 32768), (512, 16384)}
 
@@ -50,13 +50,13 @@ def tuning(report: Report, _limits: Ceilings) -> None:
             [AttentionShape(*heads, heads[2]) for heads in HEADS], linears, torch.bfloat16,
             torch.device(gpu_common.DEVICE), found, gpu_common.seconds, budget_s=min(TUNING_S, report.left_s / 2),
         )  # fmt: skip
-    CHOSEN.update(found.tiles)
+    CHOSEN_TILES.update(found.tiles)
     for key, tile in found.tiles.items():
         report.row("tuning", key=str(key), tile=list(tile), is_fixed=tile == candidates(key)[0])
     if found.rates is not None:
         report.row("rates of sharing", **found.rates._asdict())
     if not done:
-        report.note("tuning: no time for the rest, which keeps its fixed tiles")
+        report.note("tuning: no time for the rest, which keep their fixed tiles")
 
 
 def _microseconds(run: Callable[[], object]) -> dict[str, float]:

@@ -104,7 +104,7 @@ def continuous_rate(model: Any, batch: int, context: int, num_new: int) -> float
     finally:
         model.set_attn_implementation(before)
     if len(done) < batch:
-        raise RuntimeError(f"{len(done)} of {batch} replies came")
+        raise RuntimeError(f"{len(done)} of {batch} replies arrived")
     for each in done.values():
         if each.error:
             raise RuntimeError(each.error)

@@ -70,13 +70,13 @@ def treechat(*args: str) -> Run:
     return Run(time.perf_counter() - before, cpu_s, usage.ru_maxrss / 1024, output.decode())
 
 
-def measured(folder: Path, num_nodes: int, num_bytes: int, conversation_len: int) -> dict[str, float]:
+def measure_import(folder: Path, num_nodes: int, num_bytes: int, conversation_len: int) -> dict[str, float]:
     export, db = folder / "export.json", folder / f"{conversation_len}.db"
     write_export(export, num_nodes, num_bytes, conversation_len)
     first = treechat("import", "--json", "--db", str(db), str(export))
     again = treechat("import", "--json", "--db", str(db), str(export))
     counts = [json.loads(run.output)["nodes"] for run in (first, again)]
-    assert counts == [num_nodes, 0], f"{counts} nodes came in, and {num_nodes} and 0 should have"
+    assert counts == [num_nodes, 0], f"{counts} nodes were imported, expected {num_nodes} and 0"
     return {
         "export_mb": round(export.stat().st_size / 1e6, 1),
         "nodes": num_nodes,
@@ -96,8 +96,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="treechat-bench-") as name:
         folder = Path(name)
-        broad = measured(folder, options.nodes, options.megabytes * 1_000_000, CONVERSATION_LEN)
-        deep = measured(folder, options.deep, options.deep * 450, options.deep)
+        broad = measure_import(folder, options.nodes, options.megabytes * 1_000_000, CONVERSATION_LEN)
+        deep = measure_import(folder, options.deep, options.deep * 450, options.deep)
         db = folder / f"{options.deep}.db"
         out = treechat("export", "--db", str(db), "-o", str(folder / "deep.jsonl"))
     machine = {"python": platform.python_version(), "cpus": os.cpu_count(), "machine": platform.machine()}

@@ -45,7 +45,7 @@ def long_session(num_slots: int, num_turns: int = 600) -> dict[str, float]:
         paths.append(ids)
     half = num_turns // 2
     return {
-        "runs per path": statistics.mean(runs[half:]),
+        "extents per path": statistics.mean(runs[half:]),
         "tokens per path": statistics.mean(lengths[half:]),
         "share of the pool in use": statistics.mean(full[half:]),
     }

@@ -52,7 +52,7 @@ def tree_of(num_nodes: int) -> RadixTree:
     return tree
 
 
-def branched() -> RadixTree:
+def branched_tree() -> RadixTree:
     """1,000 branches of 100 tokens off a trunk of 2,000, each used twice."""
     chance, tree = random.Random(1), RadixTree()
     for i in range(1_000):
@@ -87,7 +87,7 @@ def tree_times() -> dict[str, float]:
     times["match one of 1,000 branches"] = median_us(
         lambda: tree, lambda tree: tree.match(branches[next(order)]), 1_000
     )
-    times["evict 50,000 tokens at once"] = median_us(branched, lambda tree: tree.evict(50_000, lru), 9)
+    times["evict 50,000 tokens at once"] = median_us(branched_tree, lambda tree: tree.evict(50_000, lru), 9)
     return times | pressure_times()
 
 
@@ -98,7 +98,7 @@ def pressure_times() -> dict[str, float]:
     """
     chance, num, trunk = random.Random(2), 1_000, LONG[:2_000]
     branches = [trunk + array("q", (chance.randrange(49_000) for _ in range(100))) for _ in range(3 * num)]
-    tree = branched()
+    tree = branched_tree()
     started_at = time.perf_counter()
     for ids in branches[:num]:
         tree.insert(ids, SLOTS[:2_000] + array("q", tree.evict(100, lru)[DEVICE]))

@@ -89,7 +89,7 @@ def ratios(figures: dict[str, float]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("model", nargs="?", help="a directory; the default model where it is left out")
+    parser.add_argument("model", nargs="?", help="a directory; default: the default model")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--context", type=int, default=1500)
     parser.add_argument("--siblings", type=int, default=5)

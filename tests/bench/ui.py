@@ -176,7 +176,7 @@ def lines(result: dict[str, Any]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON document")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="these parts; else all")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="only these parts; default: all")
     parser.add_argument("--size", default="120x40", help="columns x rows of the terminal")
     arguments = parser.parse_args()
     columns, rows = map(int, arguments.size.split("x"))

@@ -27,16 +27,16 @@ def test_the_largest_variants_fit_their_chips(dtype, pytestconfig):
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("all fit\n")
-    readme = (ROOT / "kernels/treechat_kernels/README.md").read_text()
+    table = (ROOT / "tests/bench/results/kernel-resources.md").read_text()
     for arch in (80, 90, 100):
         assert done.stdout.count(f"sm_{arch} ") > 15
-        if f"triton {triton_version()})" not in readme:
+        if f"triton {triton_version()})" not in table:
             continue
-        told, taken = column(readme, arch), most_taken(done.stdout, arch)
-        assert told.keys() == taken.keys()
+        listed, measured = column(table, arch), largest(done.stdout, arch)
+        assert listed.keys() == measured.keys()
         # Some of the variants take no more than the most that any takes.
-        most = {name: tuple(map(max, told[name], taken[name])) for name in told} if dtype else taken
-        assert told == most, "print README's table anew"
+        most = {name: tuple(map(max, listed[name], measured[name])) for name in listed} if dtype else measured
+        assert listed == most, "print the table again"
 
 
 def triton_version():
@@ -45,18 +45,18 @@ def triton_version():
     return triton.__version__
 
 
-def column(readme, arch):
+def column(table, arch):
     """{kernel: (registers, spilled, shared)} of one chip in README's table."""
-    lines = readme[readme.index("| kernel | sm_") :].splitlines()
+    lines = table[table.index("| kernel | sm_") :].splitlines()
     at = [cell.strip() for cell in lines[0].split("|")].index(f"sm_{arch}")
     rows = [[cell.strip(" `") for cell in line.split("|")] for line in lines[2:] if line.startswith("|")]
     return {row[1]: tuple(int(value.replace(",", "")) for value in row[at].split(" / ")) for row in rows}
 
 
-def most_taken(printed, arch):
+def largest(printed, arch):
     """{kernel: (registers, spilled, shared)}: the most that any of its variants takes on this chip."""
     found = {}
     for kernel, *values in re.findall(rf"^(\w+_kernel) .* sm_{arch} +(\d+) +(\d+) +(\d+)$", printed, re.MULTILINE):
-        taken = zip(map(int, values), found.get(kernel, (0, 0, 0)), strict=True)
-        found[kernel] = tuple(max(pair) for pair in taken)
+        pairs = zip(map(int, values), found.get(kernel, (0, 0, 0)), strict=True)
+        found[kernel] = tuple(max(pair) for pair in pairs)
     return found

@@ -55,7 +55,7 @@ def no_device(monkeypatch, tmp_path):
         for name, value in sizes.items():
             monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(gpu, "SHAPES", gpu_models.SHAPES)
-    monkeypatch.setattr(gpu_kernels, "CHOSEN", {})
+    monkeypatch.setattr(gpu_kernels, "CHOSEN_TILES", {})
     prefix_sharing.use_rates(prefix_sharing.H100)
     monkeypatch.setenv("TREECHAT_TUNE", "")
     scale = Scale(context=144, num_new=2, cold_bytes=1, prefixes=(128,), num_siblings=(2,), spare=16)

@@ -10,18 +10,20 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from treechat.bench.workload import Prompts, Sizes, Tell, first_token
+from treechat.bench.workload import Progress, Prompts, Sizes, first_token
 from treechat_engine import Engine, SamplingParams
 
 
-def decodes(engine: Engine, path: Path, prompts: Prompts, sizes: Sizes, tell: Tell) -> list[dict[str, Any]]:
+def measure_decoding(
+    engine: Engine, path: Path, prompts: Prompts, sizes: Sizes, progress: Progress
+) -> list[dict[str, Any]]:
     """Each batch size at each context; both sides in turn, medians of the repeats."""
     stats = engine.stats()
     reference = Reference(path, stats.dtype, stats.device)
     rows = []
     for context_len in sizes.decode_contexts:
         for batch in sizes.decode_batches:
-            tell(f"decode: {batch} x {context_len:,} tokens, ours and transformers' generate in turn")
+            progress(f"decode: {batch} x {context_len:,} tokens, ours and transformers' generate in turn")
             engine.clear_cache()
             ids = [prompts.draw(context_len) for _ in range(batch)]
             for each in ids:

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from treechat.bench.workload import FirstToken, Prompts, Sizes, Tell, first_token, resumed
+from treechat.bench.workload import FirstToken, Progress, Prompts, Sizes, first_token, resume_row
 from treechat_engine import Engine
 
 
-def jumps(engine: Engine, prompts: Prompts, sizes: Sizes, tell: Tell) -> list[dict[str, Any]]:
+def measure_jumps(engine: Engine, prompts: Prompts, sizes: Sizes, progress: Progress) -> list[dict[str, Any]]:
     """Branch A, branch B of the same prefix, then a new turn below A again."""
     rows = []
     for prefix_len in sizes.prefix_lens:
         for new_len in sizes.new_lens:
-            tell(f"jump: {prefix_len:,} tokens, branches of {sizes.branch_len}, {new_len} new")
+            progress(f"jump: {prefix_len:,} tokens, branches of {sizes.branch_len}, {new_len} new")
             runs = [_jump(engine, prompts, prefix_len, sizes.branch_len, new_len) for _ in range(sizes.num_repeats)]
-            rows.append(resumed(prefix_len, sizes.branch_len, new_len, runs))
+            rows.append(resume_row(prefix_len, sizes.branch_len, new_len, runs))
     return rows
 
 
@@ -32,14 +32,14 @@ def _jump(engine: Engine, prompts: Prompts, prefix_len: int, branch_len: int, ne
     return first_token(engine, a + prompts.draw(new_len)), full_s
 
 
-def forks(engine: Engine, prompts: Prompts, sizes: Sizes, tell: Tell) -> list[dict[str, Any]]:
+def measure_forks(engine: Engine, prompts: Prompts, sizes: Sizes, progress: Progress) -> list[dict[str, Any]]:
     """A new turn below a prefix that has another continuation already."""
     rows = []
     for prefix_len in sizes.prefix_lens:
         new_len = sizes.new_lens[0]
-        tell(f"fork: {prefix_len:,} tokens, {new_len} new")
+        progress(f"fork: {prefix_len:,} tokens, {new_len} new")
         runs = [_fork(engine, prompts, prefix_len, new_len) for _ in range(sizes.num_repeats)]
-        rows.append(resumed(prefix_len, 0, new_len, runs))
+        rows.append(resume_row(prefix_len, 0, new_len, runs))
     return rows
 
 

@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from treechat.bench.decoding import decodes
+from treechat.bench.decoding import measure_decoding
 from treechat.bench.machine import commit, machine_name
-from treechat.bench.resuming import forks, jumps
-from treechat.bench.sibling_replies import fan_outs
-from treechat.bench.workload import Prompts, Sizes, Tell, first_token
+from treechat.bench.resuming import measure_forks, measure_jumps
+from treechat.bench.sibling_replies import measure_fan_outs
+from treechat.bench.workload import Progress, Prompts, Sizes, first_token
 from treechat_engine import Engine
 
 PARTS = ("jump", "fork", "fan_out", "decode")
 
 
 def measure(
-    engine: Engine, name: str, path: Path, sizes: Sizes, tell: Tell, parts: Sequence[str] = PARTS
+    engine: Engine, name: str, path: Path, sizes: Sizes, progress: Progress, parts: Sequence[str] = PARTS
 ) -> dict[str, Any]:
     """Run the parts. name: the model's, for people. path: its files, which transformers' generate reads too."""
     stats = engine.stats()
@@ -31,10 +31,10 @@ def measure(
     # The first forward of a process pays for allocations that the others do not.
     first_token(engine, prompts.draw(64))
     runs: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        "jump": lambda: jumps(engine, prompts, sizes, tell),
-        "fork": lambda: forks(engine, prompts, sizes, tell),
-        "fan_out": lambda: fan_outs(engine, prompts, sizes, tell),
-        "decode": lambda: decodes(engine, path, prompts, sizes, tell),
+        "jump": lambda: measure_jumps(engine, prompts, sizes, progress),
+        "fork": lambda: measure_forks(engine, prompts, sizes, progress),
+        "fan_out": lambda: measure_fan_outs(engine, prompts, sizes, progress),
+        "decode": lambda: measure_decoding(engine, path, prompts, sizes, progress),
     }
     head = {"machine": machine_name(stats.device), "model": name, "dtype": stats.dtype, "commit": commit()}
     return head | {part: runs[part]() if part in parts else [] for part in PARTS}

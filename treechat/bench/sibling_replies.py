@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator
 from statistics import median
 from typing import Any
 
-from treechat.bench.workload import Prompts, Sizes, Tell, first_token
+from treechat.bench.workload import Progress, Prompts, Sizes, first_token
 from treechat_engine import Engine, SamplingParams
 
 
-def fan_outs(engine: Engine, prompts: Prompts, sizes: Sizes, tell: Tell) -> list[dict[str, Any]]:
+def measure_fan_outs(engine: Engine, prompts: Prompts, sizes: Sizes, progress: Progress) -> list[dict[str, Any]]:
     """Siblings below a prefix that is cached; slots_unshared is what as many separate sequences would take."""
     prefix_len = sizes.prefix_lens[0]
-    tell(f"fan-out: {sizes.num_siblings} replies of {sizes.sibling_len} tokens on {prefix_len:,}")
+    progress(f"fan-out: {sizes.num_siblings} replies of {sizes.sibling_len} tokens on {prefix_len:,}")
     rates, slots = [], 0
     for _ in range(sizes.num_repeats):
         engine.clear_cache()

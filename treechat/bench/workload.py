@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from treechat_engine import Engine, SamplingParams
 
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class Prompts:
     def __init__(self, vocab_size: int, seed: int = 0) -> None:
         self._random = random.Random(seed)
         self._vocab_size = vocab_size
-        self._begun: set[int] = set()
+        self._first_ids: set[int] = set()
 
     def draw(self, length: int) -> list[int]:
         ids = self._random.choices(range(self._vocab_size), k=length)
-        if len(self._begun) >= self._vocab_size // 2:
-            self._begun.clear()
-        while ids[0] in self._begun:
+        if len(self._first_ids) >= self._vocab_size // 2:
+            self._first_ids.clear()
+        while ids[0] in self._first_ids:
             ids[0] = self._random.randrange(self._vocab_size)
-        self._begun.add(ids[0])
+        self._first_ids.add(ids[0])
         return ids
 
 
@@ -62,7 +62,9 @@ def first_token(engine: Engine, ids: Sequence[int]) -> FirstToken:
     return FirstToken(done.usage.ttft_s, done.usage.computed_tokens)
 
 
-def resumed(prefix_len: int, branch_len: int, new_len: int, runs: Sequence[tuple[FirstToken, float]]) -> dict[str, Any]:
+def resume_row(
+    prefix_len: int, branch_len: int, new_len: int, runs: Sequence[tuple[FirstToken, float]]
+) -> dict[str, Any]:
     """One row of the results, from pairs of a resumed run and the full prefill of a prompt of the same length."""
     ttft_s = median(run.ttft_s for run, _ in runs)
     full_s = median(full for _, full in runs)
