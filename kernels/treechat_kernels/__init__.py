@@ -1,1 +1,1 @@
-"""treechat's kernels: tensors in, tensors out, and a torch reference beside each. Imports torch and triton only."""
+"""The kernels of treechat: tensors in, tensors out, each with a torch reference. Imports only torch and triton."""

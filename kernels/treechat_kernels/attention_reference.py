@@ -1,15 +1,18 @@
-"""Attention over scattered slots: the torch references. Slow, plain, right: every kernel is tested against these.
+"""The torch references of attention over scattered slots: slow and simple. Every attention kernel is tested on them.
 
 Shapes, here and in each kernel of the same name:
     q        [T, Hq, Dk]       new tokens of all sequences, packed; Hq is a multiple of Hkv
     k_pool   [S, Hkv, Dk]      one row per slot
     v_pool   [S, Hkv, Dv]
-    slots    [sum(kv_lens)]    int64; the slots of each path, joined, in order of position
-    kv_lens  tokens of each path, its new tokens included: their KV is in the pool already
-    q_lens   new tokens of each path; they are its last ones
+    slots    [sum(kv_lens)]    int64; the slots of all paths, each path in order of position
+    kv_lens  tokens of each path, new tokens included; the pools hold the KV of all of them
+    q_lens   new tokens of each path, which are its last ones
     result   [T, Hq, Dv]       in the dtype of q
-Options: `scaling` multiplies the scores; `sliding_window` W lets a token see itself and the W - 1 before it;
-`softcap` c turns a score s into c * tanh(s / c); `sinks` [Hq] adds one key per head with that score and no value.
+Options:
+    scaling         multiplies the scores
+    sliding_window  W: a token sees itself and the W - 1 tokens before it; None: all tokens before it
+    softcap         c: a score s becomes c * tanh(s / c); None: scores stay
+    sinks           [Hq]: adds one key per head with this score and no value; None: no such key
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ def extend_attention(
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Causal attention of new tokens over their paths, ragged batch. Scores and sums are float32."""
+    """Return the causal attention of new tokens over their paths, in a ragged batch. Scores and sums are float32."""
     out = q.new_empty(q.shape[0], q.shape[1], v_pool.shape[2])
     q_start = kv_start = 0
     for kv_len, q_len in zip(kv_lens, q_lens, strict=True):
@@ -63,7 +66,7 @@ def decode_attention(
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """One new token per path: q is [B, Hq, Dk]."""
+    """Return the attention of one new token per path: q is [B, Hq, Dk]."""
     return extend_attention(
         q,
         k_pool,
@@ -88,7 +91,7 @@ def dense_attention(
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """One path: q [n, Hq, Dk] are the last n of the tokens of k [m, Hkv, Dk] and v [m, Hkv, Dv]."""
+    """Return the attention of the last n tokens of one path of m: q [n, Hq, Dk], k [m, Hkv, Dk], v [m, Hkv, Dv]."""
     q_len, num_q_heads, _ = q.shape
     kv_len, num_kv_heads, v_dim = v.shape
     group = num_q_heads // num_kv_heads

@@ -1,6 +1,6 @@
-"""What the attention kernels share: one block of keys and values worked into a running softmax, and launch constants.
+"""The parts that attention kernels share: one block of keys and values in a running softmax, and launch options.
 
-Scores are kept in units of log 2, since the hardware has exp2. A row that has seen no key yet has maximum -inf.
+Scores are logarithms to base 2, since the hardware computes exp2. The maximum of a row that has seen no key is -inf.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from treechat_kernels.tiles import launches_early
 
-# The interpreter multiplies the bits of bfloat16 matrices as integers.
+# Under the interpreter `tl.dot` multiplies the bits of bfloat16 operands as integers, so `dot` converts them first.
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 def chip() -> int:
-    """Compute capability of the device that kernels are launched on, 90 for sm_90; 0 under the interpreter."""
+    """Return the compute capability of the device in use (90 for sm_90), or 0 under the interpreter."""
     return 0 if INTERPRETED.value else int(triton.runtime.driver.active.get_current_target().arch)
 
 
 def launch_options() -> dict[str, Any]:
-    """Arguments of a launch whose kernel calls `wait_for_inputs` before it reads what another wrote, or writes."""
+    """Return launch arguments for a kernel that calls `wait_for_inputs` before it writes or reads another's output."""
     return {"EARLY": True, "launch_pdl": True} if launches_early() else {"EARLY": False}
 
 
 def block_dim(dim: int) -> int:
-    """A head dimension as the power of two that a tile has, at least the 16 that a matrix unit takes."""
+    """Return the head dimension padded to a power of two, at least the 16 that a matrix unit needs."""
     return max(16, 1 << (dim - 1).bit_length())
 
 
 def precision(dtype: torch.dtype) -> str:
-    """float32 is computed in float32: the default would round to 10 bits of mantissa."""
+    """Return the precision of matrix products. float32 stays float32: the default rounds it to 10 bits of mantissa."""
     return "ieee" if dtype == torch.float32 else "tf32"
 
 
 @triton.jit
 def wait_for_inputs(EARLY: tl.constexpr):
-    """Where kernels are launched early: lets the next one start, then waits until the one before is done.
+    """If kernels are launched early: let the next kernel start, then wait until the previous one is done.
 
-    Every block calls it, so that a kernel that is done says that all before it are. Only what no kernel writes, such as
-    weights, may be read sooner.
+    Every block of every kernel calls this, so a finished kernel implies that all kernels before it are finished. Before
+    the call a kernel may read only data that no kernel writes, such as weights.
     """
     if EARLY and not INTERPRETED:
         gdc_launch_dependents()
@@ -52,7 +52,7 @@ def wait_for_inputs(EARLY: tl.constexpr):
 
 @triton.jit
 def dot(a, b, PRECISION: tl.constexpr):
-    """a @ b in float32, of operands of one dtype."""
+    """Return a @ b in float32. Both operands have one dtype."""
     if INTERPRETED:
         a = a.to(tl.float32)
         b = b.to(tl.float32)
@@ -71,7 +71,7 @@ def attend_block(
     o_n,  # [BN] positions of the keys
     kv_stop,  # keys from here on are not read
     b_low,  # [BM] first position that a row sees
-    b_high,  # [BM] first position that a row does not see any more
+    b_high,  # [BM] first position after those that a row sees
     k_stride,
     v_stride,
     scaling,
@@ -92,12 +92,12 @@ def attend_block(
     )  # [BD, BN]
     b_s = dot(b_q, b_k, PRECISION) * scaling  # [BM, BN]
     if SOFTCAP:
-        # tanh(x) = 2 sigmoid(2x) - 1, which every backend has.
+        # tanh(x) = 2 sigmoid(2x) - 1. Every backend has sigmoid.
         b_s = softcap * (2.0 * tl.sigmoid(2.0 * (b_s / softcap)) - 1.0)
     m_s = m_n[None, :] & (o_n[None, :] >= b_low[:, None]) & (o_n[None, :] < b_high[:, None])
     b_s = tl.where(m_s, b_s * 1.4426950408889634, float("-inf"))
     b_m_new = tl.maximum(b_m, tl.max(b_s, 1))
-    # A row that sees nothing yet: -inf less -inf is no number.
+    # For a row that has seen no key, -inf - -inf would be NaN.
     b_m_safe = tl.where(b_m_new == float("-inf"), 0.0, b_m_new)
     b_p = tl.exp2(b_s - b_m_safe[:, None])
     b_scale = tl.exp2(b_m - b_m_safe)

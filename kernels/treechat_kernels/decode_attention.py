@@ -1,8 +1,8 @@
-"""Triton: one new token per path over scattered slots, split over the path's length.
+"""Triton: attention of one new token per path over scattered slots, split over the path's length.
 
-A long path would be walked by one processor while the others idle, so each path is cut into splits, which give partial
-results and the log-sum-exp of their scores; a second kernel merges them (flash decoding). Splits begin at fixed
-positions and are merged in order, so a path's result is the same to the bit whatever shares its batch.
+One processor would walk a long path while the others idle. So each path is cut into splits, which give partial results
+and the log-sum-exp of their scores, and a second kernel merges them (flash decoding). Splits begin at fixed positions
+and are merged in order, so a path's result has the same bits whatever else is in the batch.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from treechat_kernels.blocks import attend_block, block_dim, chip, launch_option
 from treechat_kernels.layout import SPLIT_LEN, Layout, Paths, SharedPrefix
 from treechat_kernels.tiles import Tile, TileKey, chosen_tile
 
-# What one block of the merge takes: splits at once, and values of a head. Not less where there are fewer splits: the
-# order of the sum, and so its last bit, would depend on the longest path of the batch.
+# Rows are splits and keys are values of a head, both per block of the merge. Batches with fewer splits do not get a
+# smaller tile: the order of the sum, and so its last bit, would depend on the longest path of the batch.
 FIXED_MERGE = Tile(256, 32, 4)
 
 
@@ -34,7 +34,7 @@ def decode_attention(
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """q [B, Hq, Dk] -> [B, Hq, Dv]; the reference of this name in `attention.py` says the rest."""
+    """Return the attention [B, Hq, Dv] of q [B, Hq, Dk]; see `attention_reference.decode_attention`."""
     layout = Layout.build(kv_lens, [1] * len(kv_lens), q.device)
     out = q.new_empty(q.shape[0], q.shape[1], v_pool.shape[2])
     decode_paths(
@@ -58,7 +58,7 @@ def decode_paths(
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
 ) -> None:
-    """Fills the rows of `out` [T, Hq, Dv] that belong to `paths`, whose sequences have one new token each."""
+    """Fill the rows of `out` [T, Hq, Dv] of `paths`, whose sequences have one new token each."""
     if not paths.num:
         return
     parts = new_parts(q, v_pool, paths, layout)
@@ -67,7 +67,7 @@ def decode_paths(
 
 
 def new_parts(q: torch.Tensor, v_pool: torch.Tensor, paths: Paths, layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
-    """Room for partial results [B, Hq, splits, Dv] and their log-sum-exps [B, Hq, splits], float32, not filled."""
+    """Return empty partial results [B, Hq, splits, Dv] and their log-sum-exps [B, Hq, splits], float32."""
     shape = (len(layout.kv_lens), q.shape[1], triton.cdiv(paths.max_kv_len, SPLIT_LEN))
     lse = torch.empty(shape, dtype=torch.float32, device=q.device)
     return torch.empty(*shape, v_pool.shape[2], dtype=torch.float32, device=q.device), lse
@@ -87,8 +87,10 @@ def run_splits(
     softcap: float | None,
     shared: bool = False,
 ) -> None:
-    """Fills the partial results of all splits behind the prefix; with `shared`, those of the prefix itself, whose slots
-    are then read once for all of `paths`."""
+    """Fill the partial results of the splits after the prefix.
+
+    With `shared`, fill those of the prefix instead and read its slots once for all of `paths`.
+    """
     group = q.shape[1] // k_pool.shape[1]
     dim, v_dim = q.shape[2], v_pool.shape[2]
     assert q.stride(2) == k_pool.stride(2) == v_pool.stride(2) == 1, "the head dimension must be contiguous"
@@ -124,7 +126,7 @@ def merge_splits(
     sliding_window: int | None,
     sinks: torch.Tensor | None,
 ) -> None:
-    """Merges the partial results of `paths` into their rows of `out` [T, Hq, Dv]."""
+    """Merge the partial results of `paths` into their rows of `out` [T, Hq, Dv]."""
     v_dim = out.shape[2]
     tile = chosen_tile(merge_key(v_dim), FIXED_MERGE)
     block = min(tile.keys, block_dim(v_dim))
@@ -137,12 +139,12 @@ def merge_splits(
 
 
 def split_key(num_rows: int, padded_dim: int, dtype: torch.dtype) -> TileKey:
-    """What the tile of a split depends on."""
+    """Return what the tile of the split kernel depends on."""
     return TileKey("split", (dtype.itemsize, padded_dim, min(64, max(16, triton.next_power_of_2(num_rows)))))
 
 
 def fixed_tile(key: TileKey) -> Tile:
-    """The largest tile that runs out of registers on none of the chips of `tests/bench/aot.py`."""
+    """Return the largest tile that fits the registers of all chips in `tests/bench/aot.py`."""
     itemsize, padded_dim, rows = key.sizes
     if itemsize == 4:
         return Tile(16, 32 if padded_dim <= 64 else 16, 4)
@@ -156,7 +158,7 @@ def fixed_tile(key: TileKey) -> Tile:
 
 
 def merge_key(v_dim: int) -> TileKey:
-    """What the tile of the merge depends on."""
+    """Return what the tile of the merge kernel depends on."""
     return TileKey("merge", (block_dim(v_dim),))
 
 
@@ -204,14 +206,14 @@ def split_kernel(
     o_m = tl.arange(0, BM)
     first_split = tl.load(shared_splits).to(tl.int32)
     if SHARED:
-        # Rows are the heads of many paths; the keys are read through the first path's slots.
+        # Rows are the heads of many paths. The keys are read through the slots of the first path.
         o_row = i_tile * BM + o_m
         o_path, o_g = o_row // GROUP, o_row % GROUP
         m_row = o_path < num_paths
         b_seq = tl.load(paths + o_path, mask=m_row, other=0)  # [BM]
         kv_start = tl.load(kv_starts + tl.load(paths))
         b_len = tl.load(kv_lens + b_seq, mask=m_row, other=0)
-        # No row is longer than the longest: what lies behind that is nobody's.
+        # No path goes beyond the longest one; slots after it belong to no path.
         kv_stop = tl.minimum(tl.minimum(i_split + 1, first_split) * SPLIT, tl.max(b_len, 0).to(tl.int32))
     else:
         num_tiles: tl.constexpr = (GROUP + BM - 1) // BM
@@ -246,7 +248,7 @@ def split_kernel(
                 b_q, b_m, b_l, b_acc, p_k, p_v, slots + kv_start, i_n + tl.arange(0, BN), kv_stop, b_low, b_high,
                 k_stride, v_stride, scaling, softcap, D, DV, BD, BDV, SOFTCAP, PRECISION,
             )  # fmt: skip
-        # A row that saw nothing (behind its window) weighs nothing: its log-sum-exp is -inf.
+        # A row that saw no key (all before its window) has log-sum-exp -inf, so the merge ignores it.
         b_l_safe = tl.where(b_l == 0.0, 1.0, b_l)
         b_row = (b_seq * num_q_heads + b_head) * num_splits + i_split
         tl.store(part_lse + b_row, b_m + tl.log2(b_l_safe), mask=m_row)

@@ -1,8 +1,8 @@
-"""The one place where a kernel is chosen: Triton for tensors on CUDA, the torch reference for all others.
+"""The only place that chooses a kernel: Triton for tensors on CUDA, the torch reference for all others.
 
-TREECHAT_KERNELS=reference forces the references, to compare or to work around; TREECHAT_KERNELS=triton forces Triton,
-which with TRITON_INTERPRET=1 runs the GPU's whole path on a CPU, slowly, for tests. Triton is imported at the first
-call that needs it, so that a machine without a GPU neither needs nor loads it.
+TREECHAT_KERNELS=reference forces the references, for comparison or as a workaround. TREECHAT_KERNELS=triton forces
+Triton; with TRITON_INTERPRET=1 this runs the GPU's code path slowly on a CPU, for tests. Triton is imported at the
+first call that needs it, so a machine without a GPU neither needs nor loads it.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from treechat_kernels.prefix_sharing import Siblings, sharing_is_faster
 
 
 def uses_tables(device: torch.device) -> bool:
-    """Whether a forward on this device goes through this module, which the CPU's views of runs do not."""
+    """Return whether a forward on this device uses `attend`. On the CPU attention reads views instead (`cpu`)."""
     return device.type != "cpu" or forced_kernels() == "triton"
 
 
 def uses_triton(x: torch.Tensor) -> bool:
-    """Whether kernels for x's device are Triton's."""
+    """Return whether tensors like x use Triton kernels."""
     return forced_kernels() == "triton" or (x.is_cuda and torch.version.hip is None and forced_kernels() != "reference")
 
 
 @cache
 def forced_kernels() -> str:
-    """Read once: the choice is asked for in every layer."""
+    """Return the value of TREECHAT_KERNELS, read once, since every layer asks for it."""
     return os.environ.get("TREECHAT_KERNELS", "").lower()
 
 
@@ -47,9 +47,9 @@ def attend(
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Attention of a ragged batch: shapes as in `attention.py`, lengths in `layout`, which all layers of a step share.
+    """Return the attention of a ragged batch: shapes as in `attention_reference`, lengths in `layout`.
 
-    A path with one new token takes the decoding kernel and any other the extending one, whatever shares the batch.
+    A path with one new token uses the decoding kernel, any other path the extending one, whatever else is in the batch.
     """
     if not uses_triton(q):
         return attention_reference.extend_attention(
@@ -73,7 +73,7 @@ def attend_with_triton(
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """As `attend`, by Triton."""
+    """Return what `attend` does, computed by the Triton kernels."""
     from treechat_kernels.decode_attention import decode_paths
     from treechat_kernels.extend_attention import extend_paths
     from treechat_kernels.shared_prefix_attention import shared_paths

@@ -1,6 +1,6 @@
-"""Triton: several new tokens per path against the path's slots, their own among them, causal, in a ragged batch.
+"""Triton: causal attention of several new tokens per path over the path's slots, their own included, ragged batch.
 
-A tile holds rows of one key head: the new tokens times the query heads that share it, so that grouped heads read a key
+The rows of a tile belong to one key head: new tokens times the query heads that share it. So grouped heads read a key
 once. Blocks of keys begin at fixed positions, so a token's result does not depend on how the prefill was cut.
 """
 
@@ -30,7 +30,7 @@ def extend_attention(
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """q [T, Hq, Dk] -> [T, Hq, Dv]; the reference of this name in `attention.py` says the rest."""
+    """Return the attention [T, Hq, Dv] of q [T, Hq, Dk]; see `attention_reference.extend_attention`."""
     layout = Layout.build(kv_lens, q_lens, q.device)
     out = q.new_empty(q.shape[0], q.shape[1], v_pool.shape[2])
     for paths in (layout.single, layout.several):
@@ -55,7 +55,7 @@ def extend_paths(
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
 ) -> None:
-    """Fills the rows of `out` [T, Hq, Dv] that belong to the new tokens of `paths`."""
+    """Fill the rows of `out` [T, Hq, Dv] of the new tokens of `paths`."""
     if not paths.num:
         return
     assert q.stride(2) == k_pool.stride(2) == v_pool.stride(2) == 1, "the head dimension must be contiguous"
@@ -76,19 +76,19 @@ def extend_paths(
 
 
 def extend_key(padded_dim: int, dtype: torch.dtype) -> TileKey:
-    """What the tile depends on."""
+    """Return what the tile depends on."""
     return TileKey("extend", (dtype.itemsize, padded_dim))
 
 
 def fixed_tile(key: TileKey) -> Tile:
-    """The largest tile that runs out of registers on none of the chips of `tests/bench/aot.py`."""
+    """Return the largest tile that fits the registers of all chips in `tests/bench/aot.py`."""
     itemsize, padded_dim = key.sizes
     if itemsize == 4:
         return Tile(32, 32, 4) if padded_dim <= 64 else Tile(16, 16, 8)
     if padded_dim > 128:
         return Tile(64, 32, 8)
     if chip() == 90:
-        # Measured on an H100, 512 tokens on 16,384, the faster of what fits; elsewhere they need too many registers.
+        # The fastest that fit on an H100, for 512 new tokens on 16,384. Other chips have too few registers for them.
         return Tile(64, 64, 4, num_stages=3) if padded_dim > 64 else Tile(64, 128, 4)
     return Tile(64, 64, 8) if padded_dim > 64 else Tile(64, 64, 4, num_stages=3)
 
@@ -167,7 +167,7 @@ def extend_kernel(
                 b_q, b_m, b_l, b_acc, p_k, p_v, slots + kv_start, i_n + tl.arange(0, BN), kv_stop, b_low, b_high,
                 k_stride, v_stride, scaling, softcap, D, DV, BD, BDV, SOFTCAP, PRECISION,
             )  # fmt: skip
-        # Rows past the last token see no key where a window is short.
+        # With a short window, rows after the last token see no key.
         b_l = tl.where(b_l == 0.0, 1.0, b_l)
         tl.store(
             out + b_token[:, None] * out_stride_t + b_head[:, None] * out_stride_h + o_dv[None, :],

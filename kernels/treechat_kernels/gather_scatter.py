@@ -1,6 +1,6 @@
-"""Triton: rows of all layers' pools into one block and back, one launch each, so that the host tier copies once.
+"""Triton: move rows of all layers' pools into one block and back, so the host tier copies once.
 
-The pools are told by their addresses, so that the number of layers is no number of launches.
+The kernel takes the pools' addresses, so one launch serves all layers.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import triton.language as tl
 
 
 def gather_slots(pools: Sequence[torch.Tensor], slots: torch.Tensor) -> torch.Tensor:
-    """As `reference.gather_slots`. The pools are contiguous and of one shape and dtype."""
+    """See `reference.gather_slots`. The pools are contiguous and of one shape and dtype."""
     block = pools[0].new_empty(len(pools), slots.shape[0], *pools[0].shape[1:])
     _move(pools, slots, block, gather=True)
     return block
 
 
 def scatter_slots(pools: Sequence[torch.Tensor], slots: torch.Tensor, block: torch.Tensor) -> None:
-    """As `reference.scatter_slots`. The pools are contiguous and of one shape and dtype."""
+    """See `reference.scatter_slots`. The pools are contiguous and of one shape and dtype."""
     _move(pools, slots, block.contiguous(), gather=False)
 
 

@@ -1,4 +1,4 @@
-"""Where each path's slots and new tokens lie in a ragged batch. Built once per step: one copy to the device."""
+"""The tables of a ragged batch: where each path's slots and new tokens begin. Built once per step, in one copy."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 
-# Tokens. The kernels cut every path at multiples of this, whatever shares the batch, so that a path's result does not
-# depend on its company. On an H100 at 8,192 tokens and 2 heads of keys, 128 took two thirds of the time of 256; at 8
-# heads, or at 32,768 tokens, they were as good.
+# Tokens. The kernels cut every path at multiples of this length, so a path's result does not depend on the rest of the
+# batch. On an H100 with 8,192 tokens and 2 key heads, 128 took two thirds of the time of 256; with 8 key heads, or with
+# 32,768 tokens, both took the same time.
 SPLIT_LEN = 128
 
 
-# (first slot, length): slots side by side.
+# Slots side by side: (first slot, length).
 Extent: TypeAlias = tuple[int, int]
 
 
 class Paths(NamedTuple):
-    """Some sequences of the batch. indices [n] int64, on the device. num, max_q_len and max_kv_len are known here."""
+    """Some sequences of the batch.
+
+    indices: [n] int64 on the device, their places in the batch.
+    num: how many they are (n).
+    max_q_len: the most new tokens of any of them.
+    max_kv_len: the length of the longest path.
+    """
 
     indices: torch.Tensor
     num: int
@@ -28,10 +34,12 @@ class Paths(NamedTuple):
 
 
 class SharedPrefix(NamedTuple):
-    """Decoding sequences whose first `prefix_len` tokens lie in the same slots; prefix_len is whole splits, not 0.
+    """Decoding sequences whose first tokens lie in the same slots.
 
-    num_splits [1] int64: the same in splits, on the device, where it may change between replays of a graph. is_whole:
-    they have no slots but those, and each sees of them as many as it is long.
+    paths: the sequences.
+    prefix_len: tokens in the same slots, a multiple of SPLIT_LEN and not 0.
+    num_splits: [1] int64 on the device, prefix_len in splits; it may change between replays of a graph.
+    is_whole: the sequences have no other slots, and each sees only its first kv_len of them.
     """
 
     paths: Paths
@@ -42,12 +50,16 @@ class SharedPrefix(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """A batch of B sequences, packed.
+    """A packed batch of B sequences. Tensors are int64 on the device.
 
-    kv_lens, q_lens: as in `attention.py`. kv_starts, q_starts [B + 1] int64 on the device: where each sequence's slots
-    and new tokens begin; kv_len_table [B]: kv_lens there; no_splits [1]: a zero. single: the sequences with one new
-    token; several: those with more; alone: those of single that are in no shared prefix; shared: groups of single that
-    read a prefix together.
+    kv_lens, q_lens: as in `attention_reference`.
+    kv_starts, q_starts: [B + 1], where each sequence's slots and new tokens begin.
+    kv_len_table: [B], kv_lens on the device.
+    no_splits: [1], a zero.
+    single: the sequences with one new token.
+    several: the sequences with more than one new token.
+    alone: the sequences of `single` that share no prefix.
+    shared: the groups of `single` that read a prefix together.
     """
 
     kv_lens: tuple[int, ...]
@@ -69,7 +81,12 @@ class Layout:
         device: torch.device | str,
         prefixes: Sequence[tuple[Sequence[int], int]] = (),
     ) -> Layout:
-        """prefixes: (indices of sequences with one new token, length of what they share); see `shared_prefixes`."""
+        """Build the tables of a batch.
+
+        kv_lens, q_lens: tokens of each path and new tokens of each path.
+        device: where the tables go.
+        prefixes: groups from `shared_prefixes`: (indices of sequences with one new token, tokens that they share).
+        """
         assert len(kv_lens) == len(q_lens), f"{len(kv_lens)} paths, {len(q_lens)} lists of new tokens"
         assert all(0 < q <= kv for q, kv in zip(q_lens, kv_lens, strict=True)), f"{q_lens} new of {kv_lens} tokens"
         single = [i for i, q_len in enumerate(q_lens) if q_len == 1]
@@ -109,10 +126,14 @@ class Layout:
     def of_tables(
         cls, kv_starts: torch.Tensor, kv_len_table: torch.Tensor, max_kv_len: int, shared_splits: torch.Tensor | None
     ) -> Layout:
-        """B sequences of one new token each, whose lengths [B] are read from the device at each launch: for a graph.
+        """Return the layout of B sequences with one new token each, for a graph.
 
-        max_kv_len: no length exceeds it. shared_splits [1]: how many splits all sequences have in common, also read at
-        each launch; None where none is looked for.
+        Each launch reads the tensors on the device.
+
+        kv_starts: [B + 1], where each sequence's slots begin.
+        kv_len_table: [B], the lengths.
+        max_kv_len: no length exceeds it.
+        shared_splits: [1], the number of splits that all sequences share; None if they share no prefix.
         """
         num, device = kv_len_table.shape[0], kv_len_table.device
         all_paths = Paths(torch.arange(num, device=device), num, 1, max_kv_len)
@@ -135,7 +156,10 @@ class Layout:
     def of_new_tokens(
         cls, kv_len_table: torch.Tensor, q_starts: torch.Tensor, max_q_len: int, max_kv_len: int
     ) -> Layout:
-        """One sequence of up to max_q_len new tokens; its length [1] and q_starts [2] are read at each launch."""
+        """Return the layout of one sequence of up to max_q_len new tokens, for a graph.
+
+        Each launch reads kv_len_table [1] and q_starts [2] on the device.
+        """
         zero = torch.zeros(1, dtype=torch.int64, device=kv_len_table.device)
         none = Paths(zero[:0], 0, 0, 0)
         several = Paths(zero, 1, max_q_len, max_kv_len)
@@ -144,8 +168,14 @@ class Layout:
 
     @classmethod
     def of_few_new_tokens(cls, kv_len_table: torch.Tensor, num_splits: torch.Tensor, max_kv_len: int) -> Layout:
-        """The same as sequences of one token over the same slots, of which each sees as many as `kv_len_table` [T]
-        says: so few tokens over a long path are cut over its length. num_splits [1]: splits of the longest."""
+        """Return the layout of a few new tokens of one path, as T sequences of one token over the same slots.
+
+        So the kernels split the path over its length, which a few tokens over a long path need.
+
+        kv_len_table: [T], how many of the slots each token sees.
+        num_splits: [1], the splits of the longest.
+        max_kv_len: no length exceeds it.
+        """
         num, device = kv_len_table.shape[0], kv_len_table.device
         paths = Paths(torch.arange(num, device=device), num, 1, max_kv_len)
         none = Paths(paths.indices[:0], 0, 0, 0)
@@ -160,10 +190,12 @@ class Layout:
 def shared_prefixes(
     extents: Sequence[Sequence[Extent]], kv_lens: Sequence[int], q_lens: Sequence[int]
 ) -> list[tuple[list[int], int]]:
-    """Groups of two or more sequences with one new token whose paths begin in the same slots: (indices, common length).
+    """Return groups of two or more sequences with one new token whose paths begin in the same slots.
 
-    extents: per sequence those of its path, in order. Siblings of one prefix are found whatever lies between them in
-    the batch; a group's length is what all of it shares.
+    Each group is (indices, number of tokens that all of them share). Its sequences need not be neighbours in the batch.
+
+    extents: the extents of each sequence's path, in order.
+    kv_lens, q_lens: tokens and new tokens of each sequence.
     """
     by_first: dict[int, list[int]] = {}
     for i, q_len in enumerate(q_lens):
@@ -180,7 +212,7 @@ def shared_prefixes(
 
 
 def _common_len(a: Sequence[Extent], b: Sequence[Extent]) -> int:
-    """Tokens from the start whose slots are the same, though the extents may be cut at different places."""
+    """Return how many tokens from the start lie in the same slots. The extents may be cut at different places."""
     total = i = j = done_a = done_b = 0
     while i < len(a) and j < len(b) and a[i][0] + done_a == b[j][0] + done_b:
         step = min(a[i][1] - done_a, b[j][1] - done_b)
@@ -200,7 +232,7 @@ def _starts(lens: Sequence[int]) -> list[int]:
 
 
 def _to_device(tables: Sequence[Sequence[int]], device: torch.device | str) -> list[torch.Tensor]:
-    """The tables as int64 tensors, in one copy."""
+    """Return the tables as int64 tensors, moved to the device in one copy."""
     packed = torch.tensor([each for table in tables for each in table], dtype=torch.int64)
     if torch.device(device).type == "cuda":
         packed = packed.pin_memory().to(device, non_blocking=True)

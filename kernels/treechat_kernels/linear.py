@@ -1,7 +1,7 @@
-"""Triton: a linear layer of one row, with norm before, bias, residual, or the gate of a gated MLP in the same pass.
+"""Triton: a linear layer of one row, with a norm before it, bias, residual or the gate of an MLP in the same pass.
 
-One row reads each weight once and multiplies it once: what counts is to keep many loads in flight, for which matrix
-libraries are not made: `tests/bench/gpu.py` prints both.
+One row reads each weight once and multiplies it once, so the speed depends on keeping many loads in flight. Matrix
+libraries are not designed for that; `tests/bench/gpu.py` measures both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from treechat_kernels.rms_norm import rms_norm
 from treechat_kernels.silu_mul import ACTIVATIONS, activate
 from treechat_kernels.tiles import Tile, TileKey, chosen_tile
 
-# Most values of a row that is normed in the same pass.
+# The longest row that is normed in the same pass.
 MAX_NORMED = 1024
 
 
@@ -28,7 +28,7 @@ def linear_row(
     residual: torch.Tensor | None = None,
     gate: str | None = None,
 ) -> torch.Tensor:
-    """As `reference.linear_row`. Each processor norms x for itself; a long x is normed by a kernel of its own."""
+    """See `reference.linear_row`. Each block norms x again; a long x is normed by a separate kernel instead."""
     out_len, in_len = weight.shape
     assert x.shape == (1, in_len), f"x is {tuple(x.shape)} for a weight of {tuple(weight.shape)}"
     assert weight.stride(1) == 1, "the weight's rows must be contiguous"
@@ -52,26 +52,26 @@ def linear_row(
 
 
 def linear_key(in_len: int, is_gated: bool) -> TileKey:
-    """What the tile depends on."""
+    """Return what the tile depends on."""
     return TileKey("linear", (in_len, int(is_gated)))
 
 
 def fixed_tile(key: TileKey) -> Tile:
-    """Measured on an H100."""
+    """Return the fastest tile on an H100."""
     in_len, _ = key.sizes
     return Tile(2, 1024, 2) if in_len <= 1024 else Tile(1, 1024, 8)
 
 
 @triton.jit
 def weights_at(p_weight, m_n, i_k, K: tl.constexpr, BK: tl.constexpr):
-    """The weights [BN, BK] from column i_k on of the rows at p_weight [BN]."""
+    """Load the weights [BN, BK] of the rows at p_weight [BN], from column i_k on."""
     o_k = i_k + tl.arange(0, BK)
     return tl.load(p_weight[:, None] + o_k[None, :], mask=m_n[:, None] & (o_k < K)[None, :], other=0.0)
 
 
 @triton.jit
 def row_products(x, b_x, b_w, p_weight, m_n, K: tl.constexpr, BK: tl.constexpr):
-    """The dot products [BN] of x [K] with the rows at p_weight [BN]. b_x, b_w: the first block of both."""
+    """Return the dot products [BN] of x [K] with the rows at p_weight [BN]. b_x, b_w: the first block of both."""
     b_acc = b_x[None, :] * b_w.to(tl.float32)
     for i_k in range(BK, K, BK):
         o_k = i_k + tl.arange(0, BK)
@@ -105,7 +105,7 @@ def linear_row_kernel(
     o_n = tl.program_id(0) * BN + tl.arange(0, BN)
     m_n = o_n < num
     o_k = tl.arange(0, BK)
-    # Under way while x is awaited and normed: nobody writes weights.
+    # Loaded while the kernel waits for x and norms it. This is safe: no kernel writes weights.
     p_weight = weight + o_n.to(tl.int64) * weight_stride
     p_up = weight + (o_n.to(tl.int64) + num) * weight_stride
     b_w = weights_at(p_weight, m_n, 0, K, BK)
@@ -118,7 +118,7 @@ def linear_row_kernel(
         b_x *= tl.rsqrt(tl.sum(b_x * b_x, 0) / K + eps)
         if NORM_WEIGHT:
             b_x *= b_norm
-        # Rounded as it is where the norm is a kernel of its own.
+        # Rounded, as the separate norm kernel does.
         b_x = b_x.to(out.dtype.element_ty).to(tl.float32)
     b_y = row_products(x, b_x, b_w, p_weight, m_n, K, BK)
     if BIAS:

@@ -1,10 +1,11 @@
-"""Whether siblings read a shared prefix once, from what the device was measured at and the shapes of the step.
+"""Decide whether siblings read a shared prefix once, from measured rates of the device and the shapes of the step.
 
-Both ways take a fixed time and a time per byte of keys and values that they read; reading once also takes time per
-score, as its rows are many. With the rates of `H100` the model agrees with 13 of the 14 rows that they were fitted to
-(`tests/bench/results/gpu-h100-3ed12735bd.json`, "shared prefix"); the other is 0.3 % faster shared, a tie.
+Siblings read the prefix either separately (plain) or once for all of them (shared). Both ways take a fixed time plus a
+time per byte of keys and values; the shared way also takes a time per score, since it has many rows. The rates `H100`
+choose the faster way in 13 of the 14 rows that they were fitted to (`tests/bench/results/gpu-h100-3ed12735bd.json`,
+"shared prefix"). The last row is a tie: shared is 0.3 % faster.
 
-TREECHAT_SHARED_PREFIX=always or =never forces one, to measure or to work around.
+TREECHAT_SHARED_PREFIX=always or =never forces one way, for measurements or as a workaround.
 """
 
 from __future__ import annotations
@@ -20,8 +21,14 @@ from treechat_kernels.layout import SPLIT_LEN
 
 
 class Rates(NamedTuple):
-    """Seconds. Of reading once per sibling: fixed, and per byte, most of which come from the device's cache. Of reading
-    once: fixed, per byte, and per score, of which there is one per sibling, query head and token."""
+    """The time model of both ways, in seconds.
+
+    plain_s: fixed time of reading the prefix once per sibling.
+    plain_byte_s: per byte of that; most bytes come from the device's cache.
+    shared_s: fixed time of reading the prefix once.
+    shared_byte_s: per byte of that.
+    score_s: per score of that; there is one score per sibling, query head and token.
+    """
 
     plain_s: float
     plain_byte_s: float
@@ -35,7 +42,14 @@ class Rates(NamedTuple):
 
 
 class Siblings(NamedTuple):
-    """The shape of a step in one layer. token_bytes: keys and values of one token. window: None sees all."""
+    """The shape of a step in one layer.
+
+    num_paths: how many siblings there are.
+    prefix_len: tokens that they share.
+    num_q_heads: query heads.
+    token_bytes: bytes of the keys and values of one token.
+    window: tokens of the sliding window; None sees all.
+    """
 
     num_paths: int
     prefix_len: int
@@ -45,7 +59,7 @@ class Siblings(NamedTuple):
 
     @property
     def num_plain_bytes(self) -> int:
-        """What the siblings read of the prefix, each by itself: no more than their windows."""
+        """Bytes of the prefix that the siblings read separately: no more than their windows."""
         return self.num_paths * min(self.prefix_len, self.window or self.prefix_len) * self.token_bytes
 
     @property
@@ -54,14 +68,14 @@ class Siblings(NamedTuple):
 
 
 class SharingTimes(NamedTuple):
-    """What both ways took, in seconds."""
+    """The seconds that both ways took."""
 
     siblings: Siblings
     plain_s: float
     shared_s: float
 
 
-# Used where nothing was measured.
+# Used until the device is measured.
 H100 = Rates(5.7e-6, 2.37e-13, 9.4e-6, 4.14e-13, 4.0e-12)
 _rates = [H100]
 
@@ -76,7 +90,7 @@ def shared_seconds(siblings: Siblings, rates: Rates) -> float:
 
 
 def sharing_is_faster(siblings: Siblings) -> bool:
-    """Whether to read the prefix once, as far as it is whole splits."""
+    """Return whether to read the whole splits of the prefix once."""
     siblings = siblings._replace(prefix_len=siblings.prefix_len // SPLIT_LEN * SPLIT_LEN)
     if siblings.num_paths < 2 or not siblings.prefix_len:
         return False
@@ -87,17 +101,17 @@ def sharing_is_faster(siblings: Siblings) -> bool:
 
 
 def rates_in_use() -> Rates:
-    """The rates that decide now."""
+    """Return the rates that `sharing_is_faster` uses."""
     return _rates[0]
 
 
 def use_rates(rates: Rates) -> None:
-    """From now on these decide."""
+    """Use these rates in `sharing_is_faster` from now on."""
     _rates[:] = [rates]
 
 
 def fit(measured: Sequence[SharingTimes]) -> Rates:
-    """The rates that come closest to what was measured, in proportion to each time; none is negative."""
+    """Return the non-negative rates with the least squared relative error against the measured times."""
     points = [each.siblings for each in measured]
     plain = _least_squares([[1.0, p.num_plain_bytes] for p in points], [each.plain_s for each in measured])
     shared = _least_squares(
@@ -107,7 +121,7 @@ def fit(measured: Sequence[SharingTimes]) -> Rates:
 
 
 def _least_squares(rows: Sequence[Sequence[float]], times: Sequence[float]) -> list[float]:
-    """Factors of the columns that give the times, those left out that would be negative."""
+    """Return the factor of each column by least squares of relative errors; 0 for columns that would be negative."""
     table = torch.tensor(rows, dtype=torch.float64) / torch.tensor(times, dtype=torch.float64)[:, None]
     norms = table.norm(dim=0)
     columns = list(range(table.shape[1]))

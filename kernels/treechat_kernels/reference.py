@@ -1,6 +1,6 @@
-"""The torch references of the small kernels: what each computes, on any device, without triton.
+"""The torch references of the small kernels. They run on any device without triton.
 
-They compute in float32, or in the dtype of their input where that is wider, and round once at the end.
+They compute in float32, or in the input's dtype if that is wider, and round once at the end.
 """
 
 from __future__ import annotations
@@ -18,9 +18,13 @@ def rms_norm(
     residual: torch.Tensor | None = None,
     plus_one: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """x / rms(x) * weight over the last dimension, and what was normed: x, or x + residual where there is one.
+    """Return x / rms(x) * weight over the last dimension, and the normed sum: x, or x + residual.
 
-    x [..., N]; weight [N], or [H, N] where x is [..., H, N], or None. plus_one: the weight is one plus `weight`.
+    x: [..., N].
+    weight: [N], or [H, N] for x [..., H, N], or None for no weight.
+    eps: added to the mean square.
+    residual: shaped as x, added to it first.
+    plus_one: multiply by 1 + weight instead.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     summed = x if residual is None else x + residual
@@ -34,12 +38,13 @@ def rms_norm(
 def rotary(
     x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, interleaved: bool = False, table: str = "folded"
 ) -> torch.Tensor:
-    """Rotates the first R of x [T, H, D]; the rest stays. A value is paired with the one R / 2 away, or with its
-    neighbour where interleaved.
+    """Return x [T, H, D] with its first R values per head rotated; the rest stay.
 
-    table: what cos and sin are. "folded": [T, R], the sign of the rotation in sin, so that for angles theta [T, R / 2]
-    it is cat(-sin(theta), sin(theta)); where interleaved, -sin(theta) and sin(theta) alternate. "whole": [T, R] without
-    the sign. "half": [T, R / 2], without it.
+    interleaved: a value is paired with its neighbour; else with the value R / 2 away.
+    table: the form of cos and sin, for angles theta [T, R / 2].
+        "folded": [T, R], sin carries the rotation's sign: cat(-sin(theta), sin(theta)), alternating if interleaved.
+        "whole": [T, R] without the sign.
+        "half": [T, R / 2] without the sign.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     cos, sin = cos.to(wide), sin.to(wide)
@@ -58,13 +63,13 @@ def rotary(
 
 
 def silu_mul(gate_up: torch.Tensor, activation: str = "silu") -> torch.Tensor:
-    """gate_up [T, 2 N], gates first -> activation(gate) * up [T, N]. activation: silu, gelu or gelu_tanh."""
+    """Return activation(gate) * up [T, N] of gate_up [T, 2 N], gates first. activation: silu, gelu or gelu_tanh."""
     gate, up = gate_up.chunk(2, dim=-1)
     return gate_mul(gate, up, activation)
 
 
 def gate_mul(gate: torch.Tensor, up: torch.Tensor, activation: str = "silu") -> torch.Tensor:
-    """As `silu_mul`, of two tensors [T, N]."""
+    """Return activation(gate) * up [T, N] of two tensors [T, N]."""
     wide = torch.promote_types(gate.dtype, torch.float32)
     if activation == "silu":
         opened = torch.nn.functional.silu(gate.to(wide))
@@ -83,10 +88,14 @@ def linear_row(
     residual: torch.Tensor | None = None,
     gate: str | None = None,
 ) -> torch.Tensor:
-    """x [1, in] -> [1, out] by weight [out, in] and bias [out].
+    """Return a linear layer of one row: [1, out].
 
-    norm: weight and eps of an `rms_norm` of x before; gate: a `silu_mul` after, which halves out; residual [1, out] is
-    added at the end.
+    x: [1, in].
+    weight: [out, in].
+    bias: [out].
+    norm: weight and eps of an `rms_norm` of x before the layer.
+    residual: [1, out], added at the end.
+    gate: activation of a `silu_mul` after the layer, which halves out.
     """
     if norm is not None:
         x = rms_norm(x, *norm)[0]
@@ -97,7 +106,7 @@ def linear_row(
 
 
 def write_kv(k_pool: torch.Tensor, v_pool: torch.Tensor, k: torch.Tensor, v: torch.Tensor, slots: torch.Tensor) -> None:
-    """Writes k [T, Hkv, Dk] and v [T, Hkv, Dv] to `slots` [T] of the pools, [S, Hkv, Dk] and [S, Hkv, Dv]."""
+    """Write k [T, Hkv, Dk] and v [T, Hkv, Dv] to `slots` [T] of the pools [S, Hkv, Dk] and [S, Hkv, Dv]."""
     k_pool.index_copy_(0, slots, k)
     v_pool.index_copy_(0, slots, v)
 
@@ -111,7 +120,7 @@ def rotate_and_write(
     sin: torch.Tensor,
     slots: torch.Tensor,
 ) -> torch.Tensor:
-    """`rotary` of qk [T, Hq + Hkv, D]; then keys and v [T, Hkv, D] are written to `slots` [T]; gives q [T, Hq, D]."""
+    """Apply `rotary` to qk [T, Hq + Hkv, D], write keys and v [T, Hkv, D] to `slots` [T]; return q [T, Hq, D]."""
     turned = rotary(qk, cos, sin)
     num_q_heads = qk.shape[1] - v.shape[1]
     write_kv(k_pool, v_pool, turned[:, num_q_heads:], v, slots)
@@ -119,20 +128,20 @@ def rotate_and_write(
 
 
 def gather_slots(pools: Sequence[torch.Tensor], slots: torch.Tensor) -> torch.Tensor:
-    """The rows `slots` [n] of each of L pools [S, ...] of one shape, as one block [L, n, ...] to copy at once."""
+    """Return the rows `slots` [n] of L pools [S, ...] of one shape as one block [L, n, ...], to be copied at once."""
     return torch.stack([pool.index_select(0, slots) for pool in pools])
 
 
 def scatter_slots(pools: Sequence[torch.Tensor], slots: torch.Tensor, block: torch.Tensor) -> None:
-    """Writes block [L, n, ...] to the rows `slots` [n], all different, of L pools [S, ...]."""
+    """Write block [L, n, ...] to the rows `slots` [n], all different, of L pools [S, ...]."""
     for pool, rows in zip(pools, block, strict=True):
         pool.index_copy_(0, slots, rows)
 
 
 def pick(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The most likely token of each row of logits [B, V] and its log-probability: int64 [B], float32 [B].
+    """Return the most likely token of each row of logits [B, V] and its log-probability: int64 [B], float32 [B].
 
-    Of equal logits the lowest token is taken.
+    Of equal logits the lowest token id wins.
     """
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     best, token = wide.max(dim=-1)

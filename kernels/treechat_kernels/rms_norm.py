@@ -1,4 +1,4 @@
-"""Triton: RMS norm, with the residual added before it in the same pass, and weights per head or plus one."""
+"""Triton: RMS norm, with an optional residual added first in the same pass; weights per head or plus one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def rms_norm(
     residual: torch.Tensor | None = None,
     plus_one: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `reference.rms_norm`. The head dimension of x [T, H, N] may be a view; its last dimension is contiguous."""
+    """See `reference.rms_norm`. The head dimension of x [T, H, N] may be a view; its last dimension is contiguous."""
     assert x.dim() in (2, 3), f"x has {x.dim()} dimensions"
     dim, num_heads = x.shape[-1], x.shape[1] if x.dim() == 3 else 1
     x = x if x.stride(-1) == 1 else x.contiguous()
@@ -60,7 +60,7 @@ def rms_norm_kernel(
     b_x = tl.load(x + i_t * x_stride_t + i_h * x_stride_h + o_n, mask=m_n, other=0.0)  # [BN]
     if RESIDUAL:
         b_r = tl.load(residual + row + o_n, mask=m_n, other=0.0)
-        # Rounded as the stored sum is: the norm sees what the next layer's residual will be.
+        # Rounded as the stored sum, so the norm sees the residual of the next layer.
         b_x = (b_x.to(tl.float32) + b_r.to(tl.float32)).to(out.dtype.element_ty)
         tl.store(summed + row + o_n, b_x, mask=m_n)
     b_x = b_x.to(tl.float32)

@@ -1,4 +1,4 @@
-"""Triton: rotary embedding of queries and keys in one pass, whole or partial, halves or neighbours paired."""
+"""Triton: rotary embedding of queries and keys in one pass; whole or partial, pairing halves or neighbours."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import triton.language as tl
 def rotary(
     x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, interleaved: bool = False, table: str = "folded"
 ) -> torch.Tensor:
-    """As `reference.rotary`. x [T, H, D] may be a view whose last dimension is contiguous."""
+    """See `reference.rotary`. x [T, H, D] may be a view whose last dimension is contiguous."""
     num_tokens, num_heads, dim = x.shape
     x = x if x.stride(2) == 1 else x.contiguous()
     cos = cos if cos.stride(1) == 1 else cos.contiguous()

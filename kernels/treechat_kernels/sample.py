@@ -1,8 +1,8 @@
-"""Triton: the most likely token and its log-probability in one reading of the logits.
+"""Triton: the most likely token and its log-probability, in one pass over the logits.
 
-A row is cut into chunks, which many processors read at once, and merged. That is all of sampling that is here. Drawing
-stays in torch: each request has its own seeded generator, whose numbers must be the same on every device, and its
-filters sort or select, which torch does with kernels of its own.
+A row is cut into chunks, which many processors read at once, and the chunks are merged. Random sampling stays in torch:
+each request has its own seeded generator, whose numbers must be the same on every device, and the filters sort or
+select, for which torch has its own kernels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CHUNK = 4096
 
 
 def pick(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `reference.pick`. logits [B, V] may be a view whose last dimension is contiguous."""
+    """See `reference.pick`. logits [B, V] may be a view whose last dimension is contiguous."""
     num_rows, vocab_size = logits.shape
     logits = logits if logits.stride(1) == 1 else logits.contiguous()
     token = torch.empty(num_rows, dtype=torch.int64, device=logits.device)
@@ -42,7 +42,7 @@ def chunk_kernel(best, place, mass, logits, stride, vocab_size, num_chunks, BN: 
     m_n = o_n < vocab_size
     b_x = tl.load(logits + i_row * stride + o_n, mask=m_n, other=float("-inf")).to(tl.float32)
     value = tl.max(b_x, 0)
-    # Where no logit is a number none equals the largest: the position must still be one of the vocabulary.
+    # If all logits are NaN, none equals the largest. The position must still be in the vocabulary.
     at = tl.minimum(tl.min(tl.where((b_x == value) & m_n, o_n, vocab_size), 0), vocab_size - 1)
     safe = tl.where(value == float("-inf"), 0.0, value)
     row = i_row * num_chunks + i_chunk
@@ -60,7 +60,7 @@ def best_kernel(token, logprob, best, place, mass, num_chunks, BC: tl.constexpr)
     b_place = tl.load(place + i_row * num_chunks + o_c, mask=m_c, other=2147483647)
     b_mass = tl.load(mass + i_row * num_chunks + o_c, mask=m_c, other=0.0)
     value = tl.max(b_best, 0)
-    # Of equal logits the first stays; of chunks without numbers too.
+    # Of equal logits the first wins; of chunks of NaN too.
     at = tl.min(tl.where(b_best == value, b_place, 2147483647), 0)
     at = tl.where(at == 2147483647, tl.min(b_place, 0), at)
     total = tl.sum(b_mass * tl.exp(b_best - value), 0)

@@ -1,8 +1,7 @@
-"""Triton: one new token for each of several siblings, whose shared prefix is read once for all of them.
+"""Triton: attention of one new token for each of several siblings; their shared prefix is read once for all of them.
 
-Two passes of the decoding kernel: the splits of the prefix with the heads of all siblings as rows, then the splits that
-each sibling has for itself. They are the splits that decoding alone would make, merged by the same kernel. Whether
-that is faster, `sharing.py` tells.
+Two passes of the decoding kernel: the splits of the prefix, with the heads of all siblings as rows, then each sibling's
+own splits. The splits and the merge are those of separate decoding. `prefix_sharing` decides when this is faster.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def shared_prefix_attention(
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """q [B, Hq, Dk] -> [B, Hq, Dv]: decode_attention of B paths whose first prefix_len slots are the same."""
+    """Return `decode_attention` [B, Hq, Dv] of q [B, Hq, Dk], for B paths whose first prefix_len slots are the same."""
     all_paths = list(range(len(kv_lens)))
     layout = Layout.build(kv_lens, [1] * len(kv_lens), q.device, [(all_paths, prefix_len)])
     out = q.new_empty(q.shape[0], q.shape[1], v_pool.shape[2])
@@ -58,7 +57,7 @@ def shared_paths(
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
 ) -> None:
-    """Fills the rows of `out` [T, Hq, Dv] that belong to the siblings."""
+    """Fill the siblings' rows of `out` [T, Hq, Dv]."""
     paths = shared.paths
     parts = new_parts(q, v_pool, paths, layout)
     args = (parts, q, k_pool, v_pool, slots, layout, paths, shared, scaling, sliding_window, softcap)

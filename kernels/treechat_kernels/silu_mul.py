@@ -1,4 +1,4 @@
-"""Triton: the gate of a gated MLP times its other half, in one pass."""
+"""Triton: the activation of an MLP's gate times its other half, in one pass."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2}
 
 
 def silu_mul(gate_up: torch.Tensor, activation: str = "silu") -> torch.Tensor:
-    """As `reference.silu_mul`. gate_up [T, 2 N] may be a view whose last dimension is contiguous."""
+    """See `reference.silu_mul`. gate_up [T, 2 N] may be a view whose last dimension is contiguous."""
     gate, up = gate_up.chunk(2, dim=-1)
     return gate_mul(gate, up, activation)
 
 
 def gate_mul(gate: torch.Tensor, up: torch.Tensor, activation: str = "silu") -> torch.Tensor:
-    """As `reference.gate_mul`. Both [T, N] may be views whose last dimension is contiguous."""
+    """See `reference.gate_mul`. Both [T, N] may be views whose last dimension is contiguous."""
     num_tokens, dim = gate.shape
     gate = gate if gate.stride(1) == 1 else gate.contiguous()
     up = up if up.stride(1) == 1 else up.contiguous()

@@ -1,7 +1,7 @@
-"""The tiles that kernels are launched with: those chosen on this device (`tuning.py`), else the fixed ones.
+"""The tiles that kernels are launched with: those that `tuning` chose on this device, else the fixed ones.
 
-What is chosen belongs to who launches, on its thread: one engine of a process may use tiles that were measured, while
-another, which promises the same bits at every start, uses the fixed ones.
+The choice is per thread and set by the caller of the kernels. So one engine of a process can use measured tiles while a
+deterministic engine, which returns the same bits after every start, uses the fixed ones.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from typing import NamedTuple
 
 
 class TileKey(NamedTuple):
-    """A kernel, and what of its shapes its tile depends on: no length or batch size, so that a path's result does
-    not depend on its company."""
+    """A kernel and the sizes that its tile depends on.
+
+    Neither lengths nor batch sizes are among them, so a path's result does not depend on the rest of the batch.
+    """
 
     kernel: str
     sizes: tuple[int, ...] = ()
@@ -25,13 +27,20 @@ class TileKey(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> TileKey:
-        """The key that is written so. Raises ValueError."""
+        """Parse what `str` of a key gives. Raises ValueError."""
         kernel, *sizes = text.split("/")
         return cls(kernel, tuple(int(size) for size in sizes))
 
 
 class Tile(NamedTuple):
-    """How a launch is cut. max_registers: None is ptxas's choice, which may spill a few bytes to fit one more block."""
+    """How a launch is cut.
+
+    rows: rows of one block.
+    keys: columns of one block: keys in attention, values of a head in the merge, inputs in a linear layer.
+    num_warps: warps of one block.
+    max_registers: registers per thread. None leaves it to ptxas, which may spill a few bytes to fit one more block.
+    num_stages: stages of the software pipeline.
+    """
 
     rows: int
     keys: int
@@ -40,7 +49,7 @@ class Tile(NamedTuple):
     num_stages: int = 2
 
 
-# Whether a kernel is started while the one before it ends (programmatic dependent launch): not unless measured faster.
+# Whether a kernel starts while the previous one ends (programmatic dependent launch). Off until it is measured faster.
 LAUNCH = TileKey("launch")
 NORMAL_LAUNCH = Tile(0, 0, 0)
 EARLY_LAUNCH = Tile(1, 0, 0)
@@ -56,24 +65,26 @@ _local = _Local()
 
 
 def chosen_tile(key: TileKey, fixed: Tile) -> Tile:
-    """The tile chosen for this key, or the fixed one."""
+    """Return the tile chosen for this key, or the fixed one."""
     return _local.chosen.get(key, fixed)
 
 
 def launches_early() -> bool:
-    """Whether the kernels of a decoding step are launched early."""
+    """Return whether the kernels of a decoding step are launched early."""
     return _local.chosen.get(LAUNCH, NORMAL_LAUNCH) == EARLY_LAUNCH
 
 
 def tiles_in_use() -> Tiles:
-    """The tiles chosen on this thread."""
+    """Return the tiles chosen on this thread."""
     return _local.chosen
 
 
 @contextmanager
 def use_tiles(tiles: Tiles) -> Iterator[None]:
-    """Inside, on this thread, these are used and else the fixed ones; what is added to `tiles` meanwhile too. Graphs
-    that were captured keep theirs."""
+    """Use these tiles on this thread, and the fixed ones for other keys.
+
+    Tiles added to `tiles` meanwhile take effect. Captured graphs keep the tiles that they were captured with.
+    """
     before = _local.chosen
     _local.chosen = tiles
     try:
@@ -84,6 +95,6 @@ def use_tiles(tiles: Tiles) -> Iterator[None]:
 
 @contextmanager
 def force_tile(key: TileKey, value: Tile) -> Iterator[None]:
-    """Uses this tile inside, to measure it."""
+    """Use this tile for the key, to measure it."""
     with use_tiles({**_local.chosen, key: value}):
         yield

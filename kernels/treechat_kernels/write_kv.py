@@ -1,4 +1,4 @@
-"""Triton: the keys and values of new tokens to their slots in one launch, which may rotate queries and keys too."""
+"""Triton: write the keys and values of new tokens to their slots in one launch; may also rotate queries and keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from treechat_kernels.blocks import launch_options, wait_for_inputs
 
 
 def write_kv(k_pool: torch.Tensor, v_pool: torch.Tensor, k: torch.Tensor, v: torch.Tensor, slots: torch.Tensor) -> None:
-    """As `reference.write_kv`. k and v may be views; the pools are contiguous in their last two dimensions."""
+    """See `reference.write_kv`. k and v may be views; the pools are contiguous in their last two dimensions."""
     num_tokens, num_heads, k_dim = k.shape
     v_dim = v.shape[2]
     k = k if k.stride(2) == 1 else k.contiguous()
@@ -28,7 +28,7 @@ def write_kv(k_pool: torch.Tensor, v_pool: torch.Tensor, k: torch.Tensor, v: tor
 
 @triton.jit
 def write_row(pool_row, new_row, stride_h, num_heads, o_n, D: tl.constexpr):
-    """One token: new_row [heads, D], heads `stride_h` apart, to pool_row [heads * D]."""
+    """Write one token: new_row [heads, D], heads `stride_h` apart, to pool_row [heads * D]."""
     m_n = o_n < num_heads * D
     b_new = tl.load(new_row + (o_n // D) * stride_h + o_n % D, mask=m_n, other=0.0)
     tl.store(pool_row + o_n, b_new.to(pool_row.dtype.element_ty), mask=m_n)
@@ -70,7 +70,7 @@ def rotate_and_write(
     sin: torch.Tensor,
     slots: torch.Tensor,
 ) -> torch.Tensor:
-    """As `reference.rotate_and_write`. qk and v may be views whose last dimension is contiguous."""
+    """See `reference.rotate_and_write`. qk and v may be views whose last dimension is contiguous."""
     num_tokens, num_heads, dim = qk.shape
     num_kv_heads = v.shape[1]
     q = torch.empty(num_tokens, num_heads - num_kv_heads, dim, dtype=qk.dtype, device=qk.device)

@@ -1,1 +1,1 @@
-"""Attention on the CPU over contiguous slots."""
+"""Attention on the CPU over extents of slots, read in place."""

@@ -1,7 +1,7 @@
-"""CPU attention over a path whose slots lie in a few contiguous extents: views of the pool, no gather.
+"""CPU attention over a path whose slots lie in a few extents: views of the pool, no gather.
 
-Each extent gives a partial result and the log-sum-exp of its scores; the merge weighs them, which is exact. Reading the
-pool in place moves a third of the bytes of gathering it first (read, write, read again).
+Each extent gives a partial result and the log-sum-exp of its scores, and the merge weights them; this is exact. Reading
+the pool in place moves a third of the bytes that gathering first does (read, write, read again).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 class PathReads(NamedTuple):
-    """A stretch of a path: `views` are (first slot, length) read in place, `gathered` are the slots of the rest."""
+    """How a stretch of a path is read: the extents `views` in place, the slots `gathered` by copying."""
 
     views: tuple[Extent, ...]
     gathered: torch.Tensor | None
 
 
 def clip_extents(extents: Sequence[Extent], start: int, stop: int) -> list[Extent]:
-    """The positions [start, stop) of a path whose slots are these extents of (first slot, length), as extents."""
+    """Return the extents of the positions [start, stop) of a path whose slots are `extents`."""
     clipped: list[Extent] = []
     position = 0
     for first, length in extents:
@@ -43,12 +43,12 @@ def clip_extents(extents: Sequence[Extent], start: int, stop: int) -> list[Exten
 
 
 def slot_tensor(extents: Sequence[Extent]) -> torch.Tensor:
-    """The slots of the extents in order, int64 on the CPU."""
+    """Return the slots of the extents in order, int64 on the CPU."""
     return torch.from_numpy(np.concatenate([np.arange(first, first + n, dtype=np.int64) for first, n in extents]))
 
 
 def plan_reads(extents: Sequence[Extent], start: int, stop: int) -> PathReads:
-    """The positions [start, stop) of a path, cut into long extents to view and the rest to gather."""
+    """Plan to read the positions [start, stop) of a path: long extents as views, two or more short ones gathered."""
     clipped = clip_extents(extents, start, stop)
     short = [extent for extent in clipped if extent[1] < MIN_VIEW_LEN]
     if len(short) < 2:
@@ -57,18 +57,21 @@ def plan_reads(extents: Sequence[Extent], start: int, stop: int) -> PathReads:
 
 
 def plan_gathered_reads(extents: Sequence[Extent], start: int, stop: int) -> PathReads:
-    """The positions [start, stop) of a path, all gathered: the result does not depend on where the slots lie."""
+    """Plan to gather all positions [start, stop) of a path, so the result does not depend on where its slots lie."""
     clipped = clip_extents(extents, start, stop)
     return PathReads((), slot_tensor(clipped) if clipped else None)
 
 
 def view_extent(pool: torch.Tensor, first: int, length: int) -> torch.Tensor:
-    """An extent of the pool [S, Hkv, D] as [1, Hkv, length, D], in one operation: an eager decode makes thousands."""
+    """Return an extent of the pool [S, Hkv, D] as a view [1, Hkv, length, D].
+
+    One operation does it: an eager decoding step makes thousands of these views.
+    """
     return view_chunks(pool, first, length, 1)
 
 
 def view_chunks(pool: torch.Tensor, first: int, length: int, chunks: int) -> torch.Tensor:
-    """An extent of the pool [S, Hkv, D] as `chunks` equal parts [chunks, Hkv, length / chunks, D]."""
+    """Return an extent of the pool [S, Hkv, D] as a view of equal parts [chunks, Hkv, length / chunks, D]."""
     row, head, element = pool.stride()
     _, num_heads, dim = pool.shape
     part = length // chunks
@@ -77,7 +80,7 @@ def view_chunks(pool: torch.Tensor, first: int, length: int, chunks: int) -> tor
 
 
 def take_slots(pool: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-    """Copies of slots [n] of the pool [S, Hkv, D], as [Hkv, n, D]."""
+    """Return copies of the slots [n] of the pool [S, Hkv, D], as [Hkv, n, D]."""
     return pool.transpose(0, 1).index_select(1, slots)
 
 
@@ -91,15 +94,19 @@ def path_attention(
     scaling: float,
     sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Attention of the new tokens q [1, Hq, n, D] of one path, result [1, n, Hq, D]. Keys and values have one width D.
+    """Return the attention [1, n, Hq, D] of the new tokens of one path. Keys and values have one width D.
 
-    reads: what every new token sees, as slots of k_pool and v_pool [S, Hkv, D], in any layout.
-    own: keys and values [1, Hkv, n, D] of the new tokens themselves, seen causally; None where reads hold them, n = 1.
+    q: [1, Hq, n, D].
+    k_pool, v_pool: [S, Hkv, D], in any layout.
+    reads: the slots that every new token sees.
+    own: keys and values [1, Hkv, n, D] of the new tokens, seen causally; None if n = 1 and `reads` includes them.
+    scaling: multiplies the scores.
+    sinks: [Hq], the score of one more key per head, which has no value.
     """
     _, num_q_heads, q_len, dim = q.shape
     num_kv_heads = k_pool.shape[1]
     if q_len == 1:
-        # The heads of a group see the same keys: as if they were query tokens of one head.
+        # The heads of a group see the same keys, so they take the place of query tokens of one head.
         q = q.reshape(1, num_kv_heads, num_q_heads // num_kv_heads, dim)
     parts = [
         flash(q, view_extent(k_pool, *extent), view_extent(v_pool, *extent), 0.0, False, attn_mask=None, scale=scaling)
@@ -115,11 +122,11 @@ def path_attention(
 
 
 def _merge(parts: list[tuple[torch.Tensor, torch.Tensor]], sinks: torch.Tensor | None, q_len: int) -> torch.Tensor:
-    """Weighs partial results by their share of the softmax's denominator; a sink takes a share and gives nothing."""
+    """Merge partial results, weighted by their shares of the softmax's denominator. A sink has a share but no value."""
     lses = [lse for _, lse in parts]
     if sinks is not None:
         lse = lses[0]
-        # In a decode the group of heads lies where the query tokens would be.
+        # When decoding, the heads of a group take the place of query tokens.
         sink = sinks.float().view(1, lse.shape[1], -1) if q_len == 1 else sinks.float().view(1, -1, 1)
         lses.append(sink.expand_as(lse))
     weights = torch.stack(lses).softmax(dim=0).unsqueeze(-1)

@@ -1,11 +1,11 @@
-"""CPU decode attention of several paths at once, where those that share a stretch read it once.
+"""CPU attention of several decoding paths at once: a stretch that several paths share is read once.
 
-The paths of a step form a tree of stretches. Each stretch is one call, in which the heads of a group and the paths that
-share it lie where the query tokens would be; what is left of each path is gathered and padded into one more call. Every
-part gives its result and the log-sum-exp of its scores, and the merge weighs them, which is exact.
+The paths of a step form a tree of stretches. Each stretch is one call, in which the paths that share it and the heads
+of a group take the place of query tokens. The rest of each path is gathered and padded into one more call. Every part
+gives its result and the log-sum-exp of its scores, and the merge weights them; this is exact.
 
-Five siblings of a 1,500-token prefix (3 key heads, 2 threads) read it in 10.6 ms per step of the default model; read
-five times it takes 30.
+With the default model (3 key heads, 2 threads), five siblings of a 1,500-token prefix read it in 10.6 ms per step;
+reading it five times takes 30 ms.
 """
 
 from __future__ import annotations
@@ -19,18 +19,23 @@ import torch
 from treechat_kernels.cpu.path_attention import PathReads, clip_extents, flash, plan_reads, take_slots, view_chunks
 from treechat_kernels.layout import Extent
 
-# Tokens that at least two paths must share: below, a call of its own costs more than reading them again.
+# The fewest shared tokens worth a separate call; fewer cost less if each path reads them again.
 MIN_SHARED_LEN = 64
-# Tokens of a path's own end that are gathered with those of the others; of a longer end, the rest is read in place.
+# The longest rest of a path that is gathered with those of the others. Of a longer rest only the last token is
+# gathered; the tokens before it are read in place.
 MAX_GATHERED_LEN = 64
-# A long view is cut in two where the heads do not divide by the threads, so that none waits for the other.
+# Views of at least this many tokens are cut in two if the threads do not divide the heads evenly, so no thread idles.
 MIN_CHUNK_LEN = 256
 
 
 class Part(NamedTuple):
-    """A stretch that `rows` attend to together: `chunks` equal views from slot `first` on, or gathered slots.
+    """A stretch that several rows attend to together, as a view or as gathered slots.
 
-    level: where its result goes in the merge; it takes as many levels as it has chunks.
+    rows: the paths that share it.
+    level: the first of its `chunks` levels in the merge.
+    view: the extent to read in place; None if the slots are gathered.
+    chunks: how many equal parts the view is cut into.
+    gathered: the slots to copy; None if there is a view.
     """
 
     rows: torch.Tensor
@@ -41,7 +46,13 @@ class Part(NamedTuple):
 
 
 class SiblingPlan(NamedTuple):
-    """How R paths attend. tails [R, L]: the last slots of each path; hidden [R, 1, 1, L]: -inf where one is padding."""
+    """How R paths attend.
+
+    parts: the stretches, shared or of one path.
+    tails: [R, L], the last slots of each path.
+    hidden: [R, 1, 1, L], -inf where `tails` is padding; None if nothing is padded.
+    num_levels: how many partial results the merge takes, the tails included.
+    """
 
     parts: list[Part]
     tails: torch.Tensor
@@ -50,9 +61,11 @@ class SiblingPlan(NamedTuple):
 
 
 def plan_siblings(extents: Sequence[Sequence[Extent]], kv_lens: Sequence[int], num_kv_heads: int) -> SiblingPlan | None:
-    """The plan for paths of which each attends with its last token; None where no stretch is shared.
+    """Return the plan for paths that each attend with their last token; None if no stretch is shared.
 
-    extents: (first slot, length) of each path in order of position; they may go on past kv_len.
+    extents: the extents of each path in order of position; they may continue after kv_len.
+    kv_lens: tokens of each path.
+    num_kv_heads: key heads of the model.
     """
     paths = [clip_extents(path, 0, kv_len) for path, kv_len in zip(extents, kv_lens, strict=True)]
     stretches, tail_starts = _shared_stretches(paths, kv_lens)
@@ -82,7 +95,7 @@ def sibling_attention(
     scaling: float,
     sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """q [R, Hq, D], the last token of each path, to [R, Hq, D]. k_pool and v_pool [S, Hkv, D]."""
+    """Return the attention [R, Hq, D] of q [R, Hq, D], the last token of each path, over pools [S, Hkv, D]."""
     num_rows, num_q_heads, dim = q.shape
     num_kv_heads = k_pool.shape[1]
     grouped = q.reshape(num_rows, num_kv_heads, num_q_heads // num_kv_heads, dim)
@@ -133,10 +146,10 @@ def _attend_part(
 def _shared_stretches(
     paths: list[list[Extent]], kv_lens: Sequence[int]
 ) -> tuple[list[tuple[tuple[int, ...], int, int]], list[int]]:
-    """Stretches (rows, start, stop) that several paths share, and where what is left of each path begins."""
+    """Return the stretches (rows, start, stop) that several paths share, and the start of the rest of each path."""
     stretches: list[tuple[tuple[int, ...], int, int]] = []
     tail_starts = [0] * len(paths)
-    # A stretch too short for a call of its own is read by each branch with its next one: start stays, fork moves on.
+    # If a stretch is too short for a separate call, each branch reads it with its next one: start stays, fork advances.
     todo = [(tuple(range(len(paths))), 0, 0)]
     while todo:
         rows, start, fork = todo.pop()
@@ -161,7 +174,7 @@ def _shared_stretches(
 
 
 def _common_len(a: list[Extent], b: list[Extent]) -> int:
-    """How many positions from the first on lie in the same slots."""
+    """Return how many positions from the start lie in the same slots."""
     length = 0
     for (a_first, a_len), (b_first, b_len) in zip(a, b, strict=False):
         if a_first != b_first:
@@ -198,9 +211,9 @@ def _add_parts(
 
 
 def _pad(tails: list[list[Extent]]) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The tails as one table, padded with each path's own last slot, which is written; and a mask over the padding.
+    """Return the tails as one table and a mask over its padding. The padding is each path's last slot, which holds KV.
 
-    Filled by NumPy: once per step, and of many small pieces, for which torch's calls take four times as long.
+    NumPy fills it: for the many small parts of each step torch's calls take four times as long.
     """
     lens = [sum(length for _, length in tail) for tail in tails]
     longest = max(lens)

@@ -1,1 +1,1 @@
-"""Tile sizes: candidates, measurements, and the file that keeps the choice."""
+"""Choose each kernel's tile on a device: the candidates, the measurements and the file of results."""

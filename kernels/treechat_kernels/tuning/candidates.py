@@ -1,8 +1,8 @@
-"""The few tiles per kernel that a device chooses among by measuring (`tuning.py`), the fixed one first.
+"""The few tiles per kernel that `tuning` measures on a device, the fixed one first.
 
-What runs out of registers or shared memory on a chip is not listed for it: `python tests/bench/aot.py --candidates`
-compiles all. No split length is among them: results would depend on it. Tiles of one kernel differ in the order of
-sums, so their results may differ in the last bits; a device keeps its choice in a file, and its results with it.
+Tiles that need too many registers or too much shared memory on a chip are left out for it; `python tests/bench/aot.py
+--candidates` compiles them all. The split length is not tuned, since results depend on it. The tiles of a kernel sum in
+different orders, so results may differ in the last bits; a device keeps its tiles in a file, so its results stay.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from treechat_kernels import decode_attention, extend_attention, linear
 from treechat_kernels.blocks import chip
 from treechat_kernels.tiles import EARLY_LAUNCH, LAUNCH, NORMAL_LAUNCH, Tile, TileKey
 
-# Chips on which matrix products need fewer registers, and blocks have more shared memory. 0 is the interpreter.
+# Chips whose matrix products need fewer registers and whose blocks have more shared memory. 0 is the interpreter.
 _LARGE_CHIPS = (0, 90, 100)
-# Smallest chip that can start a kernel while the one before it ends.
+# The first chip that can start a kernel while the previous one ends.
 _EARLY_CHIP = 90
 
 
 def candidates(key: TileKey) -> list[Tile]:
-    """What may be chosen for this key on the chip at hand; at least the fixed tile."""
+    """Return the tiles to choose from for this key on the chip in use: the fixed tile first, then the others."""
     kernel = key.kernel
     if kernel == "split":
         return _distinct(decode_attention.fixed_tile(key), _split(key))
@@ -29,7 +29,7 @@ def candidates(key: TileKey) -> list[Tile]:
     if kernel == "linear":
         return _distinct(linear.fixed_tile(key), _linear(key))
     assert key == LAUNCH, f"no kernel {kernel!r} has tiles to choose from"
-    # Under the interpreter the chip is 0, and early launches are ordinary ones.
+    # Under the interpreter the chip is 0 and early launches are normal ones.
     return [NORMAL_LAUNCH, EARLY_LAUNCH] if chip() == 0 or chip() >= _EARLY_CHIP else [NORMAL_LAUNCH]
 
 
@@ -76,7 +76,7 @@ def _extend(key: TileKey) -> list[Tile]:
 
 
 def _linear(key: TileKey) -> list[Tile]:
-    # A row that is normed in the same pass is one block.
+    # A row that is normed in the same pass must fit one block.
     if key.sizes[0] <= linear.MAX_NORMED:
         return [Tile(1, 1024, 2), Tile(1, 1024, 4), Tile(2, 1024, 4), Tile(4, 1024, 4)]
     return [Tile(1, 1024, 4), Tile(2, 1024, 8), Tile(1, 2048, 8), Tile(2, 512, 4), Tile(4, 512, 4)]

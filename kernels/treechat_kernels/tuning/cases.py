@@ -1,6 +1,6 @@
-"""What `tuning.py` measures for a model's shapes: its attention, its linear layers of one row, and their chain.
+"""The launches that `tuning` measures for a model's shapes: attention, linear layers of one row, and a chain of both.
 
-Caches are cold, as they are in a model of many layers: a case goes from one stretch of a large pool to the next.
+Each case walks over the stretches of a large pool, so caches are cold, as in a model of many layers.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from treechat_kernels.shared_prefix_attention import shared_paths
 from treechat_kernels.tiles import LAUNCH, TileKey
 from treechat_kernels.write_kv import rotate_and_write
 
-# Tokens of a path that tiles are measured on, and new ones where there are several.
+# Tokens of the path that tiles are measured on, and new tokens of a prompt.
 CONTEXT, NEW = 8192, 512
-# Bytes that no cache of a device holds, in at most this many stretches.
+# More bytes than a device's cache holds, in at most this many stretches.
 COLD_BYTES, MAX_STRETCHES = 160_000_000, 16
-# Siblings and lengths of prefixes that the rates of sharing are fitted to, and the tokens that no prefix has: the
-# siblings' own.
+# Numbers of siblings and prefix lengths that the rates of sharing are fitted to, and the tokens kept for the siblings'
+# own ends.
 NUM_SIBLINGS, PREFIXES, SPARE = (2, 8, 16), (2048, 7168), 1024
 
 
 class Case(NamedTuple):
-    """Something that is launched with the tile of `key`, as the engine would, and gives what it computed."""
+    """A launch that uses the tile of `key`, as the engine does, and returns its result."""
 
     key: TileKey
     run: Callable[[], torch.Tensor]
 
 
-# The seconds that a call takes on the device.
+# Returns the seconds that a call takes on the device.
 Timer = Callable[[Callable[[], object]], float]
 
 
@@ -49,7 +49,12 @@ class AttentionShape(NamedTuple):
 
 
 class LinearShape(NamedTuple):
-    """A linear layer of one row. out_len: rows of the weight, both halves of a gated one."""
+    """A linear layer of one row.
+
+    out_len: rows of the weight, both halves if it is gated.
+    in_len: columns of the weight.
+    is_gated: whether a gate of an MLP follows.
+    """
 
     out_len: int
     in_len: int
@@ -57,7 +62,15 @@ class LinearShape(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """How large the cases are; smaller in tests."""
+    """The size of the cases; smaller in tests.
+
+    context: tokens of a path.
+    num_new: new tokens of a prompt.
+    cold_bytes: more than a cache holds.
+    prefixes: prefix lengths for the rates of sharing.
+    num_siblings: numbers of siblings for them.
+    spare: tokens of `context` for the siblings' own ends.
+    """
 
     context: int = CONTEXT
     num_new: int = NEW
@@ -72,7 +85,7 @@ class Scale(NamedTuple):
 
 
 class AttentionCases:
-    """Pools of one shape on the device, random, and what is measured over them."""
+    """Random pools of one shape on the device, and the cases over them."""
 
     def __init__(self, shape: AttentionShape, dtype: torch.dtype, device: torch.device, scale: Scale) -> None:
         self._shape, self._dtype, self._device, self._scale = shape, dtype, device, scale
@@ -97,7 +110,7 @@ class AttentionCases:
                 yield Case(key, self._both(max(2, rows // group), self._scale.longest_prefix)[1])
 
     def decoding(self) -> Callable[[], torch.Tensor]:
-        """One path by itself, each stretch in turn."""
+        """Return the decoding of one path, on each stretch in turn."""
         q = self._random(1, self._shape.num_q_heads, self._shape.dim)
         layout = Layout.build([self._scale.context], [1], self._device)
         stretches = self._stretches(self._scale.context)
@@ -116,7 +129,7 @@ class AttentionCases:
         return run
 
     def _both(self, num: int, prefix_len: int) -> tuple[Callable[[], torch.Tensor], Callable[[], torch.Tensor]]:
-        """Siblings, each by itself and with their prefix read once."""
+        """Return the decoding of siblings both ways: separately, and with their prefix read once."""
         own = self._scale.spare // num
         q = self._random(num, self._shape.num_q_heads, self._shape.dim)
         lens = [prefix_len + own] * num
@@ -137,7 +150,7 @@ class AttentionCases:
         )
 
     def sharing(self, seconds: Timer) -> list[SharingTimes]:
-        """What siblings take both ways."""
+        """Measure siblings both ways, for all numbers and prefix lengths."""
         found = []
         for num, prefix_len in itertools.product(self._scale.num_siblings, self._scale.prefixes):
             siblings = Siblings(num, prefix_len, self._shape.num_q_heads, self._token_bytes)
@@ -146,7 +159,7 @@ class AttentionCases:
         return found
 
     def chain(self, linears: Sequence[Callable[[torch.Tensor], torch.Tensor]]) -> Case:
-        """A step's kernels one after another, as often as there are stretches."""
+        """Return the kernels of a step in sequence, once per stretch."""
         shape = self._shape
         qk = self._random(1, shape.num_q_heads + shape.num_kv_heads, shape.dim)
         v = self._random(1, shape.num_kv_heads, shape.v_dim)
@@ -185,13 +198,13 @@ class AttentionCases:
         return torch.randn(*shape, dtype=self._dtype, device=self._device)
 
     def _stretches(self, length: int) -> list[torch.Tensor]:
-        """Slots of each stretch in random order, as those of a path that grew among others."""
+        """Return the slots of each stretch in random order, like those of a path that grew between others."""
         starts = range(0, self._num_slots, self._length)
         return [torch.randperm(length, device=self._device) + start for start in starts]
 
 
 class LinearCases:
-    """Weights of one shape on the device, random, as many as no cache holds."""
+    """Random weights of one shape on the device, more than a cache holds."""
 
     def __init__(self, shape: LinearShape, dtype: torch.dtype, device: torch.device, scale: Scale) -> None:
         self._shape = shape
@@ -207,7 +220,7 @@ class LinearCases:
         return Case(key, lambda: torch.cat([self._row(self._x, weight) for weight in self._weights]))
 
     def turn(self, x: torch.Tensor) -> torch.Tensor:
-        """The layer of x, repeated or cut to its length, each weight in turn."""
+        """Apply the next weight to x, which is repeated or cut to the layer's length."""
         x = x.repeat(1, -(-self._shape.in_len // x.shape[1]))[:, : self._shape.in_len]
         return self._row(x, next(self._turns))
 

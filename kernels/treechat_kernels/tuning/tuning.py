@@ -1,8 +1,19 @@
-"""Chooses tiles by measuring them on the device, once: the choice is kept in a file of the cache directory.
+"""Choose tiles by measuring them on the device, once: `tuning_file` keeps the choice.
 
-A candidate is taken where it computes the same and is clearly faster than the fixed tile. There is a budget of seconds
-per start, of which compiling takes most: what was not measured within it keeps its fixed tile, and is measured at the
-next start. TREECHAT_TUNE=off measures nothing.
+A candidate is chosen if its results agree with those of the fixed tile, up to the rounding of 16 bits, and it takes at
+most 97 % of that tile's time. At an engine's start on CUDA this takes at most 20 seconds, most of them for compiling.
+Cases that are not measured in time keep their fixed tile and are measured at the next start.
+
+The tiles belong to the engine that launches (`tiles`), so a deterministic engine in the same process keeps the fixed
+ones. Tiles sum in different orders, so results may differ in their last bits from one choice to another; on one device
+they stay the same as long as its file exists. A tile depends on head sizes, never on lengths or the batch; the split
+length is not tuned.
+
+One candidate starts a kernel of a decoding step while the previous one ends (programmatic dependent launch, from sm_90
+on), so the weights of a linear layer are loaded before its input is ready. It is off until a device measures it faster;
+none has yet.
+
+TREECHAT_TUNE=off turns all of this off.
 """
 
 from __future__ import annotations
@@ -22,9 +33,9 @@ from treechat_kernels.tuning.tuning_file import TuningResult
 
 # Seconds of measuring per start.
 BUDGET_S = 20.0
-# Of a fixed tile's time: a candidate must stay below, as timings are not exact.
+# A candidate must take less than this share of the fixed tile's time, since timings are not exact.
 _FASTER = 0.97
-# Of the largest value: 16-bit results that were summed in another order differ by less.
+# Share of the largest value. 16-bit results summed in another order differ by less.
 _TOLERANCE = 2e-2
 logger = logging.getLogger(__name__)
 
@@ -32,9 +43,9 @@ logger = logging.getLogger(__name__)
 def tune(
     cases: Iterable[Case], found: TuningResult, seconds: Timer, clock: Callable[[], float], deadline: float
 ) -> bool:
-    """Adds to `found` a tile for each case that has none, until the deadline. Returns whether all have one.
+    """Add a tile to `found` for each case without one, until the deadline. Return whether all cases have one.
 
-    What was found is in use while the next is measured.
+    The tiles in `found` are used while the next case is measured.
     """
     with use_tiles(found.tiles):
         for case in cases:
@@ -48,7 +59,7 @@ def tune(
 
 
 def _fastest(case: Case, seconds: Timer, is_late: Callable[[], bool]) -> Tile | None:
-    """The tile to take, None where time is up before all were measured."""
+    """Return the tile to use; None if time runs out before all candidates are measured."""
     fixed, *others = candidates(case.key)
     if not others:
         return fixed
@@ -70,7 +81,7 @@ def _fastest(case: Case, seconds: Timer, is_late: Callable[[], bool]) -> Tile | 
 
 
 def _seconds(case: Case, expected: torch.Tensor, seconds: Timer) -> float | None:
-    """What a candidate takes, None where it cannot be launched or computes something else."""
+    """Return the seconds of a candidate; None if it cannot be launched or computes something else."""
     try:
         got = case.run().float()
         largest = float(expected.abs().max())
@@ -96,7 +107,16 @@ def measure(
     budget_s: float = BUDGET_S,
     scale: Scale | None = None,
 ) -> bool:
-    """Measures what `found` lacks and adds it there. Returns whether nothing is missing."""
+    """Measure the cases and rates that `found` lacks and add them. Return whether nothing is missing.
+
+    shapes: attention layers; the first also gives the chain and the rates of sharing.
+    linears: linear layers of one row.
+    dtype, device: those of the model.
+    found: the results, changed in place.
+    seconds: measures a call.
+    clock, budget_s: measuring stops when `clock` has advanced by this many seconds.
+    scale: the size of the cases; None for the default.
+    """
     scale = scale or Scale()
     deadline = clock() + budget_s
     all_linears = [LinearCases(shape, dtype, device, scale) for shape in _largest(linears)]
@@ -126,7 +146,7 @@ def _rates(attention: AttentionCases, seconds: Timer) -> Rates | None:
 
 
 def _largest(shapes: Sequence[LinearShape]) -> list[LinearShape]:
-    """One shape per tile: the one whose weight is largest."""
+    """Return one shape per tile: the one with the largest weight."""
     found: dict[tuple[int, bool], LinearShape] = {}
     for shape in shapes:
         key = shape.in_len, shape.is_gated
@@ -138,10 +158,10 @@ def _largest(shapes: Sequence[LinearShape]) -> list[LinearShape]:
 def prepare(
     shapes: Sequence[AttentionShape], linears: Sequence[LinearShape], dtype: torch.dtype, device: torch.device
 ) -> Tiles:
-    """On CUDA: the tiles of this device, of which those that these shapes lack are measured, and kept for next time.
-    Elsewhere there are none.
+    """Return this device's tiles for a model of these shapes, measuring those that the file lacks; {} outside CUDA.
 
-    What cannot be measured, for want of memory or time, keeps its fixed tile. Rates of sharing are taken over.
+    New measurements go to the file. Cases that memory or time do not allow keep their fixed tile. The device's rates of
+    sharing come into use.
     """
     if device.type != "cuda" or not tuning_file.is_on():
         return {}
@@ -165,7 +185,7 @@ def prepare(
 
 
 def _graph_seconds(run: Callable[[], object]) -> float:
-    """The median time of launches replayed from a graph, as the engine launches them."""
+    """Return the median time of launches replayed from a graph, as the engine launches them."""
     from triton.testing import do_bench_cudagraph
 
     return float(do_bench_cudagraph(run, rep=10, return_mode="median")) / 1e3

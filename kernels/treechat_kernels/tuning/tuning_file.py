@@ -1,6 +1,7 @@
-"""The file of the cache directory that keeps a device's tiles and rates from one start to the next.
+"""Persist a device's tiles and rates between starts, in a file of the cache directory.
 
-A file that is damaged, or of another device, version or source, is as none. TREECHAT_TUNE=off reads no file.
+The file's name depends on the device, the versions and the kernels' source. A damaged file, or one of another device,
+version or source, counts as missing. TREECHAT_TUNE=off reads no file.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from treechat_kernels.prefix_sharing import Rates
 from treechat_kernels.tiles import Tile, TileKey
 from treechat_kernels.tuning.candidates import candidates
 
-# Bytes of a file that is read: a whole one has some kilobytes.
+# Bytes that are read of a file; a complete one has some kilobytes.
 _MAX_FILE = 1 << 20
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class TuningResult:
-    """What was measured on a device so far. rates: of `sharing.py`, None before they were."""
+    """The measurements of a device so far. rates: those of `prefix_sharing`; None until measured."""
 
     tiles: dict[TileKey, Tile] = field(default_factory=dict)
     rates: Rates | None = None
@@ -38,7 +39,7 @@ def is_on() -> bool:
 
 
 def identity(device: torch.device) -> dict[str, str]:
-    """What a measurement holds for: the device, the versions that compile, and the kernels' own text."""
+    """Return what a measurement depends on: the device, the versions of torch and triton, and the kernels' source."""
     import triton
 
     source = hashlib.sha256()
@@ -54,14 +55,14 @@ def identity(device: torch.device) -> dict[str, str]:
 
 
 def file_of(who: Mapping[str, str]) -> Path:
-    """Where this device's choice is kept: TREECHAT_CACHE_DIR, or treechat's folder in the user's cache directory."""
+    """Return the file of this identity, in TREECHAT_CACHE_DIR or treechat's folder of the user's cache directory."""
     own = os.environ.get("TREECHAT_CACHE_DIR")
     folder = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "treechat"
     return folder / f"kernels-{hashlib.sha256(json.dumps(who, sort_keys=True).encode()).hexdigest()[:16]}.json"
 
 
 def load(path: Path, who: Mapping[str, str]) -> TuningResult:
-    """What the file says; nothing where it is missing, damaged, or of another identity. Only candidates are taken."""
+    """Read the measurements; none if the file is missing, damaged or of another identity. Only candidates are taken."""
     found = TuningResult()
     try:
         with path.open("rb") as file:
@@ -84,7 +85,7 @@ def load(path: Path, who: Mapping[str, str]) -> TuningResult:
 
 
 def save(path: Path, who: Mapping[str, str], found: TuningResult) -> None:
-    """Writes the file, whole or not at all. Where that fails the device is measured again at the next start."""
+    """Write the file, completely or not at all. On failure the device is measured again at the next start."""
     tiles = {str(key): list(tile) for key, tile in sorted(found.tiles.items(), key=str)}
     text = json.dumps({"identity": dict(who), "tiles": tiles, "rates": found.rates}, indent=1)
     written: Path | None = None
