@@ -26,8 +26,9 @@ from treechat_engine.attention.attention import ATTENTION_NAME, register
 from treechat_engine.kvcache.cache import KVCache
 from treechat_engine.kvcache.disk import fingerprint
 from treechat_engine.kvcache.radix_node import Ints, as_ints
-from treechat_engine.kvcache.saved_kv import Kept, load_kv, save_kv
+from treechat_engine.kvcache.saved_kv import SavedKV, load_kv, save_kv
 from treechat_engine.kvcache.slots import SlotPool, slot_bytes
+from treechat_engine.model.decoder import FusedDecoder
 from treechat_engine.model.loading import choose_dtype, load_model
 from treechat_engine.model.module_kernels import Replacements
 from treechat_engine.model.support import check_config, inspect_model
@@ -37,8 +38,8 @@ from treechat_engine.sampling.sampler import Sampler
 from treechat_engine.scheduler import Scheduler
 from treechat_engine.startup.decoder_choice import choose_forward
 from treechat_engine.startup.device_tuning import tune_device
-from treechat_engine.startup.memory import affordable_slots, needing_memory
-from treechat_engine.startup.restore_cost import CostModel, always
+from treechat_engine.startup.memory import affordable_slots, explain_out_of_memory
+from treechat_engine.startup.restore_cost import CostModel, always_restore
 from treechat_engine.startup.self_check import self_check
 from treechat_engine.streams import EventStream, FanOut, Mailbox
 from treechat_engine.worker import Worker
@@ -61,35 +62,35 @@ class Engine:
         check_config(model.config, self.config.max_model_len)
         device = torch.device(self.config.device or model.device)
         dtype = choose_dtype(self.config.dtype, device) if self.config.dtype else model.dtype
-        self._model = model.to(device=device, dtype=dtype).eval()
+        self.model = model.to(device=device, dtype=dtype).eval()
         self._old_attention = model.config._attn_implementation
         self._num_requests = 0
-        self._taken: Any = None
+        self._replacement: FusedDecoder | Replacements | None = None
         model.set_attn_implementation(ATTENTION_NAME)
         try:
-            self._worker = self._make_worker(dtype, device, poison)
+            self.worker = self._make_worker(dtype, device, poison)
         except BaseException:
             self._give_back()
             raise
-        self._worker.start()
+        self.worker.start()
 
     def _make_worker(self, dtype: torch.dtype, device: torch.device, poison: bool) -> Worker:
         """Cache, runner and scheduler for the model, which is checked on the way."""
-        config, model = self.config, self._model
-        self._spec = spec = inspect_model(model)
+        config, model = self.config, self.model
+        self.spec = spec = inspect_model(model)
         num_slots = config.kv_tokens or affordable_slots(spec.layer_shapes, dtype, device)
-        with needing_memory(f"the KV of {num_slots:,} tokens", "Set a smaller kv_tokens"):
+        with explain_out_of_memory(f"the KV of {num_slots:,} tokens", "Set a smaller kv_tokens"):
             pool = SlotPool(num_slots, spec.layer_shapes, dtype, device, poison=poison)
         costs = CostModel(slot_bytes(spec.layer_shapes, dtype))
         self._model_key = fingerprint(model, dtype)
-        pays = always if config.deterministic else costs.pays
-        with needing_memory(f"a host tier of {config.host_tokens:,} tokens", "Set smaller host_tokens"):
-            self.cache = KVCache(pool, config.eviction, self._model_key, config.host_tokens, pays)
+        should_restore = always_restore if config.deterministic else costs.should_restore
+        with explain_out_of_memory(f"a host tier of {config.host_tokens:,} tokens", "Set smaller host_tokens"):
+            self.cache = KVCache(pool, config.eviction, self._model_key, config.host_tokens, should_restore)
         runner = ModelRunner(model, pool)
         if config.self_check:
             self_check(model, runner, self.cache, spec)
         self._forward = choose_forward(model, runner, self.cache, config)
-        self._taken = self._forward.fused or Replacements(model)
+        self._replacement = self._forward.fused or Replacements(model)
         if not config.deterministic:  # Tiles that were measured may be others at the next start.
             tune_device(runner, spec.layer_shapes)
         if config.host_tokens:
@@ -99,7 +100,7 @@ class Engine:
             runner.use_graphs(config.max_batch, min(self.max_model_len, num_slots))
         runner.deterministic = config.deterministic
         scheduler = Scheduler(self.cache, config.max_batch, config.prefill_chunk, deterministic=config.deterministic)
-        worker = Worker(runner, scheduler, config.num_threads or torch.get_num_threads(), checks=poison)
+        worker = Worker(runner, scheduler, config.num_threads or torch.get_num_threads(), checks_cache=poison)
         worker.prefill_rate.listener = costs.observe_compute
         return worker
 
@@ -152,8 +153,8 @@ class Engine:
         """One reply per params to the same prompt, which is prefilled once. Call it in a running event loop."""
         handles = [RequestHandle(self._cancel) for _ in params]
         boxes = [Mailbox() for _ in params]
-        asked = [(handle, ids, each, box.put) for handle, each, box in zip(handles, params, boxes, strict=True)]
-        self._start(asked, priority)
+        submissions = [(handle, ids, each, box.put) for handle, each, box in zip(handles, params, boxes, strict=True)]
+        self._start(submissions, priority)
         return FanOut(handles, [EventStream(handle, box) for handle, box in zip(handles, boxes, strict=True)])
 
     def warm(self, ids: Sequence[int]) -> RequestHandle:
@@ -165,32 +166,33 @@ class Engine:
 
     def residency(self, ids: Sequence[int]) -> Residency:
         """Where the KV of `ids` is. Changes nothing; never waits for a step."""
-        with self._worker.lock:
+        with self.worker.lock:
             return self.cache.peek(ids)
 
     def residencies(self, paths: Sequence[Sequence[int]]) -> list[Residency]:
-        with self._worker.lock:
+        with self.worker.lock:
             return [self.cache.peek(ids) for ids in paths]
 
     def residencies_along(self, spans: Sequence[Sequence[int]], parents: Sequence[int]) -> list[Residency]:
         """`residency` of many paths that share their beginnings: path i is path parents[i] (an earlier one, or -1 for
         none) followed by spans[i]. Each span is looked up once; spans in `array('q')` need no conversion."""
-        with self._worker.lock:
+        with self.worker.lock:
             return self.cache.peek_along(spans, parents)
 
     def protect(self, paths: Sequence[Sequence[int]]) -> None:
         """The paths that should be evicted last, the one at the cursor first: a bias, which "tree" alone reads."""
         paths = [as_ints(ids) for ids in paths]
-        with self._worker.lock:
+        with self.worker.lock:
             self.cache.protect(paths)
 
     def stats(self) -> EngineStats:
-        worker = self._worker
+        worker = self.worker
+        replaced = self._replacement.summary if isinstance(self._replacement, Replacements) else ""
         with worker.lock:
             return EngineStats(
-                model=self._model.config.name_or_path or type(self._model).__name__,
-                device=str(self._model.device),
-                dtype=str(self._model.dtype).removeprefix("torch."),
+                model=self.model.config.name_or_path or type(self.model).__name__,
+                device=str(self.model.device),
+                dtype=str(self.model.dtype).removeprefix("torch."),
                 slots_total=self.cache.num_slots,
                 slots_free=self.cache.num_free,
                 slots_cached=self.cache.num_cached,
@@ -203,39 +205,39 @@ class Engine:
                 host_cached=self.cache.num_on_host,
                 restored_tokens=self.cache.restored_tokens,
                 forward=self._forward.name,
-                forward_reason=self._forward.reason + getattr(self._taken, "told", ""),
-                graphs=worker.graphs,
+                forward_reason=self._forward.reason + replaced,
+                graphs=worker.graph_summary,
             )
 
     def free(self, ids: Sequence[int], start: int = 0) -> int:
         """Drops what is cached of `ids` behind its first `start` tokens: see `KVCache.free`."""
-        with self._worker.lock:
+        with self.worker.lock:
             return self.cache.free(ids, start)
 
     def clear_cache(self) -> None:
         """Drops all cached KV that no running request holds."""
-        with self._worker.lock:
+        with self.worker.lock:
             self.cache.clear()
 
-    def save_kv(self, directory: str | Path, budget_bytes: int | None = None) -> Kept:
+    def save_kv(self, directory: str | Path, budget_bytes: int | None = None) -> SavedKV:
         """Writes the warmest prefixes to `directory` for the next engine of this model; None: all. Raises OSError."""
-        return save_kv(self.cache, self._worker.lock, Path(directory), self._model_key, budget_bytes)
+        return save_kv(self.cache, self.worker.lock, Path(directory), self._model_key, budget_bytes)
 
-    def load_kv(self, directory: str | Path) -> Kept:
+    def load_kv(self, directory: str | Path) -> SavedKV:
         """Finds what `save_kv` left for this model; rows are read when they are wanted. What is foreign, stale or
         damaged is left out with a note."""
-        return load_kv(self.cache, self._worker.lock, Path(directory), self._model_key)
+        return load_kv(self.cache, self.worker.lock, Path(directory), self._model_key)
 
     def close(self) -> None:
         """Cancels what runs, stops the thread, gives the model its weights and its own attention back. Idempotent."""
-        self._worker.close()
+        self.worker.close()
         self._give_back()
 
     def _give_back(self) -> None:
-        if self._taken is not None:  # A fused forward, or replacements.
-            self._taken.give_back()
-        if self._model.config._attn_implementation == ATTENTION_NAME:
-            self._model.set_attn_implementation(self._old_attention)
+        if self._replacement is not None:
+            self._replacement.give_back()
+        if self.model.config._attn_implementation == ATTENTION_NAME:
+            self.model.set_attn_implementation(self._old_attention)
 
     def __enter__(self) -> Engine:
         return self
@@ -246,16 +248,18 @@ class Engine:
         self.close()
 
     def _start(
-        self, asked: Sequence[tuple[RequestHandle, Sequence[int], SamplingParams | None, Sink]], priority: Priority
+        self,
+        submissions: Sequence[tuple[RequestHandle, Sequence[int], SamplingParams | None, Sink]],
+        priority: Priority,
     ) -> None:
         """Checks all before any starts, and queues all before the engine's thread looks."""
-        with self._worker.lock:
-            if self._worker.is_closed:
+        with self.worker.lock:
+            if self.worker.is_closed:
                 raise EngineClosedError("the engine is closed")
-            requests = [self._new_request(ids, params, priority, sink) for _, ids, params, sink in asked]
-            for (handle, *_), request in zip(asked, requests, strict=True):
+            requests = [self._new_request(ids, params, priority, sink) for _, ids, params, sink in submissions]
+            for (handle, *_), request in zip(submissions, requests, strict=True):
                 handle.request = request
-                self._worker.submit(request)
+                self.worker.submit(request)
 
     def _new_request(
         self, ids: Sequence[int], params: SamplingParams | None, priority: Priority, sink: Sink
@@ -265,9 +269,9 @@ class Engine:
         room = self._check_prompt(prompt_ids, is_warm=params is None)
         sampler = None
         if params is not None:
-            sampler = Sampler(params, prompt_ids, self._spec.vocab_size, self.cache.pool.k[0].device)
+            sampler = Sampler(params, prompt_ids, self.spec.vocab_size, self.cache.pool.k[0].device)
         params = params or SamplingParams()
-        stop_ids = frozenset() if params.ignore_eos else self._spec.eos_ids | frozenset(params.stop_token_ids)
+        stop_ids = frozenset() if params.ignore_eos else self.spec.eos_ids | frozenset(params.stop_token_ids)
         self._num_requests += 1
         return Request(
             self._num_requests, prompt_ids, params, priority, min(params.max_tokens, room), stop_ids, sampler, sink
@@ -278,8 +282,8 @@ class Engine:
         if not ids:
             raise ValueError("a prompt needs at least one token")
         values = np.frombuffer(ids, dtype=np.int64)
-        if values.min() < 0 or values.max() >= self._spec.vocab_size:
-            raise ValueError(f"a token id is outside 0..{self._spec.vocab_size - 1}")
+        if values.min() < 0 or values.max() >= self.spec.vocab_size:
+            raise ValueError(f"a token id is outside 0..{self.spec.vocab_size - 1}")
         room = min(self.max_model_len - len(ids), self.cache.num_slots - len(ids) + 1)
         if room < (0 if is_warm else 1):
             limit = min(self.max_model_len - 1, self.cache.num_slots)
@@ -290,7 +294,7 @@ class Engine:
     def _cancel(self, handle: RequestHandle) -> None:
         if handle.request is not None and not handle.request.is_finished:
             handle.request.is_cancelled = True
-            self._worker.wake()
+            self.worker.wake()
 
 
 def _token_ids(ids: Sequence[int]) -> Ints:

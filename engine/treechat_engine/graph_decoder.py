@@ -16,14 +16,14 @@ import torch
 from treechat_engine.api import Token
 from treechat_engine.attention.context import Work
 from treechat_engine.graphs.decoding import DecodeGraphs, Step
-from treechat_engine.graphs.sampling import Choice, is_drawable
+from treechat_engine.graphs.sampling import SamplingMode, is_drawable
 from treechat_engine.request import Request
 from treechat_engine.request_sampling import sample_requests
 from treechat_engine.runner import ModelRunner
 from treechat_engine.sampling.sampler import Sampler
 from treechat_engine.scheduler import Planned, Scheduler
 
-TakeOver = Callable[[Sequence[Planned], Mapping[Request, Token], float], None]
+AcceptResults = Callable[[Sequence[Planned], Mapping[Request, Token], float], None]
 Fail = Callable[[Sequence[Request], Exception], None]
 
 
@@ -34,16 +34,21 @@ class GraphDecoder:
     """
 
     def __init__(
-        self, runner: ModelRunner, scheduler: Scheduler, lock: threading.Condition, take_over: TakeOver, fail: Fail
+        self,
+        runner: ModelRunner,
+        scheduler: Scheduler,
+        lock: threading.Condition,
+        accept_results: AcceptResults,
+        fail: Fail,
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
         self._lock = lock
-        self._take_over = take_over
+        self._accept_results = accept_results
         self._fail = fail
 
     @property
-    def state(self) -> str:
+    def summary(self) -> str:
         """What `EngineStats.graphs` says."""
         graphs, prompts = self._runner.graphs, self._runner.prompt_graphs
         if graphs is None:
@@ -62,7 +67,7 @@ class GraphDecoder:
         if (
             graphs is None
             or self._runner.deterministic
-            or not all(item.num_tokens == 1 and item.wants_logits for item in planned)
+            or not all(item.num_tokens == 1 and item.needs_logits for item in planned)
         ):
             return False
         started_at = time.monotonic()
@@ -72,11 +77,11 @@ class GraphDecoder:
             if step is None:
                 return False
             while step is not None:
-                following = None if samplers is None else self._go_on(graphs, planned, samplers, step)
+                following = None if samplers is None else self._launch_next(graphs, planned, samplers, step)
                 tokens, is_settled = self._tokens(planned, samplers, step)
                 following = following if is_settled else None
                 now = time.monotonic()
-                self._take_over(planned, tokens, now - started_at)
+                self._accept_results(planned, tokens, now - started_at)
                 started_at, step = now, following
         except Exception as cause:  # noqa: BLE001 - as for any step: its requests carry the error
             self._fail([item.request for item in planned], cause.with_traceback(None))
@@ -89,7 +94,7 @@ class GraphDecoder:
         requests = [item.request for item in planned]
         rows: list[int] = list(range(len(requests)))
         tokens: dict[Request, Token] = {}
-        if samplers is not None and step.key.choice == Choice.of(samplers):
+        if samplers is not None and step.key.mode == SamplingMode.of(samplers):
             rows = []
             for row, picked in enumerate(step.tokens()):
                 if picked is None:
@@ -108,17 +113,17 @@ class GraphDecoder:
                     self._scheduler.end_logits.put(request.prompt_key, step.logits[row].clone())
         return tokens, not rows
 
-    def _go_on(
+    def _launch_next(
         self, graphs: DecodeGraphs, planned: Sequence[Planned], samplers: Sequence[Sampler], step: Step
     ) -> Step | None:
         """Launches the step after `step`, where all its requests will surely take part and nobody else waits."""
-        if step.key.choice != Choice.of(samplers):
+        if step.key.mode != SamplingMode.of(samplers):
             return None
         with self._lock:
-            if self._scheduler.waiting or not all(_will_go_on(item.request) for item in planned):
+            if self._scheduler.waiting or not all(_will_continue(item.request) for item in planned):
                 return None
             batch = [_work(item.request, 1) for item in planned]
-        return graphs.go_on(step, batch, samplers)
+        return graphs.launch_next(step, batch, samplers)
 
 
 def _samplers(planned: Sequence[Planned]) -> list[Sampler] | None:
@@ -128,7 +133,7 @@ def _samplers(planned: Sequence[Planned]) -> list[Sampler] | None:
     return known if len(known) == len(samplers) else None
 
 
-def _will_go_on(request: Request) -> bool:
+def _will_continue(request: Request) -> bool:
     """Whether the request has, and has slots for, a step after the one that it is in."""
     lease = request.lease
     return (
@@ -140,8 +145,8 @@ def _will_go_on(request: Request) -> bool:
     )
 
 
-def _work(request: Request, ahead: int) -> Work:
+def _work(request: Request, offset: int) -> Work:
     """The request's next token, or one of which the id is not known yet."""
     assert request.lease is not None, f"request {request.id} holds no lease"
-    ids = (0,) if ahead else request.ids[request.num_computed : request.num_computed + 1]
-    return Work(ids, request.num_computed + ahead, request.lease.runs, True)
+    ids = (0,) if offset else request.ids[request.num_computed : request.num_computed + 1]
+    return Work(ids, request.num_computed + offset, request.lease.extents, True)

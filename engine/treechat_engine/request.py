@@ -67,7 +67,7 @@ class Request:
         self.blocked_until = 0
         self.num_passed = 0
         self.common_lens: dict[int, int] = {}
-        self._sink = sink
+        self.sink = sink
         self._cached_tokens: int | None = None
         self._restored_tokens = 0
         self._computed_tokens = 0
@@ -93,7 +93,7 @@ class Request:
     def num_sampled(self) -> int:
         return len(self.ids) - self.prompt_len
 
-    def started(self, cached_len: int, restored_len: int = 0) -> None:
+    def start(self, cached_len: int, restored_len: int = 0) -> None:
         """Notes that the request holds a lease whose first `cached_len` tokens were found, the last `restored_len` of
         them in a lower tier."""
         self.num_computed = cached_len
@@ -103,7 +103,7 @@ class Request:
             self._computed_tokens = cached_len
             self._started_at = time.monotonic()
 
-    def computed(self, num_tokens: int) -> None:
+    def add_computed(self, num_tokens: int) -> None:
         self.num_computed += num_tokens
         self._computed_tokens = max(self._computed_tokens, min(self.num_computed, self.prompt_len))
 
@@ -142,7 +142,7 @@ class Request:
 
     def _emit(self, event: Event) -> None:
         try:
-            is_heard = self._sink(event)
+            is_heard = self.sink(event)
         except Exception:
             # The listener's failure ends its own request and must not end others.
             logger.exception("the listener of request %d failed", self.id)

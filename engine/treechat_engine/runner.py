@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from treechat_engine.attention.attention import PagedContext
-from treechat_engine.attention.context import SequenceSlice, Work, use
+from treechat_engine.attention.context import SequenceSlice, Work, use_context
 from treechat_engine.attention.device_attention import TableContext
 from treechat_engine.graphs.decoding import DecodeGraphs, Step
 from treechat_engine.graphs.prompts import PromptGraphs
@@ -54,21 +54,21 @@ class ModelRunner:
 
     def _step(self, batch: Sequence[Work]) -> torch.Tensor:
         if self.deterministic and len(batch[0].ids) == 1 and (launched := self.launch(batch, None)) is not None:
-            return launched.logits.clone() if batch[0].wants_logits else launched.logits[:0]
+            return launched.logits.clone() if batch[0].needs_logits else launched.logits[:0]
         if self.prompt_graphs is not None and len(batch) == 1 and len(batch[0].ids) > 1:
             logits = self.prompt_graphs.run(batch[0])
             if logits is not None:
-                return logits if batch[0].wants_logits else logits[:0]
+                return logits if batch[0].needs_logits else logits[:0]
         ids: list[int] = []
         positions: list[int] = []
         rows: list[int] = []
         sequences: list[SequenceSlice] = []
         for work in batch:
             stop = work.start + len(work.ids)
-            sequences.append(SequenceSlice(len(ids), len(work.ids), stop, work.runs))
+            sequences.append(SequenceSlice(len(ids), len(work.ids), stop, work.extents))
             ids.extend(work.ids)
             positions.extend(range(work.start, stop))
-            if work.wants_logits:
+            if work.needs_logits:
                 rows.append(len(ids) - 1)
         packed = torch.tensor([ids, positions], device=self.device)
         context: TableContext | PagedContext
@@ -79,8 +79,8 @@ class ModelRunner:
         index = None if len(rows) == len(ids) else torch.tensor(rows, dtype=torch.long, device=self.device)
         if self.fused is not None:
             return self.fused(packed[0], packed[1], max(positions) + 1, index, context)
-        with use(context):
-            return self._forward(packed[:1], packed[1:], index)
+        with use_context(context):
+            return self.forward_model(packed[:1], packed[1:], index)
 
     def use_graphs(self, max_batch: int, max_len: int) -> None:
         """From now on `launch` starts steps of one token per sequence as CUDA graphs, and `step` those of one prompt.
@@ -111,8 +111,8 @@ class ModelRunner:
     def _forward_rows(self, ids: torch.Tensor, positions: torch.Tensor, context: TableContext) -> torch.Tensor:
         if self.fused is not None:
             return self.fused(ids, positions, 0, None, context)
-        with use(context):
-            return self._forward(ids[None], positions[None], None)
+        with use_context(context):
+            return self.forward_model(ids[None], positions[None], None)
 
     def _forward_prompt(
         self, ids: torch.Tensor, positions: torch.Tensor, index: torch.Tensor, context: TableContext
@@ -120,7 +120,9 @@ class ModelRunner:
         assert self.fused is not None, "graphs of prompts without the fused forward"
         return self.fused(ids, positions, 0, index, context)
 
-    def _forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:
+    def forward_model(
+        self, input_ids: torch.Tensor, position_ids: torch.Tensor, index: torch.Tensor | None
+    ) -> torch.Tensor:
         kwargs: dict[str, Any] = {}
         if self._picks_logits:
             kwargs["logits_to_keep"] = 0 if index is None else index

@@ -40,7 +40,7 @@ class Planned(NamedTuple):
     end_logits: torch.Tensor | None = None
 
     @property
-    def wants_logits(self) -> bool:
+    def needs_logits(self) -> bool:
         """Whether a token is sampled after the request's last one."""
         return self.num_tokens == self.request.num_remaining and not self.request.is_warm
 
@@ -67,8 +67,8 @@ class Scheduler:
         self.waiting: list[Request] = []
         self.running: list[Request] = []
         self.end_logits = EndLogits()
-        self.in_hand: Request | None = None
-        self._satisfied: list[Request] = []
+        self.current_request: Request | None = None
+        self._finished_warm: list[Request] = []
         self._num_ended = 0
 
     def add(self, request: Request) -> None:
@@ -93,8 +93,8 @@ class Scheduler:
 
     def plan(self) -> list[Planned]:
         """The next step; empty where nothing can run. Admits, and takes slots back, as needed."""
-        self.in_hand = None
-        self._satisfied.clear()
+        self.current_request = None
+        self._finished_warm.clear()
         planned: list[Planned] = []
         only_warm = all(request.is_warm for request in (*self.running, *self.waiting))
         awake = [r for r in sorted(self.running, key=_order) if only_warm or not r.is_warm]
@@ -106,27 +106,27 @@ class Scheduler:
             candidates += [r for r in self.waiting if only_warm or not r.is_warm]
             candidates.sort(key=_order)
         self._plan_prompts(candidates, planned)
-        self.in_hand = None
+        self.current_request = None
         planned = [item for item in planned if item.request.lease is not None]
         self._count_passed(planned)
-        idle = not (planned or self._satisfied)
+        idle = not (planned or self._finished_warm)
         assert not (idle and (self.running or self.waiting)), f"none of {len(self.waiting)} waiting requests can run"
         return planned
 
-    def take_satisfied(self) -> list[Request]:
+    def take_finished_warm(self) -> list[Request]:
         """The warm requests that `plan` found to have nothing more to do. The caller ends them."""
-        satisfied, self._satisfied = self._satisfied, []
-        return satisfied
+        finished, self._finished_warm = self._finished_warm, []
+        return finished
 
     def _plan_prompts(self, candidates: Sequence[Request], planned: list[Planned]) -> None:
         """Spends the step's budget of prompt tokens on the candidates in their order."""
         budget = self.prefill_chunk
         for request in candidates:
-            self.in_hand = request
+            self.current_request = request
             if request.lease is None:
                 if not self._has_place(request):
                     continue
-                if (logits := self._kept_logits(request)) is not None:
+                if (logits := self._resident_logits(request)) is not None:
                     self._start(request, whole=True)
                     planned.append(Planned(request, 0, logits))
                     continue
@@ -146,11 +146,11 @@ class Scheduler:
 
     def _plan_tokens(self, request: Request, num_tokens: int, planned: list[Planned]) -> int:
         """Plans the tokens if the request still runs and slots can be had. Returns how many were planned."""
-        self.in_hand = request
+        self.current_request = request
         if request.lease is None or not num_tokens:
             return 0
         if request.is_warm and not self._may_warm(request, num_tokens):
-            self._satisfied.append(request)
+            self._finished_warm.append(request)
             return 0
         if not self._make_room(request, num_tokens):
             return 0
@@ -191,7 +191,7 @@ class Scheduler:
                 return False
         return True
 
-    def _kept_logits(self, request: Request) -> torch.Tensor | None:
+    def _resident_logits(self, request: Request) -> torch.Tensor | None:
         """The logits at the end of the request's prompt, where they were kept and all of its KV is resident."""
         if request.is_warm or request.num_sampled or request.prompt_key not in self.end_logits:
             return None
@@ -240,8 +240,8 @@ class Scheduler:
         if len(busy) >= self.max_batch:
             self._put_back(max(busy, key=_order))
         ids = request.ids + array("q", [0]) if whole else request.ids
-        request.lease = lease = self.cache.lease(ids, ahead=request.is_warm)
-        request.started(lease.cached_len, lease.restored_len)
+        request.lease = lease = self.cache.lease(ids, is_warm=request.is_warm)
+        request.start(lease.cached_len, lease.restored_len)
         self.waiting.remove(request)
         self.running.append(request)
         for other in [r for r in self.running if r.rank > request.rank and r.num_remaining > 1]:

@@ -83,7 +83,7 @@ _local = threading.local()
 
 
 @contextmanager
-def batched() -> Iterator[None]:
+def batched_wakeups() -> Iterator[None]:
     """What this thread delivers inside wakes each loop once, in the end. Waking gives the interpreter away, and takes
     tens of microseconds: with eight replies to a step, a fifth of a millisecond."""
     batch: set[_Waker] = set()
@@ -103,7 +103,7 @@ class EventStream(AsyncGenerator[Event, None]):
     """
 
     def __init__(self, handle: RequestHandle, mailbox: Mailbox) -> None:
-        self._handle = handle
+        self.handle = handle
         self._mailbox = mailbox
         self._is_over = False
 
@@ -131,7 +131,7 @@ class EventStream(AsyncGenerator[Event, None]):
     def _end(self) -> None:
         if not self._is_over:
             self._is_over = True
-            self._handle.cancel()
+            self.handle.cancel()
 
 
 class FanOut:

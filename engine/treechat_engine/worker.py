@@ -18,11 +18,11 @@ from treechat_engine.request_sampling import sample_requests
 from treechat_engine.runner import ModelRunner
 from treechat_engine.scheduler import Planned, Scheduler
 from treechat_engine.startup.memory import is_out_of_memory, keep_freed_memory
-from treechat_engine.streams import batched
+from treechat_engine.streams import batched_wakeups
 
 logger = logging.getLogger(__name__)
 
-_NOTHING_TO_CHOOSE = (
+_NO_TOKEN_ERROR = (
     "the model's logits are not numbers, or all its tokens are forbidden. "
     'A model that was made for more precision may run with dtype = "float32"'
 )
@@ -50,22 +50,22 @@ class Worker:
     checks: whether the cache's invariants are asserted after every step (for tests: it costs the size of the pool).
     """
 
-    def __init__(self, runner: ModelRunner, scheduler: Scheduler, num_threads: int, checks: bool = False) -> None:
+    def __init__(self, runner: ModelRunner, scheduler: Scheduler, num_threads: int, checks_cache: bool = False) -> None:
         self.lock = threading.Condition()
         self.scheduler = scheduler
         self.prefill_rate = Rate()
         self.decode_rate = Rate()
         self.is_closed = False
-        self._runner = runner
+        self.runner = runner
         self._num_threads = num_threads
-        self._checks = checks
-        self._decoder = GraphDecoder(runner, scheduler, self.lock, self._take_over, self._fail)
+        self.checks_cache = checks_cache
+        self._decoder = GraphDecoder(runner, scheduler, self.lock, self._accept_results, self._fail)
         self._thread = threading.Thread(target=self._run, name="treechat-engine", daemon=True)
 
     @property
-    def graphs(self) -> str:
+    def graph_summary(self) -> str:
         """How many CUDA graphs decode, or why none does; empty where none was asked for."""
-        return self._decoder.state
+        return self._decoder.summary
 
     def start(self) -> None:
         self._thread.start()
@@ -94,10 +94,10 @@ class Worker:
             torch.set_num_threads(self._num_threads)
             keep_freed_memory()
             while planned := self._next_step():
-                begun = [item for item in planned if item.end_logits is not None]
-                if begun:
-                    self._begin(begun)
-                if len(begun) < len(planned):
+                starting = [item for item in planned if item.end_logits is not None]
+                if starting:
+                    self._begin(starting)
+                if len(starting) < len(planned):
                     self._step([item for item in planned if item.end_logits is None])
             error = None
         finally:
@@ -116,10 +116,10 @@ class Worker:
                 try:
                     planned = self.scheduler.plan()
                 except Exception as cause:  # noqa: BLE001 - whatever it is, it ends the request in hand and no other
-                    in_hand = self.scheduler.in_hand
-                    self._fail(self._all_requests() if in_hand is None else [in_hand], cause)
+                    current_request = self.scheduler.current_request
+                    self._fail(self._all_requests() if current_request is None else [current_request], cause)
                     continue
-                has_ended = self._end_satisfied()
+                has_ended = self._end_finished_warm()
                 if planned:
                     return planned
                 if not has_ended:
@@ -131,11 +131,11 @@ class Worker:
             if request.is_cancelled:
                 self._end(request, "cancelled")
 
-    def _end_satisfied(self) -> bool:
-        satisfied = self.scheduler.take_satisfied()
-        for request in satisfied:
+    def _end_finished_warm(self) -> bool:
+        finished = self.scheduler.take_finished_warm()
+        for request in finished:
             self._end(request, "length")
-        return bool(satisfied)
+        return bool(finished)
 
     def _all_requests(self) -> list[Request]:
         return [*self.scheduler.running, *self.scheduler.waiting]
@@ -165,11 +165,11 @@ class Worker:
         try:
             with torch.inference_mode():
                 logits = torch.stack([logits for _, logits in rows])
-                tokens = sample_requests(logits, [request for request, _ in rows], self._runner.deterministic)
+                tokens = sample_requests(logits, [request for request, _ in rows], self.runner.deterministic)
         except Exception as cause:  # noqa: BLE001 - as for a step
             self._fail([request for request, _ in rows], cause)
             return
-        with batched(), self.lock:
+        with batched_wakeups(), self.lock:
             for item in planned:
                 self._advance(item, tokens[item.request])
 
@@ -182,21 +182,21 @@ class Worker:
         if cause is not None and is_out_of_memory(cause):
             # Slots are allocated up front, so what ran out is the forward's own memory: a smaller step needs less.
             self._free_memory()
-            planned = _smaller(planned)
+            planned = _halve(planned)
             tokens, cause = self._try(planned)
         if cause is not None:
             self._fail([item.request for item in planned], cause)
             return
-        self._take_over(planned, tokens, time.monotonic() - started_at)
+        self._accept_results(planned, tokens, time.monotonic() - started_at)
 
-    def _take_over(self, planned: Sequence[Planned], tokens: Mapping[Request, Token], seconds: float) -> None:
+    def _accept_results(self, planned: Sequence[Planned], tokens: Mapping[Request, Token], seconds: float) -> None:
         """Takes the results of a step over, but for requests that ended meanwhile."""
         self._measure(planned, seconds)
-        with batched(), self.lock:
+        with batched_wakeups(), self.lock:
             for item in planned:
                 if not item.request.is_finished:
                     self._advance(item, tokens.get(item.request))
-            if self._checks:
+            if self.checks_cache:
                 self.scheduler.cache.check()
 
     def _try(self, planned: Sequence[Planned]) -> tuple[dict[Request, Token], Exception | None]:
@@ -220,14 +220,14 @@ class Worker:
             request, start = item.request, item.request.num_computed
             assert request.lease is not None, f"request {request.id} holds no lease"
             ids = request.ids[start : start + item.num_tokens]
-            batch.append(Work(ids, start, request.lease.runs, item.wants_logits))
-            if item.wants_logits:
+            batch.append(Work(ids, start, request.lease.extents, item.needs_logits))
+            if item.needs_logits:
                 sampling.append(request)
-        logits = self._runner.step(batch)
+        logits = self.runner.step(batch)
         if not sampling:
             return {}
         with torch.inference_mode():
-            tokens = sample_requests(logits, sampling, self._runner.deterministic)
+            tokens = sample_requests(logits, sampling, self.runner.deterministic)
             for row, request in enumerate(sampling):
                 if not request.num_sampled:
                     with self.lock:
@@ -238,7 +238,7 @@ class Worker:
         """Takes the step's result over. What goes wrong with one request ends it alone."""
         request = item.request
         is_prefill = item.num_tokens and (request.num_sampled == 0 or item.num_tokens > 1)
-        request.computed(item.num_tokens)
+        request.add_computed(item.num_tokens)
         try:
             if is_prefill:
                 self.scheduler.commit(request)
@@ -252,7 +252,7 @@ class Worker:
 
     def _deliver(self, request: Request, token: Token) -> None:
         if not math.isfinite(token.logprob):
-            self._end(request, "error", _NOTHING_TO_CHOOSE)
+            self._end(request, "error", _NO_TOKEN_ERROR)
             # Where its KV is to blame, the next request must not find it.
             self.scheduler.end_logits.drop(request.prompt_key)
             self.scheduler.cache.free_broken(request.ids)
@@ -269,7 +269,7 @@ class Worker:
             self.prefill_rate.add(num_tokens, seconds)
 
 
-def _smaller(planned: Sequence[Planned]) -> list[Planned]:
+def _halve(planned: Sequence[Planned]) -> list[Planned]:
     """About half of a step: half of each prompt's tokens, or half of the requests where all only decode."""
     if all(item.num_tokens == 1 for item in planned):
         return list(planned[: (len(planned) + 1) // 2])

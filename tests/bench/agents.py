@@ -65,7 +65,7 @@ def main() -> None:
     config = EngineConfig(kv_tokens=num_slots, max_batch=args.agents, num_threads=args.threads)
     table: dict[str, dict[str, float]] = {}
     with Engine.load(args.model, config) as engine:
-        vocab_size = engine._spec.vocab_size
+        vocab_size = engine.spec.vocab_size
         shared = ids(vocab_size, length, 0)
         prompts = [shared + ids(vocab_size, QUESTION, 1 + n) for n in range(args.agents)]
         for name, is_warm, at_once in (

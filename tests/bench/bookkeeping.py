@@ -62,9 +62,9 @@ def null_forward(engine: Engine, batch: int) -> list[tuple[float, float]]:
             starts.append((time.perf_counter(), time.thread_time()))
         return logits[:num_rows]
 
-    runner = engine._worker._runner
+    runner = engine.worker.runner
     runner.fused = None
-    runner._forward = forward  # type: ignore[method-assign]
+    runner.forward_model = forward  # type: ignore[method-assign]
     return starts
 
 

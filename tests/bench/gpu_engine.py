@@ -36,7 +36,7 @@ def _engine(model: Any, num_slots: int, **options: Any) -> Iterator[Engine]:
     config = EngineConfig(device=gpu_common.DEVICE, dtype="bfloat16", kv_tokens=num_slots, max_batch=16, **options)
     gpu_common.release()
     with Engine(model, config) as engine:
-        engine._worker._runner.tiles = gpu_kernels.CHOSEN_TILES
+        engine.worker.runner.tiles = gpu_kernels.CHOSEN_TILES
         yield engine
 
 
@@ -46,7 +46,7 @@ def _ids(length: int) -> list[int]:
 
 def _fill(engine: Engine, prompts: Sequence[list[int]]) -> None:
     """Makes the prompts cached, with random keys and values: decoding takes as long over any."""
-    with engine._worker.lock, torch.inference_mode():
+    with engine.worker.lock, torch.inference_mode():
         for rows in (*engine.cache.pool.k, *engine.cache.pool.v):
             rows.normal_()
         for ids in prompts:
@@ -188,10 +188,10 @@ def resume(report: Report, _limits: Ceilings, name: str, model: Any) -> None:
 
 def _restore(engine: Engine, ids: list[int], one: SamplingParams) -> float:
     """Time to first token of a path that is in host memory, its way there not counted."""
-    engine.cache._pays = None
-    with engine._worker.lock:
+    engine.cache.should_restore = None
+    with engine.worker.lock:
         engine.cache.evict(engine.cache.num_slots)
-        host = engine.cache.lower.host
+        host = engine.cache.lower_tiers.host
         assert host is not None, "restoring without a host tier"
         host.wait()
     (done,) = engine.generate([[*ids, 3]], one)

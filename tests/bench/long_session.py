@@ -1,4 +1,4 @@
-"""In how many runs the paths of a long session lie, and how full the pool is. No model.
+"""In how many extents the paths of a long session lie, and how full the pool is. No model.
 
     python -m tests.bench.long_session
 
@@ -18,11 +18,11 @@ from treechat_engine.kvcache.slots import SlotPool
 
 
 def long_session(num_slots: int, num_turns: int = 600) -> dict[str, float]:
-    """Mean runs and length of the paths in the second half of the session, and how full the pool is."""
+    """Mean extents and length of the paths in the second half of the session, and how full the pool is."""
     cache = KVCache(SlotPool(num_slots, [(1, 1, 1)], torch.float32, "cpu"))
     chance = random.Random(0)
     paths: list[list[int]] = []
-    lengths, runs, full = [], [], []
+    lengths, extents, full = [], [], []
     for _ in range(num_turns):
         ids = [chance.randrange(9) for _ in range(30)]
         if paths and chance.random() > 0.1:
@@ -39,13 +39,13 @@ def long_session(num_slots: int, num_turns: int = 600) -> dict[str, float]:
             ids.append(chance.randrange(49_000))
         cache.commit(lease, ids)
         lengths.append(len(ids))
-        runs.append(len(lease.runs))
+        extents.append(len(lease.extents))
         full.append(1 - cache.num_free / num_slots)
         cache.release(lease)
         paths.append(ids)
     half = num_turns // 2
     return {
-        "extents per path": statistics.mean(runs[half:]),
+        "extents per path": statistics.mean(extents[half:]),
         "tokens per path": statistics.mean(lengths[half:]),
         "share of the pool in use": statistics.mean(full[half:]),
     }

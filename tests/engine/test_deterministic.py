@@ -63,7 +63,7 @@ def test_a_prompt_that_was_cached_gives_the_reply_that_it_gave_before(determinis
         (first,) = engine.generate([ids], SAMPLED)
         again, sibling = engine.generate([ids, ids], SAMPLED)
         assert again.usage.computed_tokens == 0
-        engine._worker.scheduler.end_logits.clear()
+        engine.worker.scheduler.end_logits.clear()
         (without_logits,) = engine.generate([ids], SAMPLED)
         assert without_logits.usage.computed_tokens == 1
     for other in (again, sibling, without_logits):
@@ -73,14 +73,14 @@ def test_a_prompt_that_was_cached_gives_the_reply_that_it_gave_before(determinis
 def test_chunks_are_whole_whoever_shares_the_step(deterministic, prompt, monkeypatch):
     with deterministic("llama", "auto") as engine:
         steps = []
-        plan = engine._worker.scheduler.plan
+        plan = engine.worker.scheduler.plan
 
         def noted():
             planned = plan()
             steps.append([(item.request.id, item.num_tokens) for item in planned])
             return planned
 
-        monkeypatch.setattr(engine._worker.scheduler, "plan", noted)
+        monkeypatch.setattr(engine.worker.scheduler, "plan", noted)
         engine.generate([prompt(40, seed=n) for n in range(3)], SamplingParams(max_tokens=2))
     for request_id in {request_id for step in steps for request_id, _ in step}:
         assert [n for step in steps for r, n in step if r == request_id] == [16, 16, 7, 1, 1]

@@ -34,7 +34,7 @@ def hold(engine: Engine):
         reached.set()
         assert go_on.wait(30)
 
-    handle = engine._model.register_forward_pre_hook(lambda *args: (handle.remove(), wait())[1])
+    handle = engine.model.register_forward_pre_hook(lambda *args: (handle.remove(), wait())[1])
     return reached, go_on
 
 
@@ -119,7 +119,7 @@ def test_a_step_that_raises_fails_its_requests_and_the_engine_goes_on(engines, g
         if len(calls) == 2:
             raise RuntimeError("boom")
 
-    hook = engine._model.model.layers[1].register_forward_pre_hook(fail_once)
+    hook = engine.model.model.layers[1].register_forward_pre_hook(fail_once)
     with pytest.raises(RequestFailedError, match="boom"):
         engine.generate([ids], SamplingParams(max_tokens=5))
     hook.remove()
@@ -138,7 +138,7 @@ def test_a_step_out_of_memory_is_tried_again_with_fewer_tokens(engines, greedy, 
         if len(sizes) == 1:
             raise torch.OutOfMemoryError("no memory left")
 
-    engine._model.register_forward_pre_hook(run_out_once, with_kwargs=True)
+    engine.model.register_forward_pre_hook(run_out_once, with_kwargs=True)
     (done,) = engine.generate([prompt(40)], SamplingParams(max_tokens=4))
     assert list(done.token_ids) == greedy("llama", prompt(40), 4)
     assert sizes[:3] == [40, 20, 20]
@@ -211,7 +211,7 @@ def test_interactive_requests_go_before_warm_ones_which_lose_nothing(engines, pr
     warm = engine.warm(prompt(40, seed=1))
     assert reached.wait(30)
     order = []
-    hook = engine._model.register_forward_pre_hook(
+    hook = engine.model.register_forward_pre_hook(
         lambda _module, _args, kwargs: order.append(kwargs["position_ids"][0, 0].item()), with_kwargs=True
     )
     asked = engine.submit(prompt(16), SamplingParams(max_tokens=3))
@@ -283,4 +283,4 @@ def test_a_closed_engine_cancels_what_runs_and_takes_nothing_more(engines, promp
     assert last.reason == "cancelled"
     with pytest.raises(EngineClosedError):
         engine.submit(prompt(20))
-    assert engine._model.config._attn_implementation != "treechat"
+    assert engine.model.config._attn_implementation != "treechat"

@@ -70,11 +70,11 @@ def test_tokens_do_not_depend_on_what_shares_the_batch(family, forward, engines,
     assert all(each.usage.cached_tokens == 20 for each in done[1:3]), "the trunk was computed more than once"
 
 
-def test_a_path_of_many_short_runs_gives_the_same_tokens(engines, greedy, prompt):
+def test_a_path_of_many_short_extents_gives_the_same_tokens(engines, greedy, prompt):
     """A path of which every token lies elsewhere: the pieces are gathered rather than viewed."""
     engine = engines()
     # Slots that this test takes past the cache would fail the check after each step.
-    engine._worker._checks = False
+    engine.worker.checks_cache = False
     pool = engine.cache.pool
     comb = pool.allocate(600)
     pool.free(comb[::2])
@@ -103,6 +103,6 @@ def test_logits_over_the_cache_are_within_1e_4_of_the_plain_forward(family, forw
     assert engine.cache.grow(lease, 50)
     cuts = [0, 1, 8, 30, 49, 50]
     for start, stop in itertools.pairwise(cuts):
-        logits = engine._worker._runner.step([Work(ids[start:stop], start, lease.runs, True)])
+        logits = engine.worker.runner.step([Work(ids[start:stop], start, lease.extents, True)])
         assert (logits[0] - expected[stop - 1]).abs().max() < 1e-4
     engine.cache.release(lease)

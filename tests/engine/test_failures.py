@@ -45,7 +45,7 @@ def goes_on(engine: Engine, greedy, ids) -> None:
 
 
 PLACES = {
-    "forward": lambda engine: (engine._worker._runner, "step"),
+    "forward": lambda engine: (engine.worker.runner, "step"),
     "sampling": lambda engine: (request_sampling, "sample"),
     "lease": lambda engine: (engine.cache, "lease"),
     "grow": lambda engine: (engine.cache, "grow"),
@@ -60,7 +60,7 @@ PLACES = {
 def test_an_exception_anywhere_fails_its_requests_and_the_engine_goes_on(place, error, call, engines, greedy, prompt):
     engine = engines(prefill_chunk=16)
     ids = prompt(40)
-    with engine._worker.lock:
+    with engine.worker.lock:
         context = raising(*PLACES[place](engine), error, range(call, call + 1))
         seen = context.__enter__()
         handles = [engine.submit([*ids, n], GREEDY) for n in range(3)]
@@ -101,19 +101,19 @@ OUT_OF_MEMORY = [
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
 def test_out_of_memory_once_makes_the_step_smaller_and_fails_nobody(error, engines, greedy, prompt):
     engine = engines(prefill_chunk=32)
-    with raising(engine._worker._runner, "step", error, range(1)) as seen:
+    with raising(engine.worker.runner, "step", error, range(1)) as seen:
         (done,) = engine.generate([prompt(30)], GREEDY)
     assert list(done.token_ids) == greedy("llama", prompt(30), 6)
     assert [len(batch[0].ids) for (batch,) in seen[:3]] == [30, 15, 15]
-    assert len(engine._worker.scheduler.end_logits) == 1
+    assert len(engine.worker.scheduler.end_logits) == 1
 
 
 def test_out_of_memory_while_decoding_runs_half_of_the_requests_and_then_the_rest(engines, greedy, prompt):
     engine = engines()
-    with engine._worker.lock:
+    with engine.worker.lock:
         handles = [engine.submit(prompt(10, seed=n), SamplingParams(max_tokens=10)) for n in range(4)]
         # Step 0 prefills all four; the fourth step then decodes all four.
-        context = raising(engine._worker._runner, "step", torch.OutOfMemoryError("none left"), range(3, 4))
+        context = raising(engine.worker.runner, "step", torch.OutOfMemoryError("none left"), range(3, 4))
         seen = context.__enter__()
     done = [handle.result() for handle in handles]
     context.__exit__(None, None, None)
@@ -125,7 +125,7 @@ def test_out_of_memory_while_decoding_runs_half_of_the_requests_and_then_the_res
 def test_out_of_memory_again_and_again_fails_with_its_name(error, engines, greedy, prompt):
     engine = engines()
     with (
-        raising(engine._worker._runner, "step", error, range(100)),
+        raising(engine.worker.runner, "step", error, range(100)),
         pytest.raises(RequestFailedError, match=type(error).__name__),
     ):
         engine.generate([prompt(30)], GREEDY)
@@ -134,7 +134,7 @@ def test_out_of_memory_again_and_again_fails_with_its_name(error, engines, greed
 
 def test_logits_that_are_not_numbers_fail_the_request_whose_they_are_and_no_other(engines, greedy, prompt):
     engine = engines()
-    runner = engine._worker._runner
+    runner = engine.worker.runner
     step = runner.step
 
     def spoil(batch):
@@ -142,7 +142,7 @@ def test_logits_that_are_not_numbers_fail_the_request_whose_they_are_and_no_othe
         return logits.index_fill(0, torch.tensor([0]), float("nan")) if len(batch) == 2 else logits
 
     runner.step = spoil
-    with engine._worker.lock:
+    with engine.worker.lock:
         first, second = (engine.submit(prompt(10, seed=n), GREEDY) for n in range(2))
     with pytest.raises(RequestFailedError, match="not numbers"):
         first.result()
@@ -158,7 +158,7 @@ def test_kv_that_is_not_numbers_fails_the_request_that_reads_it_and_is_computed_
     tree = engine.cache.tree
     for asked in ([*ids, 7], ids):
         goes_on(engine, greedy, ids)
-        with engine._worker.lock:
+        with engine.worker.lock:
             engine.cache.pool.v[0][tree.slots_of(tree.node_at(ids))[3]] = float("nan")
         with pytest.raises(RequestFailedError, match="not numbers"):
             engine.generate([asked], GREEDY)
@@ -169,8 +169,8 @@ def test_a_listener_that_raises_ends_its_own_request(engines, greedy, prompt):
     engine = engines()
     handle = engine.submit(prompt(10), SamplingParams(max_tokens=200))
     other = engine.submit(prompt(12, seed=1), GREEDY)
-    with engine._worker.lock:
-        handle.request._sink = lambda event: 1 / 0
+    with engine.worker.lock:
+        handle.request.sink = lambda event: 1 / 0
     assert list(other.result().token_ids) == greedy("llama", prompt(12, seed=1), 6)
     goes_on(engine, greedy, prompt(10))
     assert handle.request.is_finished
@@ -190,7 +190,7 @@ def test_an_event_loop_that_closed_ends_the_requests_of_its_streams(engines, gre
     streams = loop.run_until_complete(leave_behind())
     loop.close()
     goes_on(engine, greedy, prompt(12))
-    assert all(stream._handle.request.is_finished for stream in streams)
+    assert all(stream.handle.request.is_finished for stream in streams)
 
 
 @pytest.mark.parametrize("num_read", [0, 3])
@@ -213,13 +213,13 @@ async def test_a_cancelled_task_ends_its_request(num_read, engines, greedy, prom
     with pytest.raises(asyncio.CancelledError):
         await task
     await asyncio.to_thread(goes_on, engine, greedy, prompt(12))
-    assert stream._handle.request.is_finished
+    assert stream.handle.request.is_finished
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_dies_ends_every_request_and_says_so(models, prompt):
     engine = Engine(models("llama"))
-    with raising(engine._worker._runner, "step", SystemExit(), range(1)):
+    with raising(engine.worker.runner, "step", SystemExit(), range(1)):
         handle = engine.submit(prompt(10))
         (finished,) = handle
     assert isinstance(finished, Finished)

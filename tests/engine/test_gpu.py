@@ -43,8 +43,8 @@ def test_bfloat16_agrees_with_itself_whether_computed_or_reused(models, prompt):
 def test_what_went_to_pinned_memory_comes_back_and_replies_are_the_same(models, greedy, prompt, tmp_path):
     config = EngineConfig(device="cuda", dtype="float32", kv_tokens=80, host_tokens=200, prefill_chunk=16)
     with Engine(models("llama"), config, poison=True) as engine:
-        assert engine.cache.lower.host.rows.is_pinned()
-        engine.cache._pays = None
+        assert engine.cache.lower_tiers.host.rows.is_pinned()
+        engine.cache.should_restore = None
         first, second = prompt(50), prompt(50, seed=1)
         for ids, restores in ((first, False), (second, False), (first, True), (second, True)):
             (done,) = engine.generate([ids], GREEDY)
@@ -76,7 +76,7 @@ def test_graphs_and_eager_steps_choose_the_same_tokens(family, forward, models, 
             engine.cache.check()
 
 
-def test_graphs_follow_paths_over_many_splits_and_slots_of_many_runs(models, greedy, prompt):
+def test_graphs_follow_paths_over_many_splits_and_many_extents(models, greedy, prompt):
     config = EngineConfig(device="cuda", dtype="float32", kv_tokens=900, prefill_chunk=64)
     trunk = prompt(240)
     with Engine(models("llama"), config, poison=True) as engine:
@@ -91,14 +91,12 @@ def test_graphs_follow_paths_over_many_splits_and_slots_of_many_runs(models, gre
 
 
 def test_siblings_in_a_graph_read_their_prefix_once(models, greedy, prompt, monkeypatch):
-    from treechat_engine.graphs import decoding as graphs
+    from treechat_engine.graphs.decoding import DecodeGraphs
 
     monkeypatch.setenv("TREECHAT_SHARED_PREFIX", "always")
     keys = []
-    launch = graphs.DecodeGraphs._replay
-    monkeypatch.setattr(
-        graphs.DecodeGraphs, "_replay", lambda self, key, n: (keys.append(key), launch(self, key, n))[1]
-    )
+    launch = DecodeGraphs.replay
+    monkeypatch.setattr(DecodeGraphs, "replay", lambda self, key, n: (keys.append(key), launch(self, key, n))[1])
     trunk = prompt(300)
     config = EngineConfig(device="cuda", dtype="float32", kv_tokens=900)
     with Engine(models("llama"), config, poison=True) as engine:
@@ -140,8 +138,8 @@ def test_sampled_replies_are_the_same_by_graphs_and_eagerly(models, prompt):
             replies.append([each.token_ids for each in engine.generate([prompt(20)] * len(params), params)])
             replies[-1] += [engine.generate([prompt(20)], each)[0].token_ids for each in params]
             if graphs:
-                assert engine._worker._runner.graphs.sampling_problem is None
-                assert {key.choice for key in engine._worker._runner.graphs._captured} >= {1, 2}
+                assert engine.worker.runner.graphs.sampling_problem is None
+                assert {key.mode for key in engine.worker.runner.graphs.captured_graphs} >= {1, 2}
     assert replies[0] == replies[1]
 
 
@@ -175,7 +173,7 @@ def test_a_step_that_cannot_be_captured_runs_eagerly_and_says_so(models, greedy,
 def test_out_of_device_memory_in_a_step_ends_no_request(models, greedy, prompt, monkeypatch):
     config = EngineConfig(device="cuda", dtype="float32", kv_tokens=200, cuda_graphs=False)
     with Engine(models("llama"), config, poison=True) as engine:
-        runner, step = engine._worker._runner, engine._worker._runner.step
+        runner, step = engine.worker.runner, engine.worker.runner.step
         hoard = []
 
         def greedy_step(batch):

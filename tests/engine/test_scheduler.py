@@ -16,7 +16,7 @@ from treechat_engine.attention.context import Work
 def steps(engine: Engine, before: Callable[[int], None] = lambda _: None):
     """A list of the engine's steps from here on, each as its (start, number of tokens) per request. `before(i)` is
     called on the engine's thread ahead of the i-th step."""
-    runner, seen = engine._worker._runner, []
+    runner, seen = engine.worker.runner, []
     step = runner.step
 
     def record(batch: list[Work]):
@@ -34,7 +34,7 @@ def steps(engine: Engine, before: Callable[[int], None] = lambda _: None):
 @contextmanager
 def held(engine: Engine):
     """Nothing runs inside the block: what is submitted there arrives at once."""
-    with engine._worker.lock:
+    with engine.worker.lock:
         yield
 
 
@@ -122,7 +122,7 @@ def test_requests_of_one_priority_go_in_the_order_of_their_arrival(engines, prom
 def test_a_low_priority_request_does_not_starve_under_a_stream_of_higher_ones(slots, engines, prompt, greedy):
     """New interactive requests come for as long as the other is not done: it must get its turn all the same."""
     engine = engines(max_batch=1, kv_tokens=slots)
-    engine._worker.scheduler.patience = 10
+    engine.worker.scheduler.patience = 10
     with held(engine):
         asked = [engine.submit(prompt(20, seed=100), params(4))]
         low = engine.submit(prompt(20), params(8), "fan-out")
@@ -164,7 +164,7 @@ def test_five_agents_on_one_prompt_hold_it_once(size, start, arrival, engines, p
     shared = prompt(int(4000 * size)) + prompt(int(2000 * size), seed=1)
     engine = engines(kv_tokens=num_shared + 5 * num_own, prefill_chunk=int(640 * size), max_batch=5)
     engine.max_model_len = 10_000
-    engine._worker._checks = size < 1
+    engine.worker.checks_cache = size < 1
     if start == "warm":
         engine.warm(shared).result()
     asked = [params(num_own, temperature=1.0, seed=n) for n in range(5)]
@@ -249,11 +249,11 @@ def test_a_reply_in_a_batch_of_others_is_the_reply_alone(engines, prompt):
 async def test_a_stream_closed_before_it_was_read_cancels_its_request(engines, prompt):
     engine = engines()
     stream = engine.stream(prompt(20), params(400))
-    request = stream._handle.request
+    request = stream.handle.request
     await stream.aclose()
     assert request.is_cancelled
     dropped = engine.stream(prompt(20), params(400))
-    request = dropped._handle.request
+    request = dropped.handle.request
     del dropped
     assert request.is_cancelled
     group = engine.fan_out(prompt(20), [params(400), params(3)])

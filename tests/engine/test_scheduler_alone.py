@@ -53,7 +53,7 @@ class Simulation:
         decoding = {r for r in scheduler.running if r.num_remaining == 1}
         planned = scheduler.plan()
         served = {item.request for item in planned}
-        for request in scheduler.take_satisfied():
+        for request in scheduler.take_finished_warm():
             self.end(request)
         num_prompt = sum(item.num_tokens for item in planned if item.request not in decoding)
         assert num_prompt <= scheduler.prefill_chunk, f"{num_prompt} prompt tokens in a step"
@@ -65,11 +65,11 @@ class Simulation:
         return planned
 
     def _advance(self, item: Planned, fails: bool) -> None:
-        request, wants = item.request, item.wants_logits or item.end_logits is not None
+        request, wants = item.request, item.needs_logits or item.end_logits is not None
         if fails:
             self.end(request)
             return
-        request.computed(item.num_tokens)
+        request.add_computed(item.num_tokens)
         self.scheduler.commit(request)
         if wants:
             if not request.num_sampled:

@@ -119,7 +119,7 @@ class Person:
 
 def soak(engine: Engine, people: list[Person], num_operations: int) -> None:
     """Lets all work at once, while now and then a step of the engine raises."""
-    runner, rng = engine._worker._runner, random.Random(0)
+    runner, rng = engine.worker.runner, random.Random(0)
     step = runner.step
 
     def sometimes_raise(batch):

@@ -74,7 +74,7 @@ def _read_model(gguf: Path, dtype: str) -> PreTrainedModel:
     import torch
     import transformers
 
-    from treechat_engine.model.gguf_config import check_all_read, gguf_config, plain_weights
+    from treechat_engine.model.gguf_config import check_all_read, dequantize_options, gguf_config
 
     model, info = transformers.AutoModelForCausalLM.from_pretrained(
         str(gguf.parent),
@@ -84,7 +84,7 @@ def _read_model(gguf: Path, dtype: str) -> PreTrainedModel:
         local_files_only=True,
         trust_remote_code=False,
         output_loading_info=True,
-        **plain_weights(),
+        **dequantize_options(),
     )
     missing = sorted(info.get("missing_keys", ()))
     if missing:

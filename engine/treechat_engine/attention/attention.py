@@ -13,7 +13,7 @@ import torch
 from transformers import AttentionInterface
 
 from treechat_engine.api import UnsupportedModelError
-from treechat_engine.attention.context import AttentionOptions, SequenceSlice, current
+from treechat_engine.attention.context import AttentionOptions, SequenceSlice, current_context
 from treechat_engine.kvcache.slots import SlotPool
 from treechat_kernels.attention_reference import dense_attention, extend_attention
 from treechat_kernels.cpu.path_attention import (
@@ -59,7 +59,7 @@ def treechat_attention(
     )
     layer: int = module.layer_idx  # type: ignore[assignment]  # nn.Module types every attribute as Tensor | Module
     # Some families view the result, as they may with transformers' own attention functions.
-    return current().attend(layer, query, key, value, options).contiguous(), None
+    return current_context().attend(layer, query, key, value, options).contiguous(), None
 
 
 def register() -> None:
@@ -67,7 +67,7 @@ def register() -> None:
     AttentionInterface.register(ATTENTION_NAME, treechat_attention)
 
 
-class Siblings(NamedTuple):
+class SiblingBatch(NamedTuple):
     """The decoding sequences of a step: their indices, their rows of the batch, the longest path, how they attend."""
 
     indices: list[int]
@@ -88,15 +88,15 @@ class PagedContext:
         self._cut = plan_gathered_reads if gathers else plan_reads
         self._pieces: dict[tuple[int, int | None], PathReads] = {}
         self._slots: torch.Tensor | None = None
-        self._write_runs: list[tuple[int, int]] = []
+        self._write_extents: list[tuple[int, int]] = []
         for sequence in sequences:
             start = sequence.kv_len - sequence.q_len
-            self._write_runs.extend(clip_extents(sequence.runs, start, sequence.kv_len))
+            self._write_extents.extend(clip_extents(sequence.extents, start, sequence.kv_len))
         decoding = [i for i, sequence in enumerate(sequences) if sequence.q_len == 1]
         self._siblings = self._plan_siblings(decoding) if len(decoding) > 1 else None
         self._write_slots: torch.Tensor | None = None
-        if len(self._write_runs) > 2:
-            self._write_slots = slot_tensor(self._write_runs)
+        if len(self._write_extents) > 2:
+            self._write_slots = slot_tensor(self._write_extents)
 
     def attend(
         self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: AttentionOptions
@@ -127,24 +127,24 @@ class PagedContext:
             out[:, rows] = part
         return out
 
-    def _plan_siblings(self, decoding: list[int]) -> Siblings | None:
+    def _plan_siblings(self, decoding: list[int]) -> SiblingBatch | None:
         """How the sequences of one new token attend together, None where they share nothing."""
         sequences = [self.sequences[i] for i in decoding]
         kv_lens = [sequence.kv_len for sequence in sequences]
-        plan = plan_siblings([sequence.runs for sequence in sequences], kv_lens, self.pool.k[0].shape[1])
+        plan = plan_siblings([sequence.extents for sequence in sequences], kv_lens, self.pool.k[0].shape[1])
         if plan is None:
             return None
-        return Siblings(decoding, torch.tensor([sequence.q_start for sequence in sequences]), max(kv_lens), plan)
+        return SiblingBatch(decoding, torch.tensor([sequence.q_start for sequence in sequences]), max(kv_lens), plan)
 
     def _write(self, pool: torch.Tensor, new: torch.Tensor) -> None:
         """Copies new [1, Hkv, T, D] to its slots."""
         if self._write_slots is not None:
             pool.index_copy_(0, self._write_slots, new[0].transpose(0, 1))
-        elif len(self._write_runs) == 1:
-            view_extent(pool, *self._write_runs[0]).copy_(new)
+        elif len(self._write_extents) == 1:
+            view_extent(pool, *self._write_extents[0]).copy_(new)
         else:
             done = 0
-            for first, length in self._write_runs:
+            for first, length in self._write_extents:
                 view_extent(pool, first, length).copy_(new.narrow(2, done, length))
                 done += length
 
@@ -168,7 +168,7 @@ class PagedContext:
             start = 0 if window is None else sequence.kv_len - window
             # A single new token sees itself through its slot; several see each other through their fresh keys.
             stop = sequence.kv_len if sequence.q_len == 1 else sequence.kv_len - sequence.q_len
-            pieces = self._pieces[(i, window)] = self._cut(sequence.runs, start, stop)
+            pieces = self._pieces[(i, window)] = self._cut(sequence.extents, start, stop)
         own = None if sequence.q_len == 1 else (k, v)
         return path_attention(q, k_pool, v_pool, pieces, own, scaling=options.scaling, sinks=options.sinks)
 
@@ -199,8 +199,8 @@ class PagedContext:
         return out.unsqueeze(0)
 
     def _path_slots(self, sequences: Sequence[SequenceSlice]) -> torch.Tensor:
-        runs = [run for s in sequences for run in clip_extents(s.runs, 0, s.kv_len)]
-        return slot_tensor(runs)
+        extents = [extent for s in sequences for extent in clip_extents(s.extents, 0, s.kv_len)]
+        return slot_tensor(extents)
 
 
 class ProbeContext:

@@ -32,7 +32,7 @@ class SequenceSlice(NamedTuple):
     q_start: int
     q_len: int
     kv_len: int
-    runs: Sequence[tuple[int, int]]
+    extents: Sequence[tuple[int, int]]
 
 
 class Work(NamedTuple):
@@ -44,8 +44,8 @@ class Work(NamedTuple):
 
     ids: Sequence[int]
     start: int
-    runs: Sequence[tuple[int, int]]
-    wants_logits: bool
+    extents: Sequence[tuple[int, int]]
+    needs_logits: bool
 
 
 class ForwardContext(Protocol):
@@ -62,7 +62,7 @@ _local = threading.local()
 
 
 @contextmanager
-def use(context: ForwardContext) -> Iterator[None]:
+def use_context(context: ForwardContext) -> Iterator[None]:
     """Makes `context` the one that forwards on this thread read."""
     _local.context = context
     try:
@@ -71,7 +71,7 @@ def use(context: ForwardContext) -> Iterator[None]:
         _local.context = None
 
 
-def current() -> ForwardContext:
+def current_context() -> ForwardContext:
     context: ForwardContext | None = getattr(_local, "context", None)
     assert context is not None, "treechat's attention was called outside an engine: the model belongs to an engine"
     return context

@@ -34,9 +34,9 @@ class TableContext:
         """The context of one step: makes its tables and copies them to the device."""
         device = pool.k[0].device
         kv_lens, q_lens = [s.kv_len for s in sequences], [s.q_len for s in sequences]
-        runs = [clip_extents(s.runs, 0, s.kv_len) for s in sequences]
-        layout = Layout.build(kv_lens, q_lens, device, shared_prefixes(runs, kv_lens, q_lens))
-        paths = torch.split(slot_tensor([run for path in runs for run in path]), kv_lens)
+        extents = [clip_extents(s.extents, 0, s.kv_len) for s in sequences]
+        layout = Layout.build(kv_lens, q_lens, device, shared_prefixes(extents, kv_lens, q_lens))
+        paths = torch.split(slot_tensor([extent for path in extents for extent in path]), kv_lens)
         new = [path[-q_len:] for path, q_len in zip(paths, q_lens, strict=True)]
         table = torch.cat([*paths, *new])
         if device.type == "cuda":

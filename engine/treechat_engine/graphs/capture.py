@@ -10,7 +10,7 @@ import torch
 from treechat_kernels.cpu.path_attention import slot_tensor
 from treechat_kernels.layout import SPLIT_LEN
 
-Runs = Sequence[tuple[int, int]]
+Extents = Sequence[tuple[int, int]]
 
 
 class CaptureError(Exception):
@@ -52,7 +52,7 @@ def num_splits(kv_len: int) -> int:
     return 1 << (-(-kv_len // SPLIT_LEN) - 1).bit_length()
 
 
-def staged(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def pin_for_copy(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A CPU tensor from where a copy to the device need not be waited for."""
     return tensor.pin_memory() if device.type == "cuda" else tensor
 
@@ -65,7 +65,7 @@ class SlotTable:
         self._dummy = dummy
         self._rows = torch.full((num_rows, max_len), dummy, dtype=torch.int64, device=device)
         # What each row holds: the path's runs, as they were copied.
-        self._held: list[list[tuple[int, int]]] = [[] for _ in range(num_rows)]
+        self._row_extents: list[list[tuple[int, int]]] = [[] for _ in range(num_rows)]
 
     @property
     def flat(self) -> torch.Tensor:
@@ -73,23 +73,23 @@ class SlotTable:
         return self._rows.view(-1)
 
     def clear(self) -> None:
-        self._held = [[] for _ in self._held]
+        self._row_extents = [[] for _ in self._row_extents]
         self._rows[:, 0] = self._dummy
 
-    def fill(self, row: int, runs: Runs) -> None:
+    def fill(self, row: int, extents: Extents) -> None:
         """Brings the row up to the path's runs, those of tokens to come included, as far as it is long."""
-        held = self._held[row]
+        held = self._row_extents[row]
         same = 0
-        while same < min(len(held), len(runs)) and held[same] == runs[same]:
+        while same < min(len(held), len(extents)) and held[same] == extents[same]:
             same += 1
-        if same == len(runs):
+        if same == len(extents):
             return
         start = sum(length for _, length in held[:same])
-        first, length = runs[same]
+        first, length = extents[same]
         # A run that only grew is copied from where it grew.
         skip = held[same][1] if same < len(held) and held[same][0] == first and held[same][1] < length else 0
-        slots = slot_tensor([(first + skip, length - skip), *runs[same + 1 :]])
+        slots = slot_tensor([(first + skip, length - skip), *extents[same + 1 :]])
         start += skip
-        slots = staged(slots[: max(0, self._rows.shape[1] - start)], self._rows.device)
+        slots = pin_for_copy(slots[: max(0, self._rows.shape[1] - start)], self._rows.device)
         self._rows[row, start : start + len(slots)].copy_(slots, non_blocking=True)
-        self._held[row] = list(runs)
+        self._row_extents[row] = list(extents)

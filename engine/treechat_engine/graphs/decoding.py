@@ -17,8 +17,8 @@ import torch
 
 from treechat_engine.attention.context import Work
 from treechat_engine.attention.device_attention import TableContext
-from treechat_engine.graphs.capture import CaptureError, SlotTable, capture, num_splits, staged
-from treechat_engine.graphs.sampling import Choice, DrawTable
+from treechat_engine.graphs.capture import CaptureError, SlotTable, capture, num_splits, pin_for_copy
+from treechat_engine.graphs.sampling import DrawTable, SamplingMode
 from treechat_kernels import dispatch
 from treechat_kernels.cpu.path_attention import clip_extents
 from treechat_kernels.layout import SPLIT_LEN, Layout, shared_prefixes
@@ -38,7 +38,7 @@ _ID, _POSITION, _KV_LEN, _WRITE_SLOT = range(4)
 Forward = Callable[[torch.Tensor, torch.Tensor, TableContext], torch.Tensor]
 
 
-class Captured(NamedTuple):
+class DecodeGraph(NamedTuple):
     """A graph and what it writes. context holds tables that the graph reads, and is kept for that alone."""
 
     graph: torch.cuda.CUDAGraph
@@ -46,21 +46,23 @@ class Captured(NamedTuple):
     context: TableContext
 
 
-class Key(NamedTuple):
+class DecodeKey(NamedTuple):
     """What a graph is captured for: rows, splits of the longest path, whether rows read a common prefix once, and how
     it chooses the next tokens."""
 
     batch: int
     splits: int
     shares: bool
-    choice: Choice
+    mode: SamplingMode
 
 
 class Step:
     """A launched step. logits [rows, vocabulary] are overwritten by the next one that is launched, but where the graph
     sampled: there `go_on` keeps a copy, for a row that the graph could not settle."""
 
-    def __init__(self, key: Key, logits: torch.Tensor, picked: torch.Tensor, done: torch.cuda.Event | None) -> None:
+    def __init__(
+        self, key: DecodeKey, logits: torch.Tensor, picked: torch.Tensor, done: torch.cuda.Event | None
+    ) -> None:
         self.key = key
         self.logits = logits
         self._picked = picked
@@ -72,7 +74,7 @@ class Step:
         if self._done is not None:
             self._done.synchronize()
         ids, logprobs = self._picked[0].tolist(), self._picked[1].view(torch.float32)[::2].tolist()
-        settled = self._picked[2].tolist() if self.key.choice else [1] * len(ids)
+        settled = self._picked[2].tolist() if self.key.mode else [1] * len(ids)
         rows = zip(ids, logprobs, settled, strict=True)
         return [(token_id, logprob) if is_settled else None for token_id, logprob, is_settled in rows][
             : len(self.logits)
@@ -109,14 +111,14 @@ class DecodeGraphs:
         self._draws = DrawTable(max_batch, vocab_size, device)
         # Per row the chosen id, the bits of its log-probability, and whether it is settled.
         self._picked = torch.zeros(3, max_batch, dtype=torch.int64, device=device)
-        self._captured: dict[Key, Captured] = {}
+        self.captured_graphs: dict[DecodeKey, DecodeGraph] = {}
         self._memory = memory
         self.problem: str | None = None
         self.sampling_problem: str | None = None
 
     @property
     def num_captured(self) -> int:
-        return len(self._captured)
+        return len(self.captured_graphs)
 
     def launch(self, batch: Sequence[Work], samplers: Sequence[Sampler] | None) -> Step | None:
         """Starts a step in which each sequence has one new token. None where it cannot be captured: see `problem`.
@@ -126,33 +128,35 @@ class DecodeGraphs:
         kv_lens = [work.start + 1 for work in batch]
         if self.problem is not None or len(batch) > self._batches[-1] or max(kv_lens) > self._max_len:
             return None
-        choice = Choice.GREEDY if samplers is None or self.sampling_problem is not None else Choice.of(samplers)
+        mode = (
+            SamplingMode.GREEDY if samplers is None or self.sampling_problem is not None else SamplingMode.of(samplers)
+        )
         shared = self._common_splits(batch, kv_lens)
-        key = self._key(len(batch), max(kv_lens), shared > 0, choice)
-        if choice and not self._has(key):
-            key = key._replace(choice=Choice.GREEDY)
+        key = self._key(len(batch), max(kv_lens), shared > 0, mode)
+        if mode and not self._has(key):
+            key = key._replace(mode=SamplingMode.GREEDY)
         if not self._has(key):
             return None
-        if key.choice and samplers is not None:
-            self._draws.fill(samplers, key.batch, key.choice)
+        if key.mode and samplers is not None:
+            self._draws.fill(samplers, key.batch, key.mode)
         for row, work in enumerate(batch):
-            self._slots.fill(row, work.runs)
+            self._slots.fill(row, work.extents)
         padding = key.batch - len(batch)
         dummy = self._pool.dummy
         table = [
             [work.ids[0] for work in batch] + [0] * padding,
             [work.start for work in batch] + [0] * padding,
             kv_lens + [1] * padding,
-            [_slot_at(work.runs, work.start) for work in batch] + [dummy] * padding,
+            [_slot_at(work.extents, work.start) for work in batch] + [dummy] * padding,
             [shared] * key.batch,
         ]
         device = self._scalars.device
-        packed = staged(torch.tensor(table), device).to(device, non_blocking=True)
+        packed = pin_for_copy(torch.tensor(table), device).to(device, non_blocking=True)
         self._scalars[:, : key.batch] = packed[:4]
         self._shared_splits.copy_(packed[4, :1])
-        return self._replay(key, len(batch))
+        return self.replay(key, len(batch))
 
-    def go_on(self, last: Step, batch: Sequence[Work], samplers: Sequence[Sampler]) -> Step | None:
+    def launch_next(self, last: Step, batch: Sequence[Work], samplers: Sequence[Sampler]) -> Step | None:
         """Starts the step after `last`, whose tokens nobody needs to have read: its rows go on by what it chose.
 
         batch: the same sequences, `start` moved on, ids unknown. None where they need another graph.
@@ -161,14 +165,14 @@ class DecodeGraphs:
         if max_len > last.key.splits * SPLIT_LEN or max_len > self._max_len:
             return None
         for row, work in enumerate(batch):
-            self._slots.fill(row, work.runs)
-        if last.key.choice:
+            self._slots.fill(row, work.extents)
+        if last.key.mode:
             last.logits = last.logits.clone()
             self._draws.fill_ahead(samplers)
-        return self._replay(last.key, len(batch))
+        return self.replay(last.key, len(batch))
 
-    def _replay(self, key: Key, num_rows: int) -> Step:
-        captured = self._captured[key]
+    def replay(self, key: DecodeKey, num_rows: int) -> Step:
+        captured = self.captured_graphs[key]
         captured.graph.replay()
         on_cuda = self._scalars.is_cuda
         picked = torch.empty(3, key.batch, dtype=torch.int64, pin_memory=on_cuda)
@@ -178,27 +182,27 @@ class DecodeGraphs:
             done.record()
         return Step(key, captured.logits[:num_rows], picked, done)
 
-    def _key(self, num_rows: int, max_kv_len: int, shares: bool, choice: Choice) -> Key:
-        return Key(next(size for size in self._batches if size >= num_rows), num_splits(max_kv_len), shares, choice)
+    def _key(self, num_rows: int, max_kv_len: int, shares: bool, mode: SamplingMode) -> DecodeKey:
+        return DecodeKey(next(size for size in self._batches if size >= num_rows), num_splits(max_kv_len), shares, mode)
 
-    def _has(self, key: Key) -> bool:
+    def _has(self, key: DecodeKey) -> bool:
         """Whether there is such a graph, by now."""
-        return key in self._captured or self._capture(key)
+        return key in self.captured_graphs or self._capture(key)
 
     def _common_splits(self, batch: Sequence[Work], kv_lens: Sequence[int]) -> int:
         """Splits that all sequences have in common, 0 where reading them once does not pay."""
         if len(batch) == 1:
             return 0
-        groups = shared_prefixes([work.runs for work in batch], kv_lens, [1] * len(batch))
+        groups = shared_prefixes([work.extents for work in batch], kv_lens, [1] * len(batch))
         if len(groups) != 1 or len(groups[0][0]) < len(batch):
             return 0
         k, v = self._pool.k[0], self._pool.v[0]
         token_bytes = (k.stride(0) + v.stride(0)) * k.element_size()
         length = groups[0][1]
-        pays = sharing_is_faster(Siblings(len(batch), length, self._num_q_heads, token_bytes))
-        return length // SPLIT_LEN if pays else 0
+        is_faster = sharing_is_faster(Siblings(len(batch), length, self._num_q_heads, token_bytes))
+        return length // SPLIT_LEN if is_faster else 0
 
-    def _capture(self, key: Key) -> bool:
+    def _capture(self, key: DecodeKey) -> bool:
         """Captures the graph, on rows that are all padding. False, and the problem kept, where that fails."""
         rows = slice(0, key.batch)
         self._scalars[:, rows] = torch.tensor([[0], [0], [1], [self._pool.dummy]], device=self._scalars.device)
@@ -210,37 +214,37 @@ class DecodeGraphs:
             key.splits * SPLIT_LEN,
             self._shared_splits if key.shares else None,
         )
-        self._draws.prepare(key.choice)
+        self._draws.prepare(key.mode)
         context = TableContext(self._pool, self._slots.flat, self._scalars[_WRITE_SLOT, rows], layout)
         try:
             graph, logits = capture(lambda: self._run(key, context), self._memory)
         except CaptureError as error:
-            if key.choice:
+            if key.mode:
                 self.sampling_problem = str(error)
                 logger.warning("sampling outside of CUDA graphs: %s", error)
             else:
                 self.problem = str(error)
                 logger.warning("decoding without CUDA graphs: %s", error)
             return False
-        self._captured[key] = Captured(graph, logits, context)
+        self.captured_graphs[key] = DecodeGraph(graph, logits, context)
         return True
 
-    def _run(self, key: Key, context: TableContext) -> torch.Tensor:
+    def _run(self, key: DecodeKey, context: TableContext) -> torch.Tensor:
         """The forward, the choice, and the tables moved on."""
         rows = slice(0, key.batch)
         scalars = self._scalars[:, rows]
         logits = self._forward(scalars[_ID], scalars[_POSITION], context)
         picked = self._picked[:, rows]
         token, logprob = dispatch.pick(logits)
-        if key.choice:
-            token, logprob, settled = self._draws.choose(logits, token, logprob, key.choice)
+        if key.mode:
+            token, logprob, settled = self._draws.choose(logits, token, logprob, key.mode)
             picked[2].copy_(settled)
         picked[0].copy_(token)
         picked[1].view(torch.float32)[::2].copy_(logprob)
-        self._move_on(scalars, token)
+        self._advance_tables(scalars, token)
         return logits
 
-    def _move_on(self, scalars: torch.Tensor, token: torch.Tensor) -> None:
+    def _advance_tables(self, scalars: torch.Tensor, token: torch.Tensor) -> None:
         """The chosen tokens are the next ones; padded rows, which write to the dummy slot, stay."""
         grows = (scalars[_WRITE_SLOT] != self._pool.dummy).long()
         scalars[_ID].copy_(token)
@@ -250,6 +254,6 @@ class DecodeGraphs:
         scalars[_KV_LEN].add_(grows)
 
 
-def _slot_at(runs: Sequence[tuple[int, int]], position: int) -> int:
+def _slot_at(extents: Sequence[tuple[int, int]], position: int) -> int:
     """The slot of the path's token at `position`."""
-    return clip_extents(runs, position, position + 1)[0][0]
+    return clip_extents(extents, position, position + 1)[0][0]

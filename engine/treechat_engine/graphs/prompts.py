@@ -14,7 +14,7 @@ import torch
 
 from treechat_engine.attention.context import Work
 from treechat_engine.attention.device_attention import TableContext
-from treechat_engine.graphs.capture import CaptureError, SlotTable, capture, num_splits, staged
+from treechat_engine.graphs.capture import CaptureError, SlotTable, capture, num_splits, pin_for_copy
 from treechat_kernels.cpu.path_attention import clip_extents, slot_tensor
 from treechat_kernels.layout import SPLIT_LEN, Layout
 
@@ -27,20 +27,20 @@ logger = logging.getLogger(__name__)
 SIZES = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 # Up to this many tokens the path is cut into splits, which is faster where it is long.
-FEW = 64
+MAX_SPLIT_TOKENS = 64
 
 # ids, positions [T], index [1], a context -> logits [1, vocabulary].
 Forward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, TableContext], torch.Tensor]
 
 
-class Key(NamedTuple):
+class PromptKey(NamedTuple):
     """What a graph is captured for: tokens, and splits of the path where these are few, else 0."""
 
     size: int
     splits: int
 
 
-class Captured(NamedTuple):
+class PromptGraph(NamedTuple):
     """table [4 T + 5]: ids, positions and slots of the tokens, and how much of the path each sees; then the path's
     length, 0, the number of tokens, the last of them, the path's splits. context holds other tables that the graph
     reads, and is kept for that alone."""
@@ -64,12 +64,12 @@ class PromptGraphs:
         self._max_len = max_len
         self._memory = memory
         self._slots = SlotTable(1, max_len + 1, pool.dummy, pool.k[0].device)
-        self._captured: dict[Key, Captured] = {}
+        self.captured_graphs: dict[PromptKey, PromptGraph] = {}
         self.problem: str | None = None
 
     @property
     def num_captured(self) -> int:
-        return len(self._captured)
+        return len(self.captured_graphs)
 
     def run(self, work: Work) -> torch.Tensor | None:
         """Logits [1, vocabulary] after the last token, whose KV is written as by any step; None: not by a graph."""
@@ -77,29 +77,29 @@ class PromptGraphs:
         size = next((size for size in SIZES if size >= num_tokens), None)
         if self.problem is not None or size is None or kv_len > self._max_len:
             return None
-        key = Key(size, num_splits(kv_len) if size <= FEW else 0)
-        if key not in self._captured:
+        key = PromptKey(size, num_splits(kv_len) if size <= MAX_SPLIT_TOKENS else 0)
+        if key not in self.captured_graphs:
             try:
                 self._capture(key)
             except CaptureError as error:
                 self.problem = str(error)
                 logger.warning("prompts without CUDA graphs: %s", self.problem)
                 return None
-        captured = self._captured[key]
-        self._slots.fill(0, work.runs)
+        captured = self.captured_graphs[key]
+        self._slots.fill(0, work.extents)
         table = torch.zeros(4 * size + 5, dtype=torch.int64)
         ids, positions, write_slots, seen = table[: 4 * size].view(4, size)
         ids[:num_tokens] = torch.tensor(work.ids)
         positions[:num_tokens] = torch.arange(work.start, kv_len)
-        write_slots[:num_tokens] = slot_tensor(clip_extents(work.runs, work.start, kv_len))
+        write_slots[:num_tokens] = slot_tensor(clip_extents(work.extents, work.start, kv_len))
         write_slots[num_tokens:] = self._pool.dummy
         seen.fill_(1)[:num_tokens] = torch.arange(work.start + 1, kv_len + 1)
         table[4 * size :] = torch.tensor([kv_len, 0, num_tokens, num_tokens - 1, -(-kv_len // SPLIT_LEN)])
-        captured.table.copy_(staged(table, captured.table.device), non_blocking=True)
+        captured.table.copy_(pin_for_copy(table, captured.table.device), non_blocking=True)
         captured.graph.replay()
         return captured.logits.clone()
 
-    def _capture(self, key: Key) -> None:
+    def _capture(self, key: PromptKey) -> None:
         """Captures the forward of `key.size` tokens, on padding alone."""
         self._slots.clear()
         size = key.size
@@ -117,4 +117,4 @@ class PromptGraphs:
             layout = Layout.of_new_tokens(kv_len, q_starts, size, self._max_len)
         context = TableContext(self._pool, self._slots.flat, write_slots, layout)
         graph, logits = capture(lambda: self._forward(ids, positions, last, context), self._memory)
-        self._captured[key] = Captured(graph, logits, table, context)
+        self.captured_graphs[key] = PromptGraph(graph, logits, table, context)

@@ -28,7 +28,7 @@ def is_drawable(sampler: Sampler) -> bool:
     return not sampler.params.top_logprobs and sampler.cut.top_k <= NUM_LIKELY
 
 
-class Choice(IntEnum):
+class SamplingMode(IntEnum):
     """What the rows of a step ask of its graph: the most likely token, a draw, or one after penalties and biases."""
 
     GREEDY = 0
@@ -36,7 +36,7 @@ class Choice(IntEnum):
     PENALIZED = 2
 
     @classmethod
-    def of(cls, samplers: Sequence[Sampler]) -> Choice:
+    def of(cls, samplers: Sequence[Sampler]) -> SamplingMode:
         if any(sampler.history or sampler.bias for sampler in samplers):
             return cls.PENALIZED
         return cls.GREEDY if all(sampler.cut.greedy for sampler in samplers) else cls.DRAWN
@@ -53,17 +53,17 @@ class DrawTable:
         self._seen = torch.empty(0, dtype=torch.bool, device=device)
         self._replied, self._drops = torch.empty_like(self._seen), torch.empty_like(self._seen, dtype=torch.float32)
 
-    def prepare(self, choice: Choice) -> None:
+    def prepare(self, mode: SamplingMode) -> None:
         """Makes what graphs of that choice read."""
-        if choice == Choice.PENALIZED and not self._seen.numel():
+        if mode == SamplingMode.PENALIZED and not self._seen.numel():
             self._seen, self._replied = (self._seen.new_zeros(self._shape) for _ in range(2))
             self._drops = self._drops.new_zeros(self._shape)
 
-    def fill(self, samplers: Sequence[Sampler], num_rows: int, choice: Choice) -> None:
+    def fill(self, samplers: Sequence[Sampler], num_rows: int, mode: SamplingMode) -> None:
         """Rows of these samplers, with their next numbers; padded by greedy ones to num_rows."""
         rows = [_row(sampler) for sampler in samplers] + [_GREEDY] * (num_rows - len(samplers))
         self._columns[:, :num_rows] = self._to_device(torch.tensor(rows, dtype=torch.float64).T.contiguous())
-        if choice != Choice.PENALIZED:
+        if mode != SamplingMode.PENALIZED:
             return
         for table in (self._seen, self._replied, self._drops):
             table[:num_rows].zero_()
@@ -72,7 +72,7 @@ class DrawTable:
                 ids = self._to_device(torch.from_numpy(sampler.history.ids.copy()))
                 self._seen[row].index_fill_(0, ids, True)
                 self._drops[row].index_copy_(0, ids, self._to_device(torch.from_numpy(sampler.history.drops.copy())))
-                replied = torch.tensor(sorted(sampler.history.replied), dtype=torch.int64)
+                replied = torch.tensor(sorted(sampler.history.reply_ids), dtype=torch.int64)
                 self._replied[row].index_fill_(0, self._to_device(replied), True)
             if sampler.bias is not None:
                 ids, values = torch.from_numpy(sampler.bias.ids), torch.from_numpy(-sampler.bias.values)
@@ -84,13 +84,13 @@ class DrawTable:
         self._columns[_DRAW, : len(samplers)] = self._to_device(torch.tensor(numbers, dtype=torch.float64))
 
     def choose(
-        self, logits: torch.Tensor, best: torch.Tensor, best_logprob: torch.Tensor, choice: Choice
+        self, logits: torch.Tensor, best: torch.Tensor, best_logprob: torch.Tensor, mode: SamplingMode
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """logits [B, vocabulary], the likeliest id of each row [B] and its log-probability [B], to the ids chosen [B],
         their log-probabilities [B], and whether that is what the row's parameters ask for [B]."""
         logits = logits.float()
         columns = self._columns[:, : len(logits), None]
-        if choice == Choice.PENALIZED:
+        if mode == SamplingMode.PENALIZED:
             penalized = self._penalize(logits, columns)
             chosen, is_settled = self._choose(penalized, columns, dispatch.pick(penalized)[0])
             self._record(chosen, columns)
@@ -144,8 +144,8 @@ class DrawTable:
         self._seen[:num_rows].scatter_(1, chosen, True)
 
     def _to_device(self, values: torch.Tensor) -> torch.Tensor:
-        staged = values.pin_memory() if self._columns.is_cuda else values
-        return staged.to(self._columns.device, non_blocking=True)
+        pinned = values.pin_memory() if self._columns.is_cuda else values
+        return pinned.to(self._columns.device, non_blocking=True)
 
 
 def _row(sampler: Sampler) -> tuple[float, ...]:

@@ -30,7 +30,7 @@ from treechat_engine.kvcache.radix_node import (
     as_ints,
     no_slots,
 )
-from treechat_engine.kvcache.slots import SlotPool, runs_of
+from treechat_engine.kvcache.slots import SlotPool, extents_of
 from treechat_engine.kvcache.tiers import LowerTiers
 
 __all__ = ["KVCache", "Lease"]
@@ -54,15 +54,15 @@ class KVCache:
         policy: str | Ranking | Policy = "tree",
         namespace: str = "",
         host_slots: int = 0,
-        pays: Callable[[int, int], bool] | None = None,
+        should_restore: Callable[[int, int], bool] | None = None,
     ) -> None:
         self.pool = pool
         self.tree = RadixTree(namespace)
         self.policy = make_policy(policy)
-        self.lower = LowerTiers(pool, host_slots)
+        self.lower_tiers = LowerTiers(pool, host_slots)
         self.evicted_tokens = 0
         self.restored_tokens = 0
-        self._pays = pays
+        self.should_restore = should_restore
         self._evict_batch = pool.num_slots // EVICT_SHARE
         self._leases: set[Lease] = set()
 
@@ -89,17 +89,17 @@ class KVCache:
         """The most slots that `grow` could give now: free and evictable ones."""
         return self.pool.num_free + self.tree.num_evictable
 
-    def lease(self, ids: Sequence[int], ahead: bool = False) -> Lease:
+    def lease(self, ids: Sequence[int], is_warm: bool = False) -> Lease:
         """Find the longest cached prefix of `ids`, at most len(ids) - 1 tokens of it, and lock it until `release`.
 
         What lower tiers have of it comes to the device first, where that pays and slots can be had. ahead: the path is
         computed ahead of need, and evicts only what ranks lower.
         """
         key = as_ints(ids)
-        bound = self.policy.rank_ahead(self.tree, key) if ahead else None
+        bound = self.policy.rank_warm(self.tree, key) if is_warm else None
         match = self.tree.match(key[: max(0, len(key) - 1)])
         self.tree.lock(match.node)
-        node = self._restore(match, bound) if match.lower else match.node
+        node = self._restore(match, bound) if match.lower_nodes else match.node
         slots = self.tree.slot_array(node)
         lease = Lease(node, slots, prompt_len=len(ids), restored_len=len(slots) - match.len, bound=bound)
         self._leases.add(lease)
@@ -137,7 +137,7 @@ class KVCache:
             return
         mine = lease.slots[start:end]
         node, num_existing, freed = self.tree.insert(ids[start:], mine, lease.node)
-        self.lower.free(freed)
+        self.lower_tiers.free(freed)
         self.tree.lock(node, below=lease.node)
         if num_existing:
             theirs = self.tree.slot_array(node, below=lease.node)[:num_existing]
@@ -187,7 +187,7 @@ class KVCache:
         for node in self.tree.path(self.tree.node_at(path_ids)):
             low, high = max(start - at, 0), min(len(path_ids) - at, len(node.ids))
             if low < high:
-                parts.append(self.lower.read(node.tier, node.slots[low:high]))
+                parts.append(self.lower_tiers.read(node.tier, node.slots[low:high]))
             at += len(node.ids)
         return torch.cat(parts)
 
@@ -198,9 +198,9 @@ class KVCache:
         ranks lower than this.
         """
         ranking = self.policy.ranking(self.tree)
-        demote = self.lower.make_room(self.tree, min(n, self.tree.num_evictable), ranking)
+        demote = self.lower_tiers.make_room(self.tree, min(n, self.tree.num_evictable), ranking)
         freed = self.tree.evict(n, ranking, DEVICE, colder_than, demote)
-        self.lower.offload()
+        self.lower_tiers.offload()
         return self._give_back(freed)
 
     def clear(self) -> None:
@@ -214,7 +214,7 @@ class KVCache:
         many tokens left the device. What another path has in common with it stays, and what a lease holds."""
         freed = self.tree.free(ids, start)
         self.pool.free(freed[DEVICE])
-        self.lower.free(freed)
+        self.lower_tiers.free(freed)
         return len(freed[DEVICE])
 
     def free_broken(self, ids: Sequence[int]) -> int:
@@ -222,11 +222,11 @@ class KVCache:
         the device. What a lease holds stays."""
         freed = no_slots()
         for node in self.tree.path(self.tree.node_at(ids)):
-            if not self.lower.is_sound(node):
+            if not self.lower_tiers.is_sound(node):
                 self.tree.drop(node, freed)
                 break
         self.pool.free(freed[DEVICE])
-        self.lower.free(freed)
+        self.lower_tiers.free(freed)
         return len(freed[DEVICE])
 
     def check(self) -> None:
@@ -243,7 +243,7 @@ class KVCache:
             assert path == lease.slots[: lease.committed_len].tolist(), (
                 f"{len(path)} tokens in the tree: not the lease's"
             )
-            assert lease.runs == runs_of(lease.slots), f"{len(lease.runs)} runs are not those of the slots"
+            assert lease.extents == extents_of(lease.slots), f"{len(lease.extents)} runs are not those of the slots"
             slots.extend(lease.slots[lease.committed_len :])
             locks.update(self.tree.path(lease.node))
         assert sorted(slots) == list(range(self.num_slots)), (
@@ -251,12 +251,12 @@ class KVCache:
         )
         for node in self.tree.nodes():
             assert node.lock_count == locks[node], f"{node!r} is on the path of {locks[node]} leases"
-        self.lower.check(self.tree)
+        self.lower_tiers.check(self.tree)
 
     def _give_back(self, freed: list[Ints]) -> int:
         """Free the device's slots and those of lower tiers; returns how many left the device."""
         self.pool.free(freed[DEVICE])
-        self.lower.free(freed)
+        self.lower_tiers.free(freed)
         self.evicted_tokens += len(freed[DEVICE])
         return len(freed[DEVICE])
 
@@ -265,9 +265,9 @@ class KVCache:
 
         The caller's lock of `match.node` moves down to the node that is returned.
         """
-        nodes = match.lower
+        nodes = match.lower_nodes
         sizes = [sum(len(node.ids) for node in nodes if node.tier == tier) for tier in (HOST, DISK)]
-        if self._pays is not None and not self._pays(*sizes):
+        if self.should_restore is not None and not self.should_restore(*sizes):
             return match.node
         # Locked, so that the room that is made for them is not made of them.
         self.tree.lock(nodes[-1], below=match.node)
@@ -280,16 +280,16 @@ class KVCache:
                 break
             after = last.slots[-1] if last.slots else None
             slots = self.pool.allocate(len(node.ids), after)
-            if not self.lower.restore(node, slots):
+            if not self.lower_tiers.restore(node, slots):
                 self.pool.free(slots)
                 break
-            self.lower.free_in(node.tier, self.tree.move(node, DEVICE, slots))
+            self.lower_tiers.free_in(node.tier, self.tree.move(node, DEVICE, slots))
             self.restored_tokens += len(slots)
             last = node
-        damaged = self.lower.take_damaged()
+        damaged = self.lower_tiers.take_damaged()
         self.tree.unlock(nodes[-1], below=last)
         if damaged is not None:
             freed = no_slots()
             self.tree.remove(damaged, freed)
-            self.lower.free(freed)
+            self.lower_tiers.free(freed)
         return last

@@ -30,7 +30,7 @@ FORMAT = "treechat-kv-1"
 _DIGITS = 40
 _NAME = re.compile(rf"[0-9a-f]{{{_DIGITS}}}\.safetensors")
 # Tokens. A stretch is read, and its hash checked, as a whole: 24 MB of the default model, 15 ms.
-MAX_STRETCH = 512
+MAX_SEGMENT_LEN = 512
 # A part of a file that was not written to for so long was left by a process that was killed.
 _MAX_PART_AGE_S = 3600
 
@@ -129,7 +129,7 @@ def open_file(path: Path, model_key: str, width: int, dtype: torch.dtype) -> KVF
             if metadata.get("model") != model_key:
                 raise DamagedError(f"{path.name}: of another model")
             size, shape = file.get_slice("ids").get_shape(), file.get_slice("rows").get_shape()
-            if len(size) != 1 or not 0 < size[0] <= MAX_STRETCH or shape != [size[0], width]:
+            if len(size) != 1 or not 0 < size[0] <= MAX_SEGMENT_LEN or shape != [size[0], width]:
                 raise DamagedError(f"{path.name}: rows of shape {shape} for ids of shape {size}, of width {width} here")
             kind = file.get_slice("rows")[:0].dtype
             ids = array("q", file.get_tensor("ids").tolist())
@@ -144,7 +144,7 @@ def open_file(path: Path, model_key: str, width: int, dtype: torch.dtype) -> KVF
     return KVFile(path, metadata["prefix"], prefix_len, ids, metadata["rows"])
 
 
-def is_kept(path: Path, model_key: str, width: int, dtype: torch.dtype) -> bool:
+def is_usable(path: Path, model_key: str, width: int, dtype: torch.dtype) -> bool:
     """Whether `path` is a file that `open_file` takes."""
     try:
         return path.is_file() and open_file(path, model_key, width, dtype) is not None

@@ -39,21 +39,21 @@ class Policy(Protocol):
     def ranking(self, tree: RadixTree) -> Ranking:
         """Ranks nodes as the tree is now; not to be used after another match or insert."""
 
-    def rank_ahead(self, tree: RadixTree, ids: Ints) -> Rank:
+    def rank_warm(self, tree: RadixTree, ids: Ints) -> Rank:
         """The rank of a path that is computed ahead of need: it may take the place of what ranks lower."""
 
 
 # What is computed ahead of need may never be needed: it counts as last used this many matches and inserts ago.
-AHEAD_AGE = 64
+WARM_AGE = 64
 
 
 def ghost(tree: RadixTree, parent: RadixNode, ids: Ints) -> RadixNode:
     """A node for the path `ids` below `parent` that is not in the tree, to be ranked as computed ahead of need."""
-    now = max(0, tree.now - AHEAD_AGE)
+    now = max(0, tree.now - WARM_AGE)
     return RadixNode(parent, ids, ids, 0, now, parent.tier)
 
 
-class Plain:
+class NodePolicy:
     """A policy that ranks each node by itself and protects nothing."""
 
     def __init__(self, ranking: Ranking) -> None:
@@ -65,15 +65,15 @@ class Plain:
     def ranking(self, tree: RadixTree) -> Ranking:
         return self._ranking
 
-    def rank_ahead(self, tree: RadixTree, ids: Ints) -> Rank:
+    def rank_warm(self, tree: RadixTree, ids: Ints) -> Rank:
         return self._ranking(ghost(tree, tree.node_at(ids), ids))
 
 
 # The weights are in units of ln(age): with 4.0, a node counts as used e^4 = 55 times as recently. Chosen on the traces
 # of `tests/bench/eviction.py` with other seeds than those of its table.
-PROTECTED, FORK, NEAR, OFTEN = 4.0, 0.7, 1.0, 0.7
+PROTECTED_WEIGHT, FORK_WEIGHT, NEAR_WEIGHT, OFTEN_WEIGHT = 4.0, 0.7, 1.0, 0.7
 # The path length at which attending to the past costs as much as the linear layers do, for a model of this size.
-LONG = 8192
+LONG_PATH_LEN = 8192
 
 
 class TreePolicy:
@@ -123,29 +123,29 @@ class TreePolicy:
         def rank(node: RadixNode) -> Rank:
             if node not in depths:
                 look_up(node)
-            score = math.log1p(depths[node] / LONG) - math.log(now - node.last_access)
-            score += OFTEN * math.log1p(node.hits)
+            score = math.log1p(depths[node] / LONG_PATH_LEN) - math.log(now - node.last_access)
+            score += OFTEN_WEIGHT * math.log1p(node.hits)
             if node in protected:
-                score += PROTECTED
+                score += PROTECTED_WEIGHT
             if node.is_fork:
-                score += FORK
+                score += FORK_WEIGHT
             if length:
-                score += NEAR * shared[node] / length
+                score += NEAR_WEIGHT * shared[node] / length
             return (score,)
 
         return rank
 
-    def rank_ahead(self, tree: RadixTree, ids: Ints) -> Rank:
+    def rank_warm(self, tree: RadixTree, ids: Ints) -> Rank:
         (score,) = self.ranking(tree)(ghost(tree, tree.node_at(ids), ids))
         is_protected = any(len(path) >= len(ids) and path[: len(ids)] == ids for path in self._paths)
-        return (score + PROTECTED * is_protected,)
+        return (score + PROTECTED_WEIGHT * is_protected,)
 
 
 POLICIES: dict[str, Callable[[], Policy]] = {
     "tree": TreePolicy,
-    "lru": lambda: Plain(lru),
-    "lfu": lambda: Plain(lfu),
-    "fifo": lambda: Plain(fifo),
+    "lru": lambda: NodePolicy(lru),
+    "lfu": lambda: NodePolicy(lfu),
+    "fifo": lambda: NodePolicy(fifo),
 }
 
 
@@ -155,4 +155,4 @@ def make_policy(policy: str | Ranking | Policy) -> Policy:
         if policy not in POLICIES:
             raise EngineError(f"eviction {policy!r} is unknown", f"Choose one of {', '.join(POLICIES)}")
         return POLICIES[policy]()
-    return Plain(policy) if callable(policy) else policy
+    return NodePolicy(policy) if callable(policy) else policy

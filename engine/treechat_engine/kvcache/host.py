@@ -15,16 +15,16 @@ import numpy as np
 import torch
 
 from treechat_engine.kvcache.radix_node import Ints
-from treechat_engine.kvcache.slots import FreeSlots, SlotPool, runs_of, sorted_runs
+from treechat_engine.kvcache.slots import FreeSlots, SlotPool, extents_of, sorted_extents
 from treechat_kernels import dispatch
 
 # Bytes of a block that copies go through on the device: memory beside the pool, which is most of what there is.
 BLOCK_BYTES = 256 << 20
 # Slots in more runs than this are copied by an index.
-MAX_RUNS = 8
+MAX_EXTENTS = 8
 
 
-class Rows:
+class PoolRows:
     """The KV of slots of a pool as rows [n, width], one per token: keys and values of each layer in turn."""
 
     def __init__(self, pool: SlotPool) -> None:
@@ -33,37 +33,37 @@ class Rows:
         self.device = self._layers[0].device
         self.width = sum(rows[0].numel() for rows in self._layers)
         # One launch for all layers where they are alike.
-        self._is_one_launch = dispatch.uses_tables(self.device) and len({rows.shape for rows in self._layers}) == 1
+        self.is_one_launch = dispatch.uses_tables(self.device) and len({rows.shape for rows in self._layers}) == 1
 
     def gather(self, slots: Ints) -> torch.Tensor:
         """A new tensor on the pool's device."""
-        if self._is_one_launch:
-            block = dispatch.gather_slots(self._layers, _index(slots, self.device))
+        if self.is_one_launch:
+            block = dispatch.gather_slots(self._layers, _index_tensor(slots, self.device))
             return block.flatten(2).transpose(0, 1).reshape(len(slots), self.width)
         rows = torch.empty(len(slots), self.width, dtype=self.dtype, device=self.device)
-        runs = runs_of(slots)
-        index = _index(slots, self.device) if len(runs) > MAX_RUNS else None
+        extents = extents_of(slots)
+        index = _index_tensor(slots, self.device) if len(extents) > MAX_EXTENTS else None
         for layer, columns in self._columns(rows):
             if index is not None:
                 columns.copy_(layer[index])
                 continue
-            for at, (start, length) in _placed(runs):
+            for at, (start, length) in _with_offsets(extents):
                 columns[at : at + length] = layer[start : start + length]
         return rows
 
     def scatter(self, slots: Ints, rows: torch.Tensor) -> None:
         """Write rows [n, width] on the pool's device into `slots`."""
-        if self._is_one_launch:
+        if self.is_one_launch:
             block = rows.view(len(slots), len(self._layers), *self._layers[0].shape[1:]).transpose(0, 1)
-            dispatch.scatter_slots(self._layers, _index(slots, self.device), block)
+            dispatch.scatter_slots(self._layers, _index_tensor(slots, self.device), block)
             return
-        runs = runs_of(slots)
-        index = _index(slots, self.device) if len(runs) > MAX_RUNS else None
+        extents = extents_of(slots)
+        index = _index_tensor(slots, self.device) if len(extents) > MAX_EXTENTS else None
         for layer, columns in self._columns(rows):
             if index is not None:
                 layer.index_copy_(0, index, columns)
                 continue
-            for at, (start, length) in _placed(runs):
+            for at, (start, length) in _with_offsets(extents):
                 layer[start : start + length] = columns[at : at + length]
 
     def _columns(self, rows: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -75,22 +75,22 @@ class Rows:
             start = stop
 
 
-def _placed(runs: Sequence[tuple[int, int]]) -> Iterator[tuple[int, tuple[int, int]]]:
+def _with_offsets(extents: Sequence[tuple[int, int]]) -> Iterator[tuple[int, tuple[int, int]]]:
     """Runs, each with the number of slots before it."""
     at = 0
-    for run in runs:
-        yield at, run
-        at += run[1]
+    for extent in extents:
+        yield at, extent
+        at += extent[1]
 
 
-def _index(slots: Ints, device: torch.device) -> torch.Tensor:
+def _index_tensor(slots: Ints, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.array(slots, dtype=np.int64)).to(device, non_blocking=True)
 
 
 class HostPool:
     """`num_slots` tokens in host memory. With `poison`, free rows hold NaN, for tests."""
 
-    def __init__(self, rows: Rows, num_slots: int, poison: bool = False) -> None:
+    def __init__(self, rows: PoolRows, num_slots: int, poison: bool = False) -> None:
         self.num_slots = num_slots
         self.poison = poison
         self._on_device = rows
@@ -114,7 +114,7 @@ class HostPool:
 
     def free(self, slots: Sequence[int]) -> None:
         """Give `slots` back. An assertion fails on a slot that is free already."""
-        for start, length in sorted_runs(slots):
+        for start, length in sorted_extents(slots):
             self._free.give(start, length)
             if self.poison:
                 self.wait()
@@ -122,25 +122,25 @@ class HostPool:
 
     def store(self, device_slots: Ints, host_slots: Ints) -> None:
         """Copy from the device. The device's slots may be given away at once: what writes them comes later."""
-        with self._beside_compute() as compute:
+        with self._copy_stream() as compute:
             for part in self._blocks(len(device_slots)):
                 block = self._on_device.gather(device_slots[part])
                 if self._stream is not None and compute is not None and part.stop == len(device_slots):
                     compute.wait_stream(self._stream)
-                for at, (start, length) in _placed(runs_of(host_slots[part])):
+                for at, (start, length) in _with_offsets(extents_of(host_slots[part])):
                     self.rows[start : start + length].copy_(block[at : at + length], non_blocking=True)
 
     def load(self, host_slots: Ints, device_slots: Ints) -> None:
         """Copy to the device. The host's slots may be given away at once: what writes them comes later."""
-        with self._beside_compute() as compute:
+        with self._copy_stream() as compute:
             for part in self._blocks(len(host_slots)):
-                runs = runs_of(host_slots[part])
-                if self._stream is None and len(runs) == 1:
-                    block = self.rows[runs[0][0] : sum(runs[0])]
+                extents = extents_of(host_slots[part])
+                if self._stream is None and len(extents) == 1:
+                    block = self.rows[extents[0][0] : sum(extents[0])]
                 else:
                     shape = part.stop - part.start, self.rows.shape[1]
                     block = torch.empty(shape, dtype=self.rows.dtype, device=self._device)
-                    for at, (start, length) in _placed(runs):
+                    for at, (start, length) in _with_offsets(extents):
                         block[at : at + length].copy_(self.rows[start : start + length], non_blocking=True)
                 self._on_device.scatter(device_slots[part], block)
             if self._stream is not None and compute is not None:
@@ -155,7 +155,7 @@ class HostPool:
     def read(self, slots: Ints) -> torch.Tensor:
         """Rows [n, width] on the CPU, copied."""
         self.wait()
-        return self.rows[_index(slots, torch.device("cpu"))]
+        return self.rows[_index_tensor(slots, torch.device("cpu"))]
 
     def wait(self) -> None:
         """Until the host has what was stored."""
@@ -179,7 +179,7 @@ class HostPool:
         return self._on_device.device
 
     @contextmanager
-    def _beside_compute(self) -> Iterator[torch.cuda.Stream | None]:
+    def _copy_stream(self) -> Iterator[torch.cuda.Stream | None]:
         """On the copy stream, after all that was queued for computing; yields the compute stream. On the CPU, None."""
         if self._stream is None:
             yield None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 
 from treechat_engine.kvcache.radix_node import Ints, RadixNode, Rank
-from treechat_engine.kvcache.slots import runs_of
+from treechat_engine.kvcache.slots import extents_of
 
 
 class Lease:
@@ -23,7 +23,7 @@ class Lease:
     ) -> None:
         self.node = node
         self.slots = slots
-        self.runs = runs_of(slots)
+        self.extents = extents_of(slots)
         self.cached_len = self.committed_len = len(slots)
         self.restored_len = restored_len
         self.prompt_len = prompt_len
@@ -34,19 +34,19 @@ class Lease:
     def extend(self, slots: Ints) -> None:
         """Append private slots, joining the first new run to the last one where they touch."""
         self.slots.extend(slots)
-        runs = runs_of(slots)
-        if self.runs and runs and sum(self.runs[-1]) == runs[0][0]:
-            start, length = self.runs.pop()
-            runs[0] = (start, length + runs[0][1])
-        self.runs.extend(runs)
+        extents = extents_of(slots)
+        if self.extents and extents and sum(self.extents[-1]) == extents[0][0]:
+            start, length = self.extents.pop()
+            extents[0] = (start, length + extents[0][1])
+        self.extents.extend(extents)
 
     def rewrite(self, pos: int, slots: Ints) -> None:
         """Put `slots` in place of those from position `pos` on."""
         self.slots[pos : pos + len(slots)] = slots
-        self.runs = runs_of(self.slots)
+        self.extents = extents_of(self.slots)
         self.version += 1
 
     def end(self) -> None:
         """Forget the slots, which are no longer the lease's."""
         self.released = True
-        self.slots, self.runs = array("q"), []
+        self.slots, self.extents = array("q"), []

@@ -42,7 +42,7 @@ class Reach(NamedTuple):
     lower: int
 
 
-class _Place(NamedTuple):
+class _PathEnd(NamedTuple):
     """Where a path ends in the tree: `at` tokens into the edge of `node`. is_whole: all of the path is cached."""
 
     node: RadixNode
@@ -84,23 +84,23 @@ class RadixTree:
 
     def reach(self, ids: Sequence[int]) -> Reach:
         """How far `ids` is cached, in all tiers."""
-        return self._follow(_Place(self.root, 0, Reach(0, 0), True), as_ints(ids)).reach
+        return self._follow(_PathEnd(self.root, 0, Reach(0, 0), True), as_ints(ids)).reach
 
     def reach_along(self, spans: Sequence[Sequence[int]], parents: Sequence[int]) -> list[Reach]:
         """How far each of many paths that share their beginnings is cached, in one walk of the tree.
 
         Path i is path parents[i] (an earlier one; -1 for none) followed by spans[i]: each span is looked up once.
         """
-        start = _Place(self.root, 0, Reach(0, 0), True)
-        places: list[_Place] = []
+        start = _PathEnd(self.root, 0, Reach(0, 0), True)
+        ends: list[_PathEnd] = []
         for span, parent in zip(spans, parents, strict=True):
-            place = places[parent] if parent >= 0 else start
-            places.append(self._follow(place, as_ints(span)) if place.is_whole else place)
-        return [place.reach for place in places]
+            end = ends[parent] if parent >= 0 else start
+            ends.append(self._follow(end, as_ints(span)) if end.is_whole else end)
+        return [end.reach for end in ends]
 
     def node_at(self, ids: Sequence[int]) -> RadixNode:
         """The node in whose edge the cached part of `ids` ends; the root where nothing is cached."""
-        return self._follow(_Place(self.root, 0, Reach(0, 0), True), as_ints(ids)).node
+        return self._follow(_PathEnd(self.root, 0, Reach(0, 0), True), as_ints(ids)).node
 
     def path(self, node: RadixNode, below: RadixNode | None = None) -> list[RadixNode]:
         """The nodes from the root (or from the ancestor `below`), itself left out, down to `node`."""
@@ -197,7 +197,7 @@ class RadixTree:
             if each.lock_count == 0:
                 if each.tier == DEVICE:
                     self.num_evictable += len(each.ids)
-                self._settle(each)
+                self._update_leaf(each)
 
     def evict(
         self,
@@ -246,10 +246,10 @@ class RadixTree:
         old, node.slots = node.slots, slots
         size = len(node.ids)
         assert len(slots) == size, f"{len(slots)} slots for {node!r}"
-        self._forget(node, size)
+        self._leave_tier(node, size)
         node.tier = tier
         node.num_same = sum(child.tier == tier for child in node.children.values())
-        self._count(node, size)
+        self._enter_tier(node, size)
         return old
 
     def remove(self, top: RadixNode, freed: Freed) -> None:
@@ -257,7 +257,7 @@ class RadixTree:
         assert top.parent is not None and top.lock_count == 0, f"{top!r} cannot be removed"
         del top.parent.children[top.ids[0]]
         freed[top.tier].extend(top.slots)
-        self._forget(top, len(top.ids))
+        self._leave_tier(top, len(top.ids))
         nodes = list(top.children.values()) if top.children else ()
         while nodes:
             node = nodes.pop()
@@ -322,9 +322,9 @@ class RadixTree:
         assert num_evictable == self.num_evictable, f"{num_evictable} evictable, counted {self.num_evictable}"
         assert leaves == self._leaves, f"{leaves} unlocked leaves, kept {self._leaves}"
 
-    def _follow(self, place: _Place, key: Ints) -> _Place:
-        node, at = place.node, place.at
-        resident, lower = place.reach
+    def _follow(self, end: _PathEnd, key: Ints) -> _PathEnd:
+        node, at = end.node, end.at
+        resident, lower = end.reach
         pos, size = 0, len(key)
         while pos < size:
             if at == len(node.ids):
@@ -341,7 +341,7 @@ class RadixTree:
                 resident += common
             else:
                 lower += common
-        return _Place(node, at, Reach(resident, lower), pos == size)
+        return _PathEnd(node, at, Reach(resident, lower), pos == size)
 
     def _new_node(self, parent: RadixNode | None, ids: Ints, slots: Ints, tier: int) -> RadixNode:
         self._num_created += 1
@@ -351,22 +351,22 @@ class RadixTree:
         leaf = self._new_node(parent, ids, slots, tier)
         parent.children[ids[0]] = leaf
         parent.is_fork = parent.is_fork or len(parent.children) > 1
-        self._count(leaf, len(ids))
+        self._enter_tier(leaf, len(ids))
         return leaf
 
-    def _count(self, node: RadixNode, size: int) -> None:
+    def _enter_tier(self, node: RadixNode, size: int) -> None:
         """Enter a node into its tier, and take its parent out of the leaves."""
         self._num_tokens[node.tier] += size
         if node.tier == DEVICE and node.lock_count == 0:
             self.num_evictable += size
-        self._settle(node)
+        self._update_leaf(node)
         parent = node.parent
         assert parent is not None and parent.tier <= node.tier, f"{node!r} below {parent!r}"
         if parent.tier == node.tier:
             parent.num_same += 1
             self._leaves[parent.tier].discard(parent)
 
-    def _forget(self, node: RadixNode, size: int) -> None:
+    def _leave_tier(self, node: RadixNode, size: int) -> None:
         """The reverse of `_count`."""
         self._num_tokens[node.tier] -= size
         if node.tier == DEVICE and node.lock_count == 0:
@@ -376,9 +376,9 @@ class RadixTree:
         if parent is not None and parent.tier == node.tier:
             parent.num_same -= 1
             if parent.num_same == 0:
-                self._settle(parent)
+                self._update_leaf(parent)
 
-    def _settle(self, node: RadixNode) -> None:
+    def _update_leaf(self, node: RadixNode) -> None:
         if node.lock_count == 0 and node.num_same == 0 and node is not self.root:
             self._leaves[node.tier].add(node)
 

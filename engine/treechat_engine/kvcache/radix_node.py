@@ -75,7 +75,7 @@ class Match(NamedTuple):
 
     node: RadixNode
     len: int
-    lower: list[RadixNode]
+    lower_nodes: list[RadixNode]
 
 
 class InsertResult(NamedTuple):

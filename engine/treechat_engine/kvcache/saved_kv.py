@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from treechat_engine.kvcache.cache import KVCache
 from treechat_engine.kvcache.disk import (
-    MAX_STRETCH,
+    MAX_SEGMENT_LEN,
     DamagedError,
     file_name,
     find_files,
-    is_kept,
+    is_usable,
     remove_others,
     write_file,
 )
@@ -22,7 +22,7 @@ from treechat_engine.kvcache.radix_node import DISK, Ints, RadixNode
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class SavedKV:
     """What `save_kv` wrote or `load_kv` found: tokens and bytes of KV, files, and a note on each file that was left
     out."""
 
@@ -32,7 +32,7 @@ class Kept:
     notes: list[str] = field(default_factory=list)
 
 
-class Stretch(NamedTuple):
+class PathSegment(NamedTuple):
     """Positions start .. len(path_ids) of a path."""
 
     path_ids: Ints
@@ -41,24 +41,24 @@ class Stretch(NamedTuple):
 
 def save_kv(
     cache: KVCache, lock: AbstractContextManager[object], directory: Path, model_key: str, budget_bytes: int | None
-) -> Kept:
+) -> SavedKV:
     """Writes the warmest prefixes to `directory`, which is made if need be, and removes what it held before.
 
     lock: guards the cache; held while a stretch is read, not while it is written. A stretch that a sound file has
     already is not written again. budget_bytes: None for all. Raises OSError.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    width, dtype = cache.lower.rows.width, cache.lower.rows.dtype
+    width, dtype = cache.lower_tiers.rows.width, cache.lower_tiers.rows.dtype
     token_bytes = width * dtype.itemsize
     with lock:
         budget = cache.tree.num_in_all if budget_bytes is None else budget_bytes // token_bytes
-        stretches = list(_stretches(cache, budget))
+        segments = list(_segments(cache, budget))
     names: set[str] = set()
     num_tokens = 0
     notes: list[str] = []
-    for path_ids, start in stretches:
+    for path_ids, start in segments:
         name = file_name(path_ids)
-        if name in cache.lower.damaged or not is_kept(directory / name, model_key, width, dtype):
+        if name in cache.lower_tiers.damaged_files or not is_usable(directory / name, model_key, width, dtype):
             with lock:
                 try:
                     rows = cache.read(path_ids, start)
@@ -71,23 +71,23 @@ def save_kv(
         names.add(name)
         num_tokens += len(path_ids) - start
     remove_others(directory, names)
-    return Kept(num_tokens, num_tokens * token_bytes, len(names), notes)
+    return SavedKV(num_tokens, num_tokens * token_bytes, len(names), notes)
 
 
-def load_kv(cache: KVCache, lock: AbstractContextManager[object], directory: Path, model_key: str) -> Kept:
+def load_kv(cache: KVCache, lock: AbstractContextManager[object], directory: Path, model_key: str) -> SavedKV:
     """Finds what `save_kv` left in `directory`, where there is anything; rows are read when a lease wants them."""
-    rows = cache.lower.rows
+    rows = cache.lower_tiers.rows
     found, notes = find_files(directory, model_key, rows.width, rows.dtype)
     with lock:
         for whole, file in found:
             prefix = cache.tree.match(whole[: file.prefix_len])
-            node = prefix.lower[-1] if prefix.lower else prefix.node
-            cache.tree.insert(file.ids[:], cache.lower.add_file(file), node, DISK)
+            node = prefix.lower_nodes[-1] if prefix.lower_nodes else prefix.node
+            cache.tree.insert(file.ids[:], cache.lower_tiers.add_file(file), node, DISK)
     num_tokens = sum(file.num_tokens for _, file in found)
-    return Kept(num_tokens, num_tokens * rows.width * rows.dtype.itemsize, len(found), notes)
+    return SavedKV(num_tokens, num_tokens * rows.width * rows.dtype.itemsize, len(found), notes)
 
 
-def _stretches(cache: KVCache, budget: int) -> Iterator[Stretch]:
+def _segments(cache: KVCache, budget: int) -> Iterator[PathSegment]:
     """The warmest nodes with all above them, cut to MAX_STRETCH and to `budget` tokens; beginnings first."""
     tree, ranking = cache.tree, cache.policy.ranking(cache.tree)
     taken: dict[RadixNode, int] = {}
@@ -101,6 +101,6 @@ def _stretches(cache: KVCache, budget: int) -> Iterator[Stretch]:
         assert node.parent is not None, "the root has no KV"
         above = paths.get(node.parent, node.ids[:0])
         paths[node] = above + node.ids
-        for start in range(0, size, MAX_STRETCH):
-            stop = len(above) + min(start + MAX_STRETCH, size)
-            yield Stretch(paths[node][:stop], len(above) + start)
+        for start in range(0, size, MAX_SEGMENT_LEN):
+            stop = len(above) + min(start + MAX_SEGMENT_LEN, size)
+            yield PathSegment(paths[node][:stop], len(above) + start)

@@ -35,21 +35,21 @@ class OutOfSlots(EngineError):
     """Fewer slots are free than were asked for; nothing was allocated."""
 
 
-def runs_of(slots: Sequence[int]) -> list[tuple[int, int]]:
+def extents_of(slots: Sequence[int]) -> list[tuple[int, int]]:
     """The maximal runs of consecutive ascending slots, in the order given, as (first slot, length)."""
     if len(slots) == 1:
         return [(slots[0], 1)]
-    return _runs(np.frombuffer(as_ints(slots), dtype=np.int64)) if slots else []
+    return _extents(np.frombuffer(as_ints(slots), dtype=np.int64)) if slots else []
 
 
-def sorted_runs(slots: Sequence[int]) -> list[tuple[int, int]]:
+def sorted_extents(slots: Sequence[int]) -> list[tuple[int, int]]:
     """The same of the slots in ascending order."""
     if len(slots) == 1:
         return [(slots[0], 1)]
-    return _runs(np.sort(np.frombuffer(as_ints(slots), dtype=np.int64))) if slots else []
+    return _extents(np.sort(np.frombuffer(as_ints(slots), dtype=np.int64))) if slots else []
 
 
-def _runs(values: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+def _extents(values: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
     starts = np.concatenate(([0], np.flatnonzero(np.diff(values) != 1) + 1))
     lengths = np.diff(np.append(starts, len(values)))
     return list(zip(values[starts].tolist(), lengths.tolist(), strict=True))
@@ -83,22 +83,22 @@ class FreeSlots:
         after: the slot to go on behind, where that is possible. room: how many more will soon be asked for.
         """
         assert 0 <= n <= self.num_free, f"{n} slots asked, {self.num_free} free"
-        runs = []
+        extents = []
         left = n
         if after is not None and left and (length := self._len_at.get(after + 1, 0)):
-            runs.append((after + 1, min(left, length)))
-            self._carve(after + 1, *runs[-1])
-            left -= runs[-1][1]
+            extents.append((after + 1, min(left, length)))
+            self._carve(after + 1, *extents[-1])
+            left -= extents[-1][1]
         while left:
             start, length = self._largest()
             size = min(left, length)
             gap = min(self._max_gap, (length - size - room) // 2)
             if start == 0 or gap < self._min_gap:
                 gap = 0
-            runs.append((start + gap, size))
-            self._carve(start, *runs[-1])
+            extents.append((start + gap, size))
+            self._carve(start, *extents[-1])
             left -= size
-        return runs
+        return extents
 
     def give(self, start: int, length: int) -> None:
         """Free the run [start, start + length), joined with the free extents beside it."""
@@ -123,7 +123,7 @@ class FreeSlots:
     def check(self) -> None:
         """Assert that the extents are maximal and agree with the slots marked free."""
         marked = [slot for slot, free in enumerate(self._is_free) if free]
-        assert self.extents() == runs_of(marked), f"extents {self.extents()} are not the free slots"
+        assert self.extents() == extents_of(marked), f"extents {self.extents()} are not the free slots"
         assert len(marked) == self.num_free, f"{len(marked)} free, counted {self.num_free}"
         by_end = {start + length: start for start, length in self._len_at.items()}
         assert by_end == self._start_before, f"{len(by_end)} ends, kept {len(self._start_before)}"
@@ -220,7 +220,7 @@ class SlotPool:
 
     def free(self, slots: Sequence[int]) -> None:
         """Give `slots` back. An assertion fails on a slot that is free already."""
-        for start, length in sorted_runs(slots):
+        for start, length in sorted_extents(slots):
             self._free.give(start, length)
             if self.poison:
                 self._fill_nan(start, length)

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import torch
 
-from treechat_engine.kvcache.disk import MAX_STRETCH, DamagedError, KVFile
-from treechat_engine.kvcache.host import HostPool, Rows
+from treechat_engine.kvcache.disk import MAX_SEGMENT_LEN, DamagedError, KVFile
+from treechat_engine.kvcache.host import HostPool, PoolRows
 from treechat_engine.kvcache.radix import RadixTree
 from treechat_engine.kvcache.radix_node import DEVICE, DISK, HOST, Freed, Ints, RadixNode, Ranking
 from treechat_engine.kvcache.slots import SlotPool
@@ -25,14 +25,14 @@ class LowerTiers:
     """Host pool and files below a pool of the device. host_slots 0: no host pool."""
 
     def __init__(self, pool: SlotPool, host_slots: int = 0) -> None:
-        self.rows = Rows(pool)
+        self.rows = PoolRows(pool)
         self.host = HostPool(self.rows, host_slots, pool.poison) if host_slots else None
         self._files: list[KVFile] = []
         self._num_rows = 0
-        self._leaving: tuple[Ints, Ints] = (array("q"), array("q"))
-        self._damaged: RadixNode | None = None
+        self._demoted: tuple[Ints, Ints] = (array("q"), array("q"))
+        self._damaged_node: RadixNode | None = None
         # Names of files whose rows were not those that were written.
-        self.damaged: set[str] = set()
+        self.damaged_files: set[str] = set()
 
     def make_room(self, tree: RadixTree, n: int, ranking: Ranking) -> Callable[[Ints], Ints] | None:
         """Room on the host for `n` tokens, or for as many as it can hold. Returns what `RadixTree.evict` calls to
@@ -47,10 +47,10 @@ class LowerTiers:
 
     def offload(self) -> None:
         """Copy what was demoted. To be called before its slots on the device are freed."""
-        device, host = self._leaving
+        device, host = self._demoted
         if device and self.host is not None:
             self.host.store(device, host)
-            self._leaving = (array("q"), array("q"))
+            self._demoted = (array("q"), array("q"))
 
     def restore(self, node: RadixNode, slots: Ints) -> bool:
         """Copy the KV of a node of a lower tier into `slots` of the device. False where its file is damaged or gone."""
@@ -62,14 +62,14 @@ class LowerTiers:
             rows = self._read_files(node.slots)
         except DamagedError as error:
             logger.warning("cached KV is left out: %s", error)
-            self._damaged = node
+            self._damaged_node = node
             return False
         self.rows.scatter(slots, rows.to(self.rows.device))
         return True
 
     def take_damaged(self) -> RadixNode | None:
         """The node that `restore` could not read, once."""
-        damaged, self._damaged = self._damaged, None
+        damaged, self._damaged_node = self._damaged_node, None
         return damaged
 
     def read(self, tier: int, slots: Ints) -> torch.Tensor:
@@ -83,8 +83,8 @@ class LowerTiers:
 
     def is_sound(self, node: RadixNode) -> bool:
         """Whether all KV of a node is numbers. That of files is known to be, as it is looked at when it is read."""
-        parts = range(0, len(node.slots), MAX_STRETCH) if node.tier != DISK else ()
-        return all(bool(self.read(node.tier, node.slots[i : i + MAX_STRETCH]).isfinite().all()) for i in parts)
+        parts = range(0, len(node.slots), MAX_SEGMENT_LEN) if node.tier != DISK else ()
+        return all(bool(self.read(node.tier, node.slots[i : i + MAX_SEGMENT_LEN]).isfinite().all()) for i in parts)
 
     def free(self, freed: Freed) -> None:
         """Take back the slots of lower tiers; those of the device are the caller's."""
@@ -122,8 +122,8 @@ class LowerTiers:
         """Host slots for the first of these, as many as are free."""
         assert self.host is not None, "no host pool to demote to"
         taken = self.host.allocate(min(len(slots), self.host.num_free))
-        self._leaving[0].extend(slots[: len(taken)])
-        self._leaving[1].extend(taken)
+        self._demoted[0].extend(slots[: len(taken)])
+        self._demoted[1].extend(taken)
         return taken
 
     def _read_files(self, slots: Ints) -> torch.Tensor:
@@ -144,5 +144,5 @@ class LowerTiers:
         try:
             return file.read()
         except DamagedError:
-            self.damaged.add(file.path.name)
+            self.damaged_files.add(file.path.name)
             raise

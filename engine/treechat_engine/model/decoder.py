@@ -29,11 +29,11 @@ class FusedDecoder:
 
     def __init__(self, parts: DecoderParts) -> None:
         self._parts = parts
-        self._taken: list[tuple[list[nn.Linear], PackedLinear]] = []
+        self._packed: list[tuple[list[nn.Linear], PackedLinear]] = []
         self._check()
         with torch.no_grad():
             self._layers = [_Layer(layer, self) for layer in parts.layers]
-            self._exact_head = self.take([parts.head], keeps=True)
+            self._exact_head = self.take([parts.head], keep_originals=True)
             self._head: Linear = self._exact_head
         kinds = {layer.rotary for layer in parts.layers if layer.rotary is not None}
         self._rotary = {kind: RotaryTable(parts.rotary, kind if parts.rotary_takes_type else None) for kind in kinds}
@@ -68,7 +68,7 @@ class FusedDecoder:
             logits = torch.tanh(logits / parts.logits_cap) * parts.logits_cap
         return logits
 
-    def take(self, linears: list[nn.Linear], keeps: bool = False) -> ExactLinear:
+    def take(self, linears: list[nn.Linear], keep_originals: bool = False) -> ExactLinear:
         """One linear layer of the joined weights. keeps: the originals stay, as something else reads them too."""
         weights = [linear.weight for linear in linears]
         weight = weights[0].data if len(weights) == 1 else torch.cat([each.data for each in weights])
@@ -79,10 +79,10 @@ class FusedDecoder:
                 each.data = part
             return PlainLinear(weight, bias)
         packed = PackedLinear(weight, bias)
-        if not keeps:
+        if not keep_originals:
             for each in weights:
                 each.data = each.data.new_empty(0)
-            self._taken.append((linears, packed))
+            self._packed.append((linears, packed))
         return packed
 
     def row_shapes(self) -> list[tuple[int, int, bool]]:
@@ -104,11 +104,11 @@ class FusedDecoder:
 
     def give_back(self) -> None:
         """Gives the model its weights again, bit for bit. Call it once; nothing else may be called after it."""
-        for linears, packed in self._taken:
+        for linears, packed in self._packed:
             parts = torch.split(packed.dense(), [linear.out_features for linear in linears])
             for linear, part in zip(linears, parts, strict=True):
                 linear.weight.data = part.clone() if len(parts) > 1 else part
-        self._taken.clear()
+        self._packed.clear()
 
     def _check(self) -> None:
         seen: set[int] = set()
@@ -128,11 +128,11 @@ class RotaryTable:
         self._module = module
         self._args = () if kind is None else (kind,)
         self._table: torch.Tensor | None = None
-        self._kept: torch.Tensor | None = None
+        self._fixed_table: torch.Tensor | None = None
 
     def at(self, positions: torch.Tensor, max_len: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """cos and sin, [T, 1, R] each, of positions below max_len."""
-        picked = self._of(max_len, like).index_select(0, positions)
+        picked = self.covering(max_len, like).index_select(0, positions)
         return picked[:, 0:1], picked[:, 1:2]
 
     def reserve(self, max_len: int, like: torch.Tensor) -> None:
@@ -140,12 +140,12 @@ class RotaryTable:
 
         Graphs read it by its address: a longer table, for a longer path, does not take its place.
         """
-        self._kept = self._of(max_len, like)
+        self._fixed_table = self.covering(max_len, like)
 
-    def _of(self, max_len: int, like: torch.Tensor) -> torch.Tensor:
+    def covering(self, max_len: int, like: torch.Tensor) -> torch.Tensor:
         """A table [positions, 2, R] of at least max_len positions."""
-        if self._kept is not None and max_len <= self._kept.shape[0]:
-            return self._kept
+        if self._fixed_table is not None and max_len <= self._fixed_table.shape[0]:
+            return self._fixed_table
         if self._table is None or self._table.shape[0] < max_len:
             self._table = self._compute(-(-max_len // _ROTARY_STEP) * _ROTARY_STEP, like)
         return self._table

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from treechat_engine.attention.attention import ProbeContext
-from treechat_engine.attention.context import AttentionOptions, use
+from treechat_engine.attention.context import AttentionOptions, use_context
 from treechat_kernels import dispatch, reference
 
 _NORMS = (
@@ -28,7 +28,7 @@ _LAYER_PARTS = {"self_attn", "mlp", *_NORMS}
 _ATTENTION_PARTS = {"q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "q_norm", "k_norm", "rotary_emb"}
 _MLP_PARTS = {"gate_proj", "up_proj", "gate_up_proj", "down_proj", "act_fn", "activation_fn"}
 # Their tables cannot be computed ahead.
-_LENGTH_DEPENDENT = ("dynamic", "longrope")
+_LENGTH_DEPENDENT_ROPES = ("dynamic", "longrope")
 
 
 class NotStandardError(Exception):
@@ -120,7 +120,7 @@ def read_parts(model: Any) -> DecoderParts:
     text = model.config.get_text_config(decoder=True)
     rope_type = getattr(decoder.rotary_emb, "rope_type", "default")
     for name in rope_type.values() if isinstance(rope_type, dict) else (rope_type,):
-        if name in _LENGTH_DEPENDENT:
+        if name in _LENGTH_DEPENDENT_ROPES:
             raise NotStandardError(f"the rotary embedding is {name}, which changes with the longest position")
     takes_type = "layer_type" in inspect.signature(decoder.rotary_emb.forward).parameters
     probe, embed_scale = _probe(model, decoder)
@@ -152,16 +152,16 @@ def _probe(model: Any, decoder: Any) -> tuple[ProbeContext, float]:
     ids = torch.arange(2, device=model.device)[None]
     hook = decoder.layers[0].register_forward_pre_hook(keep, with_kwargs=True)
     try:
-        with use(probe), torch.inference_mode():
+        with use_context(probe), torch.inference_mode():
             model(input_ids=ids, position_ids=ids, use_cache=False)
-            plain = decoder.embed_tokens(ids)
+            embedded = decoder.embed_tokens(ids)
     finally:
         hook.remove()
-    if seen[0].shape != plain.shape:
+    if seen[0].shape != embedded.shape:
         raise NotStandardError("the embeddings are projected")
-    scale = float(seen[0].double().norm() / plain.double().norm().clamp_min(1e-30))
+    scale = float(seen[0].double().norm() / embedded.double().norm().clamp_min(1e-30))
     scale = 1.0 if abs(scale - 1) < 1e-5 else scale
-    if not torch.allclose(plain * scale, seen[0], rtol=1e-2, atol=1e-5):
+    if not torch.allclose(embedded * scale, seen[0], rtol=1e-2, atol=1e-5):
         raise NotStandardError("the embeddings are more than scaled")
     return probe, scale
 

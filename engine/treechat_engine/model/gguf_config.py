@@ -20,7 +20,7 @@ from treechat_engine.api import UnsupportedModelError
 if TYPE_CHECKING:
     import gguf
 
-_RENAMED = {
+_CONFIG_NAMES = {
     "attention.key_length": "head_dim",
     "attention.sliding_window": "sliding_window",
     "attn_logit_softcapping": "attn_logit_softcapping",
@@ -59,7 +59,7 @@ def _reader(path: Path) -> gguf.GGUFReader:
     return gguf.GGUFReader(str(path))
 
 
-def plain_weights() -> dict[str, Any]:
+def dequantize_options() -> dict[str, Any]:
     """Options of from_pretrained: newer versions keep the packed blocks where they find a kernel for them."""
     config_class = getattr(transformers, "GgufConfig", None)
     return {} if config_class is None else {"quantization_config": config_class(dequantize=True)}
@@ -83,7 +83,7 @@ def _value(reader: Any, key: str) -> Any:
 
 def _correct(config: Any, architecture: str, read: Read, tensors: Mapping[str, Any]) -> None:
     """Writes to the config what the file says. read: a key without its architecture -> value or None."""
-    for key, name in _RENAMED.items():
+    for key, name in _CONFIG_NAMES.items():
         value = read(key)
         if isinstance(value, int | float) and value > 0 and hasattr(config, name):
             setattr(config, name, value)

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from treechat_engine.api import EngineConfig, EngineError
 from treechat_engine.attention.attention import register
-from treechat_engine.model.gguf_config import check_all_read, gguf_config, plain_weights
+from treechat_engine.model.gguf_config import check_all_read, dequantize_options, gguf_config
 from treechat_engine.model.support import check_config
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -55,7 +55,7 @@ def load_model(source: str | Path, config: EngineConfig, progress: Callable[[str
         model_config = gguf_config(gguf) if gguf else AutoConfig.from_pretrained(path, trust_remote_code=False)
         check_config(model_config, config.max_model_len)
         tell(f"Loading weights of {source}")
-        options |= plain_weights() if gguf else {"use_safetensors": True}
+        options |= dequantize_options() if gguf else {"use_safetensors": True}
         dtype = choose_dtype(config.dtype, device)
         model, found = AutoModelForCausalLM.from_pretrained(
             path, config=model_config, dtype=dtype, trust_remote_code=False, output_loading_info=True, **options

@@ -17,8 +17,16 @@ import torch
 from torch import nn
 
 from treechat_engine.attention.attention import ProbeContext
-from treechat_engine.attention.context import use
-from treechat_engine.model.module_rotary import REFUSALS, SCALES, TOLERANCES, Rotary, Tried, is_same, rotating
+from treechat_engine.attention.context import use_context
+from treechat_engine.model.module_rotary import (
+    CALL_ERRORS,
+    SCALES,
+    TOLERANCES,
+    LayoutCache,
+    Rotary,
+    is_same,
+    with_kernel_rotary,
+)
 from treechat_kernels import dispatch
 
 _Forward = Callable[..., Any]
@@ -41,23 +49,23 @@ class Replacements:
         self._modules: list[nn.Module] = []
         self.found: Counter[str] = Counter()
         self.replaced: Counter[str] = Counter()
-        tried: Tried = {}
+        layouts: LayoutCache = {}
         attentions: list[tuple[nn.Module, list[Rotary]]] = []
         for module in model.modules():
             if "norm" in type(module).__name__.lower() and not any(module.children()):
-                self._replace(NORMS, module, _norm(module))
+                self._replace(NORMS, module, _kernel_norm(module))
             elif (gated := _Gated.read(module)) is not None:
-                self._replace(GATES, module, _gate(gated))
-            elif (rotated := rotating(module, tried)) is not None:
+                self._replace(GATES, module, _kernel_gate(gated))
+            elif (rotated := with_kernel_rotary(module, layouts)) is not None:
                 forward, rotaries = rotated
                 self._replace(ROTARY, module, forward if _has_kernels(module) else None)
                 if _has_kernels(module):
                     attentions.append((module, rotaries))
         if attentions:
-            self._keep_what_rotates(model, attentions)
+            self._give_back_unsupported_rotary(model, attentions)
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """What `EngineStats.forward_reason` adds; empty where nothing was replaced."""
         if not self._modules:
             return ""
@@ -78,11 +86,11 @@ class Replacements:
             self._modules.append(module)
             self.replaced[kind] += 1
 
-    def _keep_what_rotates(self, model: nn.Module, attentions: list[tuple[nn.Module, list[Rotary]]]) -> None:
+    def _give_back_unsupported_rotary(self, model: nn.Module, attentions: list[tuple[nn.Module, list[Rotary]]]) -> None:
         """Gives back the modules of which a call in a forward cannot be computed by the kernel."""
         ids = torch.arange(2, device=next(model.parameters()).device)[None]
         try:
-            with use(ProbeContext()), torch.inference_mode():
+            with use_context(ProbeContext()), torch.inference_mode():
                 model(input_ids=ids, position_ids=ids, use_cache=False)
         except BaseException:
             self.give_back()
@@ -104,7 +112,7 @@ def _has_kernels(module: nn.Module) -> bool:
     return weight is not None and dispatch.uses_triton(weight)
 
 
-def _norm(module: nn.Module) -> _Forward | None:
+def _kernel_norm(module: nn.Module) -> _Forward | None:
     """A forward by our kernel that computes what the norm does, None where there is none."""
     weight = getattr(module, "weight", None)
     eps = getattr(module, "variance_epsilon", None) or getattr(module, "eps", None)
@@ -120,19 +128,19 @@ def _norm(module: nn.Module) -> _Forward | None:
             flat = x.reshape(-1, x.shape[-1])
             return dispatch.rms_norm(flat, weight, eps, plus_one=plus_one)[0].view(x.shape)
 
-        if _norms_the_same(module, forward, weight):
+        if _is_same_norm(module, forward, weight):
             return forward
     return None
 
 
 @torch.inference_mode()
-def _norms_the_same(module: nn.Module, forward: _Forward, weight: torch.Tensor) -> bool:
+def _is_same_norm(module: nn.Module, forward: _Forward, weight: torch.Tensor) -> bool:
     generator = torch.Generator().manual_seed(0)
     for scale in SCALES:
         x = (torch.randn(3, weight.shape[0], generator=generator) * scale).to(weight)
         try:
             expected = module(x)
-        except REFUSALS:
+        except CALL_ERRORS:
             return False
         # A norm's values are of one size, whatever it norms.
         if not is_same(forward(x), expected, 1.0):
@@ -156,7 +164,7 @@ class _Gated(NamedTuple):
         return None
 
     @property
-    def is_watched(self) -> bool:
+    def has_hooks(self) -> bool:
         """Whether somebody hooks into what would not be called any more, or has put a forward of its own there."""
         inner = [child for name, child in self.module.named_children() if name not in (*self.before, self.last)]
         watched = any(child._forward_hooks or child._forward_pre_hooks for each in inner for child in each.modules())
@@ -176,20 +184,20 @@ class _Gated(NamedTuple):
         return run
 
 
-def _gate(gated: _Gated) -> _Forward | None:
+def _kernel_gate(gated: _Gated) -> _Forward | None:
     """A forward of the gated MLP with our kernel between its linear layers, None where it computes something else."""
     weight = next(gated.module.parameters(), None)
-    if weight is None or weight.dtype not in TOLERANCES or not dispatch.uses_triton(weight) or gated.is_watched:
+    if weight is None or weight.dtype not in TOLERANCES or not dispatch.uses_triton(weight) or gated.has_hooks:
         return None
     for activation in _ACTIVATIONS:
         # In float32 the two kinds of gelu are told apart.
-        if all(_gates_the_same(gated, activation, dtype, weight.device) for dtype in (torch.float32, weight.dtype)):
+        if all(_is_same_gate(gated, activation, dtype, weight.device) for dtype in (torch.float32, weight.dtype)):
             return gated.forward(activation)
     return None
 
 
 @torch.inference_mode()
-def _gates_the_same(gated: _Gated, activation: str, dtype: torch.dtype, device: torch.device) -> bool:
+def _is_same_gate(gated: _Gated, activation: str, dtype: torch.dtype, device: torch.device) -> bool:
     """Tries the module with linear layers that give values of our own, so that its weights do not hide what it does
     between them."""
     generator = torch.Generator().manual_seed(0)
@@ -198,12 +206,14 @@ def _gates_the_same(gated: _Gated, activation: str, dtype: torch.dtype, device: 
     for scale in SCALES:
         gate, up = (torch.randn(2, 1, 3, width, generator=generator) * scale).to(device, dtype)
         values = [gate, up] if len(gated.before) == 2 else [torch.cat([gate, up], dim=-1)]
-        fixed = [_Fixed(value) for value in values]
+        fixed = [_FixedOutput(value) for value in values]
         stand_in = copy.copy(gated.module)
-        stand_in._modules = gated.module._modules | dict(zip(gated.before, fixed, strict=True)) | {gated.last: _Same()}
+        stand_in._modules = (
+            gated.module._modules | dict(zip(gated.before, fixed, strict=True)) | {gated.last: _Identity()}
+        )
         try:
             expected = type(stand_in).forward(stand_in, x)
-        except REFUSALS:
+        except CALL_ERRORS:
             return False
         if not all(len(each.given) == 1 and torch.equal(each.given[0], x) for each in fixed):
             return False
@@ -213,7 +223,7 @@ def _gates_the_same(gated: _Gated, activation: str, dtype: torch.dtype, device: 
     return True
 
 
-class _Fixed(nn.Module):
+class _FixedOutput(nn.Module):
     """Gives the same value for whatever it is given, which it keeps."""
 
     def __init__(self, value: torch.Tensor) -> None:
@@ -226,6 +236,6 @@ class _Fixed(nn.Module):
         return self.value
 
 
-class _Same(nn.Module):
+class _Identity(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x

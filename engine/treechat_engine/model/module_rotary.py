@@ -19,7 +19,7 @@ from torch import nn
 from treechat_kernels import dispatch
 
 # What a function of transformers may raise at tensors that it was not made for.
-REFUSALS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError)
+CALL_ERRORS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError)
 # Of a value, and where values are small of the scale: roundings of the dtype that two right answers may lie apart.
 TOLERANCES = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 SCALES = (1e-3, 1.0, 50.0)
@@ -55,15 +55,15 @@ _LAYOUTS = [
 ]
 _Rotate = Callable[..., Any]
 # The layout per function and shape, None where there is none.
-Tried = dict[tuple[_Rotate, _Shape], _Layout | None]
+LayoutCache = dict[tuple[_Rotate, _Shape], _Layout | None]
 
 
 class Rotary:
     """A module's rotary function: by the kernel for shapes for which it was tried, else as it was."""
 
-    def __init__(self, original: _Rotate, tried: Tried) -> None:
+    def __init__(self, original: _Rotate, layouts: LayoutCache) -> None:
         self._original = original
-        self._tried = tried
+        self._layouts = layouts
         self._seen: set[_Shape | None] = set()
         default = inspect.signature(original).parameters.get("unsqueeze_dim")
         self._head_dim = default.default if default is not None else None
@@ -82,15 +82,15 @@ class Rotary:
         shape = self._shape(args, kwargs)
         if self.is_learning:
             self._seen.add(shape)
-            if shape is not None and (self._original, shape) not in self._tried:
-                self._tried[self._original, shape] = _layout_of(self._original, shape, args[0].device)
+            if shape is not None and (self._original, shape) not in self._layouts:
+                self._layouts[self._original, shape] = _find_layout(self._original, shape, args[0].device)
         layout = self._layout(shape)
         if shape is None or layout is None:
             return self._original(*args, **kwargs)
-        return _rotated(args, shape, layout)
+        return _rotate_by_kernel(args, shape, layout)
 
     def _layout(self, shape: _Shape | None) -> _Layout | None:
-        return None if shape is None else self._tried.get((self._original, shape))
+        return None if shape is None else self._layouts.get((self._original, shape))
 
     def _shape(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Shape | None:
         """None where the arguments are not (x, cos, sin) or (q, k, cos, sin) of one sequence."""
@@ -108,7 +108,7 @@ class Rotary:
         return _Shape(len(states), x.shape[3], cos.shape[2], head_dim, x.dtype, cos.dtype)
 
 
-def rotating(module: nn.Module, tried: Tried) -> tuple[Callable[..., Any], list[Rotary]] | None:
+def with_kernel_rotary(module: nn.Module, layouts: LayoutCache) -> tuple[Callable[..., Any], list[Rotary]] | None:
     """The module's forward with rotary functions of ours, which learn, and those; None where it calls none.
 
     Where something has put a forward of its own into the module, that is left alone.
@@ -118,7 +118,7 @@ def rotating(module: nn.Module, tried: Tried) -> tuple[Callable[..., Any], list[
         return None
     inner = inspect.unwrap(forward)
     found = {name: inner.__globals__.get(name) for name in inner.__code__.co_names if "rotary" in name}
-    rotaries = {name: Rotary(each, tried) for name, each in found.items() if isinstance(each, types.FunctionType)}
+    rotaries = {name: Rotary(each, layouts) for name, each in found.items() if isinstance(each, types.FunctionType)}
     own = _copy(forward, rotaries) if rotaries else None
     return None if own is None else (types.MethodType(own, module), list(rotaries.values()))
 
@@ -153,7 +153,7 @@ def is_same(got: Any, expected: Any, scale: float) -> bool:
     return torch.allclose(got.float(), expected.float(), rtol=tolerance, atol=2 * tolerance * scale)
 
 
-def _rotated(args: Sequence[torch.Tensor], shape: _Shape, layout: _Layout) -> Any:
+def _rotate_by_kernel(args: Sequence[torch.Tensor], shape: _Shape, layout: _Layout) -> Any:
     *states, cos, sin = args
     if layout.is_sliced:
         cos, sin = cos[..., : shape.width // 2], sin[..., : shape.width // 2]
@@ -166,7 +166,7 @@ def _rotated(args: Sequence[torch.Tensor], shape: _Shape, layout: _Layout) -> An
 
 
 @torch.inference_mode()
-def _layout_of(original: _Rotate, shape: _Shape, device: torch.device) -> _Layout | None:
+def _find_layout(original: _Rotate, shape: _Shape, device: torch.device) -> _Layout | None:
     """How the kernel computes what the function does at this shape; in float32 first, which tells more."""
     if not {shape.dtype, shape.table_dtype} <= TOLERANCES.keys() or shape.width % 2:
         return None
@@ -190,9 +190,9 @@ def _is_layout(original: _Rotate, shape: _Shape, layout: _Layout, device: torch.
         args += [each.to(device, shape.table_dtype) for each in tables]
         try:
             expected = original(*args, unsqueeze_dim=shape.head_dim)
-        except REFUSALS:
+        except CALL_ERRORS:
             return False
-        got = _rotated(args, shape, layout)
+        got = _rotate_by_kernel(args, shape, layout)
         if shape.num == 1:
             got, expected = (got,), (expected,)
         if not isinstance(expected, tuple) or len(expected) != shape.num:

@@ -10,7 +10,7 @@ import torch
 
 from treechat_engine.api import UnsupportedModelError
 from treechat_engine.attention.attention import ProbeContext
-from treechat_engine.attention.context import use
+from treechat_engine.attention.context import use_context
 from treechat_engine.kvcache.slots import LayerShape
 
 _SUPPORTED_LAYERS = ("full_attention", "sliding_attention")
@@ -80,7 +80,7 @@ def inspect_model(model: Any) -> ModelSpec:
     text = model.config.get_text_config(decoder=True)
     probe = ProbeContext()
     ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
-    with refusing("a forward without transformers' own cache"), use(probe), torch.inference_mode():
+    with refusing("a forward without transformers' own cache"), use_context(probe), torch.inference_mode():
         model(input_ids=ids, position_ids=torch.arange(2, device=model.device)[None], use_cache=False)
     _check_layers([layer for layer, _, _ in probe.calls], text.num_hidden_layers)
     for layer, kind in enumerate(getattr(text, "layer_types", None) or ()):

@@ -32,7 +32,7 @@ class History:
         self._ids = np.concatenate((ids, np.zeros(64, np.int64)))
         self._drops = np.zeros(len(self._ids), np.float32)
         self._place = {token_id: i for i, token_id in enumerate(ids.tolist())}
-        self.replied: set[int] = set()
+        self.reply_ids: set[int] = set()
 
     @property
     def ids(self) -> npt.NDArray[np.int64]:
@@ -53,8 +53,8 @@ class History:
                 self._drops = np.concatenate((self._drops, np.zeros_like(self._drops)))
             self._ids[place] = token_id
             self._num += 1
-        if token_id not in self.replied:
-            self.replied.add(token_id)
+        if token_id not in self.reply_ids:
+            self.reply_ids.add(token_id)
             self._drops[place] += self._presence
         self._drops[place] += self._frequency
 
@@ -84,19 +84,21 @@ def adjust(
     vocab_size, out = logits.shape[1], logits.clone()
     flat = out.view(-1)
     if histories:
-        index = _to(logits, np.concatenate([each.ids + row * vocab_size for row, each in histories]))
-        drops = _to(logits, np.concatenate([each.drops for _, each in histories]))
+        index = _to_device_of(logits, np.concatenate([each.ids + row * vocab_size for row, each in histories]))
+        drops = _to_device_of(logits, np.concatenate([each.drops for _, each in histories]))
         values = flat[index]
         if any(each.repetition != 1 for _, each in histories):
             sizes = [len(each.ids) for _, each in histories]
-            factors = _to(logits, np.repeat(np.array([h.repetition for _, h in histories], np.float32), sizes))
+            factors = _to_device_of(
+                logits, np.repeat(np.array([h.repetition for _, h in histories], np.float32), sizes)
+            )
             values = torch.where(values < 0, values * factors, values / factors)
         flat[index] = values - drops
     if biases:
-        index = _to(logits, np.concatenate([each.ids + row * vocab_size for row, each in biases]))
-        flat.index_add_(0, index, _to(logits, np.concatenate([each.values for _, each in biases])))
+        index = _to_device_of(logits, np.concatenate([each.ids + row * vocab_size for row, each in biases]))
+        flat.index_add_(0, index, _to_device_of(logits, np.concatenate([each.values for _, each in biases])))
     return out
 
 
-def _to(like: torch.Tensor, values: npt.NDArray[np.int64] | npt.NDArray[np.float32]) -> torch.Tensor:
+def _to_device_of(like: torch.Tensor, values: npt.NDArray[np.int64] | npt.NDArray[np.float32]) -> torch.Tensor:
     return torch.from_numpy(values).to(like.device, non_blocking=True)

@@ -56,20 +56,20 @@ class Sampler:
         top_k = params.top_k if params.top_k < vocab_size else 0
         self.cut = Cut(True, 0, False, False) if greedy else Cut(False, top_k, params.top_p < 1, params.min_p > 0)
         self._random = random.Random(self.seed)
-        self._drawn: deque[float] = deque()
+        self._draws_ahead: deque[float] = deque()
         has_penalty = params.repetition_penalty != 1 or params.presence_penalty or params.frequency_penalty
         self.history = History(params, prompt_ids) if has_penalty else None
         self.bias = Bias(params, vocab_size) if params.logit_bias else None
 
     def draw(self) -> float:
         """The request's next number in [0, 1)."""
-        return self._drawn.popleft() if self._drawn else self._random.random()
+        return self._draws_ahead.popleft() if self._draws_ahead else self._random.random()
 
-    def peek(self, ahead: int) -> float:
+    def peek(self, offset: int) -> float:
         """What `draw` will give after `ahead` more calls."""
-        while len(self._drawn) <= ahead:
-            self._drawn.append(self._random.random())
-        return self._drawn[ahead]
+        while len(self._draws_ahead) <= offset:
+            self._draws_ahead.append(self._random.random())
+        return self._draws_ahead[offset]
 
     def record(self, token_id: int) -> None:
         """Counts a token that was chosen."""
@@ -83,7 +83,7 @@ def sample(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[Token]:
     Its log-probability is NaN where the row has nothing to choose: logits that are not numbers, or forbid all.
     """
     logits = logits.float()
-    adjusted = _adjusted(logits, samplers)
+    adjusted = _adjust(logits, samplers)
     chosen = _choose(adjusted, samplers)
     # Row by row, unlike logsumexp, whose sum of a single row is cut by the number of threads.
     logprobs = logits.log_softmax(dim=-1)
@@ -101,10 +101,10 @@ def sample(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[Token]:
 
 def choose(logits: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:
     """The next token id [rows] of float32 logits [rows, vocabulary], which are not written."""
-    return _choose(_adjusted(logits, samplers), samplers)
+    return _choose(_adjust(logits, samplers), samplers)
 
 
-def _adjusted(logits: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:
+def _adjust(logits: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:
     """The logits after penalties and biases; the same tensor where there are none."""
     histories = [(row, s.history) for row, s in enumerate(samplers) if s.history is not None]
     biases = [(row, s.bias) for row, s in enumerate(samplers) if s.bias is not None]
@@ -117,15 +117,15 @@ def _choose(logits: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:
     for row, sampler in enumerate(samplers):
         groups.setdefault(sampler.cut, []).append(row)
     if len(groups) == 1:
-        return _choose_alike(logits, samplers[0].cut, samplers)
+        return _choose_same_cut(logits, samplers[0].cut, samplers)
     chosen = torch.empty(len(samplers), dtype=torch.long, device=logits.device)
     for cut, rows in groups.items():
         index = torch.tensor(rows, device=logits.device)
-        chosen[index] = _choose_alike(logits[index], cut, [samplers[row] for row in rows])
+        chosen[index] = _choose_same_cut(logits[index], cut, [samplers[row] for row in rows])
     return chosen
 
 
-def _choose_alike(logits: torch.Tensor, cut: Cut, samplers: Sequence[Sampler]) -> torch.Tensor:
+def _choose_same_cut(logits: torch.Tensor, cut: Cut, samplers: Sequence[Sampler]) -> torch.Tensor:
     """The next token of rows that are all cut in the same way."""
     if cut.greedy:
         return _argmax(logits)

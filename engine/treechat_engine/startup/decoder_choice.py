@@ -26,7 +26,7 @@ _NORM_SHARES = {torch.float16: 2e-2, torch.bfloat16: 8e-2}
 _LEAST_SCALE = 10.0
 
 
-class Choice(NamedTuple):
+class ForwardChoice(NamedTuple):
     """The forward that runs, and why it is this one."""
 
     fused: FusedDecoder | None
@@ -37,7 +37,7 @@ class Choice(NamedTuple):
         return "transformers" if self.fused is None else "fused"
 
 
-def choose_forward(model: Any, runner: ModelRunner, cache: KVCache, config: EngineConfig) -> Choice:
+def choose_forward(model: Any, runner: ModelRunner, cache: KVCache, config: EngineConfig) -> ForwardChoice:
     """Gives the runner the fused forward where config.forward asks for it and the model allows it.
 
     Raises EngineError where config.forward is "fused" and the model does not allow it, or the config names what is not.
@@ -47,20 +47,20 @@ def choose_forward(model: Any, runner: ModelRunner, cache: KVCache, config: Engi
     if config.decode_weights not in ("float32", "float16", "int8"):
         raise EngineError(f"decode_weights {config.decode_weights!r} is unknown", "Choose float32, float16 or int8")
     if config.forward == "transformers":
-        return Choice(None, "the configuration asks for it")
+        return ForwardChoice(None, "the configuration asks for it")
     choice = _try_fused(model, runner, cache, config)
     if choice.fused is None and config.forward == "fused":
         raise EngineError(f"the fused forward does not run this model: {choice.reason}", "Choose forward='auto'")
     return choice
 
 
-def _try_fused(model: Any, runner: ModelRunner, cache: KVCache, config: EngineConfig) -> Choice:
+def _try_fused(model: Any, runner: ModelRunner, cache: KVCache, config: EngineConfig) -> ForwardChoice:
     ids = _sample_ids(runner.vocab_size, min(_CUTS[-1], cache.num_slots))
     expected = _logits(runner, cache, ids)
     try:
         exact = FusedDecoder(read_parts(model))
     except NotStandardError as error:
-        return Choice(None, str(error))
+        return ForwardChoice(None, str(error))
     runner.fused = exact
     got = _logits(runner, cache, ids)
     difference = float((got - expected).abs().max())
@@ -68,10 +68,10 @@ def _try_fused(model: Any, runner: ModelRunner, cache: KVCache, config: EngineCo
     if problem is not None:
         runner.fused = None
         exact.give_back()
-        return Choice(None, problem)
+        return ForwardChoice(None, problem)
     if config.decode_weights != "float32" and runner.device.type == "cpu":
         exact.add_small(config.decode_weights)
-    return Choice(exact, f"it computes the same: logits differ by at most {difference:.2g}")
+    return ForwardChoice(exact, f"it computes the same: logits differ by at most {difference:.2g}")
 
 
 def _problem(got: torch.Tensor, expected: torch.Tensor, norm_share: float | None) -> str | None:
@@ -100,7 +100,7 @@ def _logits(runner: ModelRunner, cache: KVCache, ids: list[int]) -> torch.Tensor
         stops = sorted({min(cut, len(ids)) for cut in _CUTS} - {0})
         return torch.cat(
             [
-                runner.step([Work(ids[start:stop], start, lease.runs, True)])
+                runner.step([Work(ids[start:stop], start, lease.extents, True)])
                 for start, stop in zip([0, *stops[:-1]], stops, strict=True)
             ]
         )

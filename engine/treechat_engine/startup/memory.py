@@ -17,9 +17,9 @@ from treechat_engine.kvcache.slots import LayerShape, slot_bytes
 _POOL_SHARE = {"cuda": 0.8, "cpu": 0.25}
 _MAX_CPU_POOL_BYTES = 4 << 30
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_KEPT_BYTES = 256 << 20
+_TRIM_THRESHOLD_BYTES = 256 << 20
 # glibc takes no more.
-_LARGEST_BYTES = 32 << 20
+_MMAP_THRESHOLD_BYTES = 32 << 20
 # What torch says where the host's memory ran out.
 _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "Cannot allocate memory")
 
@@ -34,8 +34,8 @@ def keep_freed_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD_BYTES)
 
 
 def affordable_slots(layer_shapes: Sequence[LayerShape], dtype: torch.dtype, device: torch.device) -> int:
@@ -59,7 +59,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 @contextmanager
-def needing_memory(what: str, hint: str) -> Iterator[None]:
+def explain_out_of_memory(what: str, hint: str) -> Iterator[None]:
     """Says what memory was asked for where there is too little."""
     try:
         yield

@@ -12,7 +12,7 @@ from treechat_engine.kvcache.cache import KVCache
 from treechat_engine.runner import ModelRunner
 
 # Tokens. Enough for a rate, few enough to cost a fraction of a second at the start with any model.
-FEW, MANY = 16, 64
+FEW_TOKENS, MANY_TOKENS = 16, 64
 # Bytes per second of a file that is read and hashed, before one was. A slow disk.
 DISK_RATE = 200e6
 
@@ -29,7 +29,7 @@ class CostModel:
         self.host_s = 0.0
         self.disk_s = token_bytes / DISK_RATE
 
-    def pays(self, num_host: int, num_disk: int) -> bool:
+    def should_restore(self, num_host: int, num_disk: int) -> bool:
         """Whether copying these tokens takes less time than computing them."""
         if self.compute_s is None:
             return True
@@ -42,15 +42,15 @@ class CostModel:
 
     def fit(self, runner: ModelRunner, cache: KVCache) -> None:
         """Measures both, on slots that nobody holds. The cache must be empty and have a host tier."""
-        host = cache.lower.host
+        host = cache.lower_tiers.host
         assert host is not None, "a cost model for a host tier that is not there"
-        many = min(MANY, cache.num_slots, host.num_slots)
-        few = min(FEW, many)
+        many = min(MANY_TOKENS, cache.num_slots, host.num_slots)
+        few = min(FEW_TOKENS, many)
         device_slots, host_slots = cache.pool.allocate(many), host.allocate(many)
-        runs = [(device_slots[i], 1) for i in range(many)]
+        extents = [(device_slots[i], 1) for i in range(many)]
 
         def compute() -> None:
-            runner.step([Work([0] * few, 0, runs, True)])
+            runner.step([Work([0] * few, 0, extents, True)])
 
         def copy(n: int) -> Callable[[], None]:
             return lambda: host.load(host_slots[:n], device_slots[:n])
@@ -77,6 +77,6 @@ def _seconds(work: Callable[[], None], device: torch.device) -> float:
     return min(times)
 
 
-def always(num_host: int, num_disk: int) -> bool:
+def always_restore(num_host: int, num_disk: int) -> bool:
     """In place of `CostModel.pays`, which follows the clock: restoring is always taken to pay."""
     return True

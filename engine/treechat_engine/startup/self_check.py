@@ -38,7 +38,7 @@ def self_check(model: Any, runner: ModelRunner, cache: KVCache, spec: ModelSpec)
         raise EngineError(f"{num_tokens} slots are needed to check the model, {cache.num_free} are free")
     rows = []
     for start, stop in ((0, num_tokens // 2), (num_tokens // 2, num_tokens - 1), (num_tokens - 1, num_tokens)):
-        rows.append(runner.step([Work(ids[start:stop], start, lease.runs, True)]))
+        rows.append(runner.step([Work(ids[start:stop], start, lease.extents, True)]))
     cache.release(lease)
     difference = float((torch.cat(rows[1:]).float() - expected).abs().max())
     tolerance = _TOLERANCES.get(rows[0].dtype, 1e-1) * max(1.0, float(expected.abs().max()))

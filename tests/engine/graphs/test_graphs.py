@@ -9,9 +9,7 @@ import pytest
 import torch
 
 from treechat_engine import Engine, EngineConfig, RequestFailedError, SamplingParams
-from treechat_engine.graphs import decoding as graphs
-from treechat_engine.graphs import prompts as prompt_graphs
-from treechat_engine.graphs import sampling as graph_sampling
+from treechat_engine.graphs import decoding, prompts, sampling
 from treechat_engine.graphs.capture import CaptureError
 from treechat_engine.sampling.sampler import Sampler, choose
 from treechat_kernels import dispatch
@@ -53,7 +51,7 @@ def kernels(which):
 def replayed(monkeypatch, models, started):
     """The calls that went on ahead, and an engine(family) that decodes by graphs, with nothing cached or captured."""
     ahead = []
-    go_on = graphs.DecodeGraphs.go_on
+    go_on = decoding.DecodeGraphs.go_on
 
     def capture(run, memory):
         result = run()
@@ -64,13 +62,13 @@ def replayed(monkeypatch, models, started):
         ahead.append(step)
         return step
 
-    for module in (graphs, prompt_graphs):
+    for module in (decoding, prompts):
         monkeypatch.setattr(module, "capture", capture)
-    monkeypatch.setattr(graphs.DecodeGraphs, "go_on", counted)
+    monkeypatch.setattr(decoding.DecodeGraphs, "go_on", counted)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     monkeypatch.setattr(dispatch, "uses_tables", lambda device: True)
     # What is padded is interpreted too.
-    monkeypatch.setattr(prompt_graphs, "SIZES", (6, 12))
+    monkeypatch.setattr(prompts, "SIZES", (6, 12))
 
     @contextmanager
     def start(family):
@@ -80,8 +78,8 @@ def replayed(monkeypatch, models, started):
                 started[family] = Engine(models(family), EngineConfig(kv_tokens=400, self_check=False), poison=True)
         engine = started[family]
         engine.clear_cache()
-        engine._worker.scheduler.end_logits.clear()
-        engine._worker._runner.use_graphs(engine.config.max_batch, 400)
+        engine.worker.scheduler.end_logits.clear()
+        engine.worker.runner.use_graphs(engine.config.max_batch, 400)
         with kernels("triton"):
             yield engine
         engine.cache.check()
@@ -122,7 +120,7 @@ def test_siblings_read_what_all_of_them_share_once(replayed, models, greedy, pro
         prompts = [trunk + prompt(2, seed=seed) for seed in (1, 2)]
         done = engine.generate(prompts, SamplingParams(max_tokens=3))
         assert [list(each.token_ids) for each in done] == [greedy("mistral-window", ids, 3) for ids in prompts]
-        assert any(key.shares for key in engine._worker._runner.graphs._captured)
+        assert any(key.shares for key in engine.worker.runner.graphs.captured_graphs)
 
 
 SAMPLED = [
@@ -164,12 +162,12 @@ def test_sampled_replies_go_on_ahead_with_the_tokens_that_they_have_without_grap
     eager, replayed, models, prompt, monkeypatch, num_likely
 ):
     start, ahead = replayed
-    monkeypatch.setattr(graph_sampling, "NUM_LIKELY", num_likely)
+    monkeypatch.setattr(sampling, "NUM_LIKELY", num_likely)
     # Top-k and greedy rows are always settled.
     params = SAMPLED if num_likely == 128 else [*SAMPLED[2:4], SAMPLED[5]]
     with start("llama-few-heads") as engine:
         by_graphs = engine.generate([prompt(6)] * len(params), params)
-        assert any(key.choice for key in engine._worker._runner.graphs._captured)
+        assert any(key.mode for key in engine.worker.runner.graphs.captured_graphs)
         engine.cache.check()
     for each, ours in zip(params, by_graphs, strict=True):
         assert ours.token_ids == eager[repr(each)].token_ids
@@ -183,16 +181,16 @@ def test_a_graph_chooses_as_the_sampler_does_or_says_that_it_cannot(params):
     logits = 3 * torch.randn(16, 1000, generator=generator)
     logits[8:] *= 0.1  # flat: top-p and min-p keep more than the likeliest
     samplers = [Sampler(replace(params, seed=seed), [7, 8, 9, 9], 1000) for seed in range(16)]
-    choice = graph_sampling.Choice.of(samplers)
-    table = graph_sampling.DrawTable(16, 1000, logits.device)
-    table.prepare(choice)
-    table.fill(samplers, 16, choice)
+    mode = sampling.SamplingMode.of(samplers)
+    table = sampling.DrawTable(16, 1000, logits.device)
+    table.prepare(mode)
+    table.fill(samplers, 16, mode)
     best = logits.argmax(dim=-1)
     logprobs = logits.log_softmax(dim=-1)
     best_logprobs = logprobs.gather(1, best[:, None]).squeeze(1)
     # The same logits again and again, so that penalties change what is chosen.
     for _ in range(4):
-        ids, chosen_logprobs, settled = table.choose(logits, best, best_logprobs, choice)
+        ids, chosen_logprobs, settled = table.choose(logits, best, best_logprobs, mode)
         table.fill_ahead(samplers)
         expected = choose(logits, samplers)
         for sampler, token_id in zip(samplers, ids.tolist(), strict=True):
@@ -206,7 +204,7 @@ def test_a_graph_chooses_as_the_sampler_does_or_says_that_it_cannot(params):
 
 def test_sampling_that_cannot_be_captured_is_done_outside(eager, replayed, models, prompt, monkeypatch):
     start, ahead = replayed
-    captured = graphs.capture
+    captured = decoding.capture
 
     def refuse(run, memory):
         before = len(drawn)
@@ -216,9 +214,9 @@ def test_sampling_that_cannot_be_captured_is_done_outside(eager, replayed, model
         return done
 
     drawn = []
-    draw_in_graph = graph_sampling.DrawTable.choose
-    monkeypatch.setattr(graph_sampling.DrawTable, "choose", lambda *args: (drawn.append(args), draw_in_graph(*args))[1])
-    monkeypatch.setattr(graphs, "capture", refuse)
+    draw_in_graph = sampling.DrawTable.choose
+    monkeypatch.setattr(sampling.DrawTable, "choose", lambda *args: (drawn.append(args), draw_in_graph(*args))[1])
+    monkeypatch.setattr(decoding, "capture", refuse)
     with start("llama-few-heads") as engine:
         (by_graphs,) = engine.generate([prompt(6)], SAMPLED[2])
         assert by_graphs.token_ids == eager[repr(SAMPLED[2])].token_ids
@@ -241,7 +239,7 @@ def test_a_forward_that_cannot_be_captured_runs_without_and_says_so(replayed, mo
     def refuse(run, memory):
         raise CaptureError("the step cannot be captured: it asks the host")
 
-    for module in (graphs, prompt_graphs):
+    for module in (decoding, prompts):
         monkeypatch.setattr(module, "capture", refuse)
     with start("llama-few-heads") as engine:
         (done,) = engine.generate([prompt(6)], SamplingParams(max_tokens=3))
@@ -253,16 +251,16 @@ def test_a_forward_that_cannot_be_captured_runs_without_and_says_so(replayed, mo
 def test_what_raises_while_a_step_is_launched_ends_its_requests_and_no_others(replayed, models, greedy, prompt, error):
     start, _ = replayed
     with start("llama-few-heads") as engine:
-        decoding = engine._worker._runner.graphs
-        replay, engine._worker._runner.prompt_graphs = decoding._replay, None
+        graphs = engine.worker.runner.graphs
+        replay, engine.worker.runner.prompt_graphs = graphs.replay, None
 
         def failing(key, num_rows):
             raise error
 
-        decoding._replay = failing
+        graphs.replay = failing
         with pytest.raises(RequestFailedError, match=type(error).__name__):
             engine.generate([prompt(6)], SamplingParams(max_tokens=3))
-        decoding._replay = replay
+        graphs.replay = replay
         (done,) = engine.generate([prompt(6)], SamplingParams(max_tokens=3))
         assert list(done.token_ids) == greedy("llama-few-heads", prompt(6), 3)
         engine.cache.check()

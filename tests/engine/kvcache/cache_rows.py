@@ -28,7 +28,7 @@ def write(cache: KVCache, lease: Lease, ids: list[int], start: int) -> None:
 
 def read(cache: KVCache, lease: Lease, length: int) -> list[float]:
     """The first `length` rows by the lease's runs, as attention on the CPU reads them."""
-    keys = torch.cat([cache.pool.k[0][start : start + n] for start, n in lease.runs] or [torch.empty(0, 1, 1)])
+    keys = torch.cat([cache.pool.k[0][start : start + n] for start, n in lease.extents] or [torch.empty(0, 1, 1)])
     values = cache.pool.v[0][lease.slots[:length]]
     assert keys[:length].equal(-values)
     return keys[:length].flatten().tolist()

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 from treechat_engine.kvcache.cache import KVCache
-from treechat_engine.kvcache.saved_kv import Kept, load_kv, save_kv
+from treechat_engine.kvcache.saved_kv import SavedKV, load_kv, save_kv
 from treechat_engine.kvcache.slots import SlotPool
 
 PATH = list(range(100, 112))
@@ -29,11 +29,11 @@ def put(cache: KVCache, ids: list[int]) -> None:
     cache.release(lease)
 
 
-def save(cache: KVCache, directory: Path, budget_bytes: int | None = None, model: str = "model") -> Kept:
+def save(cache: KVCache, directory: Path, budget_bytes: int | None = None, model: str = "model") -> SavedKV:
     return save_kv(cache, nullcontext(), directory, model, budget_bytes)
 
 
-def load(cache: KVCache, directory: Path, model: str = "model") -> Kept:
+def load(cache: KVCache, directory: Path, model: str = "model") -> SavedKV:
     return load_kv(cache, nullcontext(), directory, model)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.engine.kvcache.cache_rows import kv_of, make_cache, read, run, write
-from treechat_engine.kvcache.slots import runs_of
+from treechat_engine.kvcache.slots import extents_of
 
 
 def test_the_last_token_of_a_prompt_is_never_taken_from_the_cache() -> None:
@@ -28,7 +28,7 @@ def test_of_two_that_computed_the_same_the_second_reads_the_slots_of_the_first()
     cache.commit(first, ids[:3])
     cache.commit(second, ids)
     assert second.slots[:3] == first.slots[:3] and second.slots[3:].tolist() == mine[3:]
-    assert second.version == 1 and second.runs == runs_of(second.slots)
+    assert second.version == 1 and second.extents == extents_of(second.slots)
     assert cache.pool.k[0][mine[:3]].isnan().all()
     assert (cache.num_cached, cache.num_free) == (5, 32 - 5 - 2)
     cache.check()
@@ -57,7 +57,7 @@ def test_a_release_without_commit_frees_the_private_slots_and_a_second_one_does_
     assert cache.grow(lease, 3)
     cache.release(lease)
     cache.release(lease)
-    assert (cache.num_free, cache.num_cached, len(lease.slots), lease.runs) == (16, 0, 0, [])
+    assert (cache.num_free, cache.num_cached, len(lease.slots), lease.extents) == (16, 0, 0, [])
     cache.check()
 
 
@@ -83,12 +83,12 @@ def test_branches_that_take_turns_each_stay_in_one_run_behind_their_trunk() -> N
         for i, path in enumerate(paths):
             paths[i] = [*path, *range(20)]
             lease = run(cache, paths[i])
-            assert len(lease.runs) <= 2
+            assert len(lease.extents) <= 2
             cache.release(lease)
     cache.check()
 
 
-def test_decoding_under_pressure_takes_evicted_slots_in_runs() -> None:
+def test_decoding_under_pressure_takes_evicted_slots_in_extents() -> None:
     cache = make_cache(512)
     for branch in range(4):
         cache.release(run(cache, [branch] * 120))
@@ -96,7 +96,7 @@ def test_decoding_under_pressure_takes_evicted_slots_in_runs() -> None:
     lease = run(cache, ids)
     for _ in range(100):
         assert cache.grow(lease, 1)
-    assert len(lease.slots) == 120 and len(lease.runs) <= 10
+    assert len(lease.slots) == 120 and len(lease.extents) <= 10
     cache.check()
 
 

@@ -32,7 +32,9 @@ class CacheAgainstPrefixes(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.cache = make_cache(self.num_slots, host_slots=self.num_host_slots, pays=lambda _host, _disk: self.restores)
+        self.cache = make_cache(
+            self.num_slots, host_slots=self.num_host_slots, should_restore=lambda _host, _disk: self.restores
+        )
         self.restores = True
         self.requests: list[Request] = []
 
@@ -156,7 +158,9 @@ class HostTierAgainstPrefixes(CacheAgainstPrefixes):
         total, directory = self.cache.tree.num_in_all, Path(self.directory.name)
         kept = save_kv(self.cache, nullcontext(), directory, "model", int(share * total) * 8)
         self.cache.check()
-        self.cache = make_cache(self.num_slots, host_slots=self.num_host_slots, pays=lambda _host, _disk: self.restores)
+        self.cache = make_cache(
+            self.num_slots, host_slots=self.num_host_slots, should_restore=lambda _host, _disk: self.restores
+        )
         assert load_kv(self.cache, nullcontext(), directory, "model").notes == []
         assert self.cache.tree.num_in_all == kept.num_tokens == int(share * total)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.engine.kvcache.saved_caches import PATH, load, make_cache, put, save, saved
 from treechat_engine import SamplingParams
-from treechat_engine.kvcache.saved_kv import Kept
+from treechat_engine.kvcache.saved_kv import SavedKV
 
 
 def test_saved_prefixes_are_found_read_when_wanted_and_right(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_prefix_that_is_on_the_host_or_still_in_a_file_is_saved_too(tmp_path: 
 
 
 def test_nothing_is_found_in_a_directory_that_is_not_there(tmp_path: Path) -> None:
-    assert load(make_cache(), tmp_path / "absent") == Kept()
+    assert load(make_cache(), tmp_path / "absent") == SavedKV()
 
 
 def test_the_next_engine_of_a_model_goes_on_from_what_the_last_one_kept(engines, greedy, prompt, tmp_path) -> None:

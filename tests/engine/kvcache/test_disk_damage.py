@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from tests.engine.kvcache.saved_caches import PATH, files_of, load, make_cache, put, save, saved
 from treechat_engine.kvcache.cache import KVCache
-from treechat_engine.kvcache.disk import MAX_STRETCH
+from treechat_engine.kvcache.disk import MAX_SEGMENT_LEN
 from treechat_engine.kvcache.slots import SlotPool
 
 
@@ -52,7 +52,10 @@ FORGED = {
     "ids in two dimensions": lambda ids, rows: (ids.view(3, 4), rows),
     "one id": lambda ids, rows: (ids[0], rows),
     "no ids": lambda ids, rows: (ids[:0], rows[:0]),
-    "more ids than a stretch": lambda ids, rows: (torch.zeros(MAX_STRETCH + 1).long(), torch.zeros(MAX_STRETCH + 1, 3)),
+    "more ids than a stretch": lambda ids, rows: (
+        torch.zeros(MAX_SEGMENT_LEN + 1).long(),
+        torch.zeros(MAX_SEGMENT_LEN + 1, 3),
+    ),
     "one number for all rows": lambda ids, rows: (ids, rows[0, 0]),
     "rows of another kind": lambda ids, rows: (ids, rows.half()),
 }
@@ -157,7 +160,7 @@ def test_what_another_process_is_just_writing_is_left_alone_and_what_a_killed_on
 
 def test_a_full_disk_leaves_whole_files_and_no_part_of_one(tmp_path: Path) -> None:
     cache = make_cache(2000)
-    put(cache, list(range(MAX_STRETCH + 5)))
+    put(cache, list(range(MAX_SEGMENT_LEN + 5)))
     put(cache, [7, 8])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     # What the process writes to a file beyond this fails, as it would on a full disk.

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from treechat_engine import SamplingParams
-from treechat_engine.kvcache import host as host_tier
+from treechat_engine.kvcache import host as host_module
 from treechat_engine.kvcache.cache import KVCache
-from treechat_engine.kvcache.host import HostPool, Rows
+from treechat_engine.kvcache.host import HostPool, PoolRows
 from treechat_engine.kvcache.slots import SlotPool
 from treechat_engine.startup.restore_cost import CostModel
 
@@ -24,12 +24,12 @@ def filled_pool(num_slots: int = 32) -> SlotPool:
     return pool
 
 
-@pytest.mark.parametrize("block_bytes", [host_tier.BLOCK_BYTES, 300], ids=["one block", "three rows at a time"])
+@pytest.mark.parametrize("block_bytes", [host_module.BLOCK_BYTES, 300], ids=["one block", "three rows at a time"])
 @pytest.mark.parametrize("slots", [range(4, 12), range(0, 32, 2), [7]])
 def test_rows_go_to_the_host_and_back_into_other_slots_unchanged(slots, block_bytes, monkeypatch) -> None:
-    monkeypatch.setattr(host_tier, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(host_module, "BLOCK_BYTES", block_bytes)
     pool, taken = filled_pool(), array("q", slots)
-    rows = Rows(pool)
+    rows = PoolRows(pool)
     assert rows.width == 2 * (3 + 4) + 10
     host = HostPool(rows, 40, poison=True)
     host_slots = host.allocate(len(taken))
@@ -52,8 +52,8 @@ def test_one_launch_for_all_layers_moves_the_same_rows_as_a_copy_for_each() -> N
     pool, other = (SlotPool(16, shapes, torch.float32, "cpu") for _ in range(2))
     for layer, rows in enumerate((*pool.k, *pool.v)):
         rows.copy_(torch.arange(rows.numel(), dtype=torch.float32).view(rows.shape) + 1000 * layer)
-    by_layer, at_once, target = Rows(pool), Rows(pool), Rows(other)
-    at_once._is_one_launch = target._is_one_launch = True
+    by_layer, at_once, target = PoolRows(pool), PoolRows(pool), PoolRows(other)
+    at_once.is_one_launch = target.is_one_launch = True
     slots = array("q", [3, 4, 5, 9, 1])
     assert by_layer.gather(slots).equal(at_once.gather(slots))
     target.scatter(slots, by_layer.gather(slots))
@@ -62,7 +62,7 @@ def test_one_launch_for_all_layers_moves_the_same_rows_as_a_copy_for_each() -> N
 
 
 def test_the_check_of_the_host_pool_notices_a_free_row_that_was_written() -> None:
-    host = HostPool(Rows(filled_pool()), 8, poison=True)
+    host = HostPool(PoolRows(filled_pool()), 8, poison=True)
     host.rows[3].zero_()
     with pytest.raises(AssertionError, match="was written"):
         host.check()
@@ -105,7 +105,9 @@ def test_a_lease_brings_its_prefix_back_from_the_host_and_counts_it() -> None:
 
 def test_what_is_computed_while_the_host_has_it_takes_the_hosts_place() -> None:
     cache = KVCache(
-        SlotPool(16, [(1, 1, 1)], torch.float32, "cpu", poison=True), host_slots=16, pays=lambda _host, _disk: False
+        SlotPool(16, [(1, 1, 1)], torch.float32, "cpu", poison=True),
+        host_slots=16,
+        should_restore=lambda _host, _disk: False,
     )
     put(cache, [1, 2, 3, 4])
     cache.evict(16)
@@ -135,20 +137,20 @@ def test_a_dropped_trunk_takes_its_branches_on_the_host_with_it() -> None:
 
 def test_restoring_pays_where_copying_is_faster_than_computing() -> None:
     costs = CostModel(token_bytes=4000)
-    assert costs.pays(1, 1)
+    assert costs.should_restore(1, 1)
     costs.host_fixed_s, costs.host_s = 1e-3, 1e-6
     costs.observe_compute(10_000.0)
-    assert not costs.pays(5, 0)
-    assert costs.pays(20, 0)
+    assert not costs.should_restore(5, 0)
+    assert costs.should_restore(20, 0)
     costs.disk_s = 2e-4
-    assert not costs.pays(0, 20)
+    assert not costs.should_restore(0, 20)
 
 
 def test_an_engine_restores_from_its_host_tier_and_replies_the_same(engines, greedy, prompt) -> None:
     engine = engines(kv_tokens=80, host_tokens=200, prefill_chunk=16)
-    costs = engine.cache._pays.__self__
+    costs = engine.cache.should_restore.__self__
     assert costs.compute_s > 0 and costs.host_s >= 0
-    engine.cache._pays = None
+    engine.cache.should_restore = None
     first, second = prompt(50), prompt(50, seed=1)
     params = SamplingParams(max_tokens=6)
     replies = [engine.generate([ids], params)[0] for ids in (first, second, first, second)]

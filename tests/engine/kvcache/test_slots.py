@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treechat_engine.kvcache.slots import OutOfSlots, SlotPool, runs_of, slot_bytes
+from treechat_engine.kvcache.slots import OutOfSlots, SlotPool, extents_of, slot_bytes
 
 SHAPES = [(1, 2, 3), (2, 4, 4)]
 
@@ -60,22 +60,22 @@ def test_freed_rows_hold_nan_and_the_rows_beside_them_do_not() -> None:
         pool.check()
 
 
-def test_a_branch_that_grows_token_by_token_stays_one_run() -> None:
+def test_a_branch_that_grows_token_by_token_stays_one_extent() -> None:
     pool = make_pool(1024, poison=False)
     branches = [pool.allocate(10) for _ in range(5)]
     for _ in range(20):
         for branch in branches:
             branch.extend(pool.allocate(1, after=branch[-1]))
-    assert [len(runs_of(branch)) for branch in branches] == [1] * 5
+    assert [len(extents_of(branch)) for branch in branches] == [1] * 5
     pool.check()
 
 
-def test_a_gap_never_breaks_up_what_would_fit_in_one_run() -> None:
+def test_a_gap_never_breaks_up_what_would_fit_in_one_extent() -> None:
     pool = make_pool(256, poison=False)
     first = pool.allocate(10)
     rest = pool.allocate(100, room=146)
     rest += pool.allocate(146, after=rest[-1])
-    assert len(runs_of(rest)) == 1
+    assert len(extents_of(rest)) == 1
     assert sorted(first + rest) == list(range(256))
 
 
@@ -83,7 +83,7 @@ def test_a_request_larger_than_any_extent_takes_the_largest_ones() -> None:
     pool = make_pool(64, poison=False)
     everything = pool.allocate(64)
     pool.free(everything[0:4] + everything[10:30] + everything[40:45])
-    assert runs_of(pool.allocate(25)) == [(10, 20), (40, 5)]
+    assert extents_of(pool.allocate(25)) == [(10, 20), (40, 5)]
     assert pool.allocate(4).tolist() == [0, 1, 2, 3]
 
 
@@ -91,13 +91,13 @@ def test_growth_goes_on_behind_its_last_slot_before_it_starts_elsewhere() -> Non
     pool = make_pool(64, poison=False)
     everything = pool.allocate(64)
     pool.free(everything[5:8] + everything[30:60])
-    assert runs_of(pool.allocate(5, after=4))[0] == (5, 3)
+    assert extents_of(pool.allocate(5, after=4))[0] == (5, 3)
 
 
-def test_runs_are_maximal_and_keep_the_order_of_the_path() -> None:
-    assert runs_of([]) == []
-    assert runs_of([7]) == [(7, 1)]
-    assert runs_of([5, 6, 7, 3, 2, 3, 4, 9]) == [(5, 3), (3, 1), (2, 3), (9, 1)]
+def test_extents_are_maximal_and_keep_the_order_of_the_path() -> None:
+    assert extents_of([]) == []
+    assert extents_of([7]) == [(7, 1)]
+    assert extents_of([5, 6, 7, 3, 2, 3, 4, 9]) == [(5, 3), (3, 1), (2, 3), (9, 1)]
 
 
 @settings(max_examples=40, deadline=None)

@@ -139,10 +139,10 @@ def test_a_longer_path_leaves_the_table_that_graphs_read_where_it_is():
     table = RotaryTable(model.model.rotary_emb, None)
     like = torch.zeros(1, 32)
     table.reserve(100, like)
-    kept = table._of(0, like)
+    kept = table.covering(0, like)
     cos, _ = table.at(torch.tensor([5, 4000]), 4001, like)
     assert cos.shape[0] == 2 and kept.shape[0] < 4001
     # A path that is short again, and what is captured now.
-    assert table._of(100, like) is table._of(0, like) is kept
+    assert table.covering(100, like) is table.covering(0, like) is kept
     table.at(torch.tensor([9000]), 9001, like)
-    assert table._of(0, like) is kept
+    assert table.covering(0, like) is kept

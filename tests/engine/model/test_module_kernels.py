@@ -21,7 +21,7 @@ from tests.engine.families import SUPPORTED, build
 from tests.engine.model.test_decoder import FUSED
 from treechat_engine import Engine, EngineConfig
 from treechat_engine.model.module_kernels import GATES, NORMS, ROTARY, Replacements
-from treechat_engine.model.module_rotary import Rotary, rotating
+from treechat_engine.model.module_rotary import Rotary, with_kernel_rotary
 from treechat_kernels import dispatch
 
 IDS = torch.tensor([[3, 1, 4, 1, 5]])
@@ -235,7 +235,7 @@ def test_a_wrapped_forward_is_found_where_the_wrapper_says_what_it_wraps(monkeyp
     monkeypatch.setattr(attention, "forward", wrapped(wrapped(attention.forward)))
     model = build(SUPPORTED["llama"])
     before = logits(model)
-    found = rotating(model.model.layers[0].self_attn, {})
+    found = with_kernel_rotary(model.model.layers[0].self_attn, {})
     assert (found is not None) == is_told
     if found is not None:
         model.model.layers[0].self_attn.forward, (rotary,) = found
