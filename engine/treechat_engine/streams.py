@@ -144,7 +144,3 @@ class FanOut:
     def cancel(self, i: int) -> None:
         """Cancels one sibling; its stream still ends with `Finished`."""
         self._handles[i].cancel()
-
-    def cancel_all(self) -> None:
-        for handle in self._handles:
-            handle.cancel()

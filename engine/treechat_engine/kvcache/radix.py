@@ -132,10 +132,6 @@ class RadixTree:
             yield node
             stack.extend(node.children.values())
 
-    def leaves(self, tier: int) -> Iterator[RadixNode]:
-        """The unlocked nodes of a tier that have no child in it."""
-        return iter(self._leaves[tier])
-
     def match(self, ids: Sequence[int]) -> Match:
         """The longest cached prefix of `ids`. Splits an edge where the prefix ends inside it, and touches the path."""
         node, length = self._descend(self.root, as_ints(ids))

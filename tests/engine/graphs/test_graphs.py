@@ -51,20 +51,20 @@ def kernels(which):
 def replayed(monkeypatch, models, started):
     """The calls that went on ahead, and an engine(family) that decodes by graphs, with nothing cached or captured."""
     ahead = []
-    go_on = decoding.DecodeGraphs.go_on
+    launch_next = decoding.DecodeGraphs.launch_next
 
     def capture(run, memory):
         result = run()
         return Replay(run, result), result
 
     def counted(self, last, batch, samplers):
-        step = go_on(self, last, batch, samplers)
+        step = launch_next(self, last, batch, samplers)
         ahead.append(step)
         return step
 
     for module in (decoding, prompts):
         monkeypatch.setattr(module, "capture", capture)
-    monkeypatch.setattr(decoding.DecodeGraphs, "go_on", counted)
+    monkeypatch.setattr(decoding.DecodeGraphs, "launch_next", counted)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     monkeypatch.setattr(dispatch, "uses_tables", lambda device: True)
     # What is padded is interpreted too.

@@ -88,7 +88,7 @@ def test_in_16_bits_the_same_parts_are_replaced(kernels):
     model = build(SUPPORTED["glm"]).to(torch.bfloat16)
     before = logits(model)
     replaced = Replacements(model)
-    assert replaced.told == "; as kernels run 5 of 5 norms, 2 of 2 rotary embeddings, 2 of 2 gated activations"
+    assert replaced.summary == "; as kernels run 5 of 5 norms, 2 of 2 rotary embeddings, 2 of 2 gated activations"
     difference = (logits(model) - before).float().norm() / before.float().norm()
     assert 0 < difference < 0.02
 
@@ -122,7 +122,7 @@ class OddNorm(nn.Module):
 @pytest.mark.parametrize("more", ["scale", "clamp"])
 def test_a_norm_that_does_more_is_left_alone(more, kernels):
     replaced = Replacements(nn.Sequential(OddNorm(more), nn.LayerNorm(24)))
-    assert replaced.found[NORMS] == 2 and not replaced.replaced and replaced.told == ""
+    assert replaced.found[NORMS] == 2 and not replaced.replaced and replaced.summary == ""
 
 
 def test_a_norm_that_somebody_watches_is_left_alone(kernels):
@@ -246,7 +246,7 @@ def test_without_kernels_nothing_is_replaced_and_nothing_said():
     model = build(SUPPORTED["glm"])
     replaced = Replacements(model)
     assert dict(replaced.found) == {NORMS: 5, ROTARY: 2, GATES: 2}
-    assert not overridden(model) and replaced.told == ""
+    assert not overridden(model) and replaced.summary == ""
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
