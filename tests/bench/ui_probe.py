@@ -64,8 +64,8 @@ class Probe(TreechatApp):
         super()._display(screen, renderable)
         self._painted()
 
-    def _first_frame(self) -> None:
-        super()._first_frame()
+    def first_frame(self) -> None:
+        super().first_frame()
         self.run_worker(self._run_all(), exit_on_error=True)
 
     async def _run_all(self) -> None:
@@ -100,7 +100,7 @@ class Probe(TreechatApp):
 
     async def stopped(self) -> None:
         """Until no reply is written any more."""
-        self.stop_writing()
+        self.replies.stop()
         await self.until("its stop", lambda: not self.chat.streaming)
 
     async def focus_on(self, widget: Widget) -> None:
@@ -134,16 +134,16 @@ class Probe(TreechatApp):
         self.memory["first frame"] = rss_bytes()
         await self.until("the model", lambda: self.chat.model is not None)
         self.memory["model loaded"] = rss_bytes()
-        self.send("Say hello.")
+        self.replies.send("Say hello.")
         await self.until("a first reply", lambda: any(reply.text for reply in self.chat.replies.values()))
         await self.stopped()
         await self.type_and_move("idle", lambda: True)
-        self.send(PROMPT)
+        self.replies.send(PROMPT)
         await self.until("a reply", lambda: len(self.chat.streaming) == 1)
         await self.type_and_move("1 reply streams", lambda: self.chat.streaming)
         await self.stopped()
         self.look_at(self.chat.current_id, anchor="end")
-        self.follow(self.chat.regenerate(str(self.chat.current_id), 4))
+        self.replies.follow(self.chat.regenerate(str(self.chat.current_id), 4))
         await self.until("four replies", lambda: len(self.chat.streaming) == 4)
         await self.type_and_move("4 replies stream", lambda: len(self.chat.streaming) == 4)
         self.memory["after 4 replies"] = rss_bytes()
@@ -219,7 +219,7 @@ class Probe(TreechatApp):
     async def measure_stream(self) -> None:
         """A reply of 32 kB with code blocks: CPU seconds per token (a character), as it grows and as it ends."""
         await self.until("the model", lambda: self.chat.model is not None)
-        self.send("Write.")
+        self.replies.send("Write.")
         await self.until("a reply", lambda: self.chat.replies)
         (reply,) = self.chat.replies.values()
         at, started_s = 0, time.process_time()

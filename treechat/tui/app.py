@@ -1,8 +1,7 @@
-"""The app: its parts put together, the model loaded in the background, the other windows watched."""
+"""The app: all actions and services put together, the theme, errors of actions, and changes by other windows."""
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -20,13 +19,24 @@ from textual.widgets import TextArea
 
 from treechat.config import Config
 from treechat.errors import TreechatError
+from treechat.tui.actions.branches import BranchActions
+from treechat.tui.actions.conversations import ConversationActions
+from treechat.tui.actions.editing import EditingActions
+from treechat.tui.actions.kv import KvActions
+from treechat.tui.actions.navigation import NavigationActions
+from treechat.tui.actions.output import OutputActions
+from treechat.tui.actions.replies import ReplyActions
+from treechat.tui.actions.settings import SettingsActions
 from treechat.tui.bindings import APP_BINDINGS, KEYS
 from treechat.tui.keymap import textual_keymap
 from treechat.tui.safe_text import as_input
 from treechat.tui.saved_state import save_value
 from treechat.tui.screens.help import HelpScreen
-from treechat.tui.services.model_choice import Conversing
-from treechat.tui.services.model_loader import LoadModel
+from treechat.tui.services.import_watch import ImportWatch
+from treechat.tui.services.kv_watch import KvWatch
+from treechat.tui.services.model_choice import ModelChoice
+from treechat.tui.services.model_loader import LoadModel, ModelLoader
+from treechat.tui.services.replies import Replies
 from treechat.tui.themes import HIGH_CONTRAST, THEMES, saved_theme, theme_name
 from treechat.tui.transcript.minimap import Minimap
 from treechat.tui.transcript.view import Transcript
@@ -45,8 +55,17 @@ WATCH_S = 1.0
 """How often other windows' changes are taken over."""
 
 
-class TreechatApp(Conversing):
-    """One window on a store of conversations."""
+class TreechatApp(
+    NavigationActions,
+    EditingActions,
+    ReplyActions,
+    BranchActions,
+    ConversationActions,
+    OutputActions,
+    SettingsActions,
+    KvActions,
+):
+    """One window on a store of conversations. The keys in bindings.py name its actions."""
 
     BINDINGS = APP_BINDINGS
 
@@ -60,15 +79,23 @@ class TreechatApp(Conversing):
         load_model: LoadModel | None = None,
         load_named: Load | None = None,
     ) -> None:
-        """store_path: None keeps everything in memory. chat: id of a conversation; None opens the latest.
+        """Open the database and a conversation of it; the model is loaded after the first frame.
 
-        load_model: None never has a model. load_named: loads another one; None never does.
+        store_path: None keeps everything in memory.
+        config: the values of the configuration file; None for the defaults.
+        model_spec: what `load_model` loads, None for the default model.
+        chat: id of a conversation; None opens the latest one.
+        load_model: loads the first model; None for a window without a model.
+        load_named: loads another model by its spec; None if there is only the first one.
         Raises StoreError, NodeNotFound.
         """
         super().__init__(store_path, config or Config(), chat)
+        self.replies = Replies(self)
+        self.kv_watch = KvWatch(self)
+        self.imports = ImportWatch(self)
+        self.models = ModelLoader(self, model_spec, load_named)
+        self.model_choice = ModelChoice(self)
         self._load_model = load_model
-        self._load_named = load_named
-        self.spec = model_spec
         self._escaped_at = 0.0
         self._theme_kept = ""
 
@@ -94,9 +121,10 @@ class TreechatApp(Conversing):
         self.set_keymap(textual_keymap(self.config.keymap))
         self.theme_changed_signal.subscribe(self, lambda _: self._theme_changed())
         self.composer.focus()
+        self.kv_watch.start()
         self.set_interval(WATCH_S, self._watch)
         # Sizes are known after the first refresh, and the model must not be in the way of the first frame.
-        self.call_after_refresh(self._first_frame)
+        self.call_after_refresh(self.first_frame)
 
     def _restyle(self) -> None:
         self.set_class(self.theme == HIGH_CONTRAST.name, "-high-contrast")
@@ -114,20 +142,12 @@ class TreechatApp(Conversing):
         else:
             self.say(f'For now: the configuration says theme = "{self.config.theme}"')
 
-    def _first_frame(self) -> None:
+    def first_frame(self) -> None:
+        """Draw the conversation, then begin to load the model."""
         self.show_conversation()
-        self._spare_collector()
+        self.freeze_garbage()
         if self._load_model is not None:
-            self.load_first(self._load_model, self.spec)
-
-    def model_is_up(self) -> None:
-        super().model_is_up()
-        self._spare_collector()
-
-    def _spare_collector(self) -> None:
-        """What is there by now stays: looking through it for garbage would hold up a key for 50 ms and more."""
-        if not self.is_headless:
-            gc.freeze()
+            self.models.load_first(self._load_model)
 
     # Other windows
 
@@ -169,7 +189,10 @@ class TreechatApp(Conversing):
             self.transcript.mark(())
         elif isinstance(event, events.Paste):
             event.text = as_input(event.text)
-        await super().on_event(event)
+        if isinstance(event, events.Key | events.Paste) and not event.is_forwarded and self.screen_stack:
+            await self.key_queue.put(event)
+        else:
+            await super().on_event(event)
 
     @property
     def clipboard(self) -> str:
@@ -180,17 +203,17 @@ class TreechatApp(Conversing):
         """Stops what is being written; else leaves an edit or the tree. Twice: the tree, on the current node."""
         now = time.monotonic()
         is_twice, self._escaped_at = now - self._escaped_at < TWICE_S, now
-        if self.stop_writing():
+        if self.replies.stop():
             return
         if is_twice and not self.in_tree:
             self._escaped_at = 0.0
             self.action_here()
             self.open_tree()
-        elif self.is_queued:
-            self.is_queued = False
+        elif self.replies.is_queued:
+            self.replies.is_queued = False
             self.draw_labels()
-        elif self.load is not None and self.load.is_asked:
-            self.stop_loading()
+        elif self.models.load is not None and self.models.load.is_asked:
+            self.models.stop()
         elif self.editing_id is not None:
             self.editing_id = None
             self.composer.put("")
@@ -219,10 +242,14 @@ class TreechatApp(Conversing):
         if event.text_area.id == "composer" and self.is_up:
             self.draw_labels()
 
+    async def action_quit(self) -> None:
+        await self.replies.finish()
+        self.exit()
+
     async def on_unmount(self) -> None:
-        await self.finish_writing()
-        self.finish_import()
-        await self.models_closed()
+        await self.replies.finish()
+        self.imports.finish()
+        await self.models.close()
         self.store.close()
 
 

@@ -1,14 +1,15 @@
-"""Keys one after another: each goes where the one before it has led, however fast they are typed.
+"""Hold each key until the previous key's action and focus change are done, so that fast typing reaches the right part.
 
-Textual hands a key to the focused widget, and hears of it again a few messages later, when the key has come up to the
-app and its action moved the focus. What is typed meanwhile would still go to the widget that is being left.
+Textual sends a key to the focused widget. The app's action for it runs a few messages later and may move the focus.
+Without this queue, the keys typed in between would still go to the widget that loses the focus.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Awaitable, Callable
 
-from textual import events, on
+from textual import events
 from textual.app import App
 from textual.message import Message
 from textual.message_pump import MessagePump
@@ -16,93 +17,98 @@ from textual.timer import Timer
 from textual.widgets import Input, TextArea
 
 LOST_S = 0.3
-"""A key that leads nowhere for this long (its widget was closed meanwhile, say) holds up the others no more."""
+"""After this time a key that never arrived (its widget was closed, for example) no longer holds up the others."""
 
-MOST_MOVES = 8
-"""How often the focus may move for one key."""
+MAX_MOVES = 8
+"""The most focus changes that are followed for one key."""
 
 
-class InTurn(App[None]):
-    """Holds a key, or a pasted text, until the one before it has been done."""
+class KeyQueue:
+    """Delivers keys and pasted texts to an app one at a time.
+
+    A `Passed` message follows each key through the same message queues. The app hands it to `passed` when it arrives.
+    The key is done when the focus has not moved since.
+    """
 
     class Passed(Message):
-        """Follows a key through the same queues: where this arrives, the key has been."""
+        """Posted to the widget that received a key, after the key. It bubbles up to the app."""
 
         def __init__(self, number: int) -> None:
             super().__init__()
             self.number = number
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._keys_waiting: deque[events.Key | events.Paste] = deque()
-        self._key_under_way = False
-        self._key_number = 0
-        self._key_moves = 0
-        self._key_target: MessagePump | None = None
-        self._key_timer: Timer | None = None
+    def __init__(self, app: App[None], deliver: Callable[[events.Event], Awaitable[None]]) -> None:
+        """deliver: gives an event to the focused widget, as Textual does."""
+        self._app = app
+        self._deliver = deliver
+        self._waiting: deque[events.Key | events.Paste] = deque()
+        self._is_busy = False
+        self._number = 0
+        self._num_moves = 0
+        self._target: MessagePump | None = None
+        self._timer: Timer | None = None
+
+    async def put(self, event: events.Key | events.Paste) -> None:
+        """Deliver a key or a pasted text, at once if no other key is under way."""
+        if not self._is_busy and self._is_text(event):
+            # Text moves no focus: the next key goes to the same field, after this one.
+            await self._deliver(event)
+        elif self._is_busy:
+            self._waiting.append(event)
+            if self._timer is None:
+                self._timer = self._app.set_timer(LOST_S, self._give_up)
+        else:
+            self._is_busy, self._num_moves, self._target = True, 0, self._focus_target
+            await self._deliver(event)
+            self._follow()
+
+    def passed(self, message: Passed) -> None:
+        """A `Passed` message arrived at the app."""
+        # The effects of the key's action, such as a change of focus, are in the queue before this call.
+        self._app.call_later(self._settle, message.number)
 
     @property
     def _focus_target(self) -> MessagePump:
-        return self.focused or self.screen
+        return self._app.focused or self._app.screen
 
     @property
     def _in_field(self) -> bool:
-        return isinstance(self.focused, Input | TextArea)
+        return isinstance(self._app.focused, Input | TextArea)
 
     def _is_text(self, event: events.Key | events.Paste) -> bool:
         return self._in_field and (isinstance(event, events.Paste) or event.is_printable)
 
-    async def on_event(self, event: events.Event) -> None:
-        if not isinstance(event, events.Key | events.Paste) or event.is_forwarded or not self.screen_stack:
-            await super().on_event(event)
-        elif not self._key_under_way and self._is_text(event):
-            # It leads nowhere: what follows goes to the same field, behind it.
-            await super().on_event(event)
-        elif self._key_under_way:
-            self._keys_waiting.append(event)
-            if self._key_timer is None:
-                self._key_timer = self.set_timer(LOST_S, self._key_lost)
-        else:
-            self._key_under_way, self._key_moves, self._key_target = True, 0, self._focus_target
-            await super().on_event(event)
-            self._follow_key()
-
-    def _follow_key(self) -> None:
+    def _follow(self) -> None:
         """Send a message after the key."""
-        self._key_number += 1
-        if self._key_target is None or not self._key_target.post_message(self.Passed(self._key_number)):
-            self.call_later(self._key_settled, self._key_number)
+        self._number += 1
+        if self._target is None or not self._target.post_message(self.Passed(self._number)):
+            self._app.call_later(self._settle, self._number)
 
-    @on(Passed)
-    def _key_passed(self, message: InTurn.Passed) -> None:
-        message.stop()
-        # What the key's action has called for, a change of the focus above all, is in the queue by now.
-        self.call_later(self._key_settled, message.number)
-
-    async def _key_settled(self, number: int) -> None:
-        """The key is done when the focus, and what the focused widget asked for, have come to rest."""
-        if number != self._key_number or not self.screen_stack:
+    async def _settle(self, number: int) -> None:
+        """End the key if the focus has come to rest; else follow it to the newly focused widget."""
+        if number != self._number or not self._app.screen_stack:
             return
-        is_elsewhere = self._focus_target is not self._key_target
-        # A field tells of enter by a message of its own, which is behind the key.
-        if (is_elsewhere or (self._in_field and not self._key_moves)) and self._key_moves < MOST_MOVES:
-            self._key_moves += 1
-            self._key_target = self._focus_target
-            self._follow_key()
+        is_elsewhere = self._focus_target is not self._target
+        # A field reports enter by a message of its own, which comes after the key.
+        if (is_elsewhere or (self._in_field and not self._num_moves)) and self._num_moves < MAX_MOVES:
+            self._num_moves += 1
+            self._target = self._focus_target
+            self._follow()
         else:
-            await self._next_key()
+            await self._next()
 
-    async def _next_key(self) -> None:
-        self._key_under_way = False
-        if self._key_timer is not None:
-            self._key_timer.stop()
-            self._key_timer = None
-        while self._keys_waiting and not self._key_under_way:
-            await InTurn.on_event(self, self._keys_waiting.popleft())
-        if self._keys_waiting:
-            self._key_timer = self.set_timer(LOST_S, self._key_lost)
+    async def _next(self) -> None:
+        self._is_busy = False
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+        while self._waiting and not self._is_busy:
+            await self.put(self._waiting.popleft())
+        if self._waiting:
+            self._timer = self._app.set_timer(LOST_S, self._give_up)
 
-    async def _key_lost(self) -> None:
-        self._key_timer = None
-        self._key_number += 1
-        await self._next_key()
+    async def _give_up(self) -> None:
+        """Stop waiting for a key that was lost."""
+        self._timer = None
+        self._number += 1
+        await self._next()

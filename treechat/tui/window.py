@@ -1,11 +1,17 @@
-"""What all parts of the app share: the conversation, the widgets, where the cursor is, and drawing it all anew."""
+"""The state of one window: the open conversation, the cursor and the view, and the methods that draw them.
+
+`TreechatApp` adds the keys' actions (actions/) and the services (services/), which all work on this class.
+"""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from textual import on
+from textual.app import App
 from textual.css.query import NoMatches
 from textual.notifications import Notification
 from textual.screen import Screen
@@ -16,12 +22,21 @@ from treechat.config import Config
 from treechat.errors import TreechatError
 from treechat.store import Store
 from treechat.tree import Node
-from treechat.tui.key_queue import InTurn
+from treechat.tui.key_queue import KeyQueue
 from treechat.tui.safe_text import escape_controls
+from treechat.tui.transcript.minimap import Minimap
 from treechat.tui.transcript.view import Anchor, Transcript
 from treechat.tui.tree.pane import TreePane
 from treechat.tui.widgets.composer import Composer
 from treechat.tui.widgets.status import StatusLine, TopLine
+
+if TYPE_CHECKING:
+    from treechat.chat.model.chat_model import ChatModel
+    from treechat.tui.services.import_watch import ImportWatch
+    from treechat.tui.services.kv_watch import KvWatch
+    from treechat.tui.services.model_choice import ModelChoice
+    from treechat.tui.services.model_loader import ModelLoader
+    from treechat.tui.services.replies import Replies
 
 EMPTY = (
     "A new conversation.\n\nWrite below and press enter.\nctrl+o opens an earlier one, f1 lists all keys.\n"
@@ -33,22 +48,34 @@ Answer = TypeVar("Answer")
 
 NOTHING_LOST = "Nothing was lost."
 
-SAID_S = 4.0
-"""How long a word in passing stays."""
+SAY_S = 4.0
+"""Seconds that the text of `say` is shown."""
 
 
-class Base(InTurn):
-    """State of one window.
+class Window(App[None]):
+    """One open conversation, its widgets, and its services.
 
-    The *current* node is where the next message goes. The *cursor* is what the keys act on. The *view* is the path
-    that the transcript shows: the cursor is on it, and it may end below.
+    The *current* node is the node that the next message follows. The *cursor* is the node that the keys act on. The
+    *view* is the last node of the path in the transcript; the cursor is on that path.
     """
 
     CSS_PATH = "treechat.tcss"
     TITLE = "treechat"
 
+    replies: Replies
+    kv_watch: KvWatch
+    imports: ImportWatch
+    models: ModelLoader
+    model_choice: ModelChoice
+
     def __init__(self, store_path: Path | None, config: Config, conversation_id: str | None) -> None:
-        """Raises StoreError where the database cannot be opened."""
+        """Open the database and a conversation of it.
+
+        store_path: None keeps everything in memory.
+        config: the values of the configuration file.
+        conversation_id: None opens the latest conversation, or a new one if there is none.
+        Raises StoreError if the database cannot be opened, and NodeNotFound.
+        """
         super().__init__()
         self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
         self.config = config
@@ -56,63 +83,93 @@ class Base(InTurn):
         self.store = Store.open(store_path)
         if conversation_id is None and (latest := self.store.conversations(limit=1)):
             conversation_id = latest[0].id
-        self.chat = self._chat_of(conversation_id)
+        self.chat = self._open_chat(conversation_id, None)
         self.cursor_id: str | None = self.chat.current_id
         self.view_id: str | None = self.chat.current_id
         self.editing_id: str | None = None
+        self.reply_count = 1
+        self.jumps: list[str] = []
         self.visited: dict[str | None, str] = {}
+        self.key_queue = KeyQueue(self, super().on_event)
 
-    def _chat_of(self, conversation_id: str | None) -> Chat:
-        model = self.chat.model if hasattr(self, "chat") else None
+    # The conversation
+
+    def _open_chat(self, conversation_id: str | None, model: ChatModel | None) -> Chat:
         if conversation_id is None:
             return Chat.new(self.store, self.settings, model)
         return Chat.open(self.store, conversation_id, self.settings, model)
 
+    def switch_to(self, conversation_id: str | None) -> None:
+        """Show another conversation, None for a new one. Replies in this one continue."""
+        self.chat = self._open_chat(conversation_id, self.chat.model)
+        self.jumps.clear()
+        self.show_conversation()
+        self.model_choice.tell_other_model()
+
+    @property
+    def cursor(self) -> Node | None:
+        return self.chat.tree.nodes.get(self.cursor_id) if self.cursor_id else None
+
+    @property
+    def branch_id(self) -> str | None:
+        """The first node of the branch under the cursor: a row's first node in the tree, else the message itself."""
+        row = self.tree_pane.row
+        return row.head_id if self.in_tree and row is not None and not row.dead_end_ids else self.cursor_id
+
+    def leaf_of(self, node_id: str) -> str:
+        """The leaf below a node, along the children visited last; along the newest child if none was visited."""
+        tree = self.chat.tree
+        while True:
+            child_id = tree.only_child(node_id)
+            if child_id is None:
+                children = tree.children(node_id)
+                if not children:
+                    return node_id
+                last = self.visited.get(node_id)
+                child_id = last if last in children else children[-1]
+            node_id = child_id
+
     # Widgets
 
     @property
-    def base_screen(self) -> Screen[object]:
-        """The screen with the conversation, also while a window is open over it."""
+    def main_screen(self) -> Screen[object]:
+        """The screen with the conversation, also while a modal screen is open over it."""
         return self.screen_stack[0]
 
     @property
     def is_up(self) -> bool:
-        """Whether there is a screen: timers and threads may come in after it has gone."""
-        return bool(self.screen_stack) and bool(self.base_screen.query(TreePane))
+        """Whether the widgets exist. Timers and threads may still call after the screen was removed."""
+        return bool(self.screen_stack) and bool(self.main_screen.query(TreePane))
 
     @property
     def tree_pane(self) -> TreePane:
-        return self.base_screen.query_one(TreePane)
+        return self.main_screen.query_one(TreePane)
 
     @property
     def transcript(self) -> Transcript:
-        return self.base_screen.query_one(Transcript)
+        return self.main_screen.query_one(Transcript)
+
+    @property
+    def minimap(self) -> Minimap:
+        return self.main_screen.query_one(Minimap)
 
     @property
     def composer(self) -> Composer:
-        return self.base_screen.query_one(Composer)
+        return self.main_screen.query_one(Composer)
 
     @property
     def status(self) -> StatusLine:
-        return self.base_screen.query_one(StatusLine)
-
-    @property
-    def is_narrow(self) -> bool:
-        return self.base_screen.has_class("-narrow")
+        return self.main_screen.query_one(StatusLine)
 
     @property
     def in_tree(self) -> bool:
         """Whether keys act on rows rather than on messages."""
         return self.tree_pane.has_focus
 
-    @property
-    def cursor(self) -> Node | None:
-        return self.chat.tree.nodes.get(self.cursor_id) if self.cursor_id else None
-
     # Drawing
 
     def show_conversation(self) -> None:
-        """Draw everything for the conversation in `chat`, at its current node."""
+        """Draw the conversation in `chat` at its current node."""
         self.visited.clear()
         self.editing_id = None
         self.tree_pane.show(self.chat)
@@ -120,7 +177,12 @@ class Base(InTurn):
         self.look_at(self.chat.current_id, anchor="end")
 
     def look_at(self, node_id: str | None, *, view_id: str | None = None, anchor: Anchor = "fork") -> None:
-        """Put the cursor on a node, and show the path to `view_id` (None: to the node itself)."""
+        """Put the cursor on a node and show a path through it.
+
+        node_id: None, or a node that is not in the tree, stands for the current node.
+        view_id: the last node of the path; None for the node under the cursor.
+        anchor: the place that the transcript scrolls to.
+        """
         tree = self.chat.tree
         self.cursor_id = node_id if node_id in tree else self.chat.current_id
         self.view_id = view_id if view_id in tree else self.cursor_id
@@ -136,10 +198,10 @@ class Base(InTurn):
         self.tree_pane.lay_out()
         self.tree_pane.point(self.cursor_id)
         self.draw_labels()
-        self.cursor_moved()
+        self.kv_watch.cursor_moved()
 
     def redraw(self) -> None:
-        """The tree changed: lay it out again, and show what is left of the view."""
+        """Lay the tree out again after a change, and show the part of the view that still exists."""
         tree = self.chat.tree
         view_id = self.view_id if self.view_id in tree and not tree.is_hidden(self.view_id or "") else None
         cursor_id = self.cursor_id if self.cursor_id in tree and not tree.is_hidden(self.cursor_id or "") else None
@@ -149,9 +211,9 @@ class Base(InTurn):
         self.look_at(cursor_id or view_id, view_id=view_id, anchor="fork")
 
     def draw_labels(self) -> None:
-        """Title, sizes, and what the composer is about to do."""
+        """Draw the title, the size of the tree, and the composer's border text."""
         try:
-            top, composer = self.base_screen.query_one(TopLine), self.composer
+            top, composer = self.main_screen.query_one(TopLine), self.composer
         except NoMatches:
             return
         tree = self.chat.tree
@@ -165,11 +227,15 @@ class Base(InTurn):
             title = f"to: {tree[self.chat.current_id].preview[:40]}"
         composer.set_border_texts(title, "" if composer.text else "enter sends · tab tree · f1 help")
 
-    def cursor_moved(self) -> None:
-        """Something for a subclass to hook on."""
+    def draw_activity(self) -> None:
+        """Have each service set its slots of the status line. Call it after any activity changed."""
+        self.replies.draw_activity()
+        self.kv_watch.draw_activity()
+        self.imports.draw_activity()
+        self.models.draw_activity()
 
     def _remember_visit(self) -> None:
-        """Which child was visited last, for each node above the view."""
+        """Record for each node above the view which child was visited last."""
         node_id = self.view_id
         while node_id is not None:
             parent_id = self.chat.tree[node_id].parent_id
@@ -178,23 +244,65 @@ class Base(InTurn):
             self.visited[parent_id] = node_id
             node_id = parent_id
 
-    def leaf_of(self, node_id: str) -> str:
-        """The leaf below a node by the children visited last, the newest where none was."""
-        tree = self.chat.tree
-        while True:
-            child_id = tree.only_child(node_id)
-            if child_id is None:
-                children = tree.children(node_id)
-                if not children:
-                    return node_id
-                last = self.visited.get(node_id)
-                child_id = last if last in children else children[-1]
-            node_id = child_id
+    # Jumping and focus
 
-    # Asking and telling
+    def jump(self, node_id: str) -> None:
+        """Make a node current, and remember the previous one for `jump_back`."""
+        if self.chat.current_id is not None:
+            self.jumps.append(self.chat.current_id)
+        self.editing_id = None
+        self._jump(node_id)
+
+    def jump_back(self) -> bool:
+        """Return to the node that was current before the last jump; False if there is none."""
+        while self.jumps:
+            node_id = self.jumps.pop()
+            if node_id in self.chat.tree and not self.chat.tree.is_hidden(node_id):
+                self._jump(node_id)
+                return True
+        return False
+
+    def _jump(self, node_id: str) -> None:
+        """Mark the messages that the previous branch does not have, until the next key."""
+        previous = set(self.chat.tree.path(self.chat.current_id))
+        self.chat.jump(node_id)
+        self.look_at(node_id)
+        self.transcript.mark([i for i in self.chat.tree.path(self.view_id) if i not in previous])
+
+    def take_for_editing(self, node_id: str) -> None:
+        """Put a message's text into the composer; sending it makes a sibling."""
+        self.editing_id = node_id
+        self.composer.put(self.chat.text(node_id))
+        self.draw_labels()
+
+    def to_composer(self) -> None:
+        self.close_tree()
+        self.composer.focus()
+
+    def open_tree(self) -> None:
+        """Show the tree (over the transcript in a narrow terminal) and focus it."""
+        self.tree_pane.add_class("-open")
+        self.tree_pane.focus()
+
+    def close_tree(self) -> None:
+        self.tree_pane.remove_class("-open")
+
+    # Keys and memory
+
+    @on(KeyQueue.Passed)
+    def _key_passed(self, message: KeyQueue.Passed) -> None:
+        message.stop()
+        self.key_queue.passed(message)
+
+    def freeze_garbage(self) -> None:
+        """Exclude all current objects from garbage collection, whose passes over them would delay a key by 50 ms."""
+        if not self.is_headless:
+            gc.freeze()
+
+    # Questions and messages
 
     def ask(self, screen: Screen[Answer], then: Callable[[Answer | None], None]) -> None:
-        """Open a window, and do something with what it returns; where that fails, it is told as an action's is."""
+        """Open a screen and call `then` with its result. An error in `then` is shown as an action's error is."""
 
         def guarded(answer: Answer | None) -> None:
             try:
@@ -205,21 +313,21 @@ class Base(InTurn):
         self.push_screen(screen, guarded)
 
     def notify(self, message: str, **options: Any) -> None:
-        """Of a path or a name that is told, only what can be seen reaches the terminal; what is told again, once."""
+        """Show a notification with control characters made visible. It replaces one with the same text."""
         text = escape_controls(message)
-        self._take_back(lambda told: told.message == text)
+        self._remove_notifications(lambda notification: notification.message == text)
         super().notify(text, **options)
 
-    def _take_back(self, is_over: Callable[[Notification], bool]) -> None:
-        for told in [each for each in self._notifications if is_over(each)]:
-            self._unnotify(told, refresh=False)
+    def _remove_notifications(self, is_over: Callable[[Notification], bool]) -> None:
+        for notification in [each for each in self._notifications if is_over(each)]:
+            self._unnotify(notification, refresh=False)
 
     def tell(self, error: TreechatError, kept: str = "") -> None:
-        """What happened, what was kept, what to do."""
+        """Show an error: its message, what was kept, and its hint."""
         lines = [error.message, kept, error.hint]
         self.notify("\n".join(line for line in lines if line), severity="error", timeout=10, markup=False)
 
     def say(self, text: str) -> None:
-        """In passing: it takes the place of what was said before. What an undo took back is not on the screen still."""
-        self._take_back(lambda told: told.timeout == SAID_S)
-        self.notify(text, timeout=SAID_S, markup=False)
+        """Show a short text. It replaces the previous one, so a message that an undo made wrong does not stay."""
+        self._remove_notifications(lambda notification: notification.timeout == SAY_S)
+        self.notify(text, timeout=SAY_S, markup=False)

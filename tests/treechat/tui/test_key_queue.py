@@ -6,6 +6,8 @@ import pytest
 from textual import events
 from textual.message import Message
 
+from treechat.tui.key_queue import KeyQueue
+
 
 def type_fast(app, *keys: str) -> None:
     """All keys at once, as a terminal sends them that was not read for a while."""
@@ -64,7 +66,7 @@ async def test_a_key_that_is_lost_holds_up_no_other(open_app, monkeypatch) -> No
         post = app.composer.post_message
 
         def lossy(message: Message) -> bool:
-            return isinstance(message, app.Passed) or post(message)
+            return isinstance(message, KeyQueue.Passed) or post(message)
 
         monkeypatch.setattr(app.composer, "post_message", lossy)
         type_fast(app, *"abc")

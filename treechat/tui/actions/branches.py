@@ -1,65 +1,200 @@
-"""Siblings beside each other: several replies asked for at once, and the alternatives that are there."""
+"""ForkPoint inside a message, compare two branches, and copy or replay a branch elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator
+from itertools import islice
 
-from treechat.chat.events import ChatEvent
+from treechat.chat.forking import Piece, alternatives, fork_at, pieces_of
+from treechat.chat.grafting import fits_under, graft, rebase
 from treechat.chat.session import Chat
-from treechat.tui.actions.comparing import Comparing
-from treechat.tui.screens.siblings import SiblingsScreen
+from treechat.errors import TreechatError
+from treechat.tree import Role
+from treechat.tui.safe_text import without_markdown
+from treechat.tui.screens.branch_diff import compare
+from treechat.tui.screens.compare import CompareScreen
+from treechat.tui.screens.pick import MAX_CHOICES, PickScreen
+from treechat.tui.screens.split import SplitScreen
+from treechat.tui.screens.tokens import ForkPoint, TokenScreen
 from treechat.tui.tree.rows import run_of
+from treechat.tui.widgets.choice_list import ListChoice
+from treechat.tui.window import Window
+
+ROOT = ""
+"""The target's id that stands for a new root."""
+
+NAMES: dict[Role, str] = {"user": "you", "assistant": "reply", "system": "system"}
+
+_WORDS = re.compile(r"\s*\S+|\s+$")
 
 
-class Beside(Comparing):
-    """The actions that show siblings in columns."""
+class BranchActions(Window):
+    """The actions that make a branch out of another one, or compare two."""
 
-    def action_regenerate(self) -> None:
-        """One reply grows in the transcript, several in columns."""
-        node, chat, n = self.cursor, self.chat, self.count
-        if n == 1 or node is None:
-            super().action_regenerate()
+    # Forking inside a message
+
+    def action_tokens(self) -> None:
+        node, chat = self.cursor, self.chat
+        if node is None:
             return
-        self.count = 1
-        parent_id = node.parent_id if node.role == "assistant" else node.id
-
-        def started() -> None:
-            new_ids = [node_id for node_id in chat.replies if chat.tree[node_id].parent_id == parent_id]
-            if chat is self.chat and new_ids:
-                self.show_siblings(new_ids)
-
-        self.follow(chat.regenerate(node.id, n), started)
-
-    def action_beside(self) -> None:
-        """The alternatives at the fork above the cursor."""
-        if self.cursor_id is None:
+        if node.role != "assistant":
+            self.say("Only a reply has tokens that a model chose: s splits a message of yours")
             return
-        tree = self.chat.tree
-        head_id = run_of(tree, self.cursor_id)[0]
-        siblings = tree.siblings(head_id)
-        if len(siblings) < 2:
-            self.say("No alternatives here: 3 r makes three replies, e edits beside")
+        pieces = pieces_of(chat, node.id)
+        if not pieces:
+            self.say("This reply has no tokens")
             return
-        self.show_siblings(siblings, head_id)
 
-    def show_siblings(self, node_ids: Sequence[str], chosen_id: str | None = None) -> None:
-        """In columns; the one that is promoted becomes current."""
-        chat = self.chat
+        def done(fork: ForkPoint | None) -> None:
+            if fork is not None:
+                self.replies.follow(fork_at(chat, node.id, fork.kept_len, fork.alternative))
 
-        def done(node_id: str | None) -> None:
-            if chat is not self.chat:
+        screen = TokenScreen(pieces, chat.ready_model().stop_ids, lambda index: alternatives(chat, node.id, index))
+        self.ask(screen, done)
+
+    def action_split(self) -> None:
+        """A reply goes on from the words that are kept; of one's own message they go to the composer."""
+        node = self.cursor
+        if node is None:
+            return
+        if node.role == "assistant":
+            starts, words = words_of(pieces_of(self.chat, node.id))
+        else:
+            words = _WORDS.findall(self.chat.text(node.id))
+            starts = []
+        if len(words) < 2:
+            self.say("There is no place to split: this message is one word")
+            return
+
+        def done(index: int | None) -> None:
+            if index is None:
                 return
-            self.redraw()
-            if node_id is not None and node_id in chat.tree:
-                # Going on below it, where that was done before.
-                leaf_id = self.leaf_of(node_id)
-                self.jump(node_id if chat.tree[leaf_id].role == "user" else leaf_id)
+            if node.role == "assistant":
+                self.replies.follow(fork_at(self.chat, node.id, starts[index]))
+            else:
+                self.take_for_editing(node.id)
+                self.composer.put("".join(words[:index]))
                 self.to_composer()
 
-        self.ask(SiblingsScreen(chat, node_ids, chosen_id), done)
+        then = "goes on from what is kept" if node.role == "assistant" else "edits what is kept"
+        self.ask(SplitScreen(words, then), done)
 
-    def _draw(self, chat: Chat, event: ChatEvent) -> None:
-        super()._draw(chat, event)
-        for screen in self.screen_stack:
-            if isinstance(screen, SiblingsScreen) and screen.chat is chat:
-                screen.apply_event(event)
+    # Comparing
+
+    def action_compare(self) -> None:
+        """With the branch under the cursor; on the current branch, with the sibling visited last or the next one."""
+        chat, left_id, right_id = self.chat, self.chat.current_id, self._other_branch()
+        if left_id is None or right_id is None:
+            self.say("Nothing to compare with: put the cursor on another branch")
+            return
+
+        def done(jumps: bool | None) -> None:
+            if jumps:
+                self.jump(right_id)
+
+        comparison = compare(chat, left_id, right_id)
+        self.ask(CompareScreen(comparison, self._name_of(left_id), self._name_of(right_id)), done)
+
+    def _other_branch(self) -> str | None:
+        tree, current_id = self.chat.tree, self.chat.current_id
+        if self.view_id is None or current_id is None:
+            return None
+        if not tree.is_ancestor(self.view_id, current_id) and not tree.is_ancestor(current_id, self.view_id):
+            return self.view_id
+        for node_id in reversed(tree.path(self.cursor_id)):
+            siblings = tree.siblings(node_id)
+            if len(siblings) > 1 and node_id in siblings:
+                index = siblings.index(node_id)
+                return self.leaf_of(siblings[index + 1 if index + 1 < len(siblings) else index - 1])
+        return None
+
+    def _name_of(self, node_id: str) -> str:
+        tree = self.chat.tree
+        head = tree[run_of(tree, node_id)[0]]
+        here = "  ← here" if node_id == self.chat.current_id else ""
+        return f"{tree[node_id].label or head.label or without_markdown(head.preview)}{here}"
+
+    # Copying and replaying
+
+    def action_graft(self) -> None:
+        """The whole row in the tree, the message and all below it in the transcript."""
+        chat, node_id = self.chat, self.branch_id
+        if node_id is None:
+            return
+        num = sum(1 for _ in chat.tree.subtree(node_id))
+
+        def done(target_id: str | None) -> None:
+            try:
+                copy = graft(chat, node_id, target_id)
+            except TreechatError as error:
+                self.tell(error, "Nothing was copied.")
+                return
+            if chat is self.chat:
+                self.redraw()
+                self.look_at(copy.id, view_id=self.leaf_of(copy.id))
+            self.say(f"{num:,} message{'s' if num != 1 else ''} copied · u takes the copy back")
+
+        self._pick(f"Copy {num:,} message{'s' if num != 1 else ''} under", node_id, "copies", done)
+
+    def action_rebase(self) -> None:
+        """One's own turns from the cursor on, to the end of the branch that is shown."""
+        chat, node_id = self.chat, self.branch_id
+        if node_id is None:
+            return
+        view_id = self.view_id if self.view_id and chat.tree.is_ancestor(node_id, self.view_id) else None
+        path = chat.tree.path(self.leaf_of(view_id or node_id))
+        turns = [i for i in path[path.index(node_id) :] if chat.tree[i].role == "user"]
+        if not turns:
+            self.say("No turn of yours from here on: go to one, or above one")
+            return
+
+        def done(target_id: str | None) -> None:
+            self.replies.follow_replay(chat, rebase(chat, turns, target_id))
+
+        num = len(turns)
+        self._pick(f"Replay {num:,} turn{'s' if num != 1 else ''} of yours under", turns[0], "replays", done)
+
+    def _pick(self, title: str, node_id: str, verb: str, done: Callable[[str | None], None]) -> None:
+        """Have a target chosen that the message can follow."""
+        chat = self.chat
+
+        def chosen(target_id: str | None) -> None:
+            if target_id is not None and (target_id == ROOT or target_id in chat.tree):
+                done(target_id or None)
+
+        def find(query: str) -> list[ListChoice]:
+            return list(islice(self._targets(chat, node_id, query.casefold().split()), MAX_CHOICES))
+
+        self.ask(PickScreen(title, find, "type to narrow down", verb), chosen)
+
+    def _targets(self, chat: Chat, node_id: str, words: list[str]) -> Iterator[ListChoice]:
+        tree, role = chat.tree, chat.tree[node_id].role
+        path = tree.path(chat.current_id)[::-1]
+        marked = [i for i in tree.walk() if tree[i].bookmarked or tree[i].label]
+        if fits_under(chat, role, None, chat.is_text_tree) and all(word in "beginning" for word in words):
+            yield ListChoice(ROOT, "(the beginning)", "a tree of its own beside the others")
+        for target_id in dict.fromkeys((*path, *marked, *tree.walk())):
+            node = tree[target_id]
+            text = (
+                f"{node.label}: {without_markdown(node.preview)}"
+                if node.label
+                else without_markdown(node.preview) or f"({node.status})"
+            )
+            if all(word in text.casefold() for word in words) and fits_under(chat, role, target_id, chat.is_text_tree):
+                here = " · here" if target_id == chat.current_id else ""
+                yield ListChoice(target_id, text, f"{NAMES[node.role]}{' ★' if node.bookmarked else ''}{here}")
+
+
+def words_of(pieces: list[Piece]) -> tuple[list[int], list[str]]:
+    """Where words begin, as indices of tokens, and the words; tokens without text belong to the word before them."""
+    starts: list[int] = []
+    words: list[str] = []
+    for index, piece in enumerate(pieces):
+        begins = piece.text[:1].isspace() or (bool(words) and words[-1][-1:].isspace() and not piece.text.isspace())
+        if not words or (begins and piece.text and not words[-1].isspace()):
+            starts.append(index)
+            words.append(piece.text)
+        else:
+            words[-1] += piece.text
+    return starts, words

@@ -1,27 +1,21 @@
-"""Going about the tree: rows, messages, siblings, forks, and jumping."""
+"""Move the cursor and the current node: rows, messages, siblings, forks, jumps; fold and filter the tree; the focus."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from textual import on
 
-from treechat.config import Config
+from treechat.tui.transcript.minimap import Minimap
 from treechat.tui.transcript.view import Transcript
 from treechat.tui.tree.pane import TreePane
 from treechat.tui.tree.rows import run_of
-from treechat.tui.window import Base
+from treechat.tui.window import Window
 
 
-class Navigating(Base):
-    """The actions that move the cursor and the current node, and change nothing."""
-
-    def __init__(self, store_path: Path | None, config: Config, conversation_id: str | None) -> None:
-        super().__init__(store_path, config, conversation_id)
-        self._jumps: list[str] = []
+class NavigationActions(Window):
+    """The actions that change nothing in the conversation."""
 
     def action_row(self, by: int) -> None:
-        """Next or previous row of the tree; in the transcript, message, or more of a long one."""
+        """Go to the next or previous row or message; within a long message, scroll first."""
         if self.in_tree:
             here = self.tree_pane.cursor_row
             self._to_row(0 if here is None else here + by)
@@ -54,7 +48,7 @@ class Navigating(Base):
         self.look_at(child_id, view_id=self.view_id if is_shown else None, anchor="keep")
 
     def action_sibling(self, by: int) -> None:
-        """The alternatives to the run that the cursor is in; in place."""
+        """Go to the next or previous sibling of the run under the cursor."""
         if self.cursor_id is None:
             return
         tree = self.chat.tree
@@ -95,7 +89,7 @@ class Navigating(Base):
     # Jumping
 
     def action_jump(self) -> None:
-        """Make the node under the cursor current; a turn of one's own is also taken into the composer."""
+        """Make the node under the cursor current; a user's message is also put into the composer."""
         node = self.cursor
         if node is None:
             return
@@ -109,33 +103,9 @@ class Navigating(Base):
                 self.take_for_editing(node.id)
         self.to_composer()
 
-    def jump(self, node_id: str) -> None:
-        if self.chat.current_id is not None:
-            self._jumps.append(self.chat.current_id)
-        self.editing_id = None
-        self._jump_to(node_id)
-
-    def _jump_to(self, node_id: str) -> None:
-        """What the branch that is left does not have is marked until the next key."""
-        left = set(self.chat.tree.path(self.chat.current_id))
-        self.chat.jump(node_id)
-        self.look_at(node_id)
-        self.transcript.mark([i for i in self.chat.tree.path(self.view_id) if i not in left])
-
     def action_jump_back(self) -> None:
-        """Back along the jump list."""
-        while self._jumps:
-            node_id = self._jumps.pop()
-            if node_id in self.chat.tree and not self.chat.tree.is_hidden(node_id):
-                self._jump_to(node_id)
-                return
-        self.bell()
-
-    def take_for_editing(self, node_id: str) -> None:
-        """A message's text into the composer; sending it makes a sibling."""
-        self.editing_id = node_id
-        self.composer.put(self.chat.text(node_id))
-        self.draw_labels()
+        if not self.jump_back():
+            self.bell()
 
     # Folds
 
@@ -165,32 +135,20 @@ class Navigating(Base):
         self.tree_pane.point(self.cursor_id)
 
     def action_filter(self) -> None:
-        """The next filter of the tree's rows."""
+        """Filter the tree's rows by the next filter."""
         chosen = self.tree_pane.next_filter()
         if not self.tree_pane.display:
             self.say(f"tree: {chosen}")
 
     def action_unfold(self) -> None:
-        """Thoughts, calls and results in the message under the cursor."""
+        """Show or fold thoughts, calls and results in the message under the cursor."""
         if self.cursor_id is not None and not self.transcript.unfold(self.cursor_id):
             self.say("There are no thoughts in this message")
 
     # Focus
 
-    def to_composer(self) -> None:
-        self.close_tree()
-        self.composer.focus()
-
     def action_compose_text(self) -> None:
         self.to_composer()
-
-    def open_tree(self) -> None:
-        """Show the tree (over the transcript where there is no room beside it) and go there."""
-        self.tree_pane.add_class("-open")
-        self.tree_pane.focus()
-
-    def close_tree(self) -> None:
-        self.tree_pane.remove_class("-open")
 
     def action_cycle_focus(self, by: int) -> None:
         parts = [self.composer, self.tree_pane, self.transcript]
@@ -215,4 +173,8 @@ class Navigating(Base):
 
     @on(Transcript.Pointed)
     def _message_clicked(self, event: Transcript.Pointed) -> None:
+        self.look_at(event.node_id, view_id=self.view_id, anchor="keep")
+
+    @on(Minimap.Pointed)
+    def _cell_clicked(self, event: Minimap.Pointed) -> None:
         self.look_at(event.node_id, view_id=self.view_id, anchor="keep")

@@ -1,22 +1,32 @@
-"""Writing a branch, what is below a message, the conversation or everything to a file, in a format to be chosen."""
+"""Hand text to other programs: the clipboard, `$PAGER`, and exported files."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import shlex
+import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from io import StringIO
 from itertools import count
 from pathlib import Path
 
+from textual.app import SuspendNotSupported
+
 from treechat.errors import TreechatError
+from treechat.paths import cache_dir
 from treechat.transfer.export import SUFFIXES, all_documents, part_of, pieces, write_file
-from treechat.tui.actions.copying import Copying
+from treechat.tui.safe_text import escape_controls
 from treechat.tui.screens.pick import PickScreen
 from treechat.tui.widgets.choice_list import ListChoice
+from treechat.tui.window import Window
+
+_CODE = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 BACKUP = "backup"
-"""Stands among the formats for SQLite's own copy."""
+"""Among the formats, SQLite's own copy."""
 
 SCOPES = {
     "branch": ("This branch", ("markdown", "html", "native", "openai")),
@@ -24,7 +34,7 @@ SCOPES = {
     "conversation": ("The conversation", ("markdown", "html", "native", "openai", "dot", "mermaid")),
     "everything": ("All conversations", ("native", "html", "markdown", "openai", BACKUP)),
 }
-"""What can be written, its name here, and the formats that make sense of it."""
+"""By scope: its name in the list, and the formats that can represent it."""
 
 NAMES = {
     "markdown": "Markdown",
@@ -51,8 +61,53 @@ def choices() -> list[ListChoice]:
     return made
 
 
-class Exporting(Copying):
-    """The action that writes conversations to files, and its window."""
+class OutputActions(Window):
+    """The actions that copy a message, open it in a pager, and export."""
+
+    def action_copy(self) -> None:
+        if self.cursor_id is not None:
+            self._copy(self.transcript.cache.visible_text(self.chat, self.cursor_id), "Message")
+
+    def action_copy_code(self) -> None:
+        blocks = _CODE.findall(self.chat.text(self.cursor_id)) if self.cursor_id else []
+        if blocks:
+            self._copy(blocks[-1], "Code")
+        else:
+            self.say("No code block in this message")
+
+    def _copy(self, text: str, what: str) -> None:
+        if self.is_web or not lacks_clipboard(os.environ):
+            self.copy_to_clipboard(text)
+            self.say(f"{what} copied · P opens it {'in a tab' if self.is_web else 'in $PAGER'}")
+            return
+        target = cache_dir() / "copied.md"
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, encoding="utf-8", errors="replace")
+        except OSError as error:
+            self.tell(TreechatError(f"{target} cannot be written: {error.strerror}", "P opens the message in $PAGER."))
+            return
+        self.say(f"This terminal takes no copies. {what} written to {target}")
+
+    def action_pager(self) -> None:
+        """The message in `$PAGER` (in a browser: a tab), control characters made visible: a pager may pass them on."""
+        if self.cursor_id is None:
+            return
+        text = escape_controls(self.chat.text(self.cursor_id))
+        if self.is_web:
+            self.deliver_text(StringIO(text), save_filename="message.txt", open_method="browser", encoding="utf-8")
+            return
+        pager = os.environ.get("PAGER") or "less"
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "message.md"
+            path.write_text(text, encoding="utf-8")
+            try:
+                with self.suspend():
+                    subprocess.run([*shlex.split(pager), str(path)], check=True)
+            except (OSError, ValueError, SuspendNotSupported, subprocess.CalledProcessError) as error:
+                self.tell(TreechatError(f"{pager} did not end well: {error}", "Set $PAGER to a pager."))
+
+    # Exporting
 
     def action_export(self) -> None:
         if self.chat.conversation_id is None:
@@ -116,6 +171,11 @@ class Exporting(Copying):
             return lambda: pieces([part_of(store, conversation_id, node_id, "subtree")], form)
         view_id = self.view_id
         return lambda: pieces([part_of(store, conversation_id, view_id, "branch")], form)
+
+
+def lacks_clipboard(env: Mapping[str, str]) -> bool:
+    """Whether the terminal is one that is known to take no copies (OSC 52)."""
+    return env.get("TERM", "") in ("linux", "dumb", "vt100", "vt220") or env.get("TERM_PROGRAM") == "Apple_Terminal"
 
 
 def _suffix(form: str) -> str:

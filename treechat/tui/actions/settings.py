@@ -1,4 +1,4 @@
-"""Settings of the conversation and of the next reply, presets, and the tour."""
+"""The settings of the conversation and of the next reply, presets, and the choice of a model."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 from treechat.config import add_preset
-from treechat.transfer.tour import open_tour
+from treechat.tui.screens.pick import model_picker
 from treechat.tui.screens.settings import NAMES, ChosenSettings, InitialSettings, SettingsScreen
-from treechat.tui.services.kv_watch import Warming
 from treechat.tui.widgets.choice_list import ListChoice
+from treechat.tui.window import Window
+
+STOP = "\0stop"
+"""The entry of the model list that stops the load; it is there while a model is being loaded."""
 
 
-class Configuring(Warming):
-    """What the next reply is made with."""
+class SettingsActions(Window):
+    """The actions that change how the next replies are generated."""
 
     def action_settings(self) -> None:
         chat = self.chat
@@ -24,7 +27,7 @@ class Configuring(Warming):
         initial = InitialSettings(
             model=chat.model.name if chat.model else "none is loaded yet",
             own_model=str((chat.own | chat.once).get("model") or ""),
-            models=self.setting_models(),
+            models=self.model_choice.choices() if self.models.can_switch else [],
             system_prompt=chat.system_prompt,
             values={key: value for key, value in (chat.own | chat.once).items() if key in NAMES},
             fallbacks=fallbacks,
@@ -38,10 +41,6 @@ class Configuring(Warming):
 
         self.ask(SettingsScreen(initial, self._save_preset), done)
 
-    def action_tour(self) -> None:
-        self.switch_to(open_tour(self.store))
-        self.open_tree()
-
     def _apply(self, chosen: ChosenSettings, before: InitialSettings) -> None:
         chat = self.chat
         values = dict(chosen.values)
@@ -51,13 +50,13 @@ class Configuring(Warming):
         if chosen.model:
             values["model"] = chosen.model
         if chosen.once:
-            # Those that the conversation has of its own and this reply should not have are at their defaults once.
+            # The conversation's own settings that are not among the values are at their defaults for this reply.
             chat.once = {name: getattr(chat.defaults, name) for name in chat.own if name not in values} | values
         else:
             chat.set_own(values)
         if is_other and chat.tree.nodes and not chat.is_text_tree:
             if chat.current_id is not None:
-                self._jumps.append(chat.current_id)
+                self.jumps.append(chat.current_id)
             chat.begin_with_system(chosen.system_prompt)
             self.redraw()
             self.look_at(chat.current_id, anchor="end")
@@ -66,20 +65,30 @@ class Configuring(Warming):
             self.say("For the next reply only")
         self.draw_labels()
         self.to_composer()
-        self.settings_applied()
-
-    def setting_models(self) -> list[ListChoice]:
-        """The models that the settings can name; none where this window has but one."""
-        return []
-
-    def settings_applied(self) -> None:
-        """Something for a subclass to hook on."""
+        self.model_choice.settings_changed()
 
     def _save_preset(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
         add_preset(name, values)
         self.config = replace(self.config, presets={**self.config.presets, name: values})
         self.say(f"Preset {name} is in the configuration")
         return self.config.presets
+
+    def action_model(self) -> None:
+        """Choose another model, or stop the load that runs."""
+        if not self.models.can_switch:
+            self.say("This window has one model only")
+            return
+        choices = self.model_choice.choices()
+        if (load := self.models.load) is not None:
+            choices.insert(0, ListChoice(STOP, f"Stop loading {load.name}", load.text))
+
+        def done(spec: str | None) -> None:
+            if spec == STOP:
+                self.models.stop()
+            elif spec is not None:
+                self.model_choice.choose(spec)
+
+        self.ask(model_picker(choices), done)
 
 
 def _seed(seed: int | None) -> str:

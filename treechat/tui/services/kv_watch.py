@@ -1,37 +1,39 @@
-"""Where the KV of what is in sight is, kept up to date off the draw path; and computing it ahead of need."""
+"""Look up off the draw path where the KV of the visible rows is, and warm the branch that the cursor rests on."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from textual import on
 from textual.timer import Timer
 
 from treechat.chat.engine_protocol import WarmHandle
-from treechat.config import Config
+from treechat.chat.events import Cost
 from treechat.errors import TreechatError
-from treechat.tui.actions.remembering import Remembering
 from treechat.tui.transcript.captions import cost_caption
-from treechat.tui.transcript.minimap import Minimap
 from treechat_engine import EngineError, EngineStats
 
-REST_S = 0.4
-"""Resting on a cold branch for so long warms it."""
+if TYPE_CHECKING:
+    from treechat.tui.window import Window
 
 COSTS_S = 0.5
-"""How often the marks are looked up again, where the cache or what is in sight has changed."""
+"""Seconds between two checks whether the cache or the visible rows have changed."""
 
 LEAST_PAUSE = 4
-"""Times as long as a lookup took, nothing is looked up: where a path has 100,000 nodes, keys need the time, too."""
+"""Wait this multiple of the last lookup's duration, so that lookups of long paths do not starve key handling."""
 
 
-class Warming(Remembering):
-    """Costs of the rows in sight, and warming."""
+class KvWatch:
+    """Costs of the visible rows, and at most one branch that is being warmed.
 
-    def __init__(self, store_path: Path | None, config: Config, conversation_id: str | None) -> None:
-        super().__init__(store_path, config, conversation_id)
+    rest_s: seconds after which the branch under a resting cursor is warmed if it is cold.
+    """
+
+    rest_s = 0.4
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
         self._rest: Timer | None = None
         self._rested_id: str | None = None
         self._warm: WarmHandle | None = None
@@ -40,44 +42,27 @@ class Warming(Remembering):
         self._is_looking = False
         self._looks_again_at = 0.0
 
-    def on_mount(self) -> None:
-        self.set_interval(COSTS_S, self._look_up_costs)
+    def start(self) -> None:
+        """Begin to look up costs, once the window is mounted."""
+        self._window.set_interval(COSTS_S, self._look_up_costs)
+
+    # Warming
 
     def cursor_moved(self) -> None:
+        """Stop warming another branch, restart the wait of `rest_s`, and draw the cost of the new row."""
         if self._rest is not None:
             self._rest.stop()
-        if self._warm_id is not None and self._warm_id != self.cursor_id:
+        if self._warm_id is not None and self._warm_id != self._window.cursor_id:
             self.stop_warming()
-        self._rest = self.set_timer(REST_S, self._rested)
-        self.draw_row()
-        self.draw_minimap()
+        self._rest = self._window.set_timer(self.rest_s, self._rested)
+        self._draw_row()
+        self._window.minimap.draw()
 
-    def _rested(self) -> None:
-        self._rested_id = self.cursor_id
-        if self.is_up:
-            self._warm_if_cold()
-
-    def _warm_if_cold(self) -> None:
-        """Once for each rest, as soon as it is known where the branch's KV is."""
-        cost = self.tree_pane.costs.get(self._rested_id or "")
-        if cost is None or self._rested_id != self.cursor_id:
-            return
-        self._rested_id = None
-        if cost.mark != "●" and not self.chat.streaming and self._warm is None:
-            self.action_warm()
-
-    def action_protect(self) -> None:
-        if (node_id := self.cursor_id) is None:
-            return
-        protected = node_id not in self.chat.protected
-        self.chat.set_protected(node_id, protected)
-        self.tree_pane.refresh()
-        self.say("This branch is let go last" if protected else "Protected no longer")
-
-    def action_warm(self) -> None:
-        node_id = self.cursor_id
-        if (kv := self.chat.kv) is None:
-            self.say("No model is loaded yet")
+    def warm(self, node_id: str | None) -> None:
+        """Rebuild the path's KV at the lowest priority. A branch that was being warmed is given up."""
+        window = self._window
+        if (kv := window.chat.kv) is None:
+            window.say("No model is loaded yet")
             return
         if node_id is None:
             return
@@ -85,50 +70,53 @@ class Warming(Remembering):
         try:
             self._warm = kv.warm(node_id)
         except TreechatError as error:
-            self.tell(error)
+            window.tell(error)
         self._warm_id = node_id if self._warm is not None else None
-        self.draw_activity()
+        window.draw_activity()
 
     def stop_warming(self) -> None:
         if self._warm is not None:
             self._warm.cancel()
         self._warm = self._warm_id = None
-        self.draw_activity()
+        self._window.draw_activity()
 
-    def draw_activity(self) -> None:
-        super().draw_activity()
-        if self._warm_id in self.chat.tree and not self.chat.streaming:
-            self.status.activity = "warming"
+    def _rested(self) -> None:
+        self._rested_id = self._window.cursor_id
+        if self._window.is_up:
+            self._warm_if_cold()
 
-    def action_bookmark(self) -> None:
-        super().action_bookmark()
-        self.base_screen.query_one(Minimap).draw(force=True)
+    def _warm_if_cold(self) -> None:
+        """Warm the branch once for each rest, after its cost is known."""
+        window = self._window
+        cost = window.tree_pane.costs.get(self._rested_id or "")
+        if cost is None or self._rested_id != window.cursor_id:
+            return
+        self._rested_id = None
+        if cost.mark != "●" and not window.chat.streaming and self._warm is None:
+            self.warm(window.cursor_id)
 
-    def draw_minimap(self) -> None:
-        self.base_screen.query_one(Minimap).draw()
+    # Looking up costs
 
-    @on(Minimap.Pointed)
-    def _cell_clicked(self, event: Minimap.Pointed) -> None:
-        self.look_at(event.node_id, view_id=self.view_id, anchor="keep")
-
-    def draw_row(self) -> None:
-        """What going on at the node under the cursor would take."""
-        cost = self.tree_pane.costs.get(self.cursor_id or "")
-        self.status.row = cost_caption(cost) if cost else ""
+    def forget_costs(self) -> None:
+        """Look the costs up again at the next check, as another model is in use."""
+        self._costs_key = None
 
     async def _look_up_costs(self) -> None:
-        """In a thread: a long path's ids are many. Nothing is looked up while nothing has changed."""
-        chat, model, kv = self.chat, self.chat.model, self.chat.kv
-        if self._is_looking or model is None or kv is None or not self.is_up or time.monotonic() < self._looks_again_at:
+        """Look up in a thread, since a long path has many ids, and only if something has changed."""
+        window = self._window
+        chat, model, kv = window.chat, window.chat.model, window.chat.kv
+        if model is None or kv is None or not window.is_up:
+            return
+        if self._is_looking or time.monotonic() < self._looks_again_at:
             return
         if chat.streaming:
-            self.tree_pane.refresh()
+            window.tree_pane.refresh()
         try:
             stats = model.engine.stats()
         except EngineError:
             return
-        ids = set(self.tree_pane.visible_ids)
-        ids.update(i for i in (self.cursor_id, self.view_id) if i is not None and i in chat.tree)
+        ids = set(window.tree_pane.visible_ids)
+        ids.update(i for i in (window.cursor_id, window.view_id) if i is not None and i in chat.tree)
         key = (stats, frozenset(ids), chat.tree.version, id(chat))
         if key == self._costs_key:
             return
@@ -137,25 +125,39 @@ class Warming(Remembering):
             await asyncio.to_thread(kv.protect, ids)
             costs = await asyncio.to_thread(kv.costs, ids)
         except (TreechatError, EngineError):
-            # The window is closing, or the next look will say more; marks alone are no reason to disturb anyone.
+            # The window is closing, or the next lookup succeeds. Missing marks are no reason for a notification.
             return
         finally:
             self._is_looking, now = False, time.monotonic()
             self._looks_again_at = now + LEAST_PAUSE * (now - started_s)
         self._costs_key = key
-        if chat is not self.chat or not self.is_up:
-            return
-        self.tree_pane.costs = costs
-        self.tree_pane.sync()
-        self.base_screen.query_one(Minimap).update_costs(costs)
-        self.draw_memory(stats)
-        self.draw_row()
+        if chat is window.chat and window.is_up:
+            self._take(costs, stats)
+
+    def _take(self, costs: dict[str, Cost], stats: EngineStats) -> None:
+        """Draw the costs, and end the warming if its branch is warm."""
+        window = self._window
+        window.tree_pane.costs = costs
+        window.tree_pane.sync()
+        window.minimap.update_costs(costs)
+        used = stats.slots_total - stats.slots_free
+        window.status.memory = f"{stats.device}  ·  {used:,}/{stats.slots_total:,} slots"
+        self._draw_row()
         warmed = costs.get(self._warm_id or "")
         if warmed is not None and warmed.mark == "●":
             self._warm = self._warm_id = None
-            self.draw_activity()
+            window.draw_activity()
         self._warm_if_cold()
 
-    def draw_memory(self, stats: EngineStats) -> None:
-        used = stats.slots_total - stats.slots_free
-        self.status.memory = f"{stats.device}  ·  {used:,}/{stats.slots_total:,} slots"
+    # Drawing
+
+    def _draw_row(self) -> None:
+        """Show the cost of a reply at the node under the cursor."""
+        cost = self._window.tree_pane.costs.get(self._window.cursor_id or "")
+        self._window.status.row = cost_caption(cost) if cost else ""
+
+    def draw_activity(self) -> None:
+        """Set `warming` of the status line. It is not shown while a reply is being written."""
+        chat = self._window.chat
+        is_shown = self._warm_id in chat.tree and not chat.streaming
+        self._window.status.set("warming", "warming" if is_shown else "")

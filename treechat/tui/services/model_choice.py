@@ -1,145 +1,163 @@
-"""Which model a conversation is written with: remembered, offered when another is in use, taken for one reply."""
+"""Decide which model a conversation is written with: list the models, remember the choice, use one for one reply.
+
+A conversation's own model is the one that its settings name, else the one that wrote the current branch.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from treechat.chat.events import Cost
 from treechat.chat.session import Chat
-from treechat.config import Config
 from treechat.errors import TreechatError
-from treechat.tui.saved_state import save_model_spec
+from treechat.tui.saved_state import model_specs, save_model_spec
 from treechat.tui.services.model_loader import short_name
-from treechat.tui.services.model_switching import Switching
 from treechat.tui.widgets.choice_list import ListChoice
 from treechat_engine import EngineError
 
 if TYPE_CHECKING:
     from treechat.chat.model.chat_model import ChatModel
+    from treechat.tui.window import Window
 
 SET = "set for this conversation"
 WROTE = "wrote this branch"
+"""How a conversation's own model is known; the text that is shown."""
 
 
-class Conversing(Switching):
-    """A conversation's own model is what the settings say, else the one that wrote the current branch."""
+class ModelChoice:
+    """Which model to use; `ModelLoader` loads it."""
 
-    def __init__(self, store_path: Path | None, config: Config, conversation_id: str | None) -> None:
-        super().__init__(store_path, config, conversation_id)
+    def __init__(self, window: Window) -> None:
+        self._window = window
         self._once_chat: Chat | None = None
         self._spec_before: str | None = None
 
-    def wanted_model(self) -> tuple[str | None, str]:
-        if spec := self.chat.own.get("model"):
-            return str(spec), SET
-        return self._model_of_path(self.chat), WROTE
+    # The models
 
-    @staticmethod
-    def _model_of_path(chat: Chat) -> str | None:
-        """The model that wrote the last reply above the current node."""
+    def choices(self) -> list[ListChoice]:
+        """The models on this machine, and the default one even if it is not fetched yet.
+
+        The conversation's own model comes first if it is not in use.
+        """
+        from treechat.models import DEFAULT_MODEL, installed
+
+        notes = {model.name: [f"{model.size_bytes / 1e9:.1f} GB"] for model in installed()}
+        notes.setdefault(DEFAULT_MODEL, ["fetched when it is chosen"])
+        own, why = self._own_model()
+        known = model_specs()
+        if own is not None and own not in notes and (own in known or why == SET):
+            notes[own] = []
+        model = self._window.chat.model
+        in_use = model.name if model else None
+        for name, note in ((in_use, "in use"), (own, why)):
+            if name in notes:
+                notes[name].append(note)
+        names = sorted(notes, key=lambda name: name != own or name == in_use)
+        return [ListChoice(known.get(name, name), name, " · ".join(notes[name])) for name in names]
+
+    def _own_model(self) -> tuple[str | None, str]:
+        """The name of the conversation's own model, None if it has none, and how it is known."""
+        chat = self._window.chat
+        if spec := chat.own.get("model"):
+            return str(spec), SET
         for node_id in reversed(chat.tree.path(chat.current_id)):
             if chat.tree[node_id].role == "assistant" and (turn := chat.turn(node_id)) is not None:
-                return turn.model
-        return None
+                return turn.model, WROTE
+        return None, WROTE
 
-    def setting_models(self) -> list[ListChoice]:
-        return self.model_choices() if self._load_named is not None else []
+    # Choosing
 
-    def switch_to(self, conversation_id: str | None) -> None:
-        super().switch_to(conversation_id)
+    def choose(self, spec: str) -> None:
+        """Use a model from now on. A conversation whose settings name a model has this one instead."""
+        chat, models = self._window.chat, self._window.models
+        if "model" in chat.own and chat.own["model"] != spec:
+            chat.set_own(chat.own | {"model": spec})
+        self._once_chat = None
+        if models.parked is not None and spec in (models.parked[0].name, models.parked[1]):
+            self._end_once()
+        else:
+            models.switch(spec)
+
+    def settings_changed(self) -> None:
+        """Use the model that the settings name, for one reply or from now on."""
+        chat, models = self._window.chat, self._window.models
+        if (once := chat.once.get("model")) and not models.is_in_use(once):
+            self._once_chat, self._spec_before = chat, models.spec
+            name = chat.model.name if chat.model else "the model before"
+            models.switch(once, once=True)
+            self._window.say(f"{short_name(once)} writes the next reply, then {name} goes on")
+        elif (own := chat.own.get("model")) and "model" not in chat.once and not models.is_in_use(own):
+            self.choose(own)
+
+    def model_loaded(self) -> None:
+        """Remember what loads the model in use, and report whether the conversation has another one."""
+        model, spec = self._window.chat.model, self._window.models.spec
+        if model is not None and spec is not None:
+            save_model_spec(model.name, spec)
         self.tell_other_model()
-
-    def model_is_up(self) -> None:
-        super().model_is_up()
-        if self.chat.model is not None and self.spec is not None:
-            save_model_spec(self.chat.model.name, self.spec)
-        self.tell_other_model()
-
-    def switch_model(self, spec: str, *, once: bool = False) -> None:
-        """A conversation that has a model of its own has that one from now on."""
-        if not once:
-            if "model" in self.chat.own and self.chat.own["model"] != spec:
-                self.chat.set_own(self.chat.own | {"model": spec})
-            self._once_chat = None
-            if self.parked is not None and spec in (self.parked[0].name, self.parked[1]):
-                self._go_back()
-                return
-        super().switch_model(spec, once=once)
 
     # One reply
 
-    def settings_applied(self) -> None:
-        chat = self.chat
-        if (once := chat.once.get("model")) and not self.is_in_use(once):
-            self._once_chat, self._spec_before = chat, self.spec
-            name = chat.model.name if chat.model else "the model before"
-            self.switch_model(once, once=True)
-            self.say(f"{short_name(once)} writes the next reply, then {name} goes on")
-        elif (own := chat.own.get("model")) and "model" not in chat.once and not self.is_in_use(own):
-            self.switch_model(own)
-
     def replies_ended(self, chat: Chat) -> None:
-        super().replies_ended(chat)
+        """Use the previous model again if the reply that the other one was for has ended."""
         once = self._once_chat
-        if once is None or self.load is not None or chat.streaming or (chat is once and "model" in once.once):
+        if once is None or self._window.models.load is not None or chat.streaming:
+            return
+        if chat is once and "model" in once.once:
             return
         once.once.pop("model", None)
-        if chat.model is self.chat.model:
-            self._go_back()
+        if chat.model is self._window.chat.model:
+            self._end_once()
 
-    def _go_back(self) -> None:
-        """The one reply is written: the model before goes on, loaded again where it had to make room."""
+    def _end_once(self) -> None:
+        """Use the previous model again. It is loaded again if it had to make room."""
         self._once_chat = None
-        if self.parked is None:
-            from treechat.models import DEFAULT_MODEL
-
-            self.switch_model(self._spec_before or DEFAULT_MODEL)
+        if self._window.models.parked is not None:
+            self._window.models.use_parked()
             return
-        (model, spec), self.parked = self.parked, None
-        before = self.chat.model
-        self.take_over(model, spec)
-        if before is not None:
-            self._retire(before)
+        from treechat.models import DEFAULT_MODEL
 
-    # A branch that another model wrote
+        self.choose(self._spec_before or DEFAULT_MODEL)
+
+    # Reporting that the conversation has another model
 
     def tell_other_model(self) -> None:
-        """Which model the conversation is of, where another one is in use, and what going on with this one takes."""
-        chat, model = self.chat, self.chat.model
-        wanted, why = self.wanted_model()
+        """If another model than the conversation's own is in use, show both and the cost of continuing."""
+        window = self._window
+        chat, model = window.chat, window.chat.model
+        own, why = self._own_model()
         if model is not None and self._once_chat is chat:
-            self.run_worker(self._tell_once(chat, model), group="costs")
-        elif model is not None and wanted is not None and not self.is_in_use(wanted):
-            self.run_worker(self._tell_cost(chat, model, wanted, why, chat.current_id), group="costs")
+            window.run_worker(self._tell_once(chat, model), group="costs")
+        elif model is not None and own is not None and not window.models.is_in_use(own):
+            window.run_worker(self._tell_cost(chat, model, own, why, chat.current_id), group="costs")
 
     async def _tell_once(self, chat: Chat, model: ChatModel) -> None:
         with suppress(TreechatError, EngineError):
-            node_id, kv = chat.current_id, chat.kv
-            cost = await asyncio.to_thread(kv.cost, node_id) if kv is not None and node_id is not None else None
-            if chat is self.chat and chat.model is model:
-                self.say(f"{model.name} is up for one reply" + (f"; it {_work(cost)}." if _work(cost) else "."))
+            work = await _work(chat, chat.current_id)
+            if chat is self._window.chat and chat.model is model:
+                self._window.say(f"{model.name} is up for one reply" + (f"; it {work}." if work else "."))
 
-    async def _tell_cost(self, chat: Chat, model: ChatModel, wanted: str, why: str, node_id: str | None) -> None:
+    async def _tell_cost(self, chat: Chat, model: ChatModel, own: str, why: str, node_id: str | None) -> None:
+        window = self._window
         with suppress(TreechatError, EngineError):
-            kv = chat.kv
-            cost = await asyncio.to_thread(kv.cost, node_id) if kv is not None and node_id is not None else None
-            if chat is not self.chat or chat.model is not model:
+            work = await _work(chat, node_id)
+            if chat is not window.chat or chat.model is not model:
                 return
-            name = short_name(wanted)
+            name = short_name(own)
             lines = [f"{name} is {why}" if why == SET else f"{name} {why}"]
             lines[0] += f"; {model.name} is in use."
-            if work := _work(cost):
+            if work:
                 lines.append(f"Going on with {model.name} {work}, once.")
-            offered = self._load_named is not None and self.model_choices()[0].text == wanted
-            lines.append(f"f4, enter goes over to {name}" if offered else "f4 takes another model")
-            self.notify("\n".join(lines), timeout=10, markup=False)
+            is_offered = window.models.can_switch and self.choices()[0].text == own
+            lines.append(f"f4, enter goes over to {name}" if is_offered else "f4 takes another model")
+            window.notify("\n".join(lines), timeout=10, markup=False)
 
 
-def _work(cost: Cost | None) -> str:
-    """What a cold branch takes; empty for a warm one."""
+async def _work(chat: Chat, node_id: str | None) -> str:
+    """The prompt tokens to compute for a reply at a node, as text; "" for a warm branch."""
+    kv = chat.kv
+    cost = await asyncio.to_thread(kv.cost, node_id) if kv is not None and node_id is not None else None
     if cost is None or cost.computed <= 1:
         return ""
     return f"computes {cost.computed:,} tokens" + (f", about {cost.seconds:.1f} s" if cost.seconds else "")

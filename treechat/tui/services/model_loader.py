@@ -1,4 +1,7 @@
-"""Getting a model in the background: told as it goes, stoppable at any point, and handed over when it is up."""
+"""Load models in a thread: the first one, another one beside it, or another one in its place; and close them.
+
+A load reports its progress, can be stopped at any step, and hands the model over to the window when it is ready.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +12,33 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from treechat.config import Config
 from treechat.errors import ModelError, TreechatError
-from treechat.tui.services.import_watch import Importing
 
 if TYPE_CHECKING:
     from treechat.chat.model.chat_model import ChatModel
+    from treechat.chat.model.room import Load as LoadNamed
     from treechat.models import Progress
+    from treechat.tui.window import Window
 
 T = TypeVar("T")
 
 LoadModel = Callable[[Callable[["Progress"], None]], "ChatModel"]
-"""Blocks until the model is ready, and tells how far it is; runs in a thread."""
+"""Loads the first model in the calling thread and reports its progress."""
 
 
 class LoadStopped(Exception):
-    """Raised in the thread of a load that nobody waits for any more."""
+    """Raised in the loading thread after the load was cancelled."""
 
 
-class Load:
-    """One try to get a model. name: what the user calls it, of a path the last part.
+class LoadAttempt:
+    """One attempt to load a model.
 
-    spec: None for the default one. is_asked: the user chose it while the app runs. once: for one reply, so the model
-    before is kept where there is room. has_room: it was closed for this one.
+    spec: the model's name or path, None for the default one.
+    is_asked: the user chose the model while the app runs.
+    once: the model is for one reply. The one before it is kept loaded if there is room.
+    name: the name shown to the user; of a path, the last part.
+    has_room: the model before it was closed to make room.
+    text: the progress shown in the status line.
     """
 
     def __init__(self, spec: str | None, is_asked: bool, once: bool = False) -> None:
@@ -46,168 +53,258 @@ class Load:
         return self._stopped.is_set()
 
     def stop(self) -> None:
-        """It ends at its next step. What it has fetched whole stays, and nothing else is taken for whole."""
+        """End the load at its next step. Files that were fetched completely stay; partial ones are never used."""
         self._stopped.set()
 
     def check(self) -> None:
+        """Raises LoadStopped after `stop`."""
         if self.is_stopped:
             raise LoadStopped
 
 
-class Loading(Importing):
-    """One load at a time: one that was stopped is waited for before the next one begins."""
+class ModelLoader:
+    """The model in use, and at most one load. A load begins after the thread of the previous one has ended.
 
-    def __init__(self, store_path: Path | None, config: Config, conversation_id: str | None) -> None:
-        super().__init__(store_path, config, conversation_id)
-        self.load: Load | None = None
-        self.spec: str | None = None
-        self.parked: tuple[ChatModel, str | None] | None = None
+    load: the load that runs.
+    spec: what loaded the model in use; None for the default one.
+    parked: a loaded model, and its spec, that is used again after another model's one reply.
+    lacks_room: whether two models do not fit into memory together; None asks the system.
+    """
+
+    def __init__(self, window: Window, spec: str | None, load_named: LoadNamed | None) -> None:
+        """load_named: loads another model by its spec; None if this window can have one model only."""
+        self._window = window
+        self._load_named = load_named
         self._thread: threading.Thread | None = None
         self._retiring: set[asyncio.Task[None]] = set()
+        self.load: LoadAttempt | None = None
+        self.spec = spec
+        self.parked: tuple[ChatModel, str | None] | None = None
+        self.lacks_room: Callable[[str | None, Callable[[Progress], None]], bool] | None = None
 
-    def load_first(self, load: LoadModel, spec: str | None) -> None:
-        """Not a worker: leaving the app must not wait for a model that is still loading."""
-        self._start(Load(spec, is_asked=False), lambda this: self._get(this, load))
+    @property
+    def can_switch(self) -> bool:
+        """Whether another model can be loaded."""
+        return self._load_named is not None
 
-    def _start(self, this: Load, run: Callable[[Load], None]) -> None:
-        before, self.load = self._thread, this
-        self.draw_activity()
+    @property
+    def is_thread_alive(self) -> bool:
+        """Whether the thread of the last load runs, also after the load was stopped."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def is_in_use(self, spec: str) -> bool:
+        model = self._window.chat.model
+        return model is not None and spec in (model.name, self.spec)
+
+    # Starting and stopping
+
+    def load_first(self, load: LoadModel) -> None:
+        """Load the first model."""
+        self._start(LoadAttempt(self.spec, is_asked=False), lambda attempt: self._load(attempt, load))
+
+    def switch(self, spec: str, *, once: bool = False) -> None:
+        """Load another model. The one in use works until the other is ready, and stays in use if that fails.
+
+        once: for one reply. The model in use is parked, if there is room for both.
+        """
+        if self.is_in_use(spec):
+            self._window.say(f"{short_name(spec)} is in use")
+            return
+        if self.load is not None:
+            self.load.stop()
+        self._start(LoadAttempt(spec, is_asked=True, once=once), lambda attempt: self._load_beside(attempt, spec))
+
+    def _start(self, attempt: LoadAttempt, run: Callable[[LoadAttempt], None]) -> None:
+        # A daemon thread rather than a worker: leaving the app does not wait for a model that is still being loaded.
+        before, self.load = self._thread, attempt
+        self._window.draw_activity()
 
         def work() -> None:
             if before is not None:
                 before.join()
-            if not this.is_stopped:
-                run(this)
+            if not attempt.is_stopped:
+                run(attempt)
 
         self._thread = threading.Thread(target=work, name="load-model", daemon=True)
         self._thread.start()
 
-    def stop_loading(self) -> bool:
-        """Leave off; whether anything was being loaded. The model in use stays in use."""
-        this, self.load = self.load, None
-        if this is None:
+    def stop(self) -> bool:
+        """Stop the load; False if there was none. The model in use stays in use."""
+        window, attempt = self._window, self.load
+        self.load = None
+        if attempt is None:
             return False
-        this.stop()
-        if (model := self.chat.model) is not None:
-            self.say(f"Stopped loading {this.name}. {model.name} stays in use.")
-        elif this.has_room:
-            self.say(f"Stopped loading {this.name}. The model before is loaded again.")
+        attempt.stop()
+        if (model := window.chat.model) is not None:
+            window.say(f"Stopped loading {attempt.name}. {model.name} stays in use.")
+        elif attempt.has_room:
+            window.say(f"Stopped loading {attempt.name}. The model before is loaded again.")
         else:
-            self.is_queued = False
-            self.status.model = "no model"
-            self.say(f"Stopped loading {this.name}. f4 takes a model.")
-        self.draw_activity()
-        self.draw_labels()
+            window.replies.is_queued = False
+            window.status.model = "no model"
+            window.say(f"Stopped loading {attempt.name}. f4 takes a model.")
+        window.draw_activity()
+        window.draw_labels()
         return True
 
-    # In the thread
+    # In the loading thread
 
-    def progress_of(self, this: Load) -> Callable[[Progress], None]:
-        """What the loading tells its progress to; it raises where the load was stopped."""
+    def _progress_of(self, attempt: LoadAttempt) -> Callable[[Progress], None]:
+        """The callback that takes a load's progress. It raises LoadStopped if the load was stopped."""
 
-        def tell(progress: Progress) -> None:
-            this.check()
+        def report(progress: Progress) -> None:
+            attempt.check()
             share = f" {100 * progress.done // progress.total}%" if progress.total else ""
-            this.text = f"{progress.text}{share}"
-            self.from_thread(lambda _: self.draw_activity(), None)
+            attempt.text = f"{progress.text}{share}"
+            self._in_app(lambda _: self._window.draw_activity(), None)
 
-        return tell
+        return report
 
-    def _get(self, this: Load, load: LoadModel) -> None:
+    def _load(self, attempt: LoadAttempt, load: LoadModel) -> None:
         try:
-            model = load(self.progress_of(this))
+            model = load(self._progress_of(attempt))
         except LoadStopped:
             return
         except Exception as error:  # noqa: BLE001 - a model's files can fail in any way; the tree stays readable
-            self.from_thread(self._load_failed, (this, told(error)))
+            self._in_app(self._failed, (attempt, _as_model_error(error)))
         else:
-            self.hand_over(this, model)
+            self._hand_over(attempt, model)
 
-    def hand_over(self, this: Load, model: ChatModel) -> bool:
-        """The model is up: it is taken over, or closed where nobody waits for it."""
+    def _load_beside(self, attempt: LoadAttempt, spec: str) -> None:
+        """Load a model beside the one in use, which is closed first if memory does not allow both."""
+        from treechat.chat.model.room import load_beside
+
+        load = self._load_named
+        assert load is not None, "the picker is not shown without it"
+        closed: list[ChatModel] = []
+        before = self.spec
+
+        def make_room() -> None:
+            attempt.check()
+            self._in_app(self._give_up_model, closed)
+            attempt.has_room = bool(closed)
+            for model in closed:
+                model.close()
+
+        try:
+            model = load_beside(spec, load, make_room, self._progress_of(attempt), self.lacks_room)
+        except Exception as error:  # noqa: BLE001 - a model's files can fail in any way; the one before stays
+            self._in_app(self._failed, (attempt, _as_model_error(error)))
+        else:
+            if self._hand_over(attempt, model):
+                return
+        if closed:
+            self._bring_back(before, load)
+
+    def _bring_back(self, spec: str | None, load: LoadNamed) -> None:
+        """Load the closed model again after the other one failed or was stopped, unless another load has begun."""
+        again = LoadAttempt(spec, is_asked=False)
+
+        def begin(_: None) -> None:
+            self.load = self.load or again
+
+        self._in_app(begin, None)
+        if self.load is again:
+            self._load(again, lambda progress: load(spec, progress))
+
+    def _hand_over(self, attempt: LoadAttempt, model: ChatModel) -> bool:
+        """Give the loaded model to the window; close it and return False if its load was stopped or the app left."""
         taken: list[bool] = []
-        self.from_thread(lambda _: taken.append(self._loaded(this, model)), None)
+        self._in_app(lambda _: taken.append(self._loaded(attempt, model)), None)
         if taken == [True]:
             return True
         model.close()
         return False
 
-    def from_thread(self, tell: Callable[[T], object], what: T) -> bool:
-        """Call in the app's thread; False where the app has been left meanwhile."""
-        if not self.is_up:
+    def _in_app(self, call: Callable[[T], object], value: T) -> bool:
+        """Call in the app's thread; False if the app was left in the meantime."""
+        if not self._window.is_up:
             return False
         try:
-            self.call_from_thread(tell, what)
+            self._window.call_from_thread(call, value)
         except (RuntimeError, CancelledError):
             return False
         return True
 
     # In the app's thread
 
-    def _loaded(self, this: Load, model: ChatModel) -> bool:
-        if this is not self.load:
+    def _loaded(self, attempt: LoadAttempt, model: ChatModel) -> bool:
+        """Use the model; False if its load was stopped."""
+        if attempt is not self.load:
             return False
         self.load = None
-        before = self.chat.model
-        if before is not None and this.once:
+        before = self._window.chat.model
+        if before is not None and attempt.once:
             self.parked = before, self.spec
         else:
-            self.retire_parked()
-        self.take_over(model, this.spec, " · once" if this.once else "")
-        if before is not None and not this.once:
+            self._retire_parked()
+        self._use(model, attempt.spec, " · once" if attempt.once else "")
+        if before is not None and not attempt.once:
             self._retire(before)
-        self.send_queued()
+        self._window.replies.send_queued()
         return True
 
-    def take_over(self, model: ChatModel, spec: str | None, note: str = "") -> None:
-        """Go on with that model."""
-        self.stop_warming()
-        self.chat.model, self.spec = model, spec
+    def use_parked(self) -> None:
+        """Use the parked model again, and close the one that took its place."""
+        assert self.parked is not None, "no model is parked"
+        (model, spec), self.parked = self.parked, None
+        before = self._window.chat.model
+        self._use(model, spec)
+        if before is not None:
+            self._retire(before)
+
+    def _use(self, model: ChatModel, spec: str | None, note: str = "") -> None:
+        window = self._window
+        window.kv_watch.stop_warming()
+        window.chat.model, self.spec = model, spec
         kind = "  ·  text, no chat template" if model.is_text else ""
-        self.status.model = f"{model.name}{note}{kind}"
-        self._costs_key = None
-        if not self.chat.tree.nodes:
-            self.show_conversation()
-        self.draw_activity()
-        self.draw_labels()
-        self.model_is_up()
+        window.status.model = f"{model.name}{note}{kind}"
+        window.kv_watch.forget_costs()
+        if not window.chat.tree.nodes:
+            window.show_conversation()
+        window.draw_activity()
+        window.draw_labels()
+        window.model_choice.model_loaded()
+        window.freeze_garbage()
 
-    def model_is_up(self) -> None:
-        """Something for a subclass to hook on."""
-
-    def retire_parked(self) -> None:
-        """Let the model go that waited for another one's reply."""
-        if self.parked is not None:
-            self._retire(self.parked[0])
-            self.parked = None
-
-    def _load_failed(self, failure: tuple[Load, TreechatError]) -> None:
-        this, error = failure
-        if this is not self.load:
+    def _failed(self, failure: tuple[LoadAttempt, TreechatError]) -> None:
+        attempt, error = failure
+        if attempt is not self.load:
             return
-        self.load = None
-        if (model := self.chat.model) is not None:
-            self.tell(error, f"{model.name} stays in use.")
-        elif this.has_room:
-            self.tell(error, "The model before is loaded again.")
+        window, self.load = self._window, None
+        if (model := window.chat.model) is not None:
+            window.tell(error, f"{model.name} stays in use.")
+        elif attempt.has_room:
+            window.tell(error, "The model before is loaded again.")
         else:
-            self.is_queued = False
-            self.status.model = "no model"
-            self.tell(error, "Your conversations can be read; what you wrote is kept. f4 takes another model.")
-        self.draw_activity()
-        self.draw_labels()
+            window.replies.is_queued = False
+            window.status.model = "no model"
+            window.tell(error, "Your conversations can be read; what you wrote is kept. f4 takes another model.")
+        window.draw_activity()
+        window.draw_labels()
 
     def draw_activity(self) -> None:
-        super().draw_activity()
+        """Set `loading` of the status line."""
+        text = ""
         if self.load is not None:
-            key = "esc stops it" if self.load.is_asked else "f4 stops it"
-            self.status.activity = " · ".join(filter(None, (self.status.activity, self.load.text, key)))
+            text = f"{self.load.text} · {'esc stops it' if self.load.is_asked else 'f4 stops it'}"
+        self._window.status.set("loading", text)
 
     # Closing
 
+    def _give_up_model(self, closed: list[ChatModel]) -> None:
+        """Take the model out of use and append it to `closed`. Its replies are stopped and their text is kept."""
+        window = self._window
+        if (model := window.chat.model) is not None:
+            window.kv_watch.stop_warming()
+            window.replies.stop()
+            window.chat.model = None
+            closed.append(model)
+            window.status.model = "makes room for another model"
+
     def _retire(self, model: ChatModel) -> None:
-        """Close a model when the replies that it writes are done."""
-        replies = [reply for chat in {*self._writing, self.chat} for reply in chat.replies.values()]
+        """Close a model after the replies that it writes have ended."""
+        replies = self._window.replies.streaming
 
         async def close() -> None:
             for reply in replies:
@@ -218,21 +315,26 @@ class Loading(Importing):
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
-    async def models_closed(self) -> None:
-        """When the app is left, its replies stopped."""
+    def _retire_parked(self) -> None:
+        if self.parked is not None:
+            self._retire(self.parked[0])
+            self.parked = None
+
+    async def close(self) -> None:
+        """Close all models when the app is left, after its replies were stopped."""
         if self.load is not None:
             self.load.stop()
-        self.retire_parked()
+        self._retire_parked()
         if self._retiring:
             await asyncio.wait(self._retiring)
-        if (model := self.chat.model) is not None:
+        if (model := self._window.chat.model) is not None:
             model.close()
 
 
 def short_name(spec: str) -> str:
-    """A path's last part; anything else as it is."""
+    """The last part of a path; any other spec as it is."""
     return Path(spec).name if spec.startswith(("/", ".", "~")) else spec
 
 
-def told(error: Exception) -> TreechatError:
+def _as_model_error(error: Exception) -> TreechatError:
     return error if isinstance(error, TreechatError) else ModelError(f"The model did not load: {error}")

@@ -6,7 +6,7 @@ import pytest
 
 from treechat.config import Config
 from treechat.tree import Node, Turn
-from treechat.tui.actions.copying import lacks_clipboard
+from treechat.tui.actions.output import lacks_clipboard
 from treechat.tui.screens.details import DetailsScreen, facts_of
 
 

@@ -78,7 +78,7 @@ async def test_a_file_is_looked_into_then_imported_and_gone_to(open_app, export,
         await d.press("enter")
         await shown(d, "Everything in it is here already.")
         await d.press("enter", "escape")
-        await d.until(lambda: d.app.screen is d.app.base_screen, "closed")
+        await d.until(lambda: d.app.screen is d.app.main_screen, "closed")
         assert len(d.app.store.conversations()) == 3
 
 
@@ -144,8 +144,10 @@ async def test_the_window_is_used_while_an_import_runs_and_stopping_it_leaves_wh
         assert app.chat.text(reply.id) == "Hello *there*."
         await d.press("f5")
         await d.until(lambda: isinstance(app.screen, ImportScreen), "the window again")
+        stopped, stop = threading.Event(), app.imports.job.stop
+        monkeypatch.setattr(app.imports.job, "stop", lambda: (stop(), stopped.set()))
         await d.press("s")
-        await d.until(lambda: app._import._stop.is_set(), "the stop")
+        await d.until(stopped.is_set, "the stop")
         held.set()
         await shown(d, "Stopped. Added 2 new conversations; 4 messages, 0 forks, each conversation whole.")
         titles = {info.title: info.num_nodes for info in app.store.conversations()}
@@ -159,7 +161,7 @@ async def test_the_end_is_told_where_the_window_was_closed_and_leaving_the_app_e
 ) -> None:
     path = tmp_path / "x.db"
     async with open_app(path, size=(120, 30)) as d:
-        d.app._start_import([export], False)
+        d.app.imports.start([export], False)
         await shown(d, "f5 shows what came in")
         await d.press("f5")
         await shown(d, "Added 3 new conversations")

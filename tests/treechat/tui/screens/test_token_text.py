@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from treechat.chat.forking import Piece
-from treechat.tui.actions.splitting import words_of
+from treechat.tui.actions.branches import words_of
 from treechat.tui.screens.token_text import END, PART, lay_out, next_doubt
 
 

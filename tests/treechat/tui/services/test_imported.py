@@ -6,7 +6,7 @@ import pytest
 
 from tests.fakes import scripted_model
 from treechat.store import NewNode, Store
-from treechat.tui.services import kv_watch as warming
+from treechat.tui.services.kv_watch import KvWatch
 
 NUM = 600
 
@@ -43,7 +43,7 @@ def held():
 
 async def test_progress_is_shown_and_esc_keeps_what_was_made(open_app, imported, held, monkeypatch):
     # Resting on it would make its tokens before.
-    monkeypatch.setattr(warming, "REST_S", 1_000)
+    monkeypatch.setattr(KvWatch, "rest_s", 1_000)
     async with open_app(imported, model=held) as d:
         await d.until(lambda: "compute" in d.app.status.row, "what it takes, beforehand")
         assert d.app.status.row.startswith("○ reuse 0")

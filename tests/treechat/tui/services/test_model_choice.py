@@ -37,7 +37,7 @@ async def settings(d) -> SettingsScreen:
 
 
 def roomy(d):
-    d.app.lacks_room = lambda spec, progress: False
+    d.app.models.lacks_room = lambda spec, progress: False
 
 
 async def test_f4_offers_the_model_that_wrote_the_branch_first(open_app, tmp_path, models) -> None:
@@ -62,7 +62,7 @@ async def test_f4_offers_the_model_that_wrote_the_branch_first(open_app, tmp_pat
         await d.until(lambda: "wrote this branch" in d.screen_text(), "the list")
         await d.press("enter")
         await d.until(lambda: d.app.chat.model.name == "second", "the model by what loads it")
-        assert d.app.spec == "/models/second"
+        assert d.app.models.spec == "/models/second"
     assert model_specs() == {"elsewhere": "/models/second", "second": "/models/second"}
 
 
@@ -95,7 +95,7 @@ async def test_the_settings_set_a_conversations_model_and_it_is_offered_when_it_
         roomy(d)
         await d.until(lambda: "second is set for this conversation; first is in use." in told(d), "what it is set to")
         await d.press("f4")
-        await d.until(lambda: d.app.screen is not d.app.base_screen, "the list")
+        await d.until(lambda: d.app.screen is not d.app.main_screen, "the list")
         await d.press("enter")
         await d.until(lambda: d.app.chat.model.name == "second", "the second model")
         # The model that is chosen for the conversation later is its own from then on.
@@ -135,7 +135,7 @@ async def test_where_the_other_one_had_to_make_room_it_is_loaded_again_after_the
     first = scripted_model("from first", "first")
     async with open_app(model=first, load_named=models, model_spec="first", size=(120, 30)) as d:
         app = d.app
-        app.lacks_room = lambda spec, progress: True
+        app.models.lacks_room = lambda spec, progress: True
         screen = await settings(d)
         screen.field("model").value = "second"
         await d.press("ctrl+t")
@@ -155,7 +155,7 @@ async def test_choosing_the_model_that_waits_takes_it_at_once(open_app, models) 
         screen.field("model").value = "second"
         await d.press("ctrl+t")
         await d.until(lambda: d.app.chat.model.name == "second", "the second model")
-        d.app.switch_model("first")
+        d.app.model_choice.choose("first")
         assert d.app.chat.model is first
         assert d.app.chat.text((await d.send("hello")).id) == "from first"
         assert list(models.made) == ["second"]
@@ -167,5 +167,5 @@ async def test_a_window_with_one_model_shows_it_and_sets_none(open_app) -> None:
         assert screen.field("model").disabled
         assert screen.field("model").placeholder == "scripted-135m"
         await d.press("f4", "enter")
-        await d.until(lambda: d.app.screen is d.app.base_screen, "closed")
+        await d.until(lambda: d.app.screen is d.app.main_screen, "closed")
         assert d.app.chat.own == {}

@@ -31,7 +31,7 @@ def told(d) -> str:
 
 async def choose(d, *keys: str) -> None:
     await d.press("f4")
-    await d.until(lambda: d.app.screen is not d.app.base_screen, "the picker")
+    await d.until(lambda: d.app.screen is not d.app.main_screen, "the picker")
     await d.press(*keys, "enter")
 
 
@@ -47,7 +47,7 @@ async def test_the_old_model_replies_until_the_new_one_is_up_and_is_closed_then(
 
     async with open_app(model=first, load_named=load_named) as d:
         app = d.app
-        app.lacks_room = lambda spec, progress: False
+        app.models.lacks_room = lambda spec, progress: False
         await d.press("f4")
         await d.until(lambda: "2.0 GB" in d.screen_text(), "the installed models")
         await d.press(*"second", "enter")
@@ -67,7 +67,7 @@ async def test_a_reply_that_is_being_written_is_finished_by_the_old_model(open_a
     first.engine.pause_at = 6
     async with open_app(model=first, load_named=lambda spec, progress: second) as d:
         app = d.app
-        app.lacks_room = lambda spec, progress: False
+        app.models.lacks_room = lambda spec, progress: False
         app.composer.put("go")
         await d.press("enter")
         await d.until(lambda: "a long" in d.screen_text(), "a growing reply")
@@ -88,7 +88,7 @@ async def test_a_failed_switch_leaves_the_old_model_working(open_app, installed)
         raise Offline(f"{spec} cannot be fetched", "Connect once.")
 
     async with open_app(model=first, load_named=load_named, size=(100, 30)) as d:
-        d.app.lacks_room = lambda spec, progress: False
+        d.app.models.lacks_room = lambda spec, progress: False
         await choose(d, *"org/unknown")
         await d.until(lambda: "first stays in use" in d.screen_text(), "what happened")
         assert "org/unknown cannot be fetched" in d.screen_text()
@@ -96,7 +96,7 @@ async def test_a_failed_switch_leaves_the_old_model_working(open_app, installed)
         reply = await d.send("hello")
         assert d.app.chat.text(reply.id) == "still here"
         await choose(d, *"second")
-        await d.until(lambda: not d.app.load, "the second try")
+        await d.until(lambda: not d.app.models.load, "the second try")
 
 
 async def test_where_memory_asks_the_old_model_goes_first_and_comes_back_after_a_failure(open_app, installed) -> None:
@@ -110,7 +110,7 @@ async def test_where_memory_asks_the_old_model_goes_first_and_comes_back_after_a
         return again
 
     async with open_app(model=first, load_named=load_named, model_spec="dir/first") as d:
-        d.app.lacks_room = lambda spec, progress: False
+        d.app.models.lacks_room = lambda spec, progress: False
         await choose(d, *"second")
         await d.until(lambda: d.app.chat.model is again, "the first model again")
         assert seen == [("second", False), ("second", True), ("dir/first", True)]
@@ -153,7 +153,7 @@ async def test_a_branch_of_another_model_says_what_going_on_would_take(open_app,
         store.set_current(conversation.id, "a")
     second = other_model("x", "second")
     async with open_app(path, load_named=lambda spec, progress: second, size=(120, 30)) as d:
-        d.app.lacks_room = lambda spec, progress: False
+        d.app.models.lacks_room = lambda spec, progress: False
         await d.until(lambda: "elsewhere-7b wrote this branch; scripted-135m is in use." in told(d), "who wrote it")
         assert "f4 takes another model" in told(d)
         assert "Going on with scripted-135m computes 222 tokens, about 0.5 s, once." in told(d)
@@ -182,14 +182,13 @@ async def test_esc_stops_a_load_and_the_old_model_stays(open_app, installed) -> 
     load_named, go_on, seen = holding(second)
     async with open_app(model=first, load_named=load_named, size=(100, 30)) as d:
         app = d.app
-        app.lacks_room = lambda spec, progress: False
+        app.models.lacks_room = lambda spec, progress: False
         await choose(d, *"second")
         await d.until(lambda: "Fetching second 25% · esc stops it" in d.screen_text(), "the key beside the progress")
-        thread = app._thread
         await d.press("escape")
-        assert app.load is None
+        assert app.models.load is None
         assert "Stopped loading second. first stays in use." in told(d)
-        await d.until(lambda: not thread.is_alive(), "the end of the thread")
+        await d.until(lambda: not app.models.is_thread_alive, "the end of the thread")
         assert app.chat.model is first and not first.engine.is_closed
         assert app.chat.text((await d.send("hello")).id) == "from the first"
         # It can be asked for again.
@@ -208,13 +207,13 @@ async def test_a_load_that_was_stopped_too_late_is_closed(open_app, installed) -
         return second
 
     async with open_app(model=first, load_named=load_named) as d:
-        d.app.lacks_room = lambda spec, progress: False
+        d.app.models.lacks_room = lambda spec, progress: False
         await choose(d, *"second")
-        await d.until(lambda: d.app.load, "loading")
+        await d.until(lambda: d.app.models.load, "loading")
         await d.press("escape")
         go_on.set()
         await d.until(lambda: second.engine.is_closed, "the second model is let go")
-        assert d.app.chat.model is first and d.app.spec is None
+        assert d.app.chat.model is first and d.app.models.spec is None
 
 
 async def test_the_first_load_is_stopped_from_the_list_and_another_model_taken(open_app, installed) -> None:
@@ -231,10 +230,10 @@ async def test_the_first_load_is_stopped_from_the_list_and_another_model_taken(o
         await d.until(lambda: "Fetching it 50% · f4 stops it" in d.screen_text(), "progress")
         app.composer.put("hello")
         await d.press("enter", "escape")
-        assert app.load is not None and not app.is_queued, "esc takes the message back"
+        assert app.models.load is not None and not app.replies.is_queued, "esc takes the message back"
         await choose(d, *"stop")
-        await d.until(lambda: app.load is None and "no model" in d.screen_text(), "stopped")
-        app.lacks_room = lambda spec, progress: False
+        await d.until(lambda: app.models.load is None and "no model" in d.screen_text(), "stopped")
+        app.models.lacks_room = lambda spec, progress: False
         await choose(d, *"second")
         await d.until(lambda: app.chat.model is second, "the second model")
         app.composer.focus()
@@ -246,7 +245,7 @@ async def test_a_model_that_had_to_make_room_comes_back_when_the_other_is_stoppe
     first, again, second = scripted_model("x", "first"), scripted_model("y", "first"), scripted_model("z", "second")
     load_named, _, seen = holding(again, second)
     async with open_app(model=first, load_named=load_named, size=(100, 30)) as d:
-        d.app.lacks_room = lambda spec, progress: True
+        d.app.models.lacks_room = lambda spec, progress: True
         await choose(d, *"second")
         await d.until(lambda: first.engine.is_closed and seen == ["second"], "room")
         await d.press("escape")

@@ -10,7 +10,7 @@ from treechat.chat.model.chat_model import ChatModel
 from treechat.chat.model.kv_files import KVKeeper
 from treechat.chat.tokens.template import Template
 from treechat.config import Config
-from treechat.tui.services import kv_watch as warming
+from treechat.tui.services.kv_watch import KvWatch
 
 BRANCH_BYTES = 150 * 2 * 2 * 32 * 4
 """Of about 150 tokens: keys and values of 2 layers of 32 numbers."""
@@ -34,7 +34,7 @@ def start(tmp_path, monkeypatch):
 async def test_the_branch_one_was_on_is_restored_where_others_have_no_room(
     open_app, tmp_path, start, monkeypatch, max_bytes
 ) -> None:
-    monkeypatch.setattr(warming, "REST_S", 1_000)
+    monkeypatch.setattr(KvWatch, "rest_s", 1_000)
     path, config = tmp_path / "x.db", Config(max_tokens=8, temperature=0.0)
     async with open_app(path, model=start(max_bytes), config=config) as d:
         reply = await d.send("The branch that is gone on with. " * 3)

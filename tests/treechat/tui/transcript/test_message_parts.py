@@ -162,7 +162,7 @@ async def test_a_reply_that_thinks_is_counted_while_it_grows_and_folded_when_it_
         await d.press("r")
         await d.until(lambda: len(app.chat.tree) == 3 and d.is_idle, "a second one")
         await d.press("v")
-        await d.until(lambda: app.screen is not app.base_screen and "thoughts, 40" in d.screen_text(), "side by side")
+        await d.until(lambda: app.screen is not app.main_screen and "thoughts, 40" in d.screen_text(), "side by side")
         await d.press("t")
         await d.until(lambda: "│ word word" in d.screen_text(), "unfolded there")
 

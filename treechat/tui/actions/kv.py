@@ -1,13 +1,24 @@
-"""Looking at what the slots hold."""
+"""Warm, protect and inspect the KV of branches."""
 
 from __future__ import annotations
 
-from treechat.tui.actions.grafting import Grafting
 from treechat.tui.screens.memory import MemoryScreen, MemoryTarget
+from treechat.tui.window import Window
 
 
-class Remembering(Grafting):
-    """The action that opens the memory view."""
+class KvActions(Window):
+    """The actions on the cache."""
+
+    def action_warm(self) -> None:
+        self.kv_watch.warm(self.cursor_id)
+
+    def action_protect(self) -> None:
+        if (node_id := self.cursor_id) is None:
+            return
+        protected = node_id not in self.chat.protected
+        self.chat.set_protected(node_id, protected)
+        self.tree_pane.refresh()
+        self.say("This branch is let go last" if protected else "Protected no longer")
 
     def action_memory(self) -> None:
         model = self.chat.model
