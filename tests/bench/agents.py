@@ -1,9 +1,9 @@
-"""Five agents on one prompt: device slots, tokens computed, seconds; cold and warm, at once and one after another.
+"""Measure five agents on one prompt, cold and warm, at once and one by one: device slots, computed tokens, seconds.
 
     python -m tests.bench.agents [MODEL] [--rules 4000] [--source 2000] [--tokens 200] [--agents 5] [--json]
 
-Each agent's prompt is the same rules and source and a question of its own of 20 tokens; each writes `tokens` tokens.
-`separate` is what it takes where nothing is shared: each agent with a prompt of other tokens, of the same length.
+Each agent's prompt is the same rules and source plus its own question of 20 tokens; each generates `tokens` tokens. In
+`separate` nothing is shared: the prompts have the same length and different tokens.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def ids(vocab_size: int, num_tokens: int, seed: int) -> list[int]:
 
 
 def run(engine: Engine, prompts: list[list[int]], num_tokens: int, at_once: bool) -> dict[str, float]:
-    """All prompts to their end."""
+    """Run all prompts to their end and return the figures."""
     params = [
         SamplingParams(max_tokens=num_tokens, temperature=1.0, seed=n, ignore_eos=True) for n in range(len(prompts))
     ]

@@ -1,13 +1,16 @@
-"""Compiles what the launchers launch for GPUs that are not there, and prints registers, spills and shared memory.
+"""Compile the kernels for GPUs that this machine lacks, and print registers, spills and shared memory.
 
     python tests/bench/aot.py                       # every variant for sm_80, sm_90, sm_100
     python tests/bench/aot.py --arch 89 --few       # the largest of each kind, for one chip
-    python tests/bench/aot.py --candidates          # the tiles that a device may choose, and early launches
-    python tests/bench/aot.py --seconds 300         # stops then; the same command goes on where this one stopped
+    python tests/bench/aot.py --candidates          # the candidate tiles, and early launches
+    python tests/bench/aot.py --seconds 300         # stop then; the same command continues there
 
-Exits with 1 where a kernel runs out of registers or asks for more shared memory than a block can have, with 3 where
-time was up. The launchers themselves are called, on tensors in host memory, with the driver replaced by one that only
-names its chip. What was compiled lies in Triton's cache (TRITON_CACHE_DIR) and is read from there the next time.
+It calls the launchers themselves on tensors in host memory, with a driver that only names a chip. Triton's cache
+(TRITON_CACHE_DIR) keeps the compiled kernels for the next run. About 330 kernels per chip take 6 minutes of one core.
+
+Exits with 1 if a kernel spills more than SPILL_ALLOWANCE bytes or needs more shared memory than a block can have, with
+3 if time ran out. Most kernels spill nothing, the worst 24 bytes (triton 3.9.0). The fixed tiles come from this script,
+and for sm_90 from measurements on an H100. `pytest -m slow tests/kernels/test_tuning.py` runs `--candidates`.
 """
 
 from __future__ import annotations
@@ -41,20 +44,28 @@ from treechat_kernels.tiles import LAUNCH, Tile, TileKey, force_tile
 from treechat_kernels.tuning.candidates import candidates
 from treechat_kernels.write_kv import rotate_and_write, write_kv
 
-# Bytes of shared memory that a block can have (CUDA programming guide, table of compute capabilities).
+# Bytes of shared memory per block (CUDA programming guide, table of compute capabilities).
 SHARED_LIMIT = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}
-# Bytes per thread. ptxas spills a few by itself to fit one more block, in one merge at 40 of 255 registers; a tile that
-# is too large spills hundreds.
+# Bytes per thread. ptxas spills a few to fit one more block, in one merge at 40 of 255 registers. A tile that is too
+# large spills hundreds.
 SPILL_ALLOWANCE = 32
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 DIMS = [(64, 64), (80, 80), (96, 96), (112, 112), (128, 128), (192, 128), (192, 192), (256, 256)]
 
-# A name, and the call of a launcher.
+# (name, call of a launcher).
 Variant = tuple[str, Callable[[], object]]
 
 
 class Usage(NamedTuple):
-    """What one kernel takes: registers and bytes spilled per thread, bytes of shared memory per block."""
+    """The resources of one compiled kernel.
+
+    variant: the name of the call that launched it.
+    kernel: its name.
+    arch: the chip.
+    num_registers: per thread.
+    spilled: bytes per thread.
+    shared: bytes of shared memory per block.
+    """
 
     variant: str
     kernel: str
@@ -69,7 +80,7 @@ class Usage(NamedTuple):
 
 
 class NoDevice:
-    """A driver of a chip that is not there: enough to compile for it."""
+    """A driver that names a chip, so Triton can compile for it without the device."""
 
     def __init__(self, arch: int) -> None:
         self.target = GPUTarget("cuda", arch, 32)
@@ -85,10 +96,10 @@ class NoDevice:
 
 
 def variants(few: bool = False, dtypes: Sequence[str] = tuple(DTYPES)) -> Iterator[Variant]:
-    """What the engine may launch. few: one of each kind, the largest tiles among them."""
+    """Yield the launches of an engine. few: one of each kind, the largest tiles among them."""
     for name in dtypes:
         dtype = DTYPES[name]
-        # The two 16-bit types differ in an instruction, the grouping of heads in a divisor: not every one of each.
+        # The 16-bit types differ in one instruction and head groups in one divisor: not all combinations are compiled.
         dims = DIMS if name != "fp16" else DIMS[:1]
         shapes = [(dim, 4) for dim in dims] + [((128, 128), group) for group in (1, 7, 71)]
         if few:
@@ -149,7 +160,7 @@ def _small(name: str, dtype: torch.dtype, few: bool) -> Iterator[Variant]:
 
 
 def candidate_variants(few: bool = False) -> Iterator[Variant]:
-    """Every tile that the chip at hand may choose, with all options of its kernel. few: of the common shapes."""
+    """Yield every candidate tile of the chip in use, with all options of its kernel. few: only for common shapes."""
     slots, group, few_dims = torch.zeros(512, dtype=torch.int64), 4, (128,)
     for dim in few_dims if few else (64, 128, 256):
         pools = [torch.zeros(2, 2, dim, dtype=torch.bfloat16) for _ in range(2)]
@@ -192,7 +203,7 @@ def _described(tile: Tile) -> str:
 
 
 def compile_all(arch: int, calls: Iterable[Variant]) -> Iterator[Usage]:
-    """Compiles what these calls launch for one chip; a kernel that two share comes once."""
+    """Compile the launches of these calls for one chip. A kernel that several calls launch is yielded once."""
     triton.runtime.driver.set_active(NoDevice(arch))
     launched: list[Any] = []
     run = JITFunction.run
@@ -217,7 +228,7 @@ def compile_all(arch: int, calls: Iterable[Variant]) -> Iterator[Usage]:
 
 
 def until(stop_at: float, calls: Iterable[Variant], left: list[str]) -> Iterator[Variant]:
-    """Those of the calls that begin in time; the names of the others are added to `left`."""
+    """Yield the calls that begin before `stop_at`; add the names of the others to `left`."""
     for name, call in calls:
         if time.monotonic() < stop_at:
             yield name, call
@@ -232,13 +243,13 @@ def _usage(variant: str, arch: int, kernel: Any) -> Usage:
         cubin.flush()
         report = subprocess.run([tool, "-res-usage", cubin.name], capture_output=True, text=True, check=True).stdout
     registers = int(re.search(r"REG:(\d+)", report).group(1))
-    # What ptxas spills lies on the stack, and nothing else of these kernels does.
+    # Only what ptxas spills is on the stack of these kernels.
     spilled = int(re.search(r"STACK:(\d+)", report).group(1)) + int(re.search(r"LOCAL:(\d+)", report).group(1))
     return Usage(variant, kernel.metadata.name, arch, registers, spilled, kernel.metadata.shared)
 
 
 def table(usages: Iterable[Usage]) -> str:
-    """In Markdown, per kernel and chip the most that any variant takes: registers / bytes spilled / bytes shared."""
+    """Return a Markdown table of the largest figures per kernel and chip: registers / bytes spilled / bytes shared."""
     most: dict[str, dict[int, tuple[int, int, int]]] = {}
     for usage in usages:
         by_arch = most.setdefault(usage.kernel, {})

@@ -1,10 +1,10 @@
-"""What the engine adds around the model's forward in one decode step: scheduling, tree, tables, sampling, events.
+"""Measure the engine's time around the model's forward in a decoding step: scheduling, tree, tables, sampling, events.
 
     python -m tests.bench.bookkeeping [--batch 8] [--context 1500] [--steps 200] [--threads 1] [--json]
 
-The forward is replaced by one that returns the same logits each time, so that a step costs its bookkeeping alone. The
-time is that between the starts of two forwards while an asyncio loop reads the replies as an app does: the clock's, and
-the processor's for the engine's thread, which other work on the machine disturbs less. Medians.
+The forward is replaced by one that always returns the same logits, so a step costs only its bookkeeping. Figures are
+medians of the time between the starts of two forwards, while an asyncio loop reads the replies as an app does: the
+wall-clock time, and the processor time of the engine's thread, which other work on the machine disturbs less.
 """
 
 from __future__ import annotations
@@ -48,10 +48,12 @@ def make_engine(batch: int, context: int, steps: int, num_threads: int) -> Engin
 
 
 def null_forward(engine: Engine, batch: int) -> list[tuple[float, float]]:
-    """Replaces the model's forward; returns the list of the times at which it is called with a whole batch decoding,
-    by the clock and by the thread's processor time."""
+    """Replace the model's forward. Return a list that fills with the times of its calls while the whole batch decodes.
+
+    Each item is (wall-clock time, processor time of the thread).
+    """
     generator = torch.Generator().manual_seed(0)
-    # By rank as in a language model: half of the mass on a few tokens, the rest on a long tail.
+    # Distributed as in a language model: half of the mass on a few tokens, the rest on a long tail.
     ranks = torch.stack([torch.randperm(VOCAB_SIZE, generator=generator) for _ in range(batch)])
     logits = -1.5 * (ranks + 1).log()
     starts: list[tuple[float, float]] = []
@@ -71,7 +73,7 @@ def null_forward(engine: Engine, batch: int) -> list[tuple[float, float]]:
 async def measure(
     engine: Engine, starts: list[tuple[float, float]], batch: int, context: int, steps: int, options: Any
 ) -> tuple[float, float]:
-    """Milliseconds per step, by the clock and of the processor."""
+    """Return the milliseconds per step: wall-clock time and processor time."""
     starts.clear()
     generator = torch.Generator().manual_seed(1)
     shared = torch.randint(VOCAB_SIZE, (context,), generator=generator).tolist()

@@ -1,8 +1,8 @@
-"""Decode speed at batch 1: this engine against transformers' generate, the same weights, threads and dtype.
+"""Compare decoding at batch 1: this engine and transformers' generate, with the same weights, threads and dtype.
 
     python -m tests.bench.decode_speed MODEL [--threads 2] [--tokens 32] [--rounds 3]
 
-The two take turns, and the best round of each counts, so that other work on the machine hurts both alike.
+They alternate, and the best round of each counts, so other work on the machine affects both alike.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from treechat_engine import Engine, EngineConfig, SamplingParams, Token
 
 
 class Clock:
-    """A transformers streamer that notes when each piece arrives: the prompt first, then every token."""
+    """A transformers streamer that records the time of each arrival: the prompt, then every token."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -27,11 +27,11 @@ class Clock:
         self.times.append(time.perf_counter())
 
     def end(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: no token is held back."""
 
 
 def decode_rate(times: list[float]) -> float:
-    """Tokens per second after the first token."""
+    """Return the tokens per second after the first token."""
     return (len(times) - 1) / (times[-1] - times[0])
 
 

@@ -1,8 +1,8 @@
-"""Which share of prompt tokens each eviction policy reuses, over a person working in a tree of conversations.
+"""Measure the share of prompt tokens that each eviction policy reuses while a person works in trees of conversations.
 
-A trace is made from a seed: days of turns in several conversations, going deeper, going back and forking, comparing
-siblings, returning the next day to what was open, to a bookmark or to something else. The cache is the engine's own,
-without a model. `optimal` knows the future: it drops what is used again last, token by token, which no policy can beat.
+A trace is made from a seed: days of turns in several conversations that continue, go back and fork, compare siblings,
+and return the next day to the open conversation, a bookmark or another conversation. The cache is the engine's, without
+a model. `optimal` uses the future: it drops the tokens whose next use is furthest away, which no policy can beat.
 
     python -m tests.bench.eviction [--days 6] [--seeds 5]
 """
@@ -34,7 +34,13 @@ MAX_PATH = 8_000
 
 @dataclass
 class Message:
-    """A node of the history. `conversation` counts from 0; tokens: the length of its span."""
+    """A node of the history.
+
+    parent: the node above it; -1 for the root.
+    conversation: its number from 0; -1 for the root.
+    tokens: the length of its span.
+    children: the nodes below it.
+    """
 
     parent: int
     conversation: int
@@ -44,7 +50,12 @@ class Message:
 
 @dataclass(frozen=True)
 class Turn:
-    """One request: the path of its prompt, its reply, and what the app protects meanwhile (leaf nodes)."""
+    """One request.
+
+    path: the nodes of its prompt.
+    reply: the node of its reply.
+    protected: the leaf nodes that the app protects meanwhile.
+    """
 
     path: list[int]
     reply: int
@@ -52,7 +63,7 @@ class Turn:
 
 
 class Person:
-    """Somebody working in a tree. `turns` is what they did."""
+    """A person working in trees of conversations. `turns` holds the requests."""
 
     def __init__(self, seed: int, days: int) -> None:
         self.chance = random.Random(seed)
@@ -60,7 +71,7 @@ class Person:
         self.turns: list[Turn] = []
         self.bookmarks: list[int] = []
         self.recent: list[int] = []  # Conversations, the latest last.
-        self.last: list[int] = []  # By conversation, the node that was current last.
+        self.last: list[int] = []  # Per conversation, its latest current node.
         self.current = 0
         self._ids: dict[int, array[int]] = {}
         for day in range(days):
@@ -70,7 +81,7 @@ class Person:
                 self.act()
 
     def return_next_day(self) -> None:
-        """To where one was, to a bookmark, or to another conversation."""
+        """Stay at the current node, or go to a bookmark or another conversation."""
         kind = self.chance.random()
         if kind < 0.3 and self.bookmarks:
             self.current = self.chance.choice(self.bookmarks)
@@ -84,16 +95,16 @@ class Person:
             self.say()
         elif kind < 0.55:
             self.say()
-        elif kind < 0.70:  # Back to a reply above, most often a near one, and another way from there.
+        elif kind < 0.70:  # Go back to a reply above, most often a near one, and fork there.
             above = [n for n in self.path(self.current)[1:] if self.is_reply(n)]
             self.current = above[max(0, len(above) - 2 - int(chance.expovariate(1 / 3)))]
             self.say()
-        elif kind < 0.80:  # Several replies to one message, and on from one of them.
+        elif kind < 0.80:  # Generate several replies to one message and continue one of them.
             prompt = self.messages[self.current].parent
             replies = [self.reply_to(prompt) for _ in range(chance.randint(1, 4))]
             self.current = chance.choice([self.current, *replies])
             self.say()
-        elif kind < 0.90:  # To the end of another branch of this conversation, a near one more often.
+        elif kind < 0.90:  # Go to the end of another branch of this conversation, most often a near one.
             self.current = self.pick(self.ends(self.current))
             self.say()
         elif kind < 0.95 and self.bookmarks:
@@ -109,12 +120,12 @@ class Person:
         self.current = self.last[self.pick(self.recent[::-1])]
 
     def pick(self, nearest_first: Sequence[int]) -> int:
-        """One of them, the n-th half as likely as the one n / 2."""
+        """Return a random item; the n-th is half as likely as item n / 2."""
         weights = [1 / (i + 1) for i in range(len(nearest_first))]
         return self.chance.choices(nearest_first, weights)[0]
 
     def say(self) -> None:
-        """A message below the current node, and a reply, which becomes current."""
+        """Add a message below the current node and a reply, which becomes current."""
         if self.num_tokens(self.current) > MAX_PATH:
             self.current = 0
         self.current = self.reply_to(self.add(self.current, int(self.chance.lognormvariate(4.0, 0.8)) + 8))
@@ -152,7 +163,7 @@ class Person:
         return sum(self.messages[n].tokens for n in self.path(node))
 
     def ends(self, node: int) -> list[int]:
-        """The leaves of the node's conversation, those that branch off nearest to it first."""
+        """Return the leaves of the node's conversation, those that fork nearest to it first."""
         found: list[int] = []
         seen = {0}
         for root in reversed(self.path(node)[1:]):
@@ -168,7 +179,7 @@ class Person:
         return found
 
     def ids(self, node: int) -> array[int]:
-        """The tokens of the path to a node."""
+        """Return the tokens of the path to a node."""
         if node < 0:
             return array("q")
         if node not in self._ids:
@@ -178,7 +189,7 @@ class Person:
 
 
 def reused_share(person: Person, num_slots: int, policy: str | Policy) -> float:
-    """The share of prompt tokens that the cache had."""
+    """Return the share of prompt tokens that the cache had."""
     cache = KVCache(SlotPool(num_slots, [(1, 1, 1)], torch.float32, "cpu"), policy)
     found = asked = 0
     for turn in person.turns:
@@ -195,7 +206,7 @@ def reused_share(person: Person, num_slots: int, policy: str | Policy) -> float:
 
 
 def optimal_share(person: Person, num_slots: int) -> float:
-    """The most that can be reused. Tokens of a span are used together; what is needed last goes first (Belady)."""
+    """Return the largest share that can be reused: evict the span whose next use is furthest away (Belady)."""
     uses: dict[int, list[int]] = {}
     for now, turn in enumerate(person.turns):
         for node in turn.path:
@@ -230,7 +241,7 @@ def optimal_share(person: Person, num_slots: int) -> float:
 
 
 def table(people: Sequence[Person], sizes: Sequence[int]) -> dict[str, list[float]]:
-    """Mean share reused by policy, one per size. `boundless` forgets nothing."""
+    """Return the mean reused share per policy, one figure per size. `boundless` evicts nothing."""
     shares: dict[str, Callable[[Person, int], float]] = {name: partial(_policy_share, name) for name in POLICIES}
     shares["optimal"] = optimal_share
     shares["boundless"] = lambda person, _: optimal_share(person, sum(m.tokens for m in person.messages))

@@ -1,8 +1,9 @@
-"""The table of model families: which forward each runs, and what was compared with transformers, or why it is refused.
+"""Print the table of model families: each one's forward and comparison with transformers, or why it is refused.
 
     python -m tests.bench.families [NAME ...]
 
-Tiny random models on the CPU in float32; nothing is downloaded. `tests/engine/test_families.py` asserts the same.
+Models are tiny and random, on the CPU in float32; nothing is downloaded. `tests/engine/test_families.py` runs the
+same checks.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from treechat_engine import UnsupportedModelError
 
 
 def row(family: Family) -> tuple[str, str, bool]:
-    """(forward, what happened, whether all is well) of a family."""
+    """Return the forward of a family, the result of its checks, and whether they all passed."""
     try:
         engine = start(build(family))
     except UnsupportedModelError as error:
@@ -35,7 +36,7 @@ def row(family: Family) -> tuple[str, str, bool]:
 
 
 def main(names: list[str]) -> int:
-    """Prints the table; 1 where a reply differs or a family is not where it belongs."""
+    """Print the table. Return 1 if a reply differs or a family is wrongly supported or refused."""
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     families = SUPPORTED | {name: family for name, (family, _) in REFUSED.items()}

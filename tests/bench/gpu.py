@@ -1,11 +1,11 @@
-"""What the engine and its kernels do on a GPU, beside the machine's ceilings and beside others, in one run.
+"""Measure the engine and its kernels on a GPU, against the machine's ceilings and against other implementations.
 
     python -m tests.bench.gpu [--json FILE] [--minutes 8] [--only kernels,decode,resume,swarm,others] [--models 0.5B,8B]
 
-The kernels have two fifths of the time, and each model its share of what is left then; the seconds of each part stand
-at the end. Models have real models' shapes and random weights, in bfloat16; contexts are filled with random keys and
-values where only decoding is measured. Times are medians of several runs in this process. What there is no time for is
-left out and said. `treechat bench` measures real models; this measures shapes.
+The kernels get two fifths of the time, and each model an equal share of the rest; the report ends with the seconds of
+each part. Models have the shapes of real models, random weights and bfloat16. If only decoding is measured, the context
+is filled with random keys and values. Times are medians of several runs in this process. Parts without time are skipped
+and reported. `treechat bench` measures real models instead.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.bench.gpu_common import Ceilings, Report, ceilings
 from tests.bench.gpu_models import SHAPES, build
 from treechat_kernels.tiles import use_tiles
 
-# Of all the time, most of it for tiles and for compiling FlexAttention.
+# Share of the time, most of it for choosing tiles and for compiling FlexAttention.
 KERNELS_SHARE = 0.4
 PARTS = ("kernels", "decode", "resume", "swarm", "others")
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ def main() -> int:
     if machine is None:
         print("there is no CUDA device: run this on a machine that has one", file=sys.stderr)
         return 1
-    # The engines take what the first part chose, so that no time goes into measuring the same for each of them.
+    # The engines use the tiles that the first part chose, so no engine measures them again.
     os.environ["TREECHAT_TUNE"] = "off"
     report = Report(args.json, time.monotonic() + 60 * args.minutes)
     limits = ceilings()
@@ -90,12 +90,12 @@ def main() -> int:
 
 
 def _attempt(report: Report, part: Callable[[Report, Ceilings], Any], limits: Ceilings) -> float:
-    """The seconds that the part took. One that fails is a figure less, not the end of the run."""
+    """Run a part and return its seconds. If it fails, the run continues without its figures."""
     begun = time.monotonic()
     try:
         with use_tiles(gpu_kernels.CHOSEN_TILES):
             part(report, limits)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other parts can still be measured
+    except Exception as error:  # noqa: BLE001 - whatever the error, the other parts can still be measured
         traceback.print_exc()
         report.note(f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
     report.write()

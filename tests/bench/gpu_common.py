@@ -1,4 +1,4 @@
-"""What the GPU measurements share: the machine's ceilings, timing, and the report."""
+"""The parts that all GPU measurements share: the machine's ceilings, timing and the report."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import torch
 from triton.testing import do_bench, do_bench_cudagraph
 
-# Where everything runs; a test of the control flow names another.
+# The device of all tensors; tests of the control flow set another.
 DEVICE = "cuda"
 
 
 def device_name() -> str | None:
-    """None where there is no device."""
+    """Return the device's name; None without a device."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
@@ -27,18 +27,22 @@ def free_bytes() -> int:
 
 
 def finish() -> None:
-    """Waits until the device has nothing to do."""
+    """Wait until the device is idle."""
     torch.cuda.synchronize()
 
 
 def release() -> None:
-    """Gives memory that nobody holds back to the device."""
+    """Return unused memory to the device."""
     gc.collect()
     torch.cuda.empty_cache()
 
 
 class Ceilings(NamedTuple):
-    """Bytes per second of a large copy, read and written counted; bf16 operations per second of a matrix product."""
+    """The machine's ceilings.
+
+    bytes_per_s: of a large copy, counting reads and writes.
+    flop_per_s: bfloat16 operations of a large matrix product.
+    """
 
     bytes_per_s: float
     flop_per_s: float
@@ -55,14 +59,14 @@ def ceilings() -> Ceilings:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """The median time of launches replayed from a graph, without the gaps that Python leaves."""
+    """Return the median seconds of `work` replayed from a graph, without Python's gaps between launches."""
     work()
     torch.cuda.synchronize()
     return do_bench_cudagraph(work, rep=20, return_mode="median") / 1e3
 
 
 class Report:
-    """Prints each row as it comes and keeps all for the file."""
+    """Prints each row at once and keeps all rows for the file."""
 
     def __init__(self, path: Path | None, deadline: float) -> None:
         self._path = path
@@ -72,7 +76,7 @@ class Report:
 
     @property
     def is_late(self) -> bool:
-        """Whether the run, or the share of it that a part has, is over."""
+        """Whether the time of the run, or of the current part, is over."""
         return time.monotonic() >= self._deadline
 
     @property
@@ -81,7 +85,7 @@ class Report:
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
-        """Inside, no more than these seconds are left."""
+        """Limit the time left to these seconds inside the block."""
         before = self._deadline
         self._deadline = min(before, time.monotonic() + seconds)
         try:
@@ -90,7 +94,7 @@ class Report:
             self._deadline = before
 
     def is_over(self, part: str) -> bool:
-        """As `is_late`, and says that the rest of the part is left out."""
+        """Return `is_late`; if True, note that the rest of the part is skipped."""
         if self.is_late:
             self.note(f"{part}: no time for the rest")
         return self.is_late

@@ -1,4 +1,4 @@
-"""The engine on models of real shapes: decoding, time to first token of jumps and forks, and a swarm."""
+"""Measure the engine on models of real shapes: decoding, time to first token of jumps and forks, and a swarm."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from treechat_engine import Engine, EngineConfig, SamplingParams
 NEW_TOKENS = 65
 VOCABULARY = 40_000
 DECODES = ((1, 1024), (1, 8192), (1, 32768), (4, 8192), (8, 8192), (16, 8192), (16, 1024))
-# Those that are also decoded without graphs, and by transformers.
+# The cases that are also decoded without graphs and by transformers.
 COMPARED = ((1, 8192), (8, 8192))
-# Models that transformers' continuous batching decodes too; it captures graphs for seconds.
+# The models also decoded by transformers' continuous batching, which takes seconds to capture graphs.
 CONTINUOUS = ("0.5B", "8B")
-# Tokens of a path that a turn goes on from; of a prompt that agents share, and of each reply.
+# Tokens of the paths that a turn continues; then of the agents' shared prompt and of each reply.
 RESUMED = (1024, 8192, 32768)
 SWARM, REPLY = 6000, 200
 
 
 @contextmanager
 def _engine(model: Any, num_slots: int, **options: Any) -> Iterator[Engine]:
-    """An engine, once the memory of those before it is free. Callers delete theirs."""
+    """Yield an engine, after freeing the memory of earlier ones. Callers must delete theirs."""
     config = EngineConfig(device=gpu_common.DEVICE, dtype="bfloat16", kv_tokens=num_slots, max_batch=16, **options)
     gpu_common.release()
     with Engine(model, config) as engine:
@@ -45,7 +45,7 @@ def _ids(length: int) -> list[int]:
 
 
 def _fill(engine: Engine, prompts: Sequence[list[int]]) -> None:
-    """Makes the prompts cached, with random keys and values: decoding takes as long over any."""
+    """Cache the prompts with random keys and values, whose content does not affect the speed of decoding."""
     with engine.worker.lock, torch.inference_mode():
         for rows in (*engine.cache.pool.k, *engine.cache.pool.v):
             rows.normal_()
@@ -57,7 +57,7 @@ def _fill(engine: Engine, prompts: Sequence[list[int]]) -> None:
 
 
 def _decode_rate(engine: Engine, batch: int, context: int) -> float:
-    """Tokens per second of all replies together, from the first token of the last to the end."""
+    """Return the tokens per second of all replies together, from the last reply's first token to the end."""
     engine.clear_cache()
     prompts = [_ids(context) for _ in range(batch)]
     _fill(engine, prompts)
@@ -72,7 +72,7 @@ def _decode_rate(engine: Engine, batch: int, context: int) -> float:
 
 
 def _generate_rate(model: Any, batch: int, context: int, make_cache: Callable[[int], Any], **options: Any) -> float:
-    """transformers' own, over a cache of random keys and values."""
+    """Return the tokens per second of transformers' generate over a cache of random keys and values."""
     config = model.config
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     model.set_attn_implementation("sdpa")
@@ -96,7 +96,7 @@ def _generate_rate(model: Any, batch: int, context: int, make_cache: Callable[[i
             ids, attention_mask=torch.ones_like(ids), past_key_values=cache, max_new_tokens=NEW_TOKENS,
             min_new_tokens=NEW_TOKENS, do_sample=False, logits_processor=[clock], pad_token_id=0, **options,
         )  # fmt: skip
-    # The first steps warm up; a compiled forward compiles in them.
+    # The first half of the steps is warm-up, in which a compiled forward compiles.
     tail = times[len(times) // 2 :]
     return batch * (len(tail) - 1) / (tail[-1] - tail[0])
 
@@ -110,7 +110,7 @@ def decode(report: Report, limits: Ceilings, name: str, model: Any) -> None:
     for graphs in (True, False):
         with _engine(model, num_slots, cuda_graphs=graphs) as engine:
             for case in cases:
-                # The first case is measured whatever the time.
+                # The first case is always measured.
                 if (rates or not graphs) and report.is_over(f"{name}: decode"):
                     break
                 if graphs or (case in COMPARED and case in rates):
@@ -127,7 +127,7 @@ def decode(report: Report, limits: Ceilings, name: str, model: Any) -> None:
 
 
 def others(report: Report, _limits: Ceilings, name: str, model: Any) -> None:
-    """Tokens per second of transformers' own generate, with its caches."""
+    """Measure the tokens per second of transformers' generate with its caches."""
     for batch, context in COMPARED:
         if report.is_late:
             report.note(f"{name}: no time for the others")
@@ -148,20 +148,20 @@ def _others(report: Report, name: str, model: Any, batch: int, context: int) -> 
     for way, (make_cache, options) in ways.items():
         try:
             found[way] = _generate_rate(model, batch, context, make_cache, **options)
-        except Exception as error:  # noqa: BLE001 - one of the others less
+        except Exception as error:  # noqa: BLE001 - the reason replaces the figure
             found[way] = gpu_rivals.reason(error)
     if report.is_late or name not in CONTINUOUS:
         return found
     gpu_common.release()
     try:
         found["continuous_batching"] = gpu_rivals.continuous_rate(model, batch, context, NEW_TOKENS)
-    except Exception as error:  # noqa: BLE001 - one of the others less
+    except Exception as error:  # noqa: BLE001 - the reason replaces the figure
         found["continuous_batching"] = gpu_rivals.reason(error)
     return found
 
 
 def resume(report: Report, _limits: Ceilings, name: str, model: Any) -> None:
-    """Time to first token: a full prefill, then a jump back to a branch and a fork, 29 new tokens each."""
+    """Measure the time to first token of a full prefill, a jump back to a branch and a fork, 29 new tokens each."""
     one = SamplingParams(max_tokens=1, ignore_eos=True)
     num_slots = max(RESUMED) + 3300
     with _engine(model, num_slots, host_tokens=num_slots) as engine:
@@ -187,7 +187,7 @@ def resume(report: Report, _limits: Ceilings, name: str, model: Any) -> None:
 
 
 def _restore(engine: Engine, ids: list[int], one: SamplingParams) -> float:
-    """Time to first token of a path that is in host memory, its way there not counted."""
+    """Return the time to first token of a path in host memory, without the time to move it there."""
     engine.cache.should_restore = None
     with engine.worker.lock:
         engine.cache.evict(engine.cache.num_slots)
@@ -199,7 +199,7 @@ def _restore(engine: Engine, ids: list[int], one: SamplingParams) -> float:
 
 
 def swarm(report: Report, _limits: Ceilings, name: str, model: Any) -> None:
-    """Five agents on shared tokens, together and as five separate prompts."""
+    """Measure five agents with a shared prompt, and with five separate prompts."""
     if report.is_late:
         report.note(f"{name}: no time for the swarm")
         return

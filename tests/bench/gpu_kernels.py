@@ -1,4 +1,4 @@
-"""The attention kernels alone, against the bandwidth, torch's attention, and each other."""
+"""Measure the attention kernels alone: against the bandwidth, against torch's attention and against each other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from treechat_kernels.tuning.cases import AttentionShape, LinearShape
 from treechat_kernels.tuning.tuning import measure
 from treechat_kernels.tuning.tuning_file import TuningResult
 
-# (query heads, key heads, head dimension): those of the 0.5B and 8B shapes.
+# (query heads, key heads, head dimension) of the 0.5B and 8B shapes.
 HEADS = ((14, 2, 64), (32, 8, 128))
 # (batch, context); (new, cached); (siblings, prefix); (out, in).
 DECODES = ((1, 1024), (1, 8192), (1, 32768), (1, 131072), (8, 8192), (16, 8192))
@@ -28,11 +28,11 @@ EXTENDS = ((512, 1024), (512, 4096), (512, 16384), (512, 65536))
 SHARED = ((2, 2048), (4, 2048), (8, 2048), (16, 2048), (4, 16384), (16, 16384), (32, 32768))
 LINEARS = ((1152, 896), (896, 896), (9728, 896), (896, 4864), (6144, 4096), (28672, 4096), (4096, 14336))
 GATED = {(9728, 896), (28672, 4096)}
-# Most seconds that tiles are chosen for.
+# The most seconds for choosing tiles.
 TUNING_S = 90.0
-# Those that were, with which all that comes after them is measured.
+# The tiles that were chosen, which all later parts use.
 CHOSEN_TILES: dict[TileKey, Tile] = {}
-# FlexAttention compiles for seconds, so it is measured at these alone.
+# The cases with FlexAttention, which takes seconds to compile.
 FLEX = {(1, 8192), (1, 32768), (512, 16384)}
 
 
@@ -42,7 +42,7 @@ def _pools(num_slots: int, heads: tuple[int, int, int]) -> tuple[torch.Tensor, t
 
 
 def tuning(report: Report, _limits: Ceilings) -> None:
-    """The tiles that this device chooses, which everything below is measured with, and its rates of sharing."""
+    """Choose this device's tiles, which all later parts use, and measure its rates of sharing."""
     found = TuningResult()
     linears = [LinearShape(*shape, shape in GATED) for shape in LINEARS]
     with torch.inference_mode():
@@ -60,7 +60,7 @@ def tuning(report: Report, _limits: Ceilings) -> None:
 
 
 def _microseconds(run: Callable[[], object]) -> dict[str, float]:
-    """What it takes with the tiles that were chosen, and with the fixed ones."""
+    """Return the microseconds with the chosen tiles and with the fixed ones."""
     chosen = gpu_common.seconds(run)
     with use_tiles({}):
         fixed = gpu_common.seconds(run)
@@ -68,7 +68,7 @@ def _microseconds(run: Callable[[], object]) -> dict[str, float]:
 
 
 def decode(report: Report, limits: Ceilings) -> None:
-    """One new token; the bytes are the keys and values of the path."""
+    """Measure one new token per path. The bytes are the keys and values of the path."""
     for heads in HEADS:
         for batch, kv_len in DECODES:
             if report.is_over("decode attention"):
@@ -94,13 +94,13 @@ def _decode(report: Report, limits: Ceilings, heads: tuple[int, int, int], batch
 
 
 def _faster(others: dict[str, float | str], ours: float) -> dict[str, float]:
-    """How many times as fast as torch's ours is, where that ran."""
+    """Return how many times as fast as torch's attention ours is, if torch's ran."""
     theirs = others["sdpa_us"]
     return {} if isinstance(theirs, str) else {"faster": theirs / ours}
 
 
 def extend(report: Report, limits: Ceilings) -> None:
-    """512 new tokens over cached ones; torch attends over contiguous keys with a mask made beforehand."""
+    """Measure 512 new tokens over cached ones. torch attends over contiguous keys with a mask made in advance."""
     for heads in HEADS:
         for num_new, cached in EXTENDS:
             if report.is_over("extend attention"):
@@ -127,7 +127,7 @@ def _extend(report: Report, limits: Ceilings, heads: tuple[int, int, int], num_n
 
 
 def shared(report: Report, _limits: Ceilings) -> None:
-    """Siblings with 64 tokens of their own each: the prefix read once, against once per sibling, and what is chosen."""
+    """Measure siblings with 64 own tokens each: the prefix read once, once per sibling, and which way is chosen."""
     for heads in HEADS:
         for siblings, prefix in SHARED:
             if report.is_over("shared prefix"):
@@ -156,7 +156,7 @@ def _shared(report: Report, heads: tuple[int, int, int], siblings: int, prefix: 
 
 
 def linear(report: Report, limits: Ceilings) -> None:
-    """One row through the matrices of the 0.5B and 8B shapes, which take turns so that none stays in the cache."""
+    """Measure one row through the matrices of the 0.5B and 8B shapes. Weights alternate, so none stays in the cache."""
     for out_len, in_len in LINEARS:
         if report.is_over("linear of one row"):
             return

@@ -1,4 +1,4 @@
-"""Models of real models' shapes with random weights, built on the device."""
+"""Models with real models' shapes and random weights, built on the device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import transformers
 
 from tests.bench import gpu_common
 
-# Shapes as in the models' own configurations, those that have targets first: the last may find no time.
+# Shapes as in the models' configurations. Those with targets come first, since time may run out for the last.
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "0.5B": (
         "Qwen2",
@@ -35,7 +35,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def build(shape: tuple[str, dict[str, Any]]) -> Any:
-    """A bfloat16 model on the device, seeded."""
+    """Return a seeded bfloat16 model on the device."""
     family, options = shape
     common = {"max_position_embeddings": 131072, "bos_token_id": None, "eos_token_id": None, "pad_token_id": 0}
     config = getattr(transformers, f"{family}Config")(**(options | common))
@@ -50,14 +50,16 @@ def build(shape: tuple[str, dict[str, Any]]) -> Any:
 
 
 def kv_bytes_per_token(config: Any) -> int:
-    """Bytes of keys and values of one token in all layers, in bfloat16."""
+    """Return the bytes of one token's keys and values in all layers, in bfloat16."""
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int(config.num_hidden_layers * config.num_key_value_heads * dim * 2 * 2)
 
 
 def weight_bytes(model: Any) -> int:
-    """Bytes of weights that a decoding step reads: all but the embedding, of which it reads a row, unless it is the
-    head too."""
+    """Return the bytes of weights that a decoding step reads.
+
+    They exclude the embedding, of which a step reads one row, unless the embedding is also the head.
+    """
     total = sum(parameter.numel() for parameter in model.parameters())
     if not model.config.tie_word_embeddings:
         total -= model.get_input_embeddings().weight.numel()

@@ -1,4 +1,4 @@
-"""Others' attention and decoding, measured beside ours: what cannot run here gives its reason instead of a figure."""
+"""Other implementations of attention and decoding, measured like ours. One that cannot run gives its reason instead."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from tests.bench import gpu_common
 
-# Of the memory that is free, for the cache of continuous batching.
+# Share of the free memory for the cache of continuous batching.
 MEMORY_SHARE = 0.5
-# Letters of a reason: it stands in a table.
+# Characters of a reason, which is a cell of a table.
 MAX_REASON = 60
 
-# q [B, Hq, T, D], k and v [B, Hkv, S, D]; the queries are the last T of the keys' positions -> [B, Hq, T, D].
+# q [B, Hq, T, D], k and v [B, Hkv, S, D]; queries are the last T positions of the keys. Returns [B, Hq, T, D].
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def microseconds(rivals: dict[str, Callable[[], Callable[[], object]]]) -> dict[str, float | str]:
-    """What each takes, or why it does not run. Each is prepared only then."""
+    """Return the microseconds of each, or why it does not run. Each is prepared just before its measurement."""
     found: dict[str, float | str] = {}
     for name, prepare in rivals.items():
         try:
             found[f"{name}_us"] = gpu_common.seconds(prepare()) * 1e6
-        except Exception as error:  # noqa: BLE001 - one of the others less
+        except Exception as error:  # noqa: BLE001 - the reason replaces the figure
             found[f"{name}_us"] = reason(error)
     return found
 
@@ -41,12 +41,12 @@ def reason(error: Exception) -> str:
 
 @cache
 def compiled_flex() -> Callable[..., torch.Tensor]:
-    """One kernel for all lengths: compiling takes seconds."""
+    """Return FlexAttention compiled for all lengths at once, since compiling takes seconds."""
     return torch.compile(flex_attention, dynamic=True)
 
 
 def flex(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """FlexAttention, compiled; causal where there are several queries."""
+    """Return a call of compiled FlexAttention; causal if there are several queries."""
     run = compiled_flex()
     num_new, cached = q.shape[2], k.shape[2] - q.shape[2]
     mask = None
@@ -60,7 +60,7 @@ def flex(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Callable[[], torc
 
 
 def flash(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """flash-attn, where it is installed, over contiguous keys."""
+    """Return a call of flash-attn over contiguous keys. Raises ImportError if it is not installed."""
     from flash_attn import flash_attn_func
 
     q, k, v = (each.transpose(1, 2).contiguous() for each in (q, k, v))
@@ -68,7 +68,7 @@ def flash(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Callable[[], tor
 
 
 def sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """torch's own. For several queries keys are repeated and the mask is made beforehand."""
+    """Return a call of torch's attention. For several queries, keys are repeated and the mask is made in advance."""
     num_new, kv_len = q.shape[2], k.shape[2]
     if num_new == 1:
         return lambda: scaled_dot_product_attention(q, k, v, enable_gqa=True)
@@ -79,7 +79,7 @@ def sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Callable[[], torc
 
 
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, compiles: bool) -> dict[str, float | str]:
-    """Microseconds of each. compiles: with FlexAttention."""
+    """Return the microseconds of each. compiles: include FlexAttention."""
     rivals = {"sdpa": lambda: sdpa(q, k, v), "flash": lambda: flash(q, k, v)}
     if compiles:
         rivals["flex"] = lambda: flex(q, k, v)
@@ -87,14 +87,14 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, compiles: bool)
 
 
 def continuous_rate(model: Any, batch: int, context: int, num_new: int) -> float:
-    """Tokens per second of transformers' continuous batching, from the first token of the last reply to the end."""
+    """Return the tokens per second of transformers' continuous batching after the last reply's first token."""
     generation = GenerationConfig(max_new_tokens=num_new, do_sample=False, eos_token_id=-1, pad_token_id=0)
     vocab_size = model.config.vocab_size
     prompts = [random.choices(range(min(40_000, vocab_size)), k=context) for _ in range(batch)]
     before = model.config._attn_implementation
     model.set_attn_implementation("sdpa")
     try:
-        # It makes tensors in one thread and changes them in another: inference_mode would end there.
+        # It makes tensors in one thread and changes them in another, which inference_mode does not allow.
         done = model.generate_batch(
             prompts,
             generation_config=generation,

@@ -1,9 +1,9 @@
-"""How fast a large export is imported, and in how much memory: nodes per second and peak, as JSON.
+"""Measure the import of a large export: nodes per second and peak memory, as JSON.
 
     python -m tests.bench.importing [--nodes 200000] [--megabytes 200] [--deep 100000]
 
-Writes a ChatGPT export of that size, in conversations of 200 messages, imports it into a fresh database with the
-command, and does the same with one conversation of `--deep` messages, which it exports again too.
+Writes a ChatGPT export of that size, in conversations of 200 messages, and imports it into a new database with the
+command. Does the same with one conversation of `--deep` messages, and exports that one again.
 """
 
 from __future__ import annotations
@@ -50,7 +50,12 @@ def write_export(path: Path, num_nodes: int, num_bytes: int, conversation_len: i
 
 
 class Run(NamedTuple):
-    """One command in a process of its own. wall_s, cpu_s: seconds; peak_mb: resident memory."""
+    """One command in a separate process.
+
+    wall_s, cpu_s: seconds.
+    peak_mb: resident memory.
+    output: its standard output.
+    """
 
     wall_s: float
     cpu_s: float

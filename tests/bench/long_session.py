@@ -1,9 +1,9 @@
-"""In how many extents the paths of a long session lie, and how full the pool is. No model.
+"""Count the extents that the paths of a long session lie in, and how full the pool is, without a model.
 
     python -m tests.bench.long_session
 
-600 turns that go on from, or fork inside, one of the 40 latest paths; a prompt of 20 to 600 tokens, a reply of 50 to
-400, in a pool that is full after the first quarter. Runs are counted over the second half.
+600 turns continue, or fork inside, one of the 40 latest paths, with a prompt of 20 to 600 tokens and a reply of 50 to
+400. The pool is full after the first quarter. Extents are counted in the second half.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from treechat_engine.kvcache.slots import SlotPool
 
 
 def long_session(num_slots: int, num_turns: int = 600) -> dict[str, float]:
-    """Mean extents and length of the paths in the second half of the session, and how full the pool is."""
+    """Return the means over the second half: extents and tokens per path, and the share of the pool in use."""
     cache = KVCache(SlotPool(num_slots, [(1, 1, 1)], torch.float32, "cpu"))
     chance = random.Random(0)
     paths: list[list[int]] = []

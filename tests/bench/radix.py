@@ -1,9 +1,9 @@
-"""What the tree of cached prefixes costs: the rows that SGLang's trees were measured at, and a tree pane's residency.
+"""Measure the tree of cached prefixes: the operations that SGLang's trees were measured on, and a pane's residency.
 
     python -m tests.bench.radix
 
-Times in microseconds, medians; ids come as `array('q')`. The pane has 1,000 rows: a trunk of 2,000 tokens, 250 branches
-off it with 4 turns each, 100 tokens a turn; `one walk` is what the app does, `each by itself` looks up every path.
+Median times in microseconds; ids are `array('q')`. The pane has 1,000 rows: a trunk of 2,000 tokens and 250 branches
+with 4 turns each, 100 tokens per turn. `one walk` is how the app does it; `each by itself` looks up every path.
 """
 
 from __future__ import annotations
@@ -34,7 +34,13 @@ SLOTS = array("q", range(100_000))
 
 
 def median_us(make: Callable[[], T], work: Callable[[T], object], repeats: int = 21, unmeasured: int = 0) -> float:
-    """Median time of `work` on what `make` makes anew, in microseconds; the `unmeasured` first do not count."""
+    """Return the median time of `work` in microseconds.
+
+    make: makes the argument of each call of `work`.
+    work: the call to measure.
+    repeats: how many calls are measured.
+    unmeasured: how many calls run before them.
+    """
     times = []
     for _ in range(unmeasured + repeats):
         tree = make()
@@ -45,7 +51,7 @@ def median_us(make: Callable[[], T], work: Callable[[T], object], repeats: int =
 
 
 def tree_of(num_nodes: int) -> RadixTree:
-    """The long path in a chain of `num_nodes` nodes."""
+    """Return a tree with the long path in a chain of `num_nodes` nodes."""
     tree, node, size = RadixTree(), None, len(LONG) // max(1, num_nodes)
     for start in range(0, size * num_nodes, size):
         node = tree.insert(LONG[start : start + size], SLOTS[start : start + size], node).node
@@ -53,7 +59,7 @@ def tree_of(num_nodes: int) -> RadixTree:
 
 
 def branched_tree() -> RadixTree:
-    """1,000 branches of 100 tokens off a trunk of 2,000, each used twice."""
+    """Return a tree of a 2,000-token trunk and 1,000 branches of 100 tokens, each used twice."""
     chance, tree = random.Random(1), RadixTree()
     for i in range(1_000):
         ids = LONG[:2_000] + array("q", (chance.randrange(49_000) for _ in range(100)))
@@ -63,15 +69,15 @@ def branched_tree() -> RadixTree:
 
 
 def tree_times() -> dict[str, float]:
-    """Microseconds per operation on the tree alone; ids come as array('q')."""
+    """Return the microseconds of each operation on the tree alone. Ids are `array('q')`."""
     fork = LONG[:50_000] + array("q", [-1]) * 50_000
     times = {
         "insert a new 100,000-token path": median_us(
             lambda: (RadixTree(), LONG[:], SLOTS[:]), lambda made: made[0].insert(made[1], made[2])
         ),
         "match a 100,000-token path in one node": median_us(lambda: tree_of(1), lambda tree: tree.match(LONG)),
-        # The new halves are 1.6 MB: in a new process the system hands out their pages one by one, which takes three
-        # times as long, until the allocator has learned to keep them.
+        # The new halves are 1.6 MB. In a new process the system gives their pages one by one, which takes three times
+        # as long, until the allocator keeps them.
         "match, splitting at 50,000": median_us(lambda: tree_of(1), lambda tree: tree.match(fork), unmeasured=100),
         "match a 100,000-token path of 100 nodes": median_us(lambda: tree_of(100), lambda tree: tree.match(LONG)),
     }
@@ -92,9 +98,9 @@ def tree_times() -> dict[str, float]:
 
 
 def pressure_times() -> dict[str, float]:
-    """Room made in a full tree of 1,000 branches, and one more branch put in: mean microseconds per branch.
+    """Return the mean microseconds to evict from a full tree of 1,000 branches and insert one more branch.
 
-    As the tree alone does it, and as the cache does, whose leases take slots and evict in batches.
+    Both for the tree alone and for the cache, whose leases allocate and evict slots in batches.
     """
     chance, num, trunk = random.Random(2), 1_000, LONG[:2_000]
     branches = [trunk + array("q", (chance.randrange(49_000) for _ in range(100))) for _ in range(3 * num)]
@@ -119,7 +125,7 @@ def pressure_times() -> dict[str, float]:
 
 
 def pane() -> tuple[list[array[int]], list[int]]:
-    """Spans and parents of a trunk and its rows; token ids are unique."""
+    """Return the spans and parents of a trunk and its rows. Token ids are unique."""
     spans, parents = [array("q", range(TRUNK))], [-1]
     for _ in range(NUM_BRANCHES):
         above = 0

@@ -1,9 +1,9 @@
-"""Side by side with transformers' `generate` in one process: decoding, siblings of one prefix, forks and jumps back.
+"""Compare with transformers' `generate` in one process: decoding, siblings of one prefix, forks and jumps back.
 
     PYTHONPATH=.:engine:kernels python -m tests.bench.swarm [MODEL] [--threads 2] [--rounds 5] [--json]
 
-Same weights, threads and tokens for all. They take turns, and each ratio is taken within a round: the table gives the
-median over the rounds and the best round of each, as other work on the machine hurts whoever runs just then.
+All use the same weights, threads and tokens, and alternate. Each ratio is taken within a round. The table gives the
+median over the rounds and the best round of each, since other work on the machine affects whichever runs then.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def load(model: str) -> Any:
 
 
 def siblings_rate(engine: Engine, prefix: list[int], num_siblings: int, num_tokens: int) -> float:
-    """Tokens per second of siblings that decode together, after each has its first."""
+    """Return the tokens per second of siblings that decode together, after the first token of each."""
     times: list[float] = []
 
     async def read(stream: Any) -> None:
@@ -59,12 +59,12 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def one_round(reference: Any, engines: dict[str, Engine], ids: list[int], args: argparse.Namespace) -> dict[str, float]:
-    """Rates in tokens per second, times in seconds."""
+    """Measure one round: rates in tokens per second, times in seconds."""
     exact = engines["float32"]
     for engine in engines.values():
         engine.clear_cache()
     figures = {"full prefill, s": seconds(lambda: exact.generate([ids], ONE))}
-    # A fork takes another way at the end of what is cached; a jump goes back to where that stood and writes on.
+    # A fork replaces the last tokens of the cached path. A jump returns to the cached path and continues it.
     fork, own = [*ids[:-8], *reversed(ids[-8:])], list(range(100, 108))
     figures["fork, s"] = seconds(lambda: exact.generate([fork], ONE))
     figures["jump back, s"] = seconds(lambda: exact.generate([[*ids, *own]], ONE))
@@ -79,7 +79,7 @@ def one_round(reference: Any, engines: dict[str, Engine], ids: list[int], args: 
 
 
 def ratios(figures: dict[str, float]) -> dict[str, float]:
-    """What the figures say, each as how many times faster."""
+    """Return the speed-ups that the figures give."""
     found = {f"{form} against generate": figures[form] / figures["generate"] for form in FORMS}
     found["siblings against one"] = figures["siblings"] / figures["float32"]
     found["fork against full prefill"] = figures["full prefill, s"] / figures["fork, s"]

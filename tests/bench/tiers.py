@@ -1,9 +1,9 @@
-"""Going back to a branch whose KV left the device: computed again, copied from the host, or read from a file.
+"""Measure a return to a branch whose KV left the device: computed again, copied from the host, or read from a file.
 
     python -m tests.bench.tiers [MODEL] [--tokens 512 1500] [--threads 2]
 
-MODEL: a directory, a .gguf file or a hub id; else the app's default model. Seconds to the first token of a prompt of so
-many cached tokens and one new one, medians of five that take turns.
+MODEL: a directory, a .gguf file or a hub id; default: the app's default model. The figures are the seconds to the first
+token of a prompt of so many cached tokens and one new token, medians of five alternating runs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def ask(engine: Engine, ids: array[int], found: str) -> float:
-    """Seconds of a request for one more token than `ids`, all of which must be `found`: its count in the usage."""
+    """Return the seconds of a request of `ids` and one more token. `found`: the usage count that must cover all ids."""
     (done,) = engine.generate([[*ids, 7]], ONE)
     assert getattr(done.usage, found) >= len(ids), f"{found}: {done.usage}"
     return done.usage.ttft_s

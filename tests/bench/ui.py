@@ -1,11 +1,10 @@
-"""How fast the app answers: first frame, keys while replies stream, branches, many and large conversations, memory.
+"""Measure the app: first frame, keys while replies stream, branches, many and large conversations, memory.
 
     python -m tests.bench.ui [--json] [--only start replies stream branches many deep wide chain] [--size 200x50]
 
-The app runs as a person runs it: in a pseudo-terminal, painting for real. A key's time ends when the frame that shows
-what it did has been handed to the terminal. `replies` needs the default model (93 MB, fetched once). `stream` is a
-reply of 32 kB with code blocks, in CPU time per token; `deep` and `wide` are conversations of 10,000 nodes, `chain` is
-one of 100,000.
+The app runs and paints in a pseudo-terminal. A key's time ends when the frame that shows its effect is written to the
+terminal. `replies` needs the default model (93 MB, fetched once). `stream` is a reply of 32 kB with code blocks, in CPU
+time per token. `deep` and `wide` are conversations of 10,000 nodes, `chain` is one of 100,000.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ LIMIT_S = 900.0
 
 @contextmanager
 def in_terminal(command: list[str], size: tuple[int, int]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The command in a terminal of that size: the process, and what reads its screen."""
+    """Run the command in a pseudo-terminal of that size. Yield the process and the descriptor of its screen."""
     import fcntl
     import pty
     import termios
@@ -51,7 +50,7 @@ def in_terminal(command: list[str], size: tuple[int, int]) -> Iterator[tuple[sub
     outer, inner = pty.openpty()
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
     env = os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor", "TEXTUAL_FPS": str(FPS)}
-    # From the checkout's root: the probe is a module of the tests.
+    # Run in the checkout's root, since the probe is a module of the tests.
     terminal = {"stdin": inner, "stdout": inner, "stderr": inner}
     with subprocess.Popen(command, **terminal, env=env, cwd=ROOT, start_new_session=True) as app:
         os.close(inner)
@@ -65,7 +64,7 @@ def in_terminal(command: list[str], size: tuple[int, int]) -> Iterator[tuple[sub
 
 
 def drain(outer: int, app: subprocess.Popen[bytes], wanted: bytes | None = None) -> bool:
-    """Read what is drawn, until `wanted` is in it or the process ends; whether it was."""
+    """Read the screen until it contains `wanted` or the process ends. Return whether it contained it."""
     drawn, deadline = b"", time.monotonic() + LIMIT_S
     while time.monotonic() < deadline:
         ready, _, _ = select.select([outer], [], [], 0.2)
@@ -84,7 +83,7 @@ def drain(outer: int, app: subprocess.Popen[bytes], wanted: bytes | None = None)
 
 
 def starts(path: Path, wanted: str, size: tuple[int, int], num: int = NUM_STARTS) -> tuple[list[float], int]:
-    """Seconds from the process' start to a first frame with these words, and the memory taken then."""
+    """Return the seconds from the process' start to a first frame with these words, and the memory used then."""
     command = [sys.executable, "-m", "treechat", "--db", str(path), "-m", str(path.with_name("no-model"))]
     seconds, memory = [], 0
     for _ in range(num + 1):
@@ -93,12 +92,12 @@ def starts(path: Path, wanted: str, size: tuple[int, int], num: int = NUM_STARTS
             assert drain(outer, app, wanted.encode()), "the app ended before its first frame"
             seconds.append(time.perf_counter() - started_at)
             memory = rss_bytes(app.pid)
-    # The first one reads the code from disk.
+    # The first start is left out, since it reads the code from disk.
     return seconds[1:], memory
 
 
 def probe(mode: str, path: Path, size: tuple[int, int]) -> dict[str, Any]:
-    """What tests/bench/ui_probe.py measures in that mode."""
+    """Run tests/bench/ui_probe.py in that mode and return its measurements."""
     result = path.with_name(f"{mode}.json")
     with in_terminal([sys.executable, "-m", "tests.bench.ui_probe", mode, str(path), str(result)], size) as (
         app,
@@ -114,7 +113,7 @@ def probe(mode: str, path: Path, size: tuple[int, int]) -> dict[str, Any]:
 
 
 def measure(parts: list[str], size: tuple[int, int]) -> dict[str, Any]:
-    """Everything, by part."""
+    """Measure the parts and return the whole result."""
     seconds: dict[str, list[float]] = {}
     memory: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -156,13 +155,13 @@ def measure(parts: list[str], size: tuple[int, int]) -> dict[str, Any]:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The smallest value that so many are not above."""
+    """Return the smallest value with at least this share of the values not above it."""
     ordered = sorted(values)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    """The result as tables for people."""
+    """Return the result as tables for people."""
     times = [
         [row["what"], f"{row['num']}", *(f"{1000 * row[key]:,.1f}" for key in ("median_s", "p95_s", "max_s"))]
         for row in result["times"]

@@ -1,9 +1,9 @@
-"""The app in a terminal, pressing its own keys and timing until what they do is painted. Run by tests/bench/ui.py.
+"""Run the app in a terminal, press keys in it and time them until their effect is painted. Run by tests/bench/ui.py.
 
     python -m tests.bench.ui_probe MODE DATABASE RESULT
 
-MODE: `replies` (with the model), `stream`, `branches`, `many`, `deep`, `wide` or `chain`. Seconds go to RESULT as JSON,
-lists by name.
+MODE: `replies` (with the model), `stream`, `branches`, `many`, `deep`, `wide` or `chain`. RESULT receives lists
+of seconds by name, as JSON.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from treechat_engine import EngineConfig
 PATIENCE_S = 240.0
 NUM_KEYS = 200
 BETWEEN_S = 0.05
-"""Between two keys: a fast typist's pace."""
+"""Seconds between two keys, the pace of a fast typist."""
 
 REPLY_LEN = 32_000
 WINDOW_LEN = 1_000
-"""Characters of a long reply that a time per token is taken over."""
+"""Characters of a long reply per measurement of the time per token."""
 
 PROMPT = "Write a very long story about a lighthouse, with many chapters and every detail. Do not stop early."
 
 
 class Probe(TreechatApp):
-    """`seconds` holds what was measured, by name."""
+    """The app that measures itself. `seconds` holds the measurements by name."""
 
     CSS_PATH = Path(app.__file__).with_name("treechat.tcss")
 
@@ -74,7 +74,7 @@ class Probe(TreechatApp):
         await self.action_quit()
 
     async def timed(self, name: str, act: Callable[[], object], is_done: Callable[[], object]) -> None:
-        """Seconds from `act` to the end of the first paint after which `is_done` holds."""
+        """Record the seconds from `act` to the end of the first paint after which `is_done` is true."""
         painted: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
         def check() -> None:
@@ -99,19 +99,19 @@ class Probe(TreechatApp):
             await asyncio.sleep(0.02)
 
     async def stopped(self) -> None:
-        """Until no reply is written any more."""
+        """Stop the replies and wait until none streams."""
         self.replies.stop()
         await self.until("its stop", lambda: not self.chat.streaming)
 
     async def focus_on(self, widget: Widget) -> None:
-        """Until the widget has the focus, and that is drawn: it is not part of what a key takes."""
+        """Wait until the widget has the focus and this is drawn, so a key's time does not include it."""
         if not widget.has_focus:
             widget.focus()
             await self.until("the focus", lambda: widget.has_focus)
             await asyncio.sleep(BETWEEN_S)
 
     async def type_and_move(self, name: str, goes_on: Callable[[], object]) -> None:
-        """Letters into the composer and the cursor up and down the transcript, ten by ten, while `goes_on`."""
+        """Type letters into the composer and move the cursor in the transcript, ten keys each, while `goes_on`."""
         self.composer.put("")
         for i in range(NUM_KEYS):
             if not goes_on():
@@ -127,10 +127,8 @@ class Probe(TreechatApp):
                 await self.timed(f"move, {name}", self.key("hl"[i % 2]), is_done)
         self.composer.put("")
 
-    # What is measured
-
     async def measure_replies(self) -> None:
-        """Keys while nothing happens, while one reply streams, while four do; the real model."""
+        """Measure keys while the app is idle, while one reply streams and while four do, with the real model."""
         self.memory["first frame"] = rss_bytes()
         await self.until("the model", lambda: self.chat.model is not None)
         self.memory["model loaded"] = rss_bytes()
@@ -149,7 +147,7 @@ class Probe(TreechatApp):
         self.memory["after 4 replies"] = rss_bytes()
 
     async def measure_branches(self) -> None:
-        """From branch to branch of 100 messages: drawn for the first time, and again."""
+        """Measure moves between branches of 100 messages, drawn for the first time and again."""
         await self.focus_on(self.transcript)
         num = len(self.chat.tree.children("root"))
         for name, key in (("branch, first time", "J"), ("branch, again", "K"), ("branch, again", "J")):
@@ -158,7 +156,7 @@ class Probe(TreechatApp):
                 await self.timed(name, self.key(key), lambda n=before: self.view_id != n)
 
     async def measure_many(self) -> None:
-        """Opening, listing, searching and scrolling among many."""
+        """Measure opening, listing, searching and scrolling with many conversations."""
         infos = self.store.conversations()
         self.memory["first frame"] = rss_bytes()
         for info in infos[10:40]:
@@ -192,7 +190,7 @@ class Probe(TreechatApp):
                 await self.timed(name, self.key(key), lambda b=before: self.transcript.scroll_y != b)
 
     async def measure_large(self) -> None:
-        """One conversation of very many nodes: rows, messages, its ends, pages, another node made current."""
+        """Measure one very large conversation: moves between messages and rows, to root and leaf, pages and jumps."""
         mode = self._mode
         self.memory["first frame"] = rss_bytes()
 
@@ -217,7 +215,7 @@ class Probe(TreechatApp):
     measure_deep = measure_wide = measure_chain = measure_large
 
     async def measure_stream(self) -> None:
-        """A reply of 32 kB with code blocks: CPU seconds per token (a character), as it grows and as it ends."""
+        """Measure the CPU seconds per token (one character) at the start, middle and end of a 32 kB reply with code."""
         await self.until("the model", lambda: self.chat.model is not None)
         self.replies.send("Write.")
         await self.until("a reply", lambda: self.chat.replies)
@@ -238,7 +236,7 @@ class Probe(TreechatApp):
 
 
 def rss_bytes(pid: str | int = "self") -> int:
-    """Resident memory of a process."""
+    """Return the resident memory of a process in bytes."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 

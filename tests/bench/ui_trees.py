@@ -1,4 +1,4 @@
-"""Databases for tests/bench/ui.py: many conversations, one whose branches are long, one deep or wide; a long reply."""
+"""Databases for tests/bench/ui.py: many conversations, or one that is deep, wide or of long branches. A long reply."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def paragraph(rng: random.Random, num_words: int) -> str:
 
 
 def many(path: Path, num_conversations: int, num_nodes: int) -> None:
-    """Conversations of `num_nodes` each, a fork about every eighth node."""
+    """Write conversations of `num_nodes` nodes each, with a fork at about every eighth node."""
     rng = random.Random(1)
     with Store.open(path) as store:
         for number in range(num_conversations):
@@ -36,7 +36,7 @@ def many(path: Path, num_conversations: int, num_nodes: int) -> None:
 
 
 def branching(path: Path, num_branches: int, num_nodes: int) -> None:
-    """One conversation: branches of `num_nodes` messages each beside each other below the first message."""
+    """Write one conversation: branches of `num_nodes` messages each below the first message."""
     rng = random.Random(2)
     with Store.open(path) as store:
         conversation = store.create_conversation("long branches")
@@ -51,7 +51,7 @@ def branching(path: Path, num_branches: int, num_nodes: int) -> None:
 
 
 def chain(path: Path, num_nodes: int) -> None:
-    """One conversation without a fork, as an import may bring; the last node is current."""
+    """Write one conversation without a fork, as from an import. The last node is current."""
     rng = random.Random(3)
     with Store.open(path) as store:
         conversation = store.create_conversation("a chain")
@@ -64,7 +64,7 @@ def chain(path: Path, num_nodes: int) -> None:
 
 
 def wide(path: Path, num_siblings: int) -> None:
-    """One message with so many replies, an answer below each; one in the middle is current."""
+    """Write one message with `num_siblings` replies and a message below each. The middle one is current."""
     rng = random.Random(4)
     current = num_siblings // 2
     with Store.open(path) as store:
@@ -78,7 +78,7 @@ def wide(path: Path, num_siblings: int) -> None:
 
 
 def long_reply(num_chars: int) -> str:
-    """Markdown of about that size: paragraphs, lists, blocks of code."""
+    """Return Markdown of about `num_chars` characters: paragraphs, lists and code blocks."""
     rng = random.Random(5)
     parts: list[str] = []
     while sum(map(len, parts)) < num_chars:
