@@ -1,4 +1,4 @@
-"""The kernels run where the tests find them: on the device, or under Triton's interpreter where there is none."""
+"""Fixtures of the kernel tests, which run on the device, or under Triton's interpreter without one."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ patch_once()
 
 @pytest.fixture
 def device():
-    """Where kernels run: the interpreter takes tensors on the CPU."""
+    """Return the device of the tensors: the interpreter takes tensors on the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @pytest.fixture(autouse=True)
 def poisoned():
-    """Fresh tensors hold NaN, so that what a kernel does not write shows."""
+    """Fill new tensors with NaN, so values that a kernel fails to write are noticed."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     assert torch.utils.deterministic.fill_uninitialized_memory
     assert torch.empty(3).isnan().all()
@@ -29,7 +29,7 @@ def poisoned():
 def exact_attention(
     q, k_pool, v_pool, slots, kv_lens, q_lens, *, scaling, sliding_window=None, softcap=None, sinks=None
 ):
-    """Attention in float64, one path at a time, with everything spelled out."""
+    """Return attention in float64, computed step by step for one path at a time."""
     outs, q_start, kv_start = [], 0, 0
     group = q.shape[1] // k_pool.shape[1]
     for kv_len, q_len in zip(kv_lens, q_lens, strict=True):

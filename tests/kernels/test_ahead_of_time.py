@@ -1,4 +1,4 @@
-"""Kernels compile for chips that are not here, without spills and within a block's shared memory."""
+"""Kernels compile for chips that this machine lacks, without spills and within a block's shared memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-# The largest tiles are those of bfloat16. All that the README's table is made of takes three times as long.
+# The largest tiles are those of bfloat16. All dtypes, which the table is made from, take three times as long.
 @pytest.mark.parametrize("dtype", ["bf16", pytest.param(None, marks=pytest.mark.slow)], ids=["bf16", "all dtypes"])
 def test_the_largest_variants_fit_their_chips(dtype, pytestconfig):
     pytest.importorskip("triton")
-    # In a process of its own: here the kernels are interpreted. What an earlier run compiled is read from the cache.
+    # In a separate process, since kernels are interpreted in this one. The cache keeps kernels of earlier runs.
     env = os.environ | {
         "TRITON_INTERPRET": "0",
         "TRITON_CACHE_DIR": str(pytestconfig.cache.mkdir("triton")),
@@ -34,7 +34,7 @@ def test_the_largest_variants_fit_their_chips(dtype, pytestconfig):
             continue
         listed, measured = column(table, arch), largest(done.stdout, arch)
         assert listed.keys() == measured.keys()
-        # Some of the variants take no more than the most that any takes.
+        # A single dtype takes at most the figures of the table.
         most = {name: tuple(map(max, listed[name], measured[name])) for name in listed} if dtype else measured
         assert listed == most, "print the table again"
 
@@ -46,7 +46,7 @@ def triton_version():
 
 
 def column(table, arch):
-    """{kernel: (registers, spilled, shared)} of one chip in README's table."""
+    """Return {kernel: (registers, spilled, shared)} of one chip in the table."""
     lines = table[table.index("| kernel | sm_") :].splitlines()
     at = [cell.strip() for cell in lines[0].split("|")].index(f"sm_{arch}")
     rows = [[cell.strip(" `") for cell in line.split("|")] for line in lines[2:] if line.startswith("|")]
@@ -54,7 +54,7 @@ def column(table, arch):
 
 
 def largest(printed, arch):
-    """{kernel: (registers, spilled, shared)}: the most that any of its variants takes on this chip."""
+    """Return {kernel: (registers, spilled, shared)}, the largest figures of its variants on this chip."""
     found = {}
     for kernel, *values in re.findall(rf"^(\w+_kernel) .* sm_{arch} +(\d+) +(\d+) +(\d+)$", printed, re.MULTILINE):
         pairs = zip(map(int, values), found.get(kernel, (0, 0, 0)), strict=True)

@@ -1,4 +1,4 @@
-"""The references against the definition of attention, and the CPU kernel against the reference."""
+"""The references agree with the definition of attention, and the CPU kernel with the reference."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make(q_len, num_q_heads=6, num_kv_heads=2, dim=16, v_dim=None, dtype=torch.f
 
 
 def by_definition(q, k, v, scaling, sliding_window, softcap, sinks):
-    """One query token and head at a time, float64."""
+    """Return attention in float64, one query token and head at a time."""
     q, k, v = q.double(), k.double(), v.double()
     out = torch.zeros(q.shape[0], q.shape[1], v.shape[2], dtype=torch.float64)
     group = q.shape[1] // k.shape[1]

@@ -1,4 +1,4 @@
-"""The attention kernels against attention in float64: ragged batches, every option, slots in any order."""
+"""The attention kernels agree with attention in float64: ragged batches, every option, slots in any order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 @pytest.fixture
 def make(device):
-    """Queries, pools and the slots of paths; a slot of no path holds NaN."""
+    """Return a function that makes queries, pools and the slots of paths. Slots of no path hold NaN."""
 
     def made(num_tokens, kv_lens, heads=(6, 2), dim=64, v_dim=None, dtype=torch.float32, shared=0):
         generator = torch.Generator().manual_seed(sum(kv_lens) + dim)
@@ -148,7 +148,7 @@ def test_a_mixed_batch_with_two_groups_of_siblings_takes_all_three_kernels(make,
     monkeypatch.setenv("TREECHAT_SHARED_PREFIX", "always")
     kv_lens, q_lens = [SPLIT_LEN + 5, 20, SPLIT_LEN + 9, 60], [1, 1, 1, 7]
     q, k_pool, v_pool, slots = make(10, kv_lens)
-    # The third path begins as the first does.
+    # The third path begins with the slots of the first.
     start = kv_lens[0] + kv_lens[1]
     slots[start : start + SPLIT_LEN] = slots[:SPLIT_LEN]
     layout = Layout.build(kv_lens, q_lens, q.device, [([0, 2], SPLIT_LEN + 3)])

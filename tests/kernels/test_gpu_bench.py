@@ -1,4 +1,4 @@
-"""The GPU bench runs to its end on a CPU: tiny models and lengths, and fakes where a device would answer."""
+"""The GPU bench runs to its end on a CPU, with tiny models and lengths, and fakes in place of a device."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SIZES = {
 
 
 def dense(q, k, v, block_mask, enable_gqa):
-    """In the place of a compiled FlexAttention."""
+    """Stand in for a compiled FlexAttention."""
     assert enable_gqa and (block_mask is None) == (q.shape[2] == 1)
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
 
@@ -50,7 +50,7 @@ def timed(run):
 
 @pytest.fixture
 def no_device(monkeypatch, tmp_path):
-    """What a device says, and nothing else."""
+    """Fake all answers of a device, and shrink the sizes."""
     for module, sizes in SIZES.items():
         for name, value in sizes.items():
             monkeypatch.setattr(module, name, value)
@@ -60,7 +60,7 @@ def no_device(monkeypatch, tmp_path):
     monkeypatch.setenv("TREECHAT_TUNE", "")
     scale = Scale(context=144, num_new=2, cold_bytes=1, prefixes=(128,), num_siblings=(2,), spare=16)
     monkeypatch.setattr(tuning, "Scale", lambda: scale)
-    # The interpreter is slow, and test_tuning tries all of them.
+    # The interpreter is slow, and test_tuning runs all candidates.
     monkeypatch.setattr(tuning, "candidates", lambda key: candidates(key)[:2])
     monkeypatch.setattr(gpu, "ceilings", lambda: gpu_common.Ceilings(1e9, 1e9))
     monkeypatch.setattr(gpu_common, "seconds", timed)

@@ -1,4 +1,4 @@
-"""The kernels compiled, on a CUDA device: lengths and batches that the interpreter is too slow for, and every path."""
+"""The compiled kernels on a CUDA device, with lengths and batches that are too slow to interpret, and every kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a shared prefix is read once: the model of both ways against what an H100 measured."""
+"""When a shared prefix is read once: the time model agrees with measurements on an H100."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from treechat_kernels.prefix_sharing import (
 )
 
 RESULTS = Path(__file__).parents[1] / "bench/results/gpu-h100-3ed12735bd.json"
-# Of the shorter time: what lies closer is a tie, which either way may have.
+# Share of the shorter time. A smaller difference is a tie, so either choice is right.
 TIE = 0.01
 
 
 @pytest.fixture
 def measured():
-    """The rows of the committed table."""
+    """Return the rows of the committed measurements."""
     found = []
     for row in json.loads(RESULTS.read_text())["shared prefix"]:
         num_q_heads, rest = row["heads"].split("/")

@@ -1,4 +1,4 @@
-"""Siblings that read a shared stretch together get what each would get alone."""
+"""Siblings that read a shared stretch together get the same attention as each alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from treechat_kernels.cpu.sibling_attention import plan_siblings, sibling_attent
 
 NUM_SLOTS = 1600
 PREFIX = (0, 400)
-# Paths as extents: what is shared, then what is a path's own.
+# The extents of each path: the shared ones, then its own.
 CASES = {
     "five siblings": [[PREFIX, (500 + 20 * i, 1 + i)] for i in range(5)],
     "a prefix in several extents": [[(0, 100), (150, 3), (160, 5), (170, 90), (700 + 9 * i, 9)] for i in range(3)],

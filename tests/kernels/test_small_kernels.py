@@ -1,4 +1,4 @@
-"""The small kernels against their references computed in float64, on odd lengths and views."""
+"""The small kernels agree with their references in float64, on odd lengths and views."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from treechat_kernels.silu_mul import ACTIVATIONS, gate_mul, silu_mul
 from treechat_kernels.write_kv import rotate_and_write, write_kv
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-# A result is rounded once. A whole unit in the last place: the interpreter cuts off where it rounds to bfloat16.
+# One unit in the last place: a result is rounded once, but the interpreter truncates to bfloat16.
 TOLERANCE = {torch.float32: 3e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 
 

@@ -1,4 +1,4 @@
-"""Tiles chosen by measuring: what is tried, what is taken, how long it may take, and the file that keeps it."""
+"""Tuning: which tiles are measured and chosen, its time limit, and the file that keeps the result."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def rates_of_h100():
 
 
 def timer(times):
-    """Seconds of the tile that is in use for KEY; the others take 1."""
+    """Return a fake timer: the seconds of the tile in use for KEY, 1 for tiles not listed."""
     return lambda run: times.get(chosen_tile(KEY, candidates(KEY)[0]), 1.0)
 
 
@@ -265,7 +265,7 @@ def test_all_candidates_fit_the_chip(arch, tmp_path):
 
 
 def test_a_device_is_measured_once_and_read_from_its_file_then(tmp_path, monkeypatch):
-    """All of it but the device: what it is called, how long things take, and its memory."""
+    """Only the device is fake: its name, its times and its memory."""
     monkeypatch.setenv("TREECHAT_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(tuning_file, "identity", lambda _device: WHO)
     monkeypatch.setattr(torch.random, "fork_rng", lambda _devices: nullcontext())

@@ -1,1 +1,1 @@
-"""`treechat bench`: what jumps, forks, siblings and decoding cost on this machine, measured on the engine itself."""
+"""`treechat bench`: measure jumps, forks, siblings and decoding on this machine, with the engine itself."""

@@ -1,4 +1,4 @@
-"""Decoded tokens per second, ours and transformers' own `generate`, turn by turn on the same weights and threads."""
+"""Measure decoded tokens per second: this engine and transformers' `generate`, alternating, with the same weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from treechat_engine import Engine, SamplingParams
 def measure_decoding(
     engine: Engine, path: Path, prompts: Prompts, sizes: Sizes, progress: Progress
 ) -> list[dict[str, Any]]:
-    """Each batch size at each context; both sides in turn, medians of the repeats."""
+    """Measure each batch size at each context. Both sides alternate; figures are medians of the repeats."""
     stats = engine.stats()
     reference = Reference(path, stats.dtype, stats.device)
     rows = []
@@ -45,14 +45,14 @@ def measure_decoding(
 
 
 def _decode(engine: Engine, ids: list[list[int]], num_tokens: int) -> float:
-    """Tokens per second of the whole batch after the first token of each."""
+    """Return the tokens per second of the whole batch after the first token of each."""
     done = engine.generate(ids, SamplingParams(max_tokens=num_tokens + 1, ignore_eos=True))
     decode_s = max(one.usage.total_s - one.usage.ttft_s for one in done)
     return sum(one.usage.completion_tokens - 1 for one in done) / decode_s
 
 
 class Reference:
-    """transformers' generate, greedy, from a prompt that it has prefilled: nothing but decoding is timed."""
+    """transformers' greedy generate after a prefilled prompt, so only decoding is timed."""
 
     def __init__(self, path: Path, dtype: str, device: str) -> None:
         self._model = AutoModelForCausalLM.from_pretrained(
@@ -67,8 +67,8 @@ class Reference:
             self._model(self._ids, past_key_values=self._cache, logits_to_keep=1)
 
     def decode(self, num_tokens: int) -> float:
-        """Tokens per second of the whole batch after the first token of each."""
-        # Counted from the end, which every version of transformers takes. The prompt's last token is computed again.
+        """Return the tokens per second of the whole batch after the first token of each."""
+        # A negative length, which every version of transformers accepts. The prompt's last token is computed again.
         self._cache.crop(self._ids.shape[1] - 1 - self._cache.get_seq_length())
         times: list[float] = []
 

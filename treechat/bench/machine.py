@@ -1,4 +1,4 @@
-"""The name of what is measured: machine, threads, commit."""
+"""Name the machine, threads and commit of a measurement."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from treechat import __version__
 
 
 def machine_name(device: str) -> str:
-    """Device, cores and torch threads in one line."""
+    """Return device, cores and torch threads in one line."""
     threads = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
     if device.startswith("cuda"):
         return f"{torch.cuda.get_device_name(device)}, {threads}"
@@ -30,7 +30,7 @@ def _cpu_name() -> str:
 
 
 def commit() -> str:
-    """The checkout's commit, with `+` where it was changed since; the version where this is no checkout."""
+    """Return the checkout's commit, with `+` if files differ from it; the version if this is not a checkout."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return f"v{__version__}"

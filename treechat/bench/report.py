@@ -1,4 +1,4 @@
-"""The results as a table for people."""
+"""Lay out the results as tables for people."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _RESUME_HEADER = ("prefix", "branch", "new", "computed", "first token s", "full 
 
 
 def lines(result: Figures, table: Callable[[Sequence[str], list[list[str]]], str]) -> list[str]:
-    """Header and one table per part. `table` lays out a header and rows of cells."""
+    """Return a header and one table per part. `table` lays out a header and rows of cells."""
     out = [f"{result['model']}, {result['dtype']}, commit {result['commit']}", result["machine"]]
     for title, part in (("jump back to a branch", "jump"), ("fork", "fork")):
         if result[part]:

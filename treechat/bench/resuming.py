@@ -1,7 +1,7 @@
-"""Time to first token of a jump and of a fork, against a full prefill of a prompt of the same length.
+"""Measure the time to first token of a jump and of a fork, against a full prefill of a prompt of the same length.
 
-The full prefill runs on an empty cache and is also what puts the branch there; the resumed prompt ends in other new
-tokens, so that only the path above them can be reused.
+The full prefill runs on an empty cache and also caches the branch. The resumed prompt ends in other new tokens, so only
+the path above them can be reused.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from treechat_engine import Engine
 
 
 def measure_jumps(engine: Engine, prompts: Prompts, sizes: Sizes, progress: Progress) -> list[dict[str, Any]]:
-    """Branch A, branch B of the same prefix, then a new turn below A again."""
+    """Prefill branch A, then branch B of the same prefix, and measure a new turn below A."""
     rows = []
     for prefix_len in sizes.prefix_lens:
         for new_len in sizes.new_lens:
@@ -33,7 +33,7 @@ def _jump(engine: Engine, prompts: Prompts, prefix_len: int, branch_len: int, ne
 
 
 def measure_forks(engine: Engine, prompts: Prompts, sizes: Sizes, progress: Progress) -> list[dict[str, Any]]:
-    """A new turn below a prefix that has another continuation already."""
+    """Measure a new turn below a prefix that already has another continuation."""
     rows = []
     for prefix_len in sizes.prefix_lens:
         new_len = sizes.new_lens[0]

@@ -1,4 +1,4 @@
-"""All measurements of one run, as one document, and its table."""
+"""Run all measurements and return them as one document."""
 
 from __future__ import annotations
 
@@ -22,13 +22,21 @@ PARTS = ("jump", "fork", "fan_out", "decode")
 def measure(
     engine: Engine, name: str, path: Path, sizes: Sizes, progress: Progress, parts: Sequence[str] = PARTS
 ) -> dict[str, Any]:
-    """Run the parts. name: the model's, for people. path: its files, which transformers' generate reads too."""
+    """Run the parts and return their rows by part, with the machine, model and commit.
+
+    engine: the loaded model.
+    name: the model's name for people.
+    path: its files, which transformers' generate also reads.
+    sizes: the lengths and repeats.
+    progress: called with a line of text before each measurement.
+    parts: the parts to run; the others get no rows.
+    """
     stats = engine.stats()
     if engine.config.num_threads:
         torch.set_num_threads(engine.config.num_threads)
     config = AutoConfig.from_pretrained(path, local_files_only=True)
     prompts = Prompts(config.get_text_config().vocab_size)
-    # The first forward of a process pays for allocations that the others do not.
+    # The first forward of a process is slower, since it allocates memory.
     first_token(engine, prompts.draw(64))
     runs: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "jump": lambda: measure_jumps(engine, prompts, sizes, progress),

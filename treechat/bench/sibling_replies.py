@@ -1,4 +1,4 @@
-"""N replies to one prompt at once: their speed, and the slots that they take together."""
+"""Measure N simultaneous replies to one prompt: their speed and the slots that they use together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from treechat_engine import Engine, SamplingParams
 
 
 def measure_fan_outs(engine: Engine, prompts: Prompts, sizes: Sizes, progress: Progress) -> list[dict[str, Any]]:
-    """Siblings below a prefix that is cached; slots_unshared is what as many separate sequences would take."""
+    """Measure siblings below a cached prefix. `slots_unshared` is the number of slots of as many separate sequences."""
     prefix_len = sizes.prefix_lens[0]
     progress(f"fan-out: {sizes.num_siblings} replies of {sizes.sibling_len} tokens on {prefix_len:,}")
     rates, slots = [], 0
@@ -35,7 +35,7 @@ def measure_fan_outs(engine: Engine, prompts: Prompts, sizes: Sizes, progress: P
         "prefix_tokens": prefix_len,
         "tokens_per_s": median(rates),
         "slots": slots,
-        # The last token of a reply has no KV yet, shared or not.
+        # The last token of a reply has no KV yet.
         "slots_unshared": sizes.num_siblings * (prefix_len + sizes.sibling_len - 1),
     }
     return [row]

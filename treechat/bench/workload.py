@@ -1,4 +1,4 @@
-"""What the measurements share: their sizes, prompts that nothing has cached, and one timed request."""
+"""The parts that all measurements share: sizes, prompts that are not cached, and one timed request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Sizes:
-    """Lengths in tokens, and how often each measurement is repeated; figures are medians."""
+    """Lengths in tokens and numbers of repeats. Figures are medians of the repeats.
+
+    prefix_lens: prompts of jumps and forks.
+    branch_len: tokens of each branch after the prefix.
+    new_lens: tokens of the new turn.
+    num_siblings, sibling_len: the replies to one prompt and the tokens of each.
+    decode_batches, decode_contexts, decode_len: the decoded batch sizes, context lengths and tokens.
+    num_repeats: repeats of each measurement.
+    """
 
     prefix_lens: tuple[int, ...] = (1_500, 4_000)
     branch_len: int = 250
@@ -32,7 +40,7 @@ QUICK = Sizes((256,), 64, (29,), 3, 16, (1,), (64,), 16, 1)
 
 
 class Prompts:
-    """Random token ids, the same ones for the same seed. No two draws begin with the same id while there are others."""
+    """Random token ids, the same for the same seed. Draws begin with different ids as long as enough ids are left."""
 
     def __init__(self, vocab_size: int, seed: int = 0) -> None:
         self._random = random.Random(seed)
@@ -50,14 +58,14 @@ class Prompts:
 
 
 class FirstToken(NamedTuple):
-    """Time from submission to the first token, and the prompt tokens that had to be computed for it."""
+    """The seconds from submission to the first token, and the prompt tokens computed for it."""
 
     ttft_s: float
     computed_tokens: int
 
 
 def first_token(engine: Engine, ids: Sequence[int]) -> FirstToken:
-    """Run a prompt up to its first token. What was computed stays cached."""
+    """Run a prompt up to its first token. Its KV stays cached."""
     [done] = engine.generate([ids], SamplingParams(max_tokens=1, ignore_eos=True))
     return FirstToken(done.usage.ttft_s, done.usage.computed_tokens)
 
@@ -65,7 +73,11 @@ def first_token(engine: Engine, ids: Sequence[int]) -> FirstToken:
 def resume_row(
     prefix_len: int, branch_len: int, new_len: int, runs: Sequence[tuple[FirstToken, float]]
 ) -> dict[str, Any]:
-    """One row of the results, from pairs of a resumed run and the full prefill of a prompt of the same length."""
+    """Return one row of the results.
+
+    prefix_len, branch_len, new_len: tokens of the prompt's parts.
+    runs: pairs of a resumed run and the seconds of a full prefill of a prompt of the same length.
+    """
     ttft_s = median(run.ttft_s for run, _ in runs)
     full_s = median(full for _, full in runs)
     return {
