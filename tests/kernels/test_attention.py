@@ -66,7 +66,7 @@ def test_the_reference_is_attention_by_definition_on_a_ragged_batch(sliding_wind
         q_start, kv_start = q_start + q_len, kv_start + kv_len
 
 
-def test_decode_is_extend_by_one_token_each():
+def test_decoding_equals_extending_each_path_by_one_token():
     q, k_pool, v_pool = make(2)
     slots = torch.arange(12)
     out = decode_attention(q, k_pool, v_pool, slots, [5, 7], scaling=0.25)
@@ -109,5 +109,5 @@ def test_reads_hold_each_position_once_and_gather_only_short_extents():
         assert not gathered or all(length >= MIN_VIEW_LEN for _, length in reads.views)
 
 
-def test_a_lone_short_extent_is_viewed():
+def test_a_single_short_extent_is_viewed():
     assert plan_reads([(4, 3)], 0, 3) == PathReads(((4, 3),), None)

@@ -119,7 +119,7 @@ def test_every_head_dimension_and_type(make, exact_attention, heads, dim, v_dim,
     close(attend_with_triton(*args, layout, scaling=dim**-0.5), expected, dtype)
 
 
-def test_a_path_gives_the_same_bits_alone_and_in_company_and_the_same_numbers_however_cut(make):
+def test_a_path_has_the_same_bits_alone_and_in_a_batch_and_the_same_numbers_however_cut(make):
     kv_lens = [260, 40, 17]
     args = make(3, kv_lens)
     together = decode_attention(*args, kv_lens, scaling=0.2)
@@ -157,7 +157,7 @@ def test_a_mixed_batch_with_two_groups_of_siblings_takes_all_three_kernels(make,
     close(out, exact_attention(q, k_pool, v_pool, slots, kv_lens, q_lens, scaling=0.2))
 
 
-def test_siblings_are_found_by_their_slots_however_their_runs_are_cut():
+def test_siblings_are_found_by_their_slots_however_their_extents_are_cut():
     runs = [[(10, 300), (900, 5)], [(500, 9)], [(10, 100), (110, 150), (700, 50)], [(10, 200)], [(10, 400)]]
     assert shared_prefixes(runs, [305, 9, 300, 200, 40], [1, 1, 1, 20, 1]) == [([0, 2, 4], 40)]
     assert shared_prefixes(runs[:3], [305, 9, 300], [1, 1, 1]) == [([0, 2], 250)]

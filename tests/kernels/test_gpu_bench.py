@@ -124,7 +124,7 @@ def test_a_part_that_fails_is_a_note_and_the_others_still_run(no_device, monkeyp
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_what_there_is_no_time_for_is_left_out_and_said(no_device, monkeypatch):
+def test_parts_without_time_are_skipped_and_reported(no_device, monkeypatch):
     monkeypatch.setattr(gpu_common.Report, "left_s", 0.0)
     assert run(monkeypatch, "--json", str(no_device)) == 0
     data = json.loads(no_device.read_text())
@@ -141,13 +141,13 @@ def test_a_share_of_the_time_ends_with_its_part(tmp_path):
     assert not report.is_late and 0 < report.left_s <= 60
 
 
-def test_without_a_device_it_says_where_to_run(monkeypatch, capsys):
+def test_without_a_device_the_bench_asks_for_one(monkeypatch, capsys):
     monkeypatch.setattr(gpu_common, "device_name", lambda: None)
     assert run(monkeypatch) == 1 and "there is no CUDA device" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("num_new", [1, 5])
-def test_the_others_attend_to_what_ours_does(num_new, monkeypatch):
+def test_the_other_implementations_compute_the_same_attention(num_new, monkeypatch):
     torch.manual_seed(0)
     q, k, v = torch.randn(1, 4, num_new, 16), torch.randn(1, 2, 40, 16), torch.randn(1, 2, 40, 16)
     called = []

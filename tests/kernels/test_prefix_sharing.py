@@ -39,7 +39,7 @@ def measured():
     return found
 
 
-def test_the_choice_is_the_faster_way_in_every_row_that_is_no_tie(measured):
+def test_the_faster_way_is_chosen_in_every_row_without_a_tie(measured):
     wrong = []
     for siblings, plain_s, shared_s in measured:
         is_tie = abs(plain_s - shared_s) < TIE * min(plain_s, shared_s)
@@ -49,14 +49,14 @@ def test_the_choice_is_the_faster_way_in_every_row_that_is_no_tie(measured):
     assert len(wrong) <= 1
 
 
-def test_the_rates_are_those_that_the_table_gives(measured):
+def test_the_default_rates_are_fitted_to_the_measurements(measured):
     assert fit(measured) == pytest.approx(H100, rel=0.02)
     for siblings, plain_s, shared_s in measured:
         assert plain_seconds(siblings, H100) == pytest.approx(plain_s, rel=0.2)
         assert shared_seconds(siblings, H100) == pytest.approx(shared_s, rel=0.3)
 
 
-def test_a_fit_finds_the_rates_that_made_the_times_and_none_below_zero(measured):
+def test_a_fit_recovers_the_rates_of_the_times_and_none_is_negative(measured):
     rates = Rates(2e-6, 1e-12, 5e-6, 3e-12, 1e-11)
     points = [each.siblings for each in measured]
     made = [SharingTimes(p, plain_seconds(p, rates), shared_seconds(p, rates)) for p in points]
@@ -72,7 +72,7 @@ def rates_of_h100():
 
 
 @pytest.mark.usefixtures("rates_of_h100")
-def test_a_device_with_other_rates_chooses_otherwise():
+def test_other_rates_change_the_choice():
     siblings = Siblings(4, 8192, 32, 4096)
     assert sharing_is_faster(siblings)
     use_rates(H100._replace(score_s=1e-9))

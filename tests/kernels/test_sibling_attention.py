@@ -37,7 +37,7 @@ CASES = {
 @pytest.mark.parametrize("with_sinks", [False, True])
 @pytest.mark.parametrize("head_major", [False, True])
 @pytest.mark.parametrize("case", CASES)
-def test_each_path_gets_what_it_would_get_alone(case, head_major, with_sinks, num_heads):
+def test_each_path_gets_the_same_attention_as_alone(case, head_major, with_sinks, num_heads):
     extents = CASES[case]
     kv_lens = [sum(length for _, length in path) for path in extents]
     generator = torch.Generator().manual_seed(0)
@@ -76,7 +76,7 @@ def test_paths_that_share_too_little_have_no_plan():
     assert plan_siblings([[(0, 300)], [(400, 300)]], [300, 300], 2) is None
 
 
-def test_extents_that_go_on_past_a_path_are_not_read():
+def test_slots_after_the_end_of_a_path_are_not_read():
     extents = [[(0, 900)], [(0, 200), (1000, 50)]]
     plan = plan_siblings(extents, [210, 205], 2)
     assert plan is not None

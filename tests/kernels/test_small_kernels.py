@@ -43,7 +43,7 @@ def test_rms_norm(rand, dtype, dim, weighted, plus_one):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_rms_norm_adds_the_residual_first_and_gives_the_sum(rand, dtype):
+def test_rms_norm_adds_the_residual_first_and_returns_the_sum(rand, dtype):
     x, residual, weight = rand(5, 129, dtype=dtype), rand(5, 129, dtype=dtype), rand(129, dtype=dtype)
     out, summed = rms_norm(x, weight, 1e-5, residual=residual)
     close(summed, x.double() + residual.double())
@@ -106,7 +106,7 @@ def test_silu_mul(rand, dtype, activation, dim):
     close(silu_mul(gate_up, activation), reference.silu_mul(gate_up.double(), activation))
 
 
-def test_a_gate_and_another_tensor_that_are_views_of_two(rand):
+def test_gate_mul_of_views_of_two_tensors(rand):
     gate, up = rand(3, 40)[:, :33], rand(3, 33, 2)[..., 0]
     close(gate_mul(gate, up, "gelu"), reference.gate_mul(gate.double(), up.double(), "gelu"))
 
@@ -123,7 +123,7 @@ def test_write_kv_fills_its_slots_and_no_other(rand, device, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_gathered_rows_come_back_to_other_slots(rand, device, dtype):
+def test_gathered_rows_are_scattered_to_other_slots(rand, device, dtype):
     pools = [rand(40, 2, 24, dtype=dtype) for _ in range(3)]
     before = [pool.clone() for pool in pools]
     picked, to = torch.randperm(40, generator=torch.Generator().manual_seed(1)).to(device).split([15, 25])
@@ -137,7 +137,7 @@ def test_gathered_rows_come_back_to_other_slots(rand, device, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("vocab_size", [17, 4097, 9000])
-def test_pick_takes_the_first_of_the_most_likely(rand, dtype, vocab_size):
+def test_pick_returns_the_first_of_the_most_likely_tokens(rand, dtype, vocab_size):
     logits = rand(3, vocab_size, dtype=dtype) * 4
     logits[1, vocab_size // 2] = logits[1, vocab_size - 1] = 30.0
     logits[2, : vocab_size // 3] = float("-inf")

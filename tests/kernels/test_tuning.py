@@ -85,7 +85,7 @@ def test_candidates_are_few_different_and_begin_with_the_fixed_tile(key):
         assert all(128 % tile.keys == 0 for tile in found), "a block of keys must not cross the end of a split"
 
 
-def test_the_fastest_is_taken_where_it_is_clearly_faster():
+def test_the_fastest_tile_is_chosen_if_it_is_clearly_faster():
     fixed, first, second, *_ = candidates(KEY)
     found = TuningResult()
     assert tuning.tune([Case(KEY, run)], found, timer({fixed: 1.0, first: 0.8, second: 0.7}), never_late, 1.0)
@@ -97,7 +97,7 @@ def test_the_fastest_is_taken_where_it_is_clearly_faster():
     assert found.tiles == {KEY: fixed}
 
 
-def test_tiles_are_of_the_thread_that_uses_them():
+def test_tiles_are_per_thread():
     fixed, first, second, *_ = candidates(KEY)
     seen = []
     other = threading.Thread(target=lambda: seen.append(chosen_tile(KEY, fixed)))
@@ -113,7 +113,7 @@ def test_tiles_are_of_the_thread_that_uses_them():
     assert seen == [fixed] and chosen_tile(KEY, fixed) == fixed
 
 
-def test_what_is_known_is_not_measured_again():
+def test_a_measured_tile_is_not_measured_again():
     def seconds(_run):
         raise AssertionError("measured")
 
@@ -121,7 +121,7 @@ def test_what_is_known_is_not_measured_again():
     assert tuning.tune([Case(KEY, run)], found, seconds, never_late, 1.0)
 
 
-def test_a_tile_that_computes_something_else_or_cannot_be_launched_is_not_taken():
+def test_a_tile_that_computes_something_else_or_cannot_be_launched_is_not_chosen():
     fixed, wrong, broken, empty, good, *_ = candidates(KEY)
     results = {wrong: torch.ones(3) * 1.1, empty: torch.full((3,), float("nan"))}
 
@@ -137,7 +137,7 @@ def test_a_tile_that_computes_something_else_or_cannot_be_launched_is_not_taken(
     assert found.tiles == {KEY: good}
 
 
-def test_time_that_is_up_leaves_the_fixed_tile_and_the_rest_for_the_next_start():
+def test_after_the_deadline_the_rest_keep_their_fixed_tiles_until_the_next_start():
     now = iter(range(100))
     found = TuningResult()
     other = TileKey("merge", (64,))
@@ -149,7 +149,7 @@ def test_time_that_is_up_leaves_the_fixed_tile_and_the_rest_for_the_next_start()
     assert tuning.tune(both, found, timer({}), never_late, 1.0) and other in found.tiles
 
 
-def test_the_file_brings_back_what_was_found(tmp_path):
+def test_the_file_restores_the_measurements(tmp_path):
     found = TuningResult({KEY: candidates(KEY)[1], LAUNCH: EARLY_LAUNCH}, H100._replace(score_s=1e-11))
     path = tmp_path / "new" / "kernels.json"
     tuning_file.save(path, WHO, found)
@@ -176,13 +176,13 @@ def hostile():
 
 
 @pytest.mark.parametrize("content", [content for _, content in hostile()], ids=[name for name, _ in hostile()])
-def test_a_damaged_file_is_as_none(tmp_path, content):
+def test_a_damaged_file_counts_as_missing(tmp_path, content):
     path = tmp_path / "kernels.json"
     path.write_bytes(content)
     assert tuning_file.load(path, WHO) == TuningResult()
 
 
-def test_a_tile_that_is_no_candidate_and_rates_that_are_no_times_are_left_out(tmp_path):
+def test_tiles_that_are_no_candidates_and_invalid_rates_are_ignored(tmp_path):
     path = tmp_path / "kernels.json"
     tiles = {"split/2/64/16": [4096, 4096, 64, None, 2], "merge/64": list(candidates(TileKey("merge", (64,)))[1])}
     for rates in ([float("nan")] * 5, [-1.0] * 5, [0.0] * 5):
@@ -195,10 +195,10 @@ def test_a_tile_that_is_no_candidate_and_rates_that_are_no_times_are_left_out(tm
 def test_a_folder_that_cannot_be_written_is_only_a_warning(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     tuning_file.save(tmp_path / "file" / "kernels.json", WHO, TuningResult())
-    assert "cannot be kept" in caplog.text
+    assert "cannot be saved" in caplog.text
 
 
-def test_the_file_lies_in_the_cache_directory_and_is_another_for_each_device(tmp_path, monkeypatch):
+def test_each_device_has_its_own_file_in_the_cache_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("TREECHAT_CACHE_DIR", str(tmp_path))
     paths = {
         tuning_file.file_of(WHO),
@@ -236,7 +236,7 @@ def test_every_candidate_computes_the_same_under_the_interpreter(shape):
     assert names.count("linear") == 2, "one tile per length, not one per layer"
 
 
-def test_the_rates_of_sharing_are_those_of_the_device_and_measured_once(monkeypatch):
+def test_the_rates_of_sharing_are_measured_once_per_device(monkeypatch):
     rates = Rates(1e-6, 1e-9, 2e-6, 3e-9, 1e-8)
     measured = []
 
@@ -264,7 +264,7 @@ def test_all_candidates_fit_the_chip(arch, tmp_path):
     assert ("early linear row" in done.stdout) == (arch >= 90)
 
 
-def test_a_device_is_measured_once_and_read_from_its_file_then(tmp_path, monkeypatch):
+def test_a_device_is_measured_once_and_then_read_from_its_file(tmp_path, monkeypatch):
     """Only the device is fake: its name, its times and its memory."""
     monkeypatch.setenv("TREECHAT_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(tuning_file, "identity", lambda _device: WHO)

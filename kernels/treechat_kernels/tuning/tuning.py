@@ -174,9 +174,9 @@ def prepare(
     try:
         with torch.inference_mode(), torch.random.fork_rng([device]):
             if not measure(shapes, linears, dtype, device, found, _graph_seconds):
-                logger.info("the kernels are not all measured yet: the next start goes on")
+                logger.info("some kernels are not measured yet: the next start continues")
     except torch.OutOfMemoryError:
-        logger.warning("there is no memory to measure the kernels in: they keep their fixed tiles")
+        logger.warning("not enough memory to measure the kernels: they keep their fixed tiles")
     finally:
         if known != (found.rates, len(found.tiles)):
             tuning_file.save(path, who, found)

@@ -79,7 +79,7 @@ def load(path: Path, who: Mapping[str, str]) -> TuningResult:
     except FileNotFoundError:
         pass
     except (OSError, ValueError, TypeError, KeyError, AttributeError, AssertionError, RecursionError) as error:
-        logger.info("%s is left out: %s", path, error)
+        logger.info("%s is ignored: %s", path, error)
         return TuningResult()
     return found
 
@@ -96,6 +96,6 @@ def save(path: Path, who: Mapping[str, str], found: TuningResult) -> None:
             file.write(text)
         written.replace(path)
     except OSError as error:
-        logger.warning("what was measured of the kernels cannot be kept: %s", error)
+        logger.warning("the measurements of the kernels cannot be saved: %s", error)
         if written is not None:
             written.unlink(missing_ok=True)
