@@ -1,10 +1,10 @@
-"""KVCache = the tree of cached prefixes + the pools: lease, grow, commit, release, evict, offload, restore.
+"""Keys and values (KV) by token prefix: the tree of cached prefixes and the pools.
 
-The life of a slot: free -> private to one lease (`grow`) -> in the tree (`commit`) -> free (`evict`). What a lease did
-not commit goes straight back to free (`release`). At any time, free + in tree + private are all slots, none twice.
-What is evicted goes to the host tier where there is one, and comes back with the next lease that wants it (`tiers.py`).
+A slot is free, then private to one lease (`grow`), then in the tree (`commit`), then free again (`evict`). `release`
+frees the slots that a lease did not commit. At any time, free, tree and private slots are all slots, and none is
+counted twice. Evicted KV goes to the host tier if there is one, and comes back with the next lease on it (`tiers.py`).
 
-Not thread-safe: whoever shares a cache between threads holds a lock around each call.
+Not thread-safe: threads that share a cache hold a lock during each call.
 """
 
 from __future__ import annotations
@@ -35,17 +35,21 @@ from treechat_engine.kvcache.tiers import LowerTiers
 
 __all__ = ["KVCache", "Lease"]
 
-# An eviction under pressure takes at least 1/32 of the pool. Evicting for one decoded token at a time would hand out a
-# leaf's tail backwards, one run per token, and several leaves at once leave larger extents: in the long session
-# of `tests/bench/long_session.py` paths have 22 runs, and 37 where it takes 256 slots. The cache stays 98 % full.
+# An eviction under pressure takes at least 1/32 of the pool. Evicting one slot per decoded token would return a leaf's
+# slots in reverse order, one extent per token; evicting several leaves at once frees larger extents. In
+# `tests/bench/long_session.py` paths have 22 extents, and 37 if it takes 256 slots. The cache stays 98 % full.
 EVICT_SHARE = 32
 
 
 class KVCache:
-    """Keys and values by token prefix. `policy` names an eviction policy ("tree", "lru", "lfu", "fifo") or is one.
+    """Keys and values by token prefix. Raises EngineError for an unknown policy name.
 
-    host_slots: slots of the host tier, 0 for none. pays: whether restoring so many tokens from the host and from disk
-    is faster than computing them; None restores always. Raises EngineError for a policy of another name.
+    pool: the slots of the device.
+    policy: an eviction policy, or its name: "tree", "lru", "lfu" or "fifo".
+    namespace: identifies the owner of the KV (a model's fingerprint).
+    host_slots: slots of the host tier; 0 for none.
+    should_restore: given numbers of tokens on the host and on disk, returns whether restoring them is faster than
+        computing them. None: always restore.
     """
 
     def __init__(
@@ -90,10 +94,11 @@ class KVCache:
         return self.pool.num_free + self.tree.num_evictable
 
     def lease(self, ids: Sequence[int], is_warm: bool = False) -> Lease:
-        """Find the longest cached prefix of `ids`, at most len(ids) - 1 tokens of it, and lock it until `release`.
+        """Find the longest cached prefix of `ids`, at most len(ids) - 1 tokens, and lock it until `release`.
 
-        What lower tiers have of it comes to the device first, where that pays and slots can be had. ahead: the path is
-        computed ahead of need, and evicts only what ranks lower.
+        Restores its part in lower tiers first, if that is faster than computing it and slots are available.
+
+        is_warm: the path is computed ahead of need; the lease evicts only KV of a lower rank.
         """
         key = as_ints(ids)
         bound = self.policy.rank_warm(self.tree, key) if is_warm else None
@@ -106,10 +111,10 @@ class KVCache:
         return lease
 
     def grow(self, lease: Lease, n: int) -> bool:
-        """Give the lease `n` more private slots, evicting what no lease holds where too few are free.
+        """Give the lease `n` more private slots. Evicts unlocked KV if too few slots are free.
 
-        False, and no slots given, where even that would not be enough. A lease taken ahead of need evicts only what
-        ranks lower than its path did then.
+        Returns False, and gives none, if there still are too few. A warm lease evicts only KV that ranks lower than its
+        path did when it was taken.
         """
         assert not lease.released, "a released lease cannot grow"
         if n > self.num_available:
@@ -124,11 +129,19 @@ class KVCache:
         return True
 
     def commit(self, lease: Lease, ids: Sequence[int]) -> None:
-        """Put what the lease computed into the tree, where other requests find it.
+        """Move the lease's computed tokens into the tree, so that other requests find them.
 
-        ids: the tokens from position 0 on whose KV is written, len(ids) <= len(lease.slots); those committed before
-        must be the same again. Where another request put the same tokens there first, its slots win: `lease.slots` is
-        rewritten in place, `lease.version` changes, and the duplicates are freed.
+        ids: the tokens from position 0 whose KV is written, len(ids) <= len(lease.slots); the committed ones must be
+            equal to those of earlier calls.
+
+            positions                             slots before         slots after
+            0 .. committed_len                    the tree's           unchanged
+            committed_len .. + num_existing       private              the tree's; the private duplicates are freed
+            committed_len + num_existing .. end   private              the same, now the tree's
+            end .. len(lease.slots)               private              unchanged
+
+        `end` is len(ids). `num_existing` counts the tokens that another request committed first. If there are any,
+        `lease.slots` is rewritten in place and `lease.version` changes.
         """
         start, end = lease.committed_len, len(ids)
         assert not lease.released, "a released lease cannot commit"
@@ -147,7 +160,7 @@ class KVCache:
         lease.committed_len = end
 
     def release(self, lease: Lease) -> None:
-        """Free the private slots and unlock the path. The lease then holds no slots; a second call does nothing."""
+        """Free the lease's private slots and unlock its path. The lease then has none. A second call does nothing."""
         if lease.released:
             return
         self._leases.remove(lease)
@@ -156,17 +169,19 @@ class KVCache:
         lease.end()
 
     def protect(self, paths: Sequence[Sequence[int]]) -> None:
-        """The paths that should be evicted last, the one at the cursor first: a bias, for policies that read it."""
+        """Set the paths to evict last, the current one first. A bias, for policies that use it."""
         self.policy.protect([as_ints(ids) for ids in paths])
 
     def peek(self, ids: Sequence[int]) -> Residency:
-        """Where the KV of `ids` is. Changes nothing, recency included."""
+        """Return where the KV of `ids` is. Changes nothing, including recency."""
         resident, lower = self.tree.reach(ids)
         return Residency(resident=resident, host=lower, cold=len(ids) - resident - lower)
 
     def peek_along(self, spans: Sequence[Sequence[int]], parents: Sequence[int]) -> list[Residency]:
-        """`peek` of many paths that share their beginnings, in one walk: path i is path parents[i] (an earlier one, or
-        -1 for none) followed by spans[i]."""
+        """`peek` at many paths that share prefixes, in one walk. Path i is path parents[i] followed by spans[i].
+
+        parents[i] is less than i, or -1 for none.
+        """
         lengths: list[int] = []
         found: list[Residency] = []
         reaches = self.tree.reach_along(spans, parents)
@@ -176,9 +191,9 @@ class KVCache:
         return found
 
     def read(self, path_ids: Ints, start: int) -> torch.Tensor | None:
-        """The KV of path_ids[start:] as rows [n, width] on the CPU; None where it is no longer cached as a whole.
+        """Return the KV of path_ids[start:] as rows [n, width] on the CPU; None if it is no longer cached completely.
 
-        Raises DamagedError where a file that should have it does not.
+        Raises DamagedError if its file is damaged or missing.
         """
         if sum(self.tree.reach(path_ids)) < len(path_ids):
             return None
@@ -192,10 +207,11 @@ class KVCache:
         return torch.cat(parts)
 
     def evict(self, n: int, colder_than: Rank | None = None) -> int:
-        """Take up to `n` cached tokens that no lease holds off the device, by the policy; returns how many went.
+        """Remove up to `n` unlocked tokens from the device, in the order of the policy. Returns the number removed.
 
-        They go to the host where it has room, which drops what the policy ranks lowest there. colder_than: only what
-        ranks lower than this.
+        They move to the host if it has room. The host makes room by dropping its lowest-ranked tokens.
+
+        colder_than: evict only tokens below this rank; None: no limit.
         """
         ranking = self.policy.ranking(self.tree)
         demote = self.lower_tiers.make_room(self.tree, min(n, self.tree.num_evictable), ranking)
@@ -210,16 +226,20 @@ class KVCache:
             self._give_back(self.tree.evict(self.tree.num_in(tier), ranking, tier))
 
     def free(self, ids: Sequence[int], start: int = 0) -> int:
-        """Drop what is cached of `ids` behind its first `start` tokens, with all below it, in all tiers; returns how
-        many tokens left the device. What another path has in common with it stays, and what a lease holds."""
+        """Drop the cached tokens of `ids` after the first `start`, with all nodes below them, in all tiers.
+
+        Tokens of other paths and of leases stay. Returns the number of tokens removed from the device.
+        """
         freed = self.tree.free(ids, start)
         self.pool.free(freed[DEVICE])
         self.lower_tiers.free(freed)
         return len(freed[DEVICE])
 
     def free_broken(self, ids: Sequence[int]) -> int:
-        """Drop the first node of the path whose KV is not all numbers, with all below it; returns how many tokens left
-        the device. What a lease holds stays."""
+        """Drop the first node of the path that has non-finite KV, with all nodes below it.
+
+        Tokens of leases stay. Returns the number of tokens removed from the device.
+        """
         freed = no_slots()
         for node in self.tree.path(self.tree.node_at(ids)):
             if not self.lower_tiers.is_sound(node):
@@ -230,7 +250,7 @@ class KVCache:
         return len(freed[DEVICE])
 
     def check(self) -> None:
-        """Assert every invariant of tree, pools and leases together; costs their size."""
+        """Assert all invariants of tree, pools and leases. Takes time proportional to their size."""
         self.tree.check()
         self.pool.check()
         slots = [slot for start, length in self.pool.free_extents() for slot in range(start, start + length)]
@@ -254,22 +274,22 @@ class KVCache:
         self.lower_tiers.check(self.tree)
 
     def _give_back(self, freed: list[Ints]) -> int:
-        """Free the device's slots and those of lower tiers; returns how many left the device."""
+        """Free slots of the device and of lower tiers. Returns the number of device slots."""
         self.pool.free(freed[DEVICE])
         self.lower_tiers.free(freed)
         self.evicted_tokens += len(freed[DEVICE])
         return len(freed[DEVICE])
 
     def _restore(self, match: Match, bound: Rank | None) -> RadixNode:
-        """Bring what lower tiers have of a match to the device, from its beginning on, as far as slots can be had.
+        """Copy a match's nodes of lower tiers to the device, from the first on, as long as slots are available.
 
-        The caller's lock of `match.node` moves down to the node that is returned.
+        The caller's lock of `match.node` moves down to the returned node.
         """
         nodes = match.lower_nodes
         sizes = [sum(len(node.ids) for node in nodes if node.tier == tier) for tier in (HOST, DISK)]
         if self.should_restore is not None and not self.should_restore(*sizes):
             return match.node
-        # Locked, so that the room that is made for them is not made of them.
+        # Locked, so that `evict` does not take these nodes to make room for them.
         self.tree.lock(nodes[-1], below=match.node)
         missing = min(sum(sizes), self.num_available) - self.pool.num_free
         if missing > 0:

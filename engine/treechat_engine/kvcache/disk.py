@@ -1,8 +1,8 @@
-"""KV in files: stretches of cached paths as safetensors, to be found again by the next process.
+"""KV in files: segments of cached paths as safetensors, for the next process.
 
-A file holds the token ids of a stretch and its rows [n, width], and in its metadata what they belong to: the model's
-fingerprint and the path before the stretch. It is named by its path. A file is trusted only as far as its hashes say:
-ids and metadata when it is found, rows each time they are read. What is not named like one is left alone.
+A file holds the token ids of a segment and its rows [n, width]. Its metadata identifies their owner: the model's
+fingerprint and the path before the segment. The file's name is a hash of its path. The hashes of ids and metadata are
+checked when a file is found, the hash of the rows at each read. Files with other names are ignored.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from treechat_engine.kvcache.radix_node import Ints
 FORMAT = "treechat-kv-1"
 _DIGITS = 40
 _NAME = re.compile(rf"[0-9a-f]{{{_DIGITS}}}\.safetensors")
-# Tokens. A stretch is read, and its hash checked, as a whole: 24 MB of the default model, 15 ms.
+# Tokens. A segment is read, and its hash checked, as a whole: 24 MB of the default model, 15 ms.
 MAX_SEGMENT_LEN = 512
-# A part of a file that was not written to for so long was left by a process that was killed.
+# A partial file that was not written to for this long was left by a killed process.
 _MAX_PART_AGE_S = 3600
 
 
 class DamagedError(EngineError):
-    """A file of KV is not what was written, or is gone."""
+    """A file of KV is missing, or differs from what was written."""
 
 
 def path_key(ids: Ints) -> str:
-    """Names a path of token ids."""
+    """Return a name for a path of token ids."""
     return hashlib.sha256(ids.tobytes()).hexdigest()[:_DIGITS]
 
 
 def fingerprint(model: Any, dtype: torch.dtype) -> str:
-    """Names what KV belongs to: the model's config, samples of its weights, and the precision it runs in."""
+    """Return a name for the owner of KV: the model's config, samples of its weights, and its precision."""
     digest = hashlib.sha256(f"{FORMAT} {dtype}".encode())
     config = model.config.to_dict()
     for name in sorted(config):
-        # Where a model was read from, and by which version of the library, does not change what it computes.
+        # The model's location and the library's version do not change its results.
         if name not in ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "_attn_implementation"):
             digest.update(f"{name}={config[name]!r}\n".encode())
     for name, weight in model.named_parameters():
@@ -62,7 +62,15 @@ def fingerprint(model: Any, dtype: torch.dtype) -> str:
 
 @dataclass
 class KVFile:
-    """A stretch of a path that lies in a file. first_row: the number of its first row among those of all files."""
+    """A segment of a path in a file.
+
+    path: the file.
+    prefix_key: the name of the path before the segment.
+    prefix_len: the length of that path in tokens.
+    ids: the segment's token ids.
+    rows_hash: the hash of the rows.
+    first_row: the number of its first row among the rows of all files.
+    """
 
     path: Path
     prefix_key: str
@@ -76,7 +84,7 @@ class KVFile:
         return len(self.ids)
 
     def read(self) -> torch.Tensor:
-        """The rows [n, width]. Raises DamagedError where they are not those that were written."""
+        """Return the rows [n, width]. Raises DamagedError if they differ from what was written."""
         try:
             with safe_open(self.path, "pt") as file:
                 rows: torch.Tensor = file.get_tensor("rows")
@@ -90,7 +98,7 @@ class KVFile:
 
 
 def write_file(directory: Path, model_key: str, path_ids: Ints, start: int, rows: torch.Tensor) -> Path:
-    """Write the rows of path_ids[start:], whole or not at all. Raises OSError."""
+    """Write the rows of path_ids[start:], completely or not at all. Raises OSError."""
     ids = path_ids[start:]
     metadata = {
         "format": FORMAT,
@@ -115,12 +123,12 @@ def write_file(directory: Path, model_key: str, path_ids: Ints, start: int, rows
 
 
 def file_name(path_ids: Ints) -> str:
-    """The name of the file of a stretch that ends where `path_ids` does."""
+    """Return the file name of a segment that ends at the end of `path_ids`."""
     return f"{path_key(path_ids)}.safetensors"
 
 
 def open_file(path: Path, model_key: str, width: int, dtype: torch.dtype) -> KVFile:
-    """Reads all but the rows. Raises DamagedError with the reason where the file is not for this model or not whole."""
+    """Read everything except the rows. Raises DamagedError if the file is incomplete or for another model."""
     try:
         with safe_open(path, "pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
@@ -145,7 +153,7 @@ def open_file(path: Path, model_key: str, width: int, dtype: torch.dtype) -> KVF
 
 
 def is_usable(path: Path, model_key: str, width: int, dtype: torch.dtype) -> bool:
-    """Whether `path` is a file that `open_file` takes."""
+    """Return whether `open_file` accepts `path`."""
     try:
         return path.is_file() and open_file(path, model_key, width, dtype) is not None
     except DamagedError:
@@ -155,7 +163,7 @@ def is_usable(path: Path, model_key: str, width: int, dtype: torch.dtype) -> boo
 def find_files(
     directory: Path, model_key: str, width: int, dtype: torch.dtype
 ) -> tuple[list[tuple[Ints, KVFile]], list[str]]:
-    """The files that can be used, each with the whole path that it ends, beginnings first; and notes on the others."""
+    """Return the usable files, each with the whole path up to its end, prefixes first; and notes on the other files."""
     notes: list[str] = []
     files: list[KVFile] = []
     for path in sorted(_files_in(directory)):
@@ -181,7 +189,7 @@ def find_files(
 
 
 def remove_others(directory: Path, keep: Collection[str]) -> None:
-    """Delete the files of KV in `directory` that are not named in `keep`, and what a killed process left."""
+    """Delete the KV files in `directory` that are not named in `keep`, and partial files of killed processes."""
     for path in _files_in(directory):
         if path.name not in keep:
             path.unlink(missing_ok=True)
@@ -192,7 +200,7 @@ def remove_others(directory: Path, keep: Collection[str]) -> None:
 
 
 def _files_in(directory: Path) -> Iterator[Path]:
-    """What is named like a file of KV, and is a file: to open a pipe would wait for ever."""
+    """Return the regular files that are named like a KV file. Opening a pipe would block forever."""
     return (path for path in directory.glob("*.safetensors") if _NAME.fullmatch(path.name) and path.is_file())
 
 

@@ -1,4 +1,4 @@
-"""Logits at the ends of prompts, kept so that another reply to the same prompt starts with a token and no forward."""
+"""Logits at the ends of prompts: another reply to the same prompt then starts without a forward."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from collections.abc import Sequence
 
 import torch
 
-# 64 ends of a vocabulary of 49,152 in float32 are 13 MB. A larger vocabulary or a tighter device keeps fewer.
+# 64 rows for a vocabulary of 49,152 in float32 are 13 MB. With a larger vocabulary, fewer rows fit.
 MAX_ENTRIES = 64
 MAX_BYTES = 32 << 20
 
 
 def prompt_key(ids: Sequence[int]) -> bytes:
-    """What two prompts have in common only where all their ids are the same (up to a collision of 128 bits)."""
+    """Return a key that is equal for two prompts only if all their ids are equal (up to a collision of 128 bits)."""
     values = ids if isinstance(ids, array) and ids.typecode == "q" else array("q", ids)
     return hashlib.blake2b(values, digest_size=16).digest()
 
 
 class EndLogits:
-    """By prompt, the logits [vocabulary] after its last token. Bounded; the least recently used go first.
+    """The logits [vocabulary] after the last token of each prompt. Bounded; the least recently used are dropped first.
 
-    The logits stay right whatever becomes of the prompt's KV. Who uses them checks that the KV is there, since that is
-    what the next token needs. Not thread-safe.
+    The logits stay valid if the prompt's KV is evicted. The caller checks that the KV is resident, because the next
+    token needs it. Not thread-safe.
     """
 
     def __init__(self, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES) -> None:
@@ -40,7 +40,7 @@ class EndLogits:
         return key in self._rows
 
     def put(self, key: bytes, logits: torch.Tensor) -> None:
-        """Keeps a copy of `logits` [vocabulary]."""
+        """Store a copy of `logits` [vocabulary]."""
         self.drop(key)
         self._rows[key] = logits.clone()
         self._num_bytes += logits.nbytes
@@ -48,7 +48,7 @@ class EndLogits:
             self.drop(next(iter(self._rows)))
 
     def get(self, key: bytes) -> torch.Tensor | None:
-        """The logits kept for the prompt, or None. Not to be written."""
+        """Return the prompt's logits, or None. Do not write to them."""
         row = self._rows.get(key)
         if row is not None:
             self._rows.move_to_end(key)
@@ -59,7 +59,7 @@ class EndLogits:
         self._num_bytes = 0
 
     def drop(self, key: bytes) -> None:
-        """Forgets the prompt, where it is known."""
+        """Remove the prompt's logits, if there are any."""
         row = self._rows.pop(key, None)
         if row is not None:
             self._num_bytes -= row.nbytes

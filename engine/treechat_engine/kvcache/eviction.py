@@ -1,7 +1,7 @@
-"""Eviction policies: which cached leaf goes first. Pure Python.
+"""Eviction policies: the order in which cached leaves are evicted. Pure Python.
 
-A policy makes a ranking of the nodes as the tree is now; the lowest rank is evicted first. `lru`, `lfu` and `fifo` rank
-a node by itself. `TreePolicy` knows how a person moves about a tree, as far as the app has told (`protect`).
+A policy makes a ranking for the present state of the tree. The lowest rank is evicted first. `lru`, `lfu` and `fifo`
+rank a node by itself. `TreePolicy` uses how a person moves in a tree, as far as the app reports it (`protect`).
 """
 
 from __future__ import annotations
@@ -16,51 +16,51 @@ from treechat_engine.kvcache.radix_node import Ints, RadixNode, Rank, Ranking, a
 
 
 def lru(node: RadixNode) -> Rank:
-    """Least recently used first."""
+    """Evict the least recently used first."""
     return (node.last_access,)
 
 
 def lfu(node: RadixNode) -> Rank:
-    """Least often matched first, then least recently."""
+    """Evict the least often matched first, then the least recently used."""
     return (node.hits, node.last_access)
 
 
 def fifo(node: RadixNode) -> Rank:
-    """Oldest first."""
+    """Evict the oldest first."""
     return (node.created,)
 
 
 class Policy(Protocol):
-    """What a cache asks of an eviction policy."""
+    """The interface of an eviction policy."""
 
     def protect(self, paths: Sequence[Sequence[int]]) -> None:
-        """The paths that should go last, the one at the cursor first. A bias and not a lock."""
+        """Set the paths to evict last, the current one first. A bias, not a lock."""
 
     def ranking(self, tree: RadixTree) -> Ranking:
-        """Ranks nodes as the tree is now; not to be used after another match or insert."""
+        """Return a ranking for the present state of the tree. Do not use it after another match or insert."""
 
     def rank_warm(self, tree: RadixTree, ids: Ints) -> Rank:
-        """The rank of a path that is computed ahead of need: it may take the place of what ranks lower."""
+        """Return the rank of a path that is computed ahead of need. It may evict KV of lower ranks."""
 
 
-# What is computed ahead of need may never be needed: it counts as last used this many matches and inserts ago.
+# KV that is computed ahead of need may never be used, so its last use counts as this many matches and inserts ago.
 WARM_AGE = 64
 
 
 def ghost(tree: RadixTree, parent: RadixNode, ids: Ints) -> RadixNode:
-    """A node for the path `ids` below `parent` that is not in the tree, to be ranked as computed ahead of need."""
+    """Return a node for the path `ids` below `parent` that is not in the tree, to rank KV computed ahead of need."""
     now = max(0, tree.now - WARM_AGE)
     return RadixNode(parent, ids, ids, 0, now, parent.tier)
 
 
 class NodePolicy:
-    """A policy that ranks each node by itself and protects nothing."""
+    """A policy that ranks each node by itself and has no protected paths."""
 
     def __init__(self, ranking: Ranking) -> None:
         self._ranking = ranking
 
     def protect(self, paths: Sequence[Sequence[int]]) -> None:
-        """Nothing is protected."""
+        """Do nothing."""
 
     def ranking(self, tree: RadixTree) -> Ranking:
         return self._ranking
@@ -69,19 +69,19 @@ class NodePolicy:
         return self._ranking(ghost(tree, tree.node_at(ids), ids))
 
 
-# The weights are in units of ln(age): with 4.0, a node counts as used e^4 = 55 times as recently. Chosen on the traces
-# of `tests/bench/eviction.py` with other seeds than those of its table.
+# The weights are in units of ln(age): with 4.0, a node's last use counts as e^4 = 55 times as recent. Chosen on the
+# traces of `tests/bench/eviction.py`, with other seeds than those of its table.
 PROTECTED_WEIGHT, FORK_WEIGHT, NEAR_WEIGHT, OFTEN_WEIGHT = 4.0, 0.7, 1.0, 0.7
-# The path length at which attending to the past costs as much as the linear layers do, for a model of this size.
+# For a model of the default size, attention over a path of this many tokens costs as much as the linear layers.
 LONG_PATH_LEN = 8192
 
 
 class TreePolicy:
-    """Evicts what is least worth keeping: chance of reuse times cost to recompute per slot, as a sum of logarithms.
+    """Evict the KV that is least worth keeping: chance of reuse times recompute cost per slot, as a sum of logarithms.
 
-    The chance falls with age as 1 / age. Protected paths, forks (what has, or had, two children), branches that share
-    much with the path of the cursor, and what was used often count as used more recently than they were; a deeper token
-    costs more to recompute.
+    The chance of reuse falls with age as 1 / age. The last use counts as more recent for protected paths, forks (nodes
+    that have, or had, two children), branches that share much with the current path, and nodes used often. Recomputing
+    a deeper token costs more.
     """
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class TreePolicy:
                 node = node.parent
         cursor = tree.path(tree.node_at(self._paths[0])) if self._paths else []
         depths = {tree.root: 0}
-        # For each node, how many tokens its path shares with that of the cursor.
+        # For each node, the number of tokens that its path shares with the current path.
         shared = {tree.root: 0}
         length = 0
         for node in cursor:
@@ -108,7 +108,7 @@ class TreePolicy:
         now = tree.now + 1
 
         def look_up(node: RadixNode) -> None:
-            """Enters `node` and those above it that are not known yet."""
+            """Add `node` and its unknown ancestors."""
             above: list[RadixNode] = []
             current = node
             while current not in depths:
@@ -150,7 +150,7 @@ POLICIES: dict[str, Callable[[], Policy]] = {
 
 
 def make_policy(policy: str | Ranking | Policy) -> Policy:
-    """A policy by its name, or of a function that ranks one node. Raises EngineError for an unknown name."""
+    """Return a policy by its name, or for a function that ranks one node. Raises EngineError for an unknown name."""
     if isinstance(policy, str):
         if policy not in POLICIES:
             raise EngineError(f"eviction {policy!r} is unknown", f"Choose one of {', '.join(POLICIES)}")

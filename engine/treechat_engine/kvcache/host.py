@@ -1,8 +1,8 @@
-"""The host tier: KV of evicted prefixes in host memory, and how it gets there and back.
+"""The host tier: KV of evicted prefixes in host memory, and the copies to it and back.
 
-A row of the host pool is the whole KV of one token, all layers side by side, so that a run of slots is one copy. On
-CUDA the pool is pinned and copies run on a stream of their own: the device gathers into blocks, which go down while the
-next forward computes. That forward waits for the gathering of the last block, or for what it is to read.
+A row of the host pool is the whole KV of one token, all layers side by side, so that an extent is one copy. On CUDA the
+pool is pinned and copies run on their own stream. The device gathers slots into blocks, which are copied to the host
+while the next forward computes. That forward waits until the last block is gathered, or until its own KV is restored.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from treechat_engine.kvcache.radix_node import Ints
 from treechat_engine.kvcache.slots import FreeSlots, SlotPool, extents_of, sorted_extents
 from treechat_kernels import dispatch
 
-# Bytes of a block that copies go through on the device: memory beside the pool, which is most of what there is.
+# Bytes of a block in a copy. It needs device memory beside the pool, which takes most of it.
 BLOCK_BYTES = 256 << 20
-# Slots in more runs than this are copied by an index.
+# Slots in more extents than this are copied by index.
 MAX_EXTENTS = 8
 
 
 class PoolRows:
-    """The KV of slots of a pool as rows [n, width], one per token: keys and values of each layer in turn."""
+    """The KV of a pool's slots as rows [n, width], one per token: keys and values of each layer in turn."""
 
     def __init__(self, pool: SlotPool) -> None:
         self._layers = [rows for pair in zip(pool.k, pool.v, strict=True) for rows in pair]
         self.dtype = self._layers[0].dtype
         self.device = self._layers[0].device
         self.width = sum(rows[0].numel() for rows in self._layers)
-        # One launch for all layers where they are alike.
+        # One launch copies all layers if they have the same shape.
         self.is_one_launch = dispatch.uses_tables(self.device) and len({rows.shape for rows in self._layers}) == 1
 
     def gather(self, slots: Ints) -> torch.Tensor:
-        """A new tensor on the pool's device."""
+        """Return the rows of `slots`, a new tensor on the pool's device."""
         if self.is_one_launch:
             block = dispatch.gather_slots(self._layers, _index_tensor(slots, self.device))
             return block.flatten(2).transpose(0, 1).reshape(len(slots), self.width)
@@ -67,7 +67,7 @@ class PoolRows:
                 layer[start : start + length] = columns[at : at + length]
 
     def _columns(self, rows: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Each layer's keys and values with the part [n, heads, dim] of `rows` that is theirs."""
+        """Yield each layer's keys and values, with their part [n, heads, dim] of `rows`."""
         start = 0
         for layer in self._layers:
             stop = start + layer[0].numel()
@@ -76,7 +76,7 @@ class PoolRows:
 
 
 def _with_offsets(extents: Sequence[tuple[int, int]]) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Runs, each with the number of slots before it."""
+    """Yield the extents, each with the number of slots before it."""
     at = 0
     for extent in extents:
         yield at, extent
@@ -88,7 +88,7 @@ def _index_tensor(slots: Ints, device: torch.device) -> torch.Tensor:
 
 
 class HostPool:
-    """`num_slots` tokens in host memory. With `poison`, free rows hold NaN, for tests."""
+    """`num_slots` tokens in host memory. With `poison`, free rows are NaN, for tests."""
 
     def __init__(self, rows: PoolRows, num_slots: int, poison: bool = False) -> None:
         self.num_slots = num_slots
@@ -106,14 +106,14 @@ class HostPool:
         return self._free.num_free
 
     def allocate(self, n: int) -> Ints:
-        """`n` free slots, of which there are as many."""
+        """Return `n` free slots. The caller checks that there are as many."""
         slots = array("q")
         for start, length in self._free.take(n):
             slots.extend(range(start, start + length))
         return slots
 
     def free(self, slots: Sequence[int]) -> None:
-        """Give `slots` back. An assertion fails on a slot that is free already."""
+        """Free `slots`. Asserts that none is already free."""
         for start, length in sorted_extents(slots):
             self._free.give(start, length)
             if self.poison:
@@ -121,7 +121,7 @@ class HostPool:
                 self.rows[start : start + length].fill_(float("nan"))
 
     def store(self, device_slots: Ints, host_slots: Ints) -> None:
-        """Copy from the device. The device's slots may be given away at once: what writes them comes later."""
+        """Copy from the device. The device slots may be reused at once: later writes wait for the copy."""
         with self._copy_stream() as compute:
             for part in self._blocks(len(device_slots)):
                 block = self._on_device.gather(device_slots[part])
@@ -131,7 +131,7 @@ class HostPool:
                     self.rows[start : start + length].copy_(block[at : at + length], non_blocking=True)
 
     def load(self, host_slots: Ints, device_slots: Ints) -> None:
-        """Copy to the device. The host's slots may be given away at once: what writes them comes later."""
+        """Copy to the device. The host slots may be reused at once: later writes wait for the copy."""
         with self._copy_stream() as compute:
             for part in self._blocks(len(host_slots)):
                 extents = extents_of(host_slots[part])
@@ -147,23 +147,25 @@ class HostPool:
                 compute.wait_stream(self._stream)
 
     def _blocks(self, num_tokens: int) -> Iterator[slice]:
-        """What is copied at a time: on the copies' own stream a block's memory is that of the one before."""
+        """Yield the parts of one copy. On the copy stream, each block reuses the memory of the block before it."""
         size = max(1, BLOCK_BYTES // (self.rows.shape[1] * self.rows.element_size()))
         for start in range(0, num_tokens, size):
             yield slice(start, min(start + size, num_tokens))
 
     def read(self, slots: Ints) -> torch.Tensor:
-        """Rows [n, width] on the CPU, copied."""
+        """Return a copy of the rows [n, width] on the CPU."""
         self.wait()
         return self.rows[_index_tensor(slots, torch.device("cpu"))]
 
     def wait(self) -> None:
-        """Until the host has what was stored."""
+        """Wait until all stored rows are on the host."""
         if self._stream is not None:
             self._stream.synchronize()
 
     def check(self) -> None:
-        """Assert the invariants of the free list, and that poisoned rows still are; costs the pool's size."""
+        """Assert the invariants of the free list, and that free rows are still NaN. Takes time proportional to the
+        pool.
+        """
         self._free.check()
         if self.poison:
             self.wait()
@@ -171,7 +173,7 @@ class HostPool:
                 assert self.rows[start : start + length].isnan().all(), f"a free row in {start}+{length} was written"
 
     def free_extents(self) -> list[tuple[int, int]]:
-        """The maximal free runs as (first slot, length), ascending."""
+        """Return the maximal free extents as (first slot, length), ascending."""
         return self._free.extents()
 
     @property
@@ -180,7 +182,7 @@ class HostPool:
 
     @contextmanager
     def _copy_stream(self) -> Iterator[torch.cuda.Stream | None]:
-        """On the copy stream, after all that was queued for computing; yields the compute stream. On the CPU, None."""
+        """Run on the copy stream, after all queued computing. Yields the compute stream; None on the CPU."""
         if self._stream is None:
             yield None
             return

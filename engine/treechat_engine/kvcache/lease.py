@@ -1,4 +1,4 @@
-"""A running request's hold on its cached prefix and on its own new slots."""
+"""A lease: a running request's hold on its cached prefix and on its own new slots."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from treechat_engine.kvcache.slots import extents_of
 
 
 class Lease:
-    """Made by `KVCache.lease`.
+    """Slots of one running request, from `KVCache.lease`.
 
-    slots: one per token of the path, index = position. The first `committed_len` are the tree's, the rest private.
-    runs: the same slots as maximal contiguous runs (first slot, length). cached_len: tokens found at the start, the
-    last `restored_len` of them in a lower tier. version: changes whenever slots already handed out were rewritten,
-    which only `commit` does. prompt_len: length of the ids that the lease was taken for. bound: the rank that what it
-    evicts must be below; None for a lease that may evict anything.
+    node: the tree's node at the end of the committed tokens.
+    slots: one slot per token of the path, by position. The first `committed_len` belong to the tree, the others are
+        private.
+    extents: the same slots as (first slot, length), maximal and in order.
+    cached_len: tokens found at the start; the last `restored_len` of them were in a lower tier.
+    version: changes if `commit` rewrites slots that were already given out.
+    prompt_len: length of the ids that the lease was taken for.
+    bound: the lease evicts only KV below this rank; None: any KV.
     """
 
     def __init__(
@@ -32,7 +35,7 @@ class Lease:
         self.released = False
 
     def extend(self, slots: Ints) -> None:
-        """Append private slots, joining the first new run to the last one where they touch."""
+        """Append private slots. The first new extent joins the last one if they are adjacent."""
         self.slots.extend(slots)
         extents = extents_of(slots)
         if self.extents and extents and sum(self.extents[-1]) == extents[0][0]:
@@ -41,12 +44,12 @@ class Lease:
         self.extents.extend(extents)
 
     def rewrite(self, pos: int, slots: Ints) -> None:
-        """Put `slots` in place of those from position `pos` on."""
+        """Replace the slots from position `pos` on by `slots`."""
         self.slots[pos : pos + len(slots)] = slots
         self.extents = extents_of(self.slots)
         self.version += 1
 
     def end(self) -> None:
-        """Forget the slots, which are no longer the lease's."""
+        """Drop the slots, which no longer belong to the lease."""
         self.released = True
         self.slots, self.extents = array("q"), []

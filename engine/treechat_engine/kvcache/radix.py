@@ -1,14 +1,14 @@
-"""The tree of cached prefixes: which token paths have KV, in which tier and which slots. Pure Python.
+"""The tree of cached prefixes: the token paths that have KV, each token's tier and slot. Pure Python.
 
-A radix tree over token ids, as in RadixAttention (Zheng et al., 2024), at token granularity. An edge keeps its ids and
-its slots in `array('q')`: comparing two slices of such arrays is one loop in C, so a path costs its number of nodes in
-Python and its number of tokens only in C. An array that the tree is given belongs to it from then on, which saves a
-copy of a long path; anything else is copied.
+A radix tree over token ids, as in RadixAttention (Zheng et al., 2024), at token granularity. An edge stores its ids and
+slots in `array('q')`. Comparing two slices of such arrays is one loop in C. A path therefore costs Python time per node
+and C time per token. The tree takes ownership of an array that it is given, which saves a copy of a long path. It
+copies any other sequence.
 
-What the device evicts may go on in lower tiers (host, disk), in the same tree: below a node there is never KV of a
-higher tier, so each path is on the device first, then lower down, then nowhere.
+KV evicted from the device can stay in lower tiers (host, disk) of the same tree. The nodes below a node are never in a
+higher tier than it. Each path is therefore on the device first, then in lower tiers, then not cached.
 
-No method recurses: a conversation may be any number of nodes deep.
+No method recurses, because a conversation can be any number of nodes deep.
 """
 
 from __future__ import annotations
@@ -36,14 +36,24 @@ from treechat_engine.kvcache.radix_node import (
 
 
 class Reach(NamedTuple):
-    """How far a path is cached: its tokens on the device, and those in lower tiers after them."""
+    """The cached length of a path.
+
+    resident: leading tokens on the device.
+    lower: tokens after them in lower tiers.
+    """
 
     resident: int
     lower: int
 
 
 class _PathEnd(NamedTuple):
-    """Where a path ends in the tree: `at` tokens into the edge of `node`. is_whole: all of the path is cached."""
+    """The end of a path's cached part in the tree.
+
+    node: the node whose edge contains the end.
+    at: the number of tokens before the end in that edge.
+    reach: the cached length of the path.
+    is_whole: whether the whole path is cached.
+    """
 
     node: RadixNode
     at: int
@@ -52,7 +62,7 @@ class _PathEnd(NamedTuple):
 
 
 class RadixTree:
-    """Paths of token ids with a slot per token. `namespace` names what the KV belongs to (a model's fingerprint)."""
+    """Paths of token ids with one slot per token. `namespace` identifies the KV's owner (a model's fingerprint)."""
 
     def __init__(self, namespace: str = "") -> None:
         self.namespace = namespace
@@ -60,17 +70,17 @@ class RadixTree:
         self.now = 0
         self._num_tokens = [0] * NUM_TIERS
         self._num_created = 0
-        # By tier: unlocked nodes without a child in the same tier.
+        # By tier: the unlocked nodes that have no child in the same tier.
         self._leaves: list[set[RadixNode]] = [set() for _ in range(NUM_TIERS)]
         self.root = RadixNode(None, array("q"), array("q"), 0, 0, DEVICE)
 
     @property
     def num_tokens(self) -> int:
-        """Tokens in the device's tier; `num_evictable` of them are not locked."""
+        """Tokens in the device tier; `num_evictable` of them are not locked."""
         return self._num_tokens[DEVICE]
 
     def num_in(self, tier: int) -> int:
-        """Tokens in a tier."""
+        """Return the number of tokens in a tier."""
         return self._num_tokens[tier]
 
     @property
@@ -79,17 +89,18 @@ class RadixTree:
         return sum(self._num_tokens)
 
     def peek(self, ids: Sequence[int]) -> int:
-        """Length of the longest prefix of `ids` on the device, in tokens."""
+        """Return the length in tokens of the longest prefix of `ids` on the device."""
         return self.reach(ids).resident
 
     def reach(self, ids: Sequence[int]) -> Reach:
-        """How far `ids` is cached, in all tiers."""
+        """Return the cached length of `ids` in all tiers."""
         return self._follow(_PathEnd(self.root, 0, Reach(0, 0), True), as_ints(ids)).reach
 
     def reach_along(self, spans: Sequence[Sequence[int]], parents: Sequence[int]) -> list[Reach]:
-        """How far each of many paths that share their beginnings is cached, in one walk of the tree.
+        """Return the cached lengths of many paths that share prefixes, in one walk of the tree.
 
-        Path i is path parents[i] (an earlier one; -1 for none) followed by spans[i]: each span is looked up once.
+        Path i is path parents[i] followed by spans[i]. parents[i] is less than i, or -1 for none. Each span is looked
+        up once.
         """
         start = _PathEnd(self.root, 0, Reach(0, 0), True)
         ends: list[_PathEnd] = []
@@ -99,11 +110,11 @@ class RadixTree:
         return [end.reach for end in ends]
 
     def node_at(self, ids: Sequence[int]) -> RadixNode:
-        """The node in whose edge the cached part of `ids` ends; the root where nothing is cached."""
+        """Return the node whose edge contains the end of the cached part of `ids`; the root if nothing is cached."""
         return self._follow(_PathEnd(self.root, 0, Reach(0, 0), True), as_ints(ids)).node
 
     def path(self, node: RadixNode, below: RadixNode | None = None) -> list[RadixNode]:
-        """The nodes from the root (or from the ancestor `below`), itself left out, down to `node`."""
+        """Return the nodes from the root, or from the ancestor `below`, down to `node`. The start is not included."""
         stop = below or self.root
         nodes = []
         while node is not stop:
@@ -114,18 +125,20 @@ class RadixTree:
         return nodes
 
     def slot_array(self, node: RadixNode, below: RadixNode | None = None) -> Ints:
-        """Slots of the path to `node` as a new array, index = position (counted from `below` where given)."""
+        """Return the slots of the path to `node` as a new array, by position. Positions start after `below` if it is
+        given.
+        """
         slots = array("q")
         for each in self.path(node, below):
             slots.extend(each.slots)
         return slots
 
     def slots_of(self, node: RadixNode) -> list[int]:
-        """Slots of the path from the root to `node`, index = position."""
+        """Return the slots of the path from the root to `node`, by position."""
         return self.slot_array(node).tolist()
 
     def nodes(self) -> Iterator[RadixNode]:
-        """Every node but the root, parents before children."""
+        """Iterate over all nodes except the root, parents before children."""
         stack = list(self.root.children.values())
         while stack:
             node = stack.pop()
@@ -133,7 +146,9 @@ class RadixTree:
             stack.extend(node.children.values())
 
     def match(self, ids: Sequence[int]) -> Match:
-        """The longest cached prefix of `ids`. Splits an edge where the prefix ends inside it, and touches the path."""
+        """Return the longest cached prefix of `ids`. Splits an edge if the prefix ends inside it. Updates the path's
+        recency.
+        """
         node, length = self._descend(self.root, as_ints(ids))
         lower: list[RadixNode] = []
         while node.tier != DEVICE:
@@ -147,10 +162,10 @@ class RadixTree:
     def insert(
         self, ids: Sequence[int], slots: Sequence[int], node: RadixNode | None = None, tier: int = DEVICE
     ) -> InsertResult:
-        """Add the path `ids` below `node` (the root when None), with one slot of `tier` per id.
+        """Add the path `ids` below `node` (None: the root), with one slot of `tier` per id.
 
-        Where the tree has a token in that tier or a higher one already, the tree's slot stays: the first `num_existing`
-        of the given slots were not taken and are still the caller's. A token of a lower tier moves into the given slot.
+        If a token already has a slot in that tier or a higher one, that slot stays. The first `num_existing` of the
+        given slots are then not used and still belong to the caller. A token of a lower tier moves to its given slot.
         """
         key, values = as_ints(ids), as_ints(slots)
         assert len(key) == len(values), f"{len(key)} ids with {len(values)} slots"
@@ -176,8 +191,10 @@ class RadixTree:
         return InsertResult(parent, num_existing, freed)
 
     def lock(self, node: RadixNode, below: RadixNode | None = None) -> None:
-        """Keep the path to `node` from eviction until `unlock`. With `below`, a lock that the caller holds on that
-        ancestor moves down to `node`."""
+        """Protect the path to `node` from eviction until `unlock`.
+
+        below: an ancestor that the caller has locked; that lock moves down to `node`.
+        """
         for each in self.path(node, below):
             each.lock_count += 1
             if each.lock_count == 1:
@@ -186,7 +203,7 @@ class RadixTree:
                 self._leaves[each.tier].discard(each)
 
     def unlock(self, node: RadixNode, below: RadixNode | None = None) -> None:
-        """Take back one `lock` of the path to `node`. With `below`, the lock moves up to that ancestor instead."""
+        """Undo one `lock` of the path to `node`. With `below`, the lock moves up to that ancestor."""
         for each in self.path(node, below):
             assert each.lock_count > 0, f"{each!r} is not locked"
             each.lock_count -= 1
@@ -203,12 +220,17 @@ class RadixTree:
         colder_than: Rank | None = None,
         demote: Callable[[Ints], Ints] | None = None,
     ) -> Freed:
-        """Take `num_slots` tokens out of a tier, or all that are not locked where these are fewer.
+        """Remove `num_slots` tokens from a tier, or all unlocked tokens if there are fewer.
 
-        Takes unlocked leaves, lowest rank first; a parent left without children is a leaf in its turn. Of the
-        last leaf only as many tokens go as are needed, from its end, so never more than asked for. colder_than: stop at
-        a leaf of this rank or a higher one. demote: is given a leaf's slots, and returns host slots for as many of
-        them, from the first on, as the host has room for; what gets none is dropped, with all below it.
+        Takes unlocked leaves, lowest rank first. A parent that loses its last child becomes a leaf. The last leaf loses
+        only as many tokens as needed, from its end, so no more tokens are removed than requested.
+
+        num_slots: tokens to remove.
+        ranking: the rank of a leaf.
+        tier: the tier that loses the tokens.
+        colder_than: stop at a leaf of this rank or a higher one; None: no limit.
+        demote: takes a leaf's slots; returns host slots for as many leading tokens as the host has room for. The other
+            tokens are dropped with all nodes below. None: all are dropped.
         """
         heap = [(ranking(leaf), leaf.serial, leaf) for leaf in self._leaves[tier]]
         heapq.heapify(heap)
@@ -238,7 +260,7 @@ class RadixTree:
         return freed
 
     def move(self, node: RadixNode, tier: int, slots: Ints) -> Ints:
-        """Give `node` slots of another tier in place of its own, which are returned."""
+        """Give `node` new slots of another tier. Returns its old slots."""
         old, node.slots = node.slots, slots
         size = len(node.ids)
         assert len(slots) == size, f"{len(slots)} slots for {node!r}"
@@ -249,7 +271,7 @@ class RadixTree:
         return old
 
     def remove(self, top: RadixNode, freed: Freed) -> None:
-        """Unlink an unlocked node with all below it; their slots are appended to `freed`."""
+        """Unlink an unlocked node with all nodes below it. Appends their slots to `freed`."""
         assert top.parent is not None and top.lock_count == 0, f"{top!r} cannot be removed"
         del top.parent.children[top.ids[0]]
         freed[top.tier].extend(top.slots)
@@ -265,9 +287,9 @@ class RadixTree:
             nodes.extend(node.children.values())
 
     def free(self, ids: Sequence[int], start: int = 0) -> Freed:
-        """Take out what is cached of `ids` behind its first `start` tokens, with all below it.
+        """Remove the cached tokens of `ids` after the first `start`, with all nodes below them.
 
-        What another path has in common with it stays, and so does what is locked.
+        Tokens that belong to another path too, and locked tokens, stay.
         """
         key, freed = as_ints(ids), no_slots()
         node, pos = self._descend(self.root, key[:start])
@@ -280,7 +302,7 @@ class RadixTree:
             node = child
             if common < len(child.ids):
                 if pos < len(key):
-                    # Another path goes on from here.
+                    # Another path continues from here.
                     return freed
                 break
         if top is None or (pos < len(key) and node.children):
@@ -289,7 +311,7 @@ class RadixTree:
         return freed
 
     def drop(self, top: RadixNode, freed: Freed) -> None:
-        """Unlink what is not locked of a node with all below it; its slots are appended to `freed`."""
+        """Unlink the unlocked part of a node and of all nodes below it. Appends its slots to `freed`."""
         nodes = [top]
         while nodes:
             node = nodes.pop()
@@ -299,7 +321,7 @@ class RadixTree:
                 self.remove(node, freed)
 
     def check(self) -> None:
-        """Assert every invariant of the tree; costs its size."""
+        """Assert all invariants of the tree. Takes time proportional to its size."""
         num_tokens, num_slots = [0] * NUM_TIERS, [0] * NUM_TIERS
         leaves: list[set[RadixNode]] = [set() for _ in range(NUM_TIERS)]
         slots: list[set[int]] = [set() for _ in range(NUM_TIERS)]
@@ -351,7 +373,7 @@ class RadixTree:
         return leaf
 
     def _enter_tier(self, node: RadixNode, size: int) -> None:
-        """Enter a node into its tier, and take its parent out of the leaves."""
+        """Add a node to its tier's counts, and remove its parent from the leaves."""
         self._num_tokens[node.tier] += size
         if node.tier == DEVICE and node.lock_count == 0:
             self.num_evictable += size
@@ -363,7 +385,7 @@ class RadixTree:
             self._leaves[parent.tier].discard(parent)
 
     def _leave_tier(self, node: RadixNode, size: int) -> None:
-        """The reverse of `_count`."""
+        """Undo `_enter_tier`."""
         self._num_tokens[node.tier] -= size
         if node.tier == DEVICE and node.lock_count == 0:
             self.num_evictable -= size
@@ -379,7 +401,7 @@ class RadixTree:
             self._leaves[node.tier].add(node)
 
     def _descend(self, node: RadixNode, key: Ints) -> tuple[RadixNode, int]:
-        """Follow `key` below `node` as far as the tree goes, splitting the edge in which it ends; touches the nodes."""
+        """Follow `key` below `node` as far as the tree has it. Splits the edge in which it ends. Updates recency."""
         self.now += 1
         now, pos, size = self.now, 0, len(key)
         while pos < size:
@@ -394,7 +416,7 @@ class RadixTree:
         return node, pos
 
     def _split(self, lower: RadixNode, at: int) -> RadixNode:
-        """Give the first `at` tokens of `lower` to a new parent, which is returned; `lower` stays the same object."""
+        """Move the first `at` tokens of `lower` to a new parent, which is returned. `lower` stays the same object."""
         above = lower.parent
         assert above is not None and 0 < at < len(lower.ids), f"split of {lower!r} at {at}"
         upper = self._new_node(above, lower.ids[:at], lower.slots[:at], lower.tier)

@@ -1,4 +1,4 @@
-"""What the tree of cached prefixes is made of: edges of token ids, each with its slots in one tier."""
+"""The nodes of the tree of cached prefixes: edges of token ids, each with its slots in one tier."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from typing import NamedTuple, TypeAlias
 
 Ints: TypeAlias = "array[int]"
 
-# Where a node's KV is. What lies below a node is never in a higher tier than the node itself.
+# The tier of a node's KV. The nodes below a node are never in a higher tier than it.
 DEVICE, HOST, DISK = 0, 1, 2
 NUM_TIERS = 3
-# Items of the slices in which a difference is looked for: memory for large ones costs more than reading them. A match
-# that splits 100,000 ids takes 255 us in place of 330 (12 rounds of each in turn, AMD EPYC).
+# Compare two long arrays in blocks of this many items: allocating a large slice costs more than reading it. A match
+# that splits 100,000 ids takes 255 us instead of 330 (12 alternating rounds, AMD EPYC).
 _BLOCK_LEN = 4096
 
-# Slots by tier, as a change of the tree gives them back.
+# The slots that a change of the tree frees, by tier.
 Freed: TypeAlias = list[Ints]
 
 
 class RadixNode:
-    """One edge of the tree with the node at its end.
+    """One edge of the tree and the node at its end.
 
-    A node that is locked keeps its identity and the length of its path: a split gives the upper half to a new node, and
-    the lower half stays this object. A node that is not locked may be split or removed by the next `evict`.
+    A locked node keeps its identity and the length of its path: a split moves the upper half to a new node, and this
+    object stays the lower half. The next `evict` may split or remove an unlocked node.
 
-    tier: which pool `slots` belong to. num_same: children in the same tier. is_fork: it has, or once had, two children.
+    tier: the pool that `slots` belong to.
+    num_same: children in the same tier.
+    is_fork: whether the node has, or once had, two children.
     """
 
     __slots__ = (
@@ -64,14 +66,18 @@ class RadixNode:
         )
 
 
-# A leaf of a lower rank is evicted first.
+# The leaf of the lowest rank is evicted first.
 Rank: TypeAlias = tuple[float, ...]
 Ranking: TypeAlias = Callable[[RadixNode], Rank]
 
 
 class Match(NamedTuple):
-    """The longest cached prefix: the node that ends exactly at it (the root for none) and its length in tokens, both in
-    the device's tier; and the nodes of lower tiers that go on from there, top down."""
+    """The longest cached prefix.
+
+    node: the node at its end on the device; the root if there is none.
+    len: its length on the device, in tokens.
+    lower_nodes: the nodes of lower tiers that continue it, top down.
+    """
 
     node: RadixNode
     len: int
@@ -79,8 +85,12 @@ class Match(NamedTuple):
 
 
 class InsertResult(NamedTuple):
-    """The node that ends at the last inserted id; how many of the given ids had KV in the tree before, in the device's
-    tier; the slots of lower tiers that the given ones took the place of."""
+    """The result of an insert.
+
+    node: the node at the last inserted id.
+    num_existing: how many of the given ids had KV on the device before.
+    freed: the slots of lower tiers that the given slots replaced.
+    """
 
     node: RadixNode
     num_existing: int
@@ -88,25 +98,27 @@ class InsertResult(NamedTuple):
 
 
 def no_slots() -> Freed:
-    """An empty array of slots for each tier."""
+    """Return an empty array of slots for each tier."""
     return [array("q") for _ in range(NUM_TIERS)]
 
 
 def as_ints(values: Sequence[int]) -> Ints:
-    """`values` as an `array('q')`; the same object where it is one already."""
+    """Return `values` as an `array('q')`: the same object if it already is one."""
     return values if isinstance(values, array) and values.typecode == "q" else array("q", values)
 
 
 def common_len(edge: Ints, key: Ints, start: int, at: int = 0) -> int:
-    """Number of leading items in which `edge[at:]` and `key[start:]` agree. Slices are compared, which is one loop in
-    C, and where they differ, blocks of them and halves of a block."""
+    """Return the number of leading items that are equal in `edge[at:]` and `key[start:]`.
+
+    Compares whole slices, each in one loop in C. If they differ, compares blocks, then halves of a block.
+    """
     size = min(len(edge) - at, len(key) - start)
     if size == len(edge):
         if edge == (key if size == len(key) else key[start : start + size]):
             return size
     elif edge[at : at + size] == (key if size == len(key) else key[start : start + size]):
         return size
-    low, high = 0, size  # the first `low` items agree, the first `high` do not
+    low, high = 0, size  # the first `low` items are equal, the first `high` items are not
     if size > _BLOCK_LEN:
         while edge[at + low : at + low + _BLOCK_LEN] == key[start + low : start + low + _BLOCK_LEN]:
             low += _BLOCK_LEN

@@ -1,4 +1,4 @@
-"""Which prefixes are kept from one process to the next: `save_kv` and `load_kv` over a cache."""
+"""Persist the warmest prefixes of a cache between processes: `save_kv` and `load_kv`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,13 @@ from treechat_engine.kvcache.radix_node import DISK, Ints, RadixNode
 
 @dataclass(frozen=True, slots=True)
 class SavedKV:
-    """What `save_kv` wrote or `load_kv` found: tokens and bytes of KV, files, and a note on each file that was left
-    out."""
+    """The result of `save_kv` or `load_kv`.
+
+    num_tokens: tokens of KV written or found.
+    num_bytes: their size.
+    num_files: their files.
+    notes: one note per file that was skipped.
+    """
 
     num_tokens: int = 0
     num_bytes: int = 0
@@ -42,10 +47,12 @@ class PathSegment(NamedTuple):
 def save_kv(
     cache: KVCache, lock: AbstractContextManager[object], directory: Path, model_key: str, budget_bytes: int | None
 ) -> SavedKV:
-    """Writes the warmest prefixes to `directory`, which is made if need be, and removes what it held before.
+    """Write the warmest prefixes to `directory`, and remove its earlier KV files. Raises OSError.
 
-    lock: guards the cache; held while a stretch is read, not while it is written. A stretch that a sound file has
-    already is not written again. budget_bytes: None for all. Raises OSError.
+    lock: guards the cache; held while a segment is read, not while it is written.
+    directory: created if it does not exist. A segment that already has a sound file is not written again.
+    model_key: the model's fingerprint.
+    budget_bytes: the size limit; None: no limit.
     """
     directory.mkdir(parents=True, exist_ok=True)
     width, dtype = cache.lower_tiers.rows.width, cache.lower_tiers.rows.dtype
@@ -75,7 +82,7 @@ def save_kv(
 
 
 def load_kv(cache: KVCache, lock: AbstractContextManager[object], directory: Path, model_key: str) -> SavedKV:
-    """Finds what `save_kv` left in `directory`, where there is anything; rows are read when a lease wants them."""
+    """Find the files of `save_kv` in `directory`, if there are any. Rows are read when a lease needs them."""
     rows = cache.lower_tiers.rows
     found, notes = find_files(directory, model_key, rows.width, rows.dtype)
     with lock:
@@ -88,7 +95,7 @@ def load_kv(cache: KVCache, lock: AbstractContextManager[object], directory: Pat
 
 
 def _segments(cache: KVCache, budget: int) -> Iterator[PathSegment]:
-    """The warmest nodes with all above them, cut to MAX_STRETCH and to `budget` tokens; beginnings first."""
+    """Yield the warmest nodes and their ancestors, cut to MAX_SEGMENT_LEN and to `budget` tokens, prefixes first."""
     tree, ranking = cache.tree, cache.policy.ranking(cache.tree)
     taken: dict[RadixNode, int] = {}
     for node in sorted(tree.nodes(), key=ranking, reverse=True):

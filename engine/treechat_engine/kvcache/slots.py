@@ -1,11 +1,13 @@
-"""The slot pool: the KV of each token in all layers, and the list of the slots that are free.
+"""The slot pool: the KV of each token in all layers, and the free slots.
 
-Where slots lie matters: attention on the CPU reads each contiguous run of a path as a view, so few runs make few
-calls. `FreeSlots` therefore places by three rules. A branch goes on right after its last slot while that is free. A new
-run lies in the largest free extent, so that what it asks for is in one piece where that is possible and else in the
-fewest pieces. And it starts a gap behind the slots in front of that extent, so that the branch which ends there and the
-new one can both grow: replies that are written at the same time do not interleave. The gap is bounded, and at most half
-of what is left over, so that a large prompt still finds a large extent; a gap too small for a reply is not made at all.
+An extent is a number of slots side by side. CPU attention reads each extent of a path as one view, so a path in few
+extents needs few calls. `FreeSlots` allocates by three rules:
+
+1. A branch continues at the slot after its last one, if that is free.
+2. Otherwise a new extent is in the largest free extent, so that an allocation has as few extents as possible.
+3. A new extent starts after a gap. The branch that ends before the gap and the new one can then both grow: replies
+   that are written at the same time do not interleave. The gap is bounded, and at most half of the remaining slots, so
+   that a large prompt still finds a large extent. A gap that is too small for a reply is not made.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ from treechat_engine.api import EngineError
 from treechat_engine.kvcache.radix_node import Ints, as_ints
 from treechat_kernels import dispatch
 
-# Slots. A gap is at most a turn of chat, or 1/32 of the pool where that is more. Once the pool is full, small gaps only
-# break up the little that is free: with at least 32, the paths of the long session in `tests/bench/long_session.py` had
-# twice as many runs as with at least 256. A small pool has smaller ones.
+# Slots. A gap is at most one chat turn, or 1/32 of the pool if that is more. In a full pool, small gaps only fragment
+# the few free slots: with a minimum of 32, the paths of `tests/bench/long_session.py` had twice as many extents as with
+# 256. The minimum is lower in a small pool.
 MAX_GAP = 512
 MIN_GAP = 256
 
@@ -32,18 +34,18 @@ LayerShape = tuple[int, int, int]  # num_kv_heads, k_dim, v_dim
 
 
 class OutOfSlots(EngineError):
-    """Fewer slots are free than were asked for; nothing was allocated."""
+    """Fewer slots are free than requested; nothing was allocated."""
 
 
 def extents_of(slots: Sequence[int]) -> list[tuple[int, int]]:
-    """The maximal runs of consecutive ascending slots, in the order given, as (first slot, length)."""
+    """Return the maximal extents of the slots in the given order, as (first slot, length)."""
     if len(slots) == 1:
         return [(slots[0], 1)]
     return _extents(np.frombuffer(as_ints(slots), dtype=np.int64)) if slots else []
 
 
 def sorted_extents(slots: Sequence[int]) -> list[tuple[int, int]]:
-    """The same of the slots in ascending order."""
+    """Return the maximal extents of the slots in ascending order."""
     if len(slots) == 1:
         return [(slots[0], 1)]
     return _extents(np.sort(np.frombuffer(as_ints(slots), dtype=np.int64))) if slots else []
@@ -56,14 +58,14 @@ def _extents(values: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
 
 
 def slot_bytes(layer_shapes: Sequence[LayerShape], dtype: torch.dtype) -> int:
-    """Bytes that one slot takes in all layers."""
+    """Return the bytes of one slot in all layers."""
     return sum(heads * (k_dim + v_dim) for heads, k_dim, v_dim in layer_shapes) * dtype.itemsize
 
 
 class FreeSlots:
-    """Free slots as maximal extents: found by start, by end and by size, each change in O(log extents).
+    """Free slots as maximal extents, indexed by start, end and size. Each change takes O(log extents).
 
-    The sizes are a heap in which outdated entries stay until they come up or outnumber the extents.
+    The index by size is a heap. Outdated entries stay in it until they reach the top or outnumber the extents.
     """
 
     def __init__(self, num_slots: int) -> None:
@@ -78,9 +80,11 @@ class FreeSlots:
         self.give(0, num_slots)
 
     def take(self, n: int, after: int | None = None, room: int = 0) -> list[tuple[int, int]]:
-        """Allocate `n` slots (no more than are free) and return them as runs (first slot, length).
+        """Allocate `n` slots, no more than are free. Returns extents (first slot, length).
 
-        after: the slot to go on behind, where that is possible. room: how many more will soon be asked for.
+        n: slots.
+        after: continue at the slot after this one, if possible.
+        room: slots that the caller expects to request next.
         """
         assert 0 <= n <= self.num_free, f"{n} slots asked, {self.num_free} free"
         extents = []
@@ -101,7 +105,7 @@ class FreeSlots:
         return extents
 
     def give(self, start: int, length: int) -> None:
-        """Free the run [start, start + length), joined with the free extents beside it."""
+        """Free the extent [start, start + length) and join it with adjacent free extents."""
         end = start + length
         assert 0 <= start <= end <= self.num_slots, f"slots {start} to {end} of {self.num_slots}"
         assert 1 not in self._is_free[start:end], f"a slot in {start} to {end} is free already"
@@ -117,11 +121,11 @@ class FreeSlots:
         self._link(start, end - start)
 
     def extents(self) -> list[tuple[int, int]]:
-        """The maximal free runs as (first slot, length), ascending."""
+        """Return the maximal free extents as (first slot, length), ascending."""
         return sorted(self._len_at.items())
 
     def check(self) -> None:
-        """Assert that the extents are maximal and agree with the slots marked free."""
+        """Assert that the extents are maximal and match the slots marked free."""
         marked = [slot for slot, free in enumerate(self._is_free) if free]
         assert self.extents() == extents_of(marked), f"extents {self.extents()} are not the free slots"
         assert len(marked) == self.num_free, f"{len(marked)} free, counted {self.num_free}"
@@ -129,7 +133,7 @@ class FreeSlots:
         assert by_end == self._start_before, f"{len(by_end)} ends, kept {len(self._start_before)}"
 
     def _carve(self, extent: int, start: int, length: int) -> None:
-        """Take the run at `start` out of the extent that begins at `extent`."""
+        """Take the slots from `start` on out of the extent that starts at `extent`."""
         end, extent_end = start + length, extent + self._unlink(extent)
         self._is_free[start:end] = bytes(length)
         self.num_free -= length
@@ -162,10 +166,10 @@ class FreeSlots:
 def _empty_rows(
     num_rows: int, num_heads: int, dim: int, dtype: torch.dtype, device: torch.device | str
 ) -> torch.Tensor:
-    """[num_rows, num_heads, dim] in the order that attention on this device reads fastest.
+    """Return [num_rows, num_heads, dim] in the memory order that this device's attention reads fastest.
 
-    A CPU reads a run of one head after another: with the rows of a head side by side, 1,500 tokens of the default model
-    took 6.9 ms a step instead of 12.5 (2 threads). Kernels on tables of slots read whole rows.
+    A CPU reads an extent of one head after another. With the rows of a head side by side, a step over 1,500 tokens of
+    the default model took 6.9 ms instead of 12.5 (2 threads). Kernels that read tables of slots read whole rows.
     """
     if dispatch.uses_tables(torch.device(device)):
         return torch.empty(num_rows, num_heads, dim, dtype=dtype, device=device)
@@ -175,9 +179,10 @@ def _empty_rows(
 class SlotPool:
     """Keys and values of `num_slots` tokens in every layer.
 
-    k[layer]: [num_slots + 1, num_kv_heads, k_dim], v[layer]: [num_slots + 1, num_kv_heads, v_dim]. The last row, at
-    index `dummy` = num_slots, is never allocated: padding writes there. With `poison`, free rows hold NaN (for tests: a
-    sum that touches one shows it).
+    k[layer]: [num_slots + 1, num_kv_heads, k_dim].
+    v[layer]: [num_slots + 1, num_kv_heads, v_dim].
+    dummy: the index of the last row, num_slots; it is never allocated, and padding is written to it.
+    poison: free rows are NaN, for tests: a sum that includes one shows it.
     """
 
     def __init__(
@@ -192,7 +197,7 @@ class SlotPool:
         self.num_slots = num_slots
         self.dummy = num_slots
         self.poison = poison
-        # Not zeroed: on the CPU the memory of a slot is then taken when the slot is first written, not at the start.
+        # Not zeroed: the operating system then allocates a slot's memory when it is first written.
         self.k = [_empty_rows(num_slots + 1, h, k, dtype, device) for h, k, _ in layer_shapes]
         self.v = [_empty_rows(num_slots + 1, h, v, dtype, device) for h, _, v in layer_shapes]
         for rows in (*self.k, *self.v):
@@ -206,10 +211,11 @@ class SlotPool:
         return self._free.num_free
 
     def allocate(self, n: int, after: int | None = None, room: int = 0) -> Ints:
-        """`n` free slots in order, in as few runs as the module docstring's rules find.
+        """Return `n` free slots in order, in as few extents as the rules of the module docstring allow.
 
-        after: the last slot of the branch that grows, to go on behind it. room: how many slots it will ask for next.
-        Raises OutOfSlots where fewer are free; then nothing changed.
+        n: slots. If fewer are free, raises OutOfSlots and changes nothing.
+        after: the last slot of the growing branch; continue after it if possible.
+        room: slots that the branch is expected to request next.
         """
         if n > self._free.num_free:
             raise OutOfSlots(f"{n} slots asked, {self._free.num_free} of {self.num_slots} free")
@@ -219,14 +225,16 @@ class SlotPool:
         return slots
 
     def free(self, slots: Sequence[int]) -> None:
-        """Give `slots` back. An assertion fails on a slot that is free already."""
+        """Free `slots`. Asserts that none is already free."""
         for start, length in sorted_extents(slots):
             self._free.give(start, length)
             if self.poison:
                 self._fill_nan(start, length)
 
     def check(self) -> None:
-        """Assert the invariants of the free list, and that poisoned rows still are; costs the pool's size."""
+        """Assert the invariants of the free list, and that free rows are still NaN. Takes time proportional to the
+        pool.
+        """
         self._free.check()
         if self.poison:
             for start, length in self._free.extents():
@@ -234,7 +242,7 @@ class SlotPool:
                     assert rows[start : start + length].isnan().all(), f"a free slot in {start}+{length} was written"
 
     def free_extents(self) -> list[tuple[int, int]]:
-        """The maximal free runs as (first slot, length), ascending."""
+        """Return the maximal free extents as (first slot, length), ascending."""
         return self._free.extents()
 
     def _fill_nan(self, start: int, length: int) -> None:

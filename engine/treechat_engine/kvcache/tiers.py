@@ -1,7 +1,7 @@
-"""What lies below the device: the host pool and the files of a directory, as the cache uses them.
+"""The tiers below the device: the host pool, and files in a directory.
 
-Evicted leaves are copied to the host in one go per eviction (`make_room`, then the tree's eviction, then `offload`).
-Files are only read: each holds a stretch of a path, and its rows have numbers as if they were slots.
+Each eviction copies its leaves to the host in one operation: `make_room`, then the tree's eviction, then `offload`.
+Files are read-only here. Each holds a segment of a path, and its rows are numbered like slots.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class LowerTiers:
-    """Host pool and files below a pool of the device. host_slots 0: no host pool."""
+    """Host pool and files below a device pool. host_slots 0: no host pool."""
 
     def __init__(self, pool: SlotPool, host_slots: int = 0) -> None:
         self.rows = PoolRows(pool)
@@ -31,12 +31,14 @@ class LowerTiers:
         self._num_rows = 0
         self._demoted: tuple[Ints, Ints] = (array("q"), array("q"))
         self._damaged_node: RadixNode | None = None
-        # Names of files whose rows were not those that were written.
+        # Names of the files whose rows did not match their hash.
         self.damaged_files: set[str] = set()
 
     def make_room(self, tree: RadixTree, n: int, ranking: Ranking) -> Callable[[Ints], Ints] | None:
-        """Room on the host for `n` tokens, or for as many as it can hold. Returns what `RadixTree.evict` calls to
-        demote a leaf; None without a host tier."""
+        """Make room on the host for `n` tokens, or for as many as it can hold.
+
+        Returns the `demote` function for `RadixTree.evict`; None without a host tier.
+        """
         host = self.host
         if host is None:
             return None
@@ -46,14 +48,16 @@ class LowerTiers:
         return self._demote
 
     def offload(self) -> None:
-        """Copy what was demoted. To be called before its slots on the device are freed."""
+        """Copy the demoted slots to the host. Call it before their device slots are freed."""
         device, host = self._demoted
         if device and self.host is not None:
             self.host.store(device, host)
             self._demoted = (array("q"), array("q"))
 
     def restore(self, node: RadixNode, slots: Ints) -> bool:
-        """Copy the KV of a node of a lower tier into `slots` of the device. False where its file is damaged or gone."""
+        """Copy the KV of a node of a lower tier to `slots` of the device. Returns False if its file is damaged or
+        missing.
+        """
         if node.tier == HOST:
             assert self.host is not None, f"{node!r} without a host pool"
             self.host.load(node.slots, slots)
@@ -68,12 +72,12 @@ class LowerTiers:
         return True
 
     def take_damaged(self) -> RadixNode | None:
-        """The node that `restore` could not read, once."""
+        """Return the node that `restore` could not read, and forget it."""
         damaged, self._damaged_node = self._damaged_node, None
         return damaged
 
     def read(self, tier: int, slots: Ints) -> torch.Tensor:
-        """Rows [n, width] of a tier on the CPU. Raises DamagedError."""
+        """Return rows [n, width] of a tier on the CPU. Raises DamagedError."""
         if tier == DEVICE:
             return self.rows.gather(slots).cpu()
         if tier == HOST:
@@ -82,22 +86,22 @@ class LowerTiers:
         return self._read_files(slots)
 
     def is_sound(self, node: RadixNode) -> bool:
-        """Whether all KV of a node is numbers. That of files is known to be, as it is looked at when it is read."""
+        """Return whether all KV of a node is finite. KV in files is checked when it is read."""
         parts = range(0, len(node.slots), MAX_SEGMENT_LEN) if node.tier != DISK else ()
         return all(bool(self.read(node.tier, node.slots[i : i + MAX_SEGMENT_LEN]).isfinite().all()) for i in parts)
 
     def free(self, freed: Freed) -> None:
-        """Take back the slots of lower tiers; those of the device are the caller's."""
+        """Free the slots of lower tiers. The caller frees those of the device."""
         self.free_in(HOST, freed[HOST])
 
     def free_in(self, tier: int, slots: Ints) -> None:
-        """Take back slots of one lower tier. The rows of files stay."""
+        """Free slots of one lower tier. The rows of files stay."""
         if tier == HOST and slots:
             assert self.host is not None, f"{len(slots)} host slots without a host pool"
             self.host.free(slots)
 
     def add_file(self, file: KVFile) -> Ints:
-        """Numbers for the rows of a file."""
+        """Assign numbers to the rows of a file."""
         first = self._num_rows
         self._num_rows += file.num_tokens
         self._files.append(file)
@@ -105,7 +109,7 @@ class LowerTiers:
         return array("q", range(first, self._num_rows))
 
     def check(self, tree: RadixTree) -> None:
-        """Assert that free and cached rows are all rows of the host pool, none twice."""
+        """Assert that the free and the cached rows are all rows of the host pool, and none twice."""
         if self.host is None:
             assert tree.num_in(HOST) == 0, f"{tree.num_in(HOST)} tokens on a host without a pool"
             return
@@ -119,7 +123,7 @@ class LowerTiers:
         )
 
     def _demote(self, slots: Ints) -> Ints:
-        """Host slots for the first of these, as many as are free."""
+        """Return host slots for the first of these slots, as many as are free."""
         assert self.host is not None, "no host pool to demote to"
         taken = self.host.allocate(min(len(slots), self.host.num_free))
         self._demoted[0].extend(slots[: len(taken)])
@@ -127,7 +131,7 @@ class LowerTiers:
         return taken
 
     def _read_files(self, slots: Ints) -> torch.Tensor:
-        """Rows of files by their numbers, which for one node lie in few files. Raises DamagedError."""
+        """Return rows of files by number. The rows of one node are in few files. Raises DamagedError."""
         parts: list[torch.Tensor] = []
         at = 0
         for file in self._files:
