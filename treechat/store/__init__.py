@@ -1,18 +1,18 @@
-"""Conversations in one SQLite file: `Store` is the door, the rest are its rooms.
+"""Conversations in one SQLite file. `Store` is the public class; each other module is one part of it.
 
-    ids  codec  values           identities; values as columns; what the store gives beside `treechat.tree`
-    schema  connection  failures tables and migrations; one connection under a lock; SQLite's errors as ours
-    conversations  nodes  spans  what is kept
-    replies  imports  owner      a reply or an import in the making, and whose it is
-    events  names  search  checks   undo; names of nodes; finding text; finding damage
-    backup  reading              a copy of the whole file; reads that hold up nobody
+    ids  codec  values              identifiers; values as columns; the values that the store takes and returns
+    schema  connection  sqlite_errors   tables and migrations; a locked connection; SQLite's errors as StoreError
+    trees  conversations  nodes  spans  structure and its repair; the rows
+    replies  imports  owner         streaming replies; unfinished imports; the process that writes them
+    undo  names  search  meta       changes and undo; names of nodes; full text; settings of a conversation
+    checks  backup  reader          damage; a copy of the file; interruptible reads in another thread
 
-Any program reads the file: `sqlite3 treechat.db "SELECT line FROM tree"` prints every conversation.
+Any program can read the file: `sqlite3 treechat.db "SELECT line FROM tree"` prints all conversations.
 """
 
 from treechat.store.ids import new_id, short_id
-from treechat.store.reading import Reader
+from treechat.store.reader import Reader
 from treechat.store.store import Store
-from treechat.store.values import ConversationInfo, Event, Hit, NewNode, Resolved
+from treechat.store.values import ConversationInfo, Event, Hit, NamedNode, NewNode
 
-__all__ = ["ConversationInfo", "Event", "Hit", "NewNode", "Reader", "Resolved", "Store", "new_id", "short_id"]
+__all__ = ["ConversationInfo", "Event", "Hit", "NamedNode", "NewNode", "Reader", "Store", "new_id", "short_id"]

@@ -1,4 +1,4 @@
-"""A copy of the whole file, hidden nodes and undo history included, while it is in use: SQLite's own online backup."""
+"""Back up the whole file while it is in use, hidden nodes and undo history included (SQLite's online backup)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from treechat.store.sqlite_errors import store_error
 
 
 class Backup(Connection):
-    """The part of the store that copies itself."""
+    """Back up the database."""
 
     def back_up(self, target: Path) -> None:
-        """Copy everything to `target`, a file of its own that `--db` opens. It is there
-        whole and checked, or not at all.
+        """Copy the database to `target`, a file that `--db` opens. On an error `target` does not change.
 
-        Other windows may go on writing; the copy is of one moment. An older backup is replaced, any other file is not.
-        Raises StoreError.
+        The copy is checked. It holds the state of one moment; other windows may write meanwhile. An older backup is
+        replaced, another file is refused. Raises StoreError.
         """
         self._require_replaceable(target)
         part = target.with_name(f".treechat-{secrets.token_hex(4)}.part")
@@ -39,15 +38,14 @@ class Backup(Connection):
     def _copy_to(self, part: Path, target: Path) -> None:
         try:
             with closing(sqlite3.connect(part, isolation_level=None)) as copy:
-                # All pages in one step: a copy in several begins again whenever another window writes.
+                # All pages in one step: a copy in several steps restarts when another window writes.
                 if self.path is None:
-                    with self._lock:
-                        self._conn.backup(copy)
+                    _copy_memory(self, copy, target)
                 else:
-                    # A connection of its own, so that this window goes on, too.
+                    # A second connection, so that this window does not wait.
                     with closing(sqlite3.connect(self.path, timeout=BUSY_S)) as source:
                         source.backup(copy)
-                # One file without a log beside it, so that it can be copied about.
+                # One file without a log next to it, so that it can be copied.
                 copy.execute("PRAGMA journal_mode = DELETE")
                 problems = [row[0] for row in copy.execute("PRAGMA integrity_check") if row[0] != "ok"]
         except sqlite3.Error as error:
@@ -63,7 +61,7 @@ class Backup(Connection):
     def _require_replaceable(self, target: Path) -> None:
         if target.is_dir():
             raise StoreError(f"{target} is a folder", "Name a file in it")
-        if self.path is not None and _is_of(target, self.path):
+        if self.path is not None and _belongs_to(target, self.path):
             raise StoreError(f"{target} belongs to the database itself", "Name another file")
         if not target.exists():
             return
@@ -76,8 +74,16 @@ class Backup(Connection):
             raise StoreError(f"{target} is there already and is no treechat database", "Name another file")
 
 
-def _is_of(target: Path, path: Path) -> bool:
-    """Whether `target` is the database file or one that SQLite keeps beside it."""
+def _copy_memory(store: Connection, copy: sqlite3.Connection, target: Path) -> None:
+    with store.reading() as conn:
+        try:
+            conn.backup(copy)
+        except sqlite3.Error as error:
+            raise store_error(error, target) from error
+
+
+def _belongs_to(target: Path, path: Path) -> bool:
+    """Whether `target` is the database file or one of the files that SQLite adds to it."""
     own = path.resolve()
     return target.resolve() in (
         own,
@@ -86,7 +92,7 @@ def _is_of(target: Path, path: Path) -> bool:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether the file's header is one of our databases; nothing is opened, so nothing is changed."""
+    """Whether the file's header is that of our databases. SQLite does not open the file, so nothing changes."""
     with path.open("rb") as file:
         header = file.read(100)
     return header[:16] == b"SQLite format 3\0" and int.from_bytes(header[68:72], "big") == APPLICATION_ID

@@ -15,13 +15,13 @@ from treechat.store.schema import APPLICATION_ID, MIGRATIONS, applied_migrations
 from treechat.store.sqlite_errors import foreign_database, newer_schema, store_error
 
 BUSY_S = 10.0
-"""How long a write waits for another process's."""
+"""How long a write waits for the write of another process."""
 
-Row = tuple[Any, ...]
+SqlRow = tuple[Any, ...]
 
 
 def connect(path: Path | None) -> sqlite3.Connection:
-    """Open (or create, parent folders included) and bring to the newest schema. Raises StoreError."""
+    """Open or create the file, parent folders included, and apply pending migrations. Raises StoreError."""
     if path is not None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def connect(path: Path | None) -> sqlite3.Connection:
 
 
 def _prepare(conn: sqlite3.Connection, path: Path | None) -> None:
-    # Nothing is written before the file is known to be ours or empty.
+    # Write nothing before the file is known to be ours or empty.
     (application_id,) = conn.execute("PRAGMA application_id").fetchone()
     (num_tables,) = conn.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if num_tables and application_id != APPLICATION_ID:
@@ -63,7 +63,7 @@ def _prepare(conn: sqlite3.Connection, path: Path | None) -> None:
 
 
 def _use_wal(conn: sqlite3.Connection) -> None:
-    # SQLite does not wait (busy_timeout) when two processes switch at once, so the waiting is done here.
+    # SQLite's busy timeout does not apply when two processes switch to WAL at once, so this loop waits.
     deadline = time.monotonic() + BUSY_S
     while conn.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         try:
@@ -73,49 +73,47 @@ def _use_wal(conn: sqlite3.Connection) -> None:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
-    # In WAL mode NORMAL survives a killed process whole, and a power cut without damage.
+    # In WAL mode, NORMAL loses nothing when the process is killed and damages nothing in a power cut.
     conn.execute("PRAGMA synchronous = NORMAL")
 
 
 class Connection:
-    """The shared part of the store's mixins: a lock, reads, and writes in transactions.
+    """The common base of the parts of `Store`: a locked connection, reads, and writes in transactions.
 
-    `repairs` lists what loading a tree had to mend, in words, newest last.
+    path: the file; None for a store in memory.
+    repairs: the faults that loading a tree repaired, in words, newest last.
+    conn: SQLite's connection. Use it only inside `reading` or `transaction`, which hold the lock.
     """
 
     def __init__(self, conn: sqlite3.Connection, path: Path | None) -> None:
         self.path = path
         self.repairs: list[str] = []
-        self._conn = conn
+        self.conn = conn
         self._lock = threading.RLock()
 
     def close(self) -> None:
-        """Close the file. Closing twice is harmless; any other use afterwards raises StoreError."""
+        """Close the file. A second call does nothing; any other use after it raises StoreError."""
         with self._lock:
-            self._conn.close()
+            self.conn.close()
 
     @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Hold the lock and yield SQLite's connection. SQLite's errors leave the block as StoreError."""
         with self._lock:
             try:
-                yield self._conn
+                yield self.conn
             except sqlite3.Error as error:
                 raise store_error(error, self.path) from error
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Several writes as one: all or none are kept, and nobody sees some of them."""
-        with self._writing():
-            yield
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction, or part of the one that is open. All or nothing is written."""
-        with self._reading() as conn:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write the whole block or nothing of it. Inside an open transaction the block joins that one."""
+        with self.reading() as conn:
             if conn.in_transaction:
                 yield conn
                 return
-            # IMMEDIATE: a transaction that reads first and writes later would fail, not wait, behind another writer.
+            # IMMEDIATE: a transaction that first reads and later writes fails, instead of waiting, if another
+            # process writes in between.
             conn.execute("BEGIN IMMEDIATE")
             try:
                 yield conn
@@ -125,17 +123,19 @@ class Connection:
                     conn.execute("ROLLBACK")
                 raise
 
-    def _all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
-        with self._reading() as conn:
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[SqlRow]:
+        """All rows of a query."""
+        with self.reading() as conn:
             return conn.execute(sql, parameters).fetchall()
 
-    def _one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
-        with self._reading() as conn:
-            row: Row | None = conn.execute(sql, parameters).fetchone()
+    def row(self, sql: str, parameters: Sequence[Any] = ()) -> SqlRow | None:
+        """The first row of a query; None if there is none."""
+        with self.reading() as conn:
+            row: SqlRow | None = conn.execute(sql, parameters).fetchone()
             return row
 
     def data_version(self) -> int:
-        """A number that changes when another connection, such as a second window's, has written."""
-        row = self._one("PRAGMA data_version")
+        """A number that changes when another connection, such as that of a second window, has written."""
+        row = self.row("PRAGMA data_version")
         assert row is not None, "PRAGMA data_version gave no row"
         return int(row[0])

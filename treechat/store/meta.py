@@ -1,4 +1,4 @@
-"""What a conversation keeps beside its tree: a JSON object, such as its settings."""
+"""The JSON object stored with a conversation, for example its settings."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ from treechat.store.ids import short_id
 
 
 class Meta(Connection):
-    """The part of the store that changes a conversation's meta."""
+    """Change a conversation's meta."""
 
     def set_meta(self, conversation_id: str, key: str, value: Mapping[str, Any] | None) -> None:
-        """Put one key of the conversation's meta, None takes it away; the other keys stay. Raises NodeNotFound."""
+        """Set one key of the conversation's meta; other keys do not change. Raises NodeNotFound.
+
+        conversation_id: the conversation.
+        key: the key.
+        value: its new value; None removes it.
+        """
         path = f'$."{key}"'
-        with self._writing() as conn:
-            # Meta that is damaged, or no object, is replaced: nothing in it could be read.
+        with self.transaction() as conn:
+            # Replace meta that is damaged or is not an object: nothing in it can be read.
             meta = "CASE WHEN json_valid(meta) AND json_type(meta) = 'object' THEN meta ELSE '{}' END"
             change = f"json_remove({meta}, ?)" if value is None else f"json_set({meta}, ?, json(?))"
             values = (path,) if value is None else (path, dump_json(dict(value)))

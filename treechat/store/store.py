@@ -1,4 +1,4 @@
-"""The store: one SQLite file that holds every conversation, and the one door to it."""
+"""The store: all conversations in one SQLite file."""
 
 from __future__ import annotations
 
@@ -11,33 +11,38 @@ from treechat.errors import StoreError
 from treechat.store.backup import Backup
 from treechat.store.checks import Checks
 from treechat.store.connection import connect
+from treechat.store.conversations import Conversations
 from treechat.store.imports import Imports
 from treechat.store.meta import Meta
 from treechat.store.names import Names
+from treechat.store.nodes import Nodes
 from treechat.store.replies import Replies
 from treechat.store.search import Search
-from treechat.store.undo import Events
+from treechat.store.spans import Spans
+from treechat.store.undo import Undo
 
 SWEEP_S = 0.5
-"""What opening spends on removing what a dead import left; the rest is left to the next one."""
+"""The most time that `open` spends on removing the rows of dead imports; the next `open` continues."""
 
 
-class Store(Replies, Imports, Events, Names, Search, Meta, Checks, Backup):
-    """All conversations, in one file that several windows may have open at once.
+class Store(Conversations, Nodes, Spans, Replies, Imports, Undo, Names, Search, Meta, Checks, Backup):
+    """All conversations, in one file that several windows can open at once.
 
-    Safe to use from several threads. Every method may raise StoreError; a method that writes has then written nothing.
+    Each base class is one subject: a mixin over `Connection` that uses no other mixin.
+
+    Safe to use from several threads. Every method may raise StoreError; a writing method has then written nothing.
     """
 
     @classmethod
     def open(cls, path: Path | None) -> Store:
-        """Open the file, made if it is not there, or a fresh store in memory for None.
+        """Open the file, or create it; None for an empty store in memory.
 
-        Replies that a dead process left behind are marked as interrupted, conversations that it did not import to
-        their end are removed. Raises StoreError, with what to do, for a
-        file that is not ours, is damaged, was written by a newer version, or cannot be opened.
+        Replies of dead processes are marked as interrupted, and their unfinished imports are removed.
+        Raises StoreError, with a hint, for a file that is not ours, is damaged, is of a newer version, or cannot be
+        opened.
         """
         store = cls(connect(path), path)
-        # A file that can only be read, or that another process is writing to for long, opens without this.
+        # Skip this for a read-only file and for one that another process is writing for long.
         with suppress(StoreError):
             store.mark_interrupted()
         with suppress(StoreError):

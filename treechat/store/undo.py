@@ -1,8 +1,8 @@
-"""Changes of structure, and undo: every change is one event that holds what it changed, before and after.
+"""Changes of structure, and undo: each change is one event that holds the value before and after.
 
-The events of a conversation are a line with a cut: before it what was done, after it what was undone. A new change
-drops what lies after the cut. Adding a node is no event: an added node is hidden, not undone. A branch that was copied
-or replayed is one: undone, it is out of sight.
+The events of a conversation are a list with a cut: done events before it, undone events after it. A new change deletes
+the undone events. Adding a node records no event: an added node can be hidden, not undone. Copying or replaying a
+branch records one event; undoing it hides the branch.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from typing import Any, NamedTuple
 
 from treechat.errors import NodeNotFound, UsageError
 from treechat.store.codec import clean, dump_json
-from treechat.store.connection import Row
+from treechat.store.connection import Connection, SqlRow
+from treechat.store.conversations import read_conversation, touch
 from treechat.store.ids import short_id
-from treechat.store.nodes import Nodes
+from treechat.store.nodes import conversation_id_of, insert_nodes
 from treechat.store.values import AddedKind, Event, EventKind, NewNode
 from treechat.tree import Node
 
 
 class _Target(NamedTuple):
-    """What an event changes: one column of one row."""
+    """The column that an event changes, in one row."""
 
     table: str
     column: str
@@ -40,132 +41,139 @@ TARGETS: dict[EventKind, _Target] = {
     "rebase": _Target("nodes", "hidden"),
 }
 FLAGS = {"hidden", "bookmarked"}
-COLUMNS = "id, conversation_id, kind, node_id, before, after, created_at"
+EVENT_COLUMNS = "id, conversation_id, kind, node_id, before, after, created_at"
 
 
-class Events(Nodes):
-    """The part of the store that changes structure, each change undoable. A change to what is already so is none."""
+class Undo(Connection):
+    """Change structure, undo and redo. Setting the current value again records no event."""
 
     def hide(self, node_id: str, hidden: bool = True) -> Event | None:
-        """Take the node and all below it out of sight, or bring them back. Raises NodeNotFound."""
+        """Hide the node and all nodes below it, or show them again. Raises NodeNotFound."""
         return self._change("hide", node_id, hidden)
 
     def set_label(self, node_id: str, label: str | None) -> Event | None:
-        """Name the node; None or blank takes its name away. Raises NodeNotFound."""
+        """Set the node's label; None or blank removes it. Raises NodeNotFound."""
         return self._change("label", node_id, clean(label).strip() or None if label is not None else None)
 
     def set_bookmark(self, node_id: str, bookmarked: bool) -> Event | None:
-        """Mark the node, or unmark it. Raises NodeNotFound."""
+        """Set or remove the node's bookmark. Raises NodeNotFound."""
         return self._change("bookmark", node_id, bookmarked)
 
     def move(self, node_id: str, new_parent_id: str | None) -> Event | None:
-        """Hang the node, with all below it, under another of the same conversation (None makes it a root).
+        """Move the node, with all nodes below it, under another node of its conversation (None makes it a root).
 
-        Raises NodeNotFound, and UsageError where the new parent is the node itself, below it or elsewhere.
+        Raises NodeNotFound, and UsageError if the new parent is the node itself, below it or in another conversation.
         """
-        with self._writing():
-            conversation_id = self.conversation_of(node_id)
+        with self.transaction() as conn:
+            conversation_id = conversation_id_of(conn, node_id)
             if new_parent_id is not None:
-                if self.conversation_of(new_parent_id) != conversation_id:
+                if conversation_id_of(conn, new_parent_id) != conversation_id:
                     raise UsageError("A node can only move within its conversation")
-                if self._is_above(node_id, new_parent_id):
+                if _is_above(conn, node_id, new_parent_id):
                     raise UsageError("A node cannot move below itself")
             return self._change("move", node_id, new_parent_id)
 
     def rename(self, conversation_id: str, title: str) -> Event | None:
-        """Give the conversation another title. Raises NodeNotFound."""
+        """Set the conversation's title. Raises NodeNotFound."""
         return self._change("rename", conversation_id, clean(title))
 
     def hide_conversation(self, conversation_id: str, hidden: bool = True) -> Event | None:
-        """Delete the whole conversation from sight, or bring it back. Raises NodeNotFound."""
+        """Hide the whole conversation, or show it again. Raises NodeNotFound."""
         return self._change("hide_conversation", conversation_id, hidden)
 
     def graft(self, conversation_id: str, rows: Sequence[NewNode]) -> list[Node]:
-        """Add a branch, the top of it first, as one change. Raises NodeNotFound."""
-        with self._writing():
-            nodes = self.add_nodes(conversation_id, rows)
+        """Add a branch as one change, its top node first. Raises NodeNotFound."""
+        with self.transaction() as conn:
+            nodes = insert_nodes(conn, conversation_id, rows)
             self.note_added("graft", nodes[0].id)
         return nodes
 
     def note_added(self, kind: AddedKind, node_id: str) -> Event:
-        """Make the adding of that node, with what comes below it, a change that can be undone. Raises NodeNotFound."""
-        with self._writing() as conn:
-            return self._record(conn, kind, self.conversation_of(node_id), node_id, True, False)
+        """Record the adding of that node as a change, which can be undone. Raises NodeNotFound."""
+        with self.transaction() as conn:
+            return _record(conn, kind, conversation_id_of(conn, node_id), node_id, True, False)
 
     def undo(self, conversation_id: str | None = None) -> Event | None:
-        """Take back the last change, of that conversation or of all; None where there is nothing to undo."""
-        with self._writing() as conn:
-            event = self._last_event("undone IS NULL", "id", conversation_id)
+        """Undo the last change of that conversation (None: of all); returns None if there is nothing to undo."""
+        with self.transaction() as conn:
+            event = _last_event(conn, "undone IS NULL", "id", conversation_id)
             if event is not None:
                 _apply(conn, event, event.before)
                 query = "UPDATE events SET undone = (SELECT coalesce(max(undone), 0) + 1 FROM events) WHERE id = ?"
                 conn.execute(query, (event.id,))
-                self._touch(event.conversation_id)
+                touch(conn, event.conversation_id)
             return event
 
     def redo(self, conversation_id: str | None = None) -> Event | None:
-        """Do again what was undone last; None where nothing was undone since the last change."""
-        with self._writing() as conn:
-            event = self._last_event("undone IS NOT NULL", "undone", conversation_id)
+        """Redo the change undone last; returns None if nothing was undone since the last change."""
+        with self.transaction() as conn:
+            event = _last_event(conn, "undone IS NOT NULL", "undone", conversation_id)
             if event is not None:
                 _apply(conn, event, event.after)
                 conn.execute("UPDATE events SET undone = NULL WHERE id = ?", (event.id,))
-                self._touch(event.conversation_id)
+                touch(conn, event.conversation_id)
             return event
 
     def _change(self, kind: EventKind, target_id: str, value: Any) -> Event | None:
         target = TARGETS[kind]
         on_node = target.table == "nodes"
-        with self._writing() as conn:
-            conversation_id = self.conversation_of(target_id) if on_node else self.conversation(target_id).id
+        with self.transaction() as conn:
+            owner = conversation_id_of(conn, target_id) if on_node else read_conversation(conn, target_id).id
             (before,) = conn.execute(
                 f"SELECT {target.column} FROM {target.table} WHERE id = ?", (target_id,)
             ).fetchone()
             before = bool(before) if target.column in FLAGS else before
             if before == value:
                 return None
-            event = self._record(conn, kind, conversation_id, target_id if on_node else None, before, value)
+            event = _record(conn, kind, owner, target_id if on_node else None, before, value)
             _apply(conn, event, value)
             return event
 
-    def _record(
-        self, conn: sqlite3.Connection, kind: EventKind, conversation_id: str, node_id: str | None, *values: Any
-    ) -> Event:
-        """Write an event down, behind which nothing can be redone; values: before and after."""
-        before, after = values
-        now = time.time()
-        conn.execute("DELETE FROM events WHERE conversation_id = ? AND undone IS NOT NULL", (conversation_id,))
-        cursor = conn.execute(
-            "INSERT INTO events (conversation_id, kind, node_id, before, after, created_at) VALUES (?, ?, ?, ?, ?, ?)",
-            (conversation_id, kind, node_id, dump_json(before), dump_json(after), now),
-        )
-        assert cursor.lastrowid is not None, "an inserted event has no row id"
-        self._touch(conversation_id, now)
-        return Event(cursor.lastrowid, conversation_id, kind, node_id, before, after, now)
 
-    def _last_event(self, condition: str, order: str, conversation_id: str | None) -> Event | None:
-        query = f"SELECT {COLUMNS} FROM events WHERE {condition}"
-        parameters: Row = ()
-        if conversation_id is not None:
-            query, parameters = query + " AND conversation_id = ?", (conversation_id,)
-        row = self._one(f"{query} ORDER BY {order} DESC LIMIT 1", parameters)
-        if row is None:
-            return None
-        event_id, conversation, kind, node_id, before, after, created_at = row
-        return Event(event_id, conversation, kind, node_id, json.loads(before), json.loads(after), created_at)
+def _record(
+    conn: sqlite3.Connection,
+    kind: EventKind,
+    conversation_id: str,
+    node_id: str | None,
+    before: Any,
+    after: Any,
+) -> Event:
+    """Write an event and delete the undone events of its conversation."""
+    now = time.time()
+    conn.execute("DELETE FROM events WHERE conversation_id = ? AND undone IS NOT NULL", (conversation_id,))
+    cursor = conn.execute(
+        "INSERT INTO events (conversation_id, kind, node_id, before, after, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+        (conversation_id, kind, node_id, dump_json(before), dump_json(after), now),
+    )
+    assert cursor.lastrowid is not None, "an inserted event has no row id"
+    touch(conn, conversation_id, now)
+    return Event(cursor.lastrowid, conversation_id, kind, node_id, before, after, now)
 
-    def _is_above(self, ancestor_id: str, node_id: str) -> bool:
-        """Whether `ancestor_id` is the node itself or lies above it."""
-        # UNION, not UNION ALL: it ends on a damaged tree with a cycle too.
-        query = (
-            "WITH RECURSIVE above(id) AS (SELECT ? UNION SELECT n.parent_id FROM above JOIN nodes n ON n.id = above.id"
-            " WHERE n.parent_id IS NOT NULL) SELECT 1 FROM above WHERE id = ?"
-        )
-        return self._one(query, (node_id, ancestor_id)) is not None
+
+def _last_event(conn: sqlite3.Connection, condition: str, order: str, conversation_id: str | None) -> Event | None:
+    query = f"SELECT {EVENT_COLUMNS} FROM events WHERE {condition}"
+    parameters: SqlRow = ()
+    if conversation_id is not None:
+        query, parameters = query + " AND conversation_id = ?", (conversation_id,)
+    row = conn.execute(f"{query} ORDER BY {order} DESC LIMIT 1", parameters).fetchone()
+    if row is None:
+        return None
+    event_id, conversation, kind, node_id, before, after, created_at = row
+    return Event(event_id, conversation, kind, node_id, json.loads(before), json.loads(after), created_at)
+
+
+def _is_above(conn: sqlite3.Connection, ancestor_id: str, node_id: str) -> bool:
+    """Whether `ancestor_id` is the node itself or above it."""
+    # UNION, not UNION ALL: the walk then ends on a damaged tree with a cycle, too.
+    query = (
+        "WITH RECURSIVE above(id) AS (SELECT ? UNION SELECT n.parent_id FROM above JOIN nodes n ON n.id = above.id"
+        " WHERE n.parent_id IS NOT NULL) SELECT 1 FROM above WHERE id = ?"
+    )
+    return conn.execute(query, (node_id, ancestor_id)).fetchone() is not None
 
 
 def _apply(conn: sqlite3.Connection, event: Event, value: Any) -> None:
-    """Set what the event changes to `value`."""
+    """Write `value` to the column that the event changes."""
     table, column = TARGETS[event.kind]
     target_id = event.node_id if table == "nodes" else event.conversation_id
     if conn.execute(f"UPDATE {table} SET {column} = ? WHERE id = ?", (value, target_id)).rowcount == 0:

@@ -1,4 +1,4 @@
-"""What the store takes and gives beside the values of `treechat.tree`."""
+"""The values that the store takes and returns, apart from those of `treechat.tree`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ EventKind = Literal["hide", "label", "bookmark", "move", "rename", "hide_convers
 
 @dataclass(frozen=True, slots=True)
 class ConversationInfo:
-    """One row of a list of conversations. Hidden nodes are not counted; times are seconds since the epoch."""
+    """A conversation in a list.
+
+    id: its id.
+    title: its title.
+    num_nodes: visible nodes.
+    num_forks: visible forks.
+    created_at: seconds since the epoch.
+    updated_at: seconds since the epoch.
+    current_id: the current node; None if there is none yet.
+    """
 
     id: str
     title: str
@@ -27,7 +36,21 @@ class ConversationInfo:
 
 @dataclass(frozen=True, slots=True)
 class NewNode:
-    """A node to add. `id` None draws one; `created_at` None is now. Parents may come later in the same batch."""
+    """A node to add.
+
+    parent_id: None for a root. The parent may come later in the same batch.
+    role: role of the message.
+    text: its text.
+    id: None draws one.
+    status: how the message ended.
+    created_at: seconds since the epoch; None for now.
+    meta: a JSON object stored with the node.
+    label: name given by the user.
+    bookmarked: whether it has a bookmark.
+    hidden: whether it is hidden, with all nodes below it.
+    spans: its spans, at most one per tokenizer.
+    turn: its provenance; None if it was not generated.
+    """
 
     parent_id: str | None
     role: Role
@@ -45,11 +68,16 @@ class NewNode:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One change of structure that can be undone. `before` and `after` are the values of what `kind` changes:
+    """A change of structure that can be undone.
 
-    hide, bookmark, hide_conversation: bool. label: str or None. move: parent id or None. rename: the title.
-    graft, rebase: whether what was added is hidden.
-    node_id is None where the change is to the conversation itself.
+    id: number of the event.
+    conversation_id: its conversation.
+    kind: the kind of change.
+    node_id: the changed node; None if the conversation itself changed.
+    before: the old value. hide, bookmark, hide_conversation: bool. label: str or None. move: parent id or None.
+        rename: the title. graft, rebase: whether the added branch is hidden.
+    after: the new value, of the same type.
+    created_at: seconds since the epoch.
     """
 
     id: int
@@ -62,7 +90,13 @@ class Event:
 
 
 class Hit(NamedTuple):
-    """One node found by a search; the snippet is plain text on one line."""
+    """A node that a search found.
+
+    node_id: the node.
+    conversation_id: its conversation.
+    title: title of that conversation.
+    snippet: plain text around the match, on one line.
+    """
 
     node_id: str
     conversation_id: str
@@ -70,8 +104,8 @@ class Hit(NamedTuple):
     snippet: str
 
 
-class Resolved(NamedTuple):
-    """The node that a name stands for, and the conversation that it is in."""
+class NamedNode(NamedTuple):
+    """The node of a name, and the id of its conversation."""
 
     node: Node
     conversation_id: str

@@ -46,7 +46,7 @@ class Import:
     def take(self, path: Path, stdin: BinaryIO | None = None) -> None:
         """Everything in a file, a zip or a folder; stdin: what `-` stands for. Raises StoreError."""
         if not self.dry_run:
-            self.store.drop_dead_imports(between=self._progress)
+            self.store.drop_dead_imports(after_portion=self._progress)
         name = "standard input" if stdin is not None and str(path) == "-" else path.name
         try:
             with inputs_of(path, stdin, self._was_read) as files:

@@ -104,7 +104,7 @@ def test_doctor_removes_what_an_import_left_half_way(cli, trip, monkeypatch):
         store.create_conversation(id="half", source="x", source_id="half", is_unfinished=True)
         store.begin_import("half", "dead")
         store.add_nodes("half", [{"parent_id": None, "role": "user", "text": "acorns"}] * 3)
-        store._conn.execute("UPDATE imports SET started = 'before'")
+        store.conn.execute("UPDATE imports SET started = 'before'")
     monkeypatch.setattr(store_module, "SWEEP_S", -1)
     monkeypatch.setattr(imports, "PORTION", 1)
     assert "Removed 2 messages of an import that ended half-way" in cli("doctor").stderr

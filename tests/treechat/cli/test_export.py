@@ -40,9 +40,9 @@ OBJECTS = (
 
 def contents(store: Store) -> dict[str, list]:
     """What a database holds and an export must bring back; the order of keys in JSON objects aside."""
-    found = {name: store._all(sql) for name, sql in QUERIES.items()}
+    found = {name: store.rows(sql) for name, sql in QUERIES.items()}
     return found | {
-        "objects": sorted((i, json.dumps(json.loads(text), sort_keys=True)) for i, text in store._all(OBJECTS))
+        "objects": sorted((i, json.dumps(json.loads(text), sort_keys=True)) for i, text in store.rows(OBJECTS))
     }
 
 

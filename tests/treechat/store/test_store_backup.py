@@ -62,7 +62,7 @@ def test_a_copy_made_while_another_process_writes_is_of_one_moment(filled, tmp_p
                 store.back_up(tmp_path / "copy.db")
                 with Store.open(tmp_path / "copy.db") as copy:
                     assert copy.verify() == []
-                    texts = [row[0] for row in copy._all("SELECT text FROM nodes WHERE length(text) = 1")]
+                    texts = [row[0] for row in copy.rows("SELECT text FROM nodes WHERE length(text) = 1")]
                 assert texts.count("a") == texts.count("b")
                 sizes.append(len(texts))
         assert writer.poll() is None
@@ -118,9 +118,9 @@ def test_a_backup_that_is_open_elsewhere_is_left_alone(filled, tmp_path):
 def test_a_damaged_file_is_not_made_a_backup_of(filled, tmp_path):
     with Store.open(filled) as store:
         store.back_up(tmp_path / "good.db")
-        (root,) = store._one("SELECT rootpage FROM sqlite_master WHERE name = 'nodes_label'")
-        (page_len,) = store._one("PRAGMA page_size")
-        store._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (root,) = store.row("SELECT rootpage FROM sqlite_master WHERE name = 'nodes_label'")
+        (page_len,) = store.row("PRAGMA page_size")
+        store.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     content = bytearray(filled.read_bytes())
     content[(root - 1) * page_len : root * page_len] = b"\x0a" + bytes(page_len - 1)
     filled.write_bytes(content)

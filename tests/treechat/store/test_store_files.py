@@ -23,12 +23,12 @@ def test_a_new_file_is_made_with_its_folders_and_opens_again(db_path):
         conversation = store.create_conversation("kept")
     with Store.open(db_path) as store:
         assert store.conversation(conversation.id) == conversation
-        assert store._conn.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert store._conn.execute("PRAGMA foreign_keys").fetchone() == (1,)
+        assert store.conn.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert store.conn.execute("PRAGMA foreign_keys").fetchone() == (1,)
 
 
 def test_the_migrations_are_recorded_by_name(store):
-    names = [row[0] for row in store._conn.execute("SELECT name FROM _sqlite_migrations ORDER BY rowid")]
+    names = [row[0] for row in store.conn.execute("SELECT name FROM _sqlite_migrations ORDER BY rowid")]
     assert names == list(MIGRATIONS)
 
 
@@ -59,7 +59,7 @@ def test_another_programs_database_is_left_alone(tmp_path):
 
 def test_a_newer_schema_is_refused(db_path):
     with Store.open(db_path) as store:
-        store._conn.execute(
+        store.conn.execute(
             "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('treechat', '999_x', '')"
         )
     fails(db_path, "newer treechat")
@@ -104,13 +104,13 @@ def test_a_full_disk_is_an_error_and_what_was_kept_stays(db_path):
     with Store.open(db_path) as store:
         conversation = store.create_conversation("t")
         node = store.add_node(conversation.id, None, "user", "kept")
-        (num_pages,) = store._conn.execute("PRAGMA page_count").fetchone()
-        store._conn.execute(f"PRAGMA max_page_count = {num_pages + 2}")
+        (num_pages,) = store.conn.execute("PRAGMA page_count").fetchone()
+        store.conn.execute(f"PRAGMA max_page_count = {num_pages + 2}")
         with pytest.raises(StoreError, match="no space") as caught:
             store.add_node(conversation.id, node.id, "assistant", "x" * 200_000, spans=[Span("t", (1,))])
         assert "safe" in caught.value.hint
         assert store.text(node.id) == "kept"
-        store._conn.execute("PRAGMA max_page_count = 1000000")
+        store.conn.execute("PRAGMA max_page_count = 1000000")
         store.add_node(conversation.id, node.id, "assistant", "x" * 200_000)
     with Store.open(db_path) as store:
         assert len(store.load_tree(conversation.id)) == 2

@@ -42,7 +42,7 @@ def path(left_off, tmp_path):
 
 
 def rows(store: Store, table: str) -> int:
-    return store._conn.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+    return store.conn.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
 
 
 def begin(store: Store) -> None:
@@ -76,7 +76,7 @@ def test_what_is_given_up_leaves_nothing(store, monkeypatch):
     monkeypatch.setattr(imports, "PORTION", 2)
     begin(store)
     looks = []
-    assert store.drop_import("mine", between=lambda: looks.append(rows(store, "nodes"))) == 3
+    assert store.drop_import("mine", after_portion=lambda: looks.append(rows(store, "nodes"))) == 3
     assert looks == [2, 1] and seen(store) == {"old": 1}
     assert (rows(store, "conversations"), rows(store, "imports")) == (1, 0) and store.verify() == []
 
@@ -84,10 +84,10 @@ def test_what_is_given_up_leaves_nothing(store, monkeypatch):
 def test_a_living_import_is_left_alone_and_one_that_failed_to_remove_itself_is_not(store):
     begin(store)
     assert store.drop_dead_imports() == 0 and rows(store, "nodes") == 4
-    store._conn.execute("PRAGMA query_only = ON")
+    store.conn.execute("PRAGMA query_only = ON")
     with pytest.raises(Exception, match="cannot be written"):
         store.drop_import("mine")
-    store._conn.execute("PRAGMA query_only = OFF")
+    store.conn.execute("PRAGMA query_only = OFF")
     assert store.drop_dead_imports() == 3 and rows(store, "imports") == 0
 
 
@@ -118,13 +118,13 @@ def test_a_number_that_was_given_anew_is_not_taken_for_the_one_that_went(path, m
             other.drop_import("dead")
             other.add_nodes("mine", [NewNode("m0", "user", "new", f"new{i}") for i in range(20)])
 
-        store.drop_import("dead", between=lambda: None if rows(store, "nodes") > 20 else meanwhile())
+        store.drop_import("dead", after_portion=lambda: None if rows(store, "nodes") > 20 else meanwhile())
         assert seen(store) == {"mine": 21}
 
 
 def test_of_another_host_it_is_dead_after_a_day(store):
     begin(store)
-    store._conn.execute("UPDATE imports SET host = 'elsewhere'")
+    store.conn.execute("UPDATE imports SET host = 'elsewhere'")
     assert store.drop_dead_imports() == 0
-    store._conn.execute("UPDATE imports SET written_at = written_at - 90000")
+    store.conn.execute("UPDATE imports SET written_at = written_at - 90000")
     assert store.drop_dead_imports() == 3

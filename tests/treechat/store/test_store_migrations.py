@@ -26,7 +26,7 @@ def past_db(request, db_path):
 
 def shape(store):
     query = "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type, name"
-    return [(kind, name, " ".join(sql.split())) for kind, name, sql in store._conn.execute(query)]
+    return [(kind, name, " ".join(sql.split())) for kind, name, sql in store.conn.execute(query)]
 
 
 def test_every_migration_has_a_database_of_its_version():

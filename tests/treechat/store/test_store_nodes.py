@@ -115,9 +115,9 @@ def test_loading_a_tree_reads_no_text(store, conversation):
             read.add(column)
         return sqlite3.SQLITE_OK
 
-    store._conn.set_authorizer(note)
+    store.conn.set_authorizer(note)
     tree = store.load_tree(conversation.id)
-    store._conn.set_authorizer(None)
+    store.conn.set_authorizer(None)
     assert len(tree) == 1
     assert "preview" in read and not read & {"text", "meta"}
 
@@ -126,10 +126,10 @@ def test_a_lost_parent_and_a_cycle_are_mended_and_noted(store, conversation):
     ids = [new_id() for _ in range(5)]
     parents = [None, ids[0], ids[1], ids[2], None]
     store.add_nodes(conversation.id, [NewNode(p, "user", "x", id=i) for i, p in zip(ids, parents, strict=True)])
-    store._conn.execute("PRAGMA foreign_keys = OFF")
+    store.conn.execute("PRAGMA foreign_keys = OFF")
     # 1 and 2 hold each other, 3 hangs below them, 4 has a parent that is gone.
-    store._conn.execute("UPDATE nodes SET parent_id = ? WHERE id = ?", (ids[2], ids[1]))
-    store._conn.execute("UPDATE nodes SET parent_id = 'gone' WHERE id = ?", (ids[4],))
+    store.conn.execute("UPDATE nodes SET parent_id = ? WHERE id = ?", (ids[2], ids[1]))
+    store.conn.execute("UPDATE nodes SET parent_id = 'gone' WHERE id = ?", (ids[4],))
     tree = store.load_tree(conversation.id)
     assert set(tree.walk()) == set(ids)
     assert tree.path(ids[3])[-2:] == [ids[2], ids[3]]
@@ -190,7 +190,7 @@ def test_the_view_prints_the_tree_depth_first(store, conversation):
     b = store.add_node(conversation.id, root.id, "user", "b")
     store.add_node(conversation.id, a.id, "assistant", "below a")
     store.hide(store.add_node(conversation.id, b.id, "assistant", "hidden").id)
-    lines = [line for (line,) in store._conn.execute("SELECT line FROM tree")]
+    lines = [line for (line,) in store.conn.execute("SELECT line FROM tree")]
     assert lines == ["system: top", "  user: a", "    assistant: below a", "  user: b"]
 
 

@@ -39,7 +39,7 @@ def test_a_reply_can_be_read_at_every_flush_and_when_it_is_finished(store, conve
     assert store.span(node_id, "tok") == span(9)
     assert store.turn(node_id).completion_tokens == 9
     assert [hit.node_id for hit in store.search("the end")] == [node_id]
-    assert store._conn.execute("SELECT count(*) FROM partials").fetchone() == (0,)
+    assert store.conn.execute("SELECT count(*) FROM partials").fetchone() == (0,)
 
 
 def test_a_flush_may_take_back_what_an_earlier_one_wrote(store, conversation):
@@ -61,7 +61,7 @@ def test_a_flush_costs_the_same_late_in_a_long_reply(store, conversation):
     node_id = start(store, conversation)
     store.flush_reply(node_id, "word " * 30_000, span(30_000))
     store.flush_reply(node_id, "word " * 30_000 + "more", span(30_001))
-    rows = store._conn.execute("SELECT length(text), length(ids), length(logprobs) FROM partials").fetchall()
+    rows = store.conn.execute("SELECT length(text), length(ids), length(logprobs) FROM partials").fetchall()
     assert rows[1] == (4, 4, 4)
 
 
@@ -92,7 +92,7 @@ def test_another_store_sees_a_reply_grow_and_can_take_it_over(db_path):
 
 
 def own(store, node_id, owner, flushed_at):
-    store._conn.execute(
+    store.conn.execute(
         "UPDATE streams SET host = ?, pid = ?, started = ?, flushed_at = ? WHERE node_id = ?",
         (*owner, flushed_at, node_id),
     )

@@ -84,7 +84,7 @@ def test_any_text_is_a_query(query):
 
 def test_a_damaged_index_is_noticed_and_rebuilt(store, conversation):
     (a,) = fill(store, conversation, "findable words")
-    store._conn.execute("INSERT INTO nodes_fts (nodes_fts, rowid, text) VALUES ('delete', 1, 'findable words')")
+    store.conn.execute("INSERT INTO nodes_fts (nodes_fts, rowid, text) VALUES ('delete', 1, 'findable words')")
     assert found(store, "findable") == []
     assert len(store.verify()) == 1
     store.rebuild_search()

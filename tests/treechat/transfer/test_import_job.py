@@ -62,9 +62,9 @@ def test_other_connections_write_between_the_portions(tmp_path, export) -> None:
 
 def shape(store: Store) -> list[tuple]:
     """All that is in the store, in sight or not, without what differs from one import to the next."""
-    nodes = store._conn.execute("SELECT id, conversation_id, parent_id, role, text, hidden FROM nodes ORDER BY id")
-    conversations = store._conn.execute("SELECT id, title, current_id, hidden FROM conversations ORDER BY id")
-    return [*nodes, *conversations, *store._conn.execute("SELECT * FROM imports")]
+    nodes = store.conn.execute("SELECT id, conversation_id, parent_id, role, text, hidden FROM nodes ORDER BY id")
+    conversations = store.conn.execute("SELECT id, title, current_id, hidden FROM conversations ORDER BY id")
+    return [*nodes, *conversations, *store.conn.execute("SELECT * FROM imports")]
 
 
 def test_one_that_is_left_off_leaves_nothing_and_the_next_import_brings_it_whole(tmp_path, export) -> None:

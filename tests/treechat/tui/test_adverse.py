@@ -19,7 +19,7 @@ async def test_no_key_brings_the_app_down_where_nothing_can_be_written(open_app,
         app = d.app
         await d.send("hello")
         await d.send("more")
-        app.store._conn.execute("PRAGMA query_only = 1")
+        app.store.conn.execute("PRAGMA query_only = 1")
         told = []
         monkeypatch.setattr(app, "tell", lambda error, kept="": told.append((error.message, error.hint, kept)))
         for key in [key for key in KEYS if key.place == place and key.id not in TAKES_LONG]:
@@ -34,7 +34,7 @@ async def test_no_key_brings_the_app_down_where_nothing_can_be_written(open_app,
         refused = sum("cannot be written" in message for message, _, _ in told)
         # The other keys begin a new conversation, of which nothing is written yet.
         assert refused > 5 or place != "panes"
-        app.store._conn.execute("PRAGMA query_only = 0")
+        app.store.conn.execute("PRAGMA query_only = 0")
         app.composer.focus()
         await d.send("and on")
         assert app.store.verify() == []
@@ -46,7 +46,7 @@ async def test_a_click_where_nothing_can_be_written_is_told(open_app, tmp_path) 
         await d.send("hello")
         await d.press("tab", "r")
         await d.until(lambda: d.is_idle and len(app.chat.tree) == 3, "a second reply")
-        app.store._conn.execute("PRAGMA query_only = 1")
+        app.store.conn.execute("PRAGMA query_only = 1")
         other = next(i for i in app.chat.tree.siblings(app.chat.current_id) if i != app.chat.current_id)
         for _ in range(3):
             app.tree_pane.post_message(app.tree_pane.Chosen(other))

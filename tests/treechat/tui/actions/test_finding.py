@@ -109,7 +109,7 @@ def test_a_reader_is_interrupted_and_reads_on(tmp_path) -> None:
 
         def run() -> None:
             try:
-                reader.store._all(endless)
+                reader.store.rows(endless)
             except StoreError as error:
                 errors.append(error)
 

@@ -1,4 +1,4 @@
-"""Reads in another thread that hold up nobody: on a connection of their own, and ended from outside."""
+"""Read in another thread: on a second connection, so that no other thread waits, and interruptible."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from treechat.store.store import Store
 
 
 class Reader:
-    """A second connection to a store's file, which writes nothing; a store in memory is read through its own.
+    """A second, read-only connection to a store's file. A store in memory is read through its own connection.
 
-    `store` is for one thread at a time; `interrupt` may come from any.
+    Use `store` from one thread at a time; call `interrupt` from any thread.
     """
 
     def __init__(self, store: Store) -> None:
-        """Raises StoreError where the file cannot be opened again."""
+        """Raises StoreError if the file cannot be opened again."""
         self.store = store
         self._conn: sqlite3.Connection | None = None
         if store.path is None:
@@ -29,12 +29,12 @@ class Reader:
         self.store = Store(self._conn, store.path)
 
     def interrupt(self) -> None:
-        """End the read that is going on, which raises StoreError; without one nothing happens."""
+        """End the running read, which then raises StoreError. Without one, do nothing."""
         if self._conn is not None:
             self._conn.interrupt()
 
     def close(self) -> None:
-        """Close the connection; a read that is going on is ended, and waited for."""
+        """Interrupt the running read, wait for its end, and close the connection."""
         self.interrupt()
         if self._conn is not None:
             self.store.close()
