@@ -46,7 +46,7 @@ from treechat.tui.widgets.status import StatusLine, TopLine
 from treechat.tui.window import NOTHING_LOST
 
 if TYPE_CHECKING:
-    from treechat.chat.model.room import Load
+    from treechat.chat.model.room import LoadNamed
 
 TWICE_S = 0.6
 """Two presses of esc within this time open the tree."""
@@ -77,7 +77,7 @@ class TreechatApp(
         model_spec: str | None = None,
         chat: str | None = None,
         load_model: LoadModel | None = None,
-        load_named: Load | None = None,
+        load_named: LoadNamed | None = None,
     ) -> None:
         """Open the database and a conversation of it; the model is loaded after the first frame.
 
@@ -97,7 +97,7 @@ class TreechatApp(
         self.model_choice = ModelChoice(self)
         self._load_model = load_model
         self._escaped_at = 0.0
-        self._theme_kept = ""
+        self._saved_theme = ""
 
     def compose(self) -> ComposeResult:
         yield TopLine(id="top")
@@ -116,7 +116,7 @@ class TreechatApp(
         name = theme_name(self.config.theme or saved_theme(self.available_themes), os.environ)
         if name in self.available_themes:
             self.theme = name
-        self._theme_kept = self.theme
+        self._saved_theme = self.theme
         self._restyle()
         self.set_keymap(textual_keymap(self.config.keymap))
         self.theme_changed_signal.subscribe(self, lambda _: self._theme_changed())
@@ -134,9 +134,9 @@ class TreechatApp(
     def _theme_changed(self) -> None:
         """One that was chosen here is there at the next start, unless the configuration names one."""
         self._restyle()
-        if self.theme == self._theme_kept:
+        if self.theme == self._saved_theme:
             return
-        self._theme_kept = self.theme
+        self._saved_theme = self.theme
         if self.config.theme is None:
             save_value("theme", self.theme)
         else:
@@ -260,7 +260,7 @@ def run_app(
     model_spec: str | None = None,
     chat: str | None = None,
     load_model: LoadModel | None = None,
-    load_named: Load | None = None,
+    load_named: LoadNamed | None = None,
 ) -> None:
     """Open the window and stay until it is closed. Arguments as of `TreechatApp`."""
     TreechatApp(

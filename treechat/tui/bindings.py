@@ -70,7 +70,7 @@ DOING = (
     Key("do.edit", "e", "app.edit", "Edit as a sibling", "Change this message; the old one stays beside it"),
     Key("do.editor", "E", "app.editor", "Edit in $EDITOR", "The same in your own editor"),
     Key("do.regenerate", "r", "app.regenerate", "Regenerate", "Another reply beside this one; 3 then r makes three"),
-    Key("do.beside", "v", "app.beside", "Side by side", "The alternatives at this fork in columns"),
+    Key("do.beside", "v", "app.columns", "Side by side", "The alternatives at this fork in columns"),
     Key("do.continue", "c", "app.resume", "Continue", "Go on from the last token of a stopped or cut-off reply"),
     Key("do.tokens", "t", "app.tokens", "Token view", "How sure the model was of each token, and fork at any"),
     Key("do.split", "s", "app.split", "Split", "Fork in the middle of this message"),

@@ -12,6 +12,7 @@ from textual.app import App
 from textual.geometry import Region
 
 from tests.treechat.tui.seeded import CONFIG, SCREENS, seed, seeded_model, show
+from treechat.config import Config
 
 WANTED = {"dark": 4.5, "light": 4.5, "high-contrast": 7.0}
 """What WCAG asks for text (AA, AAA); marks such as ● and ★ keep it too."""
@@ -78,3 +79,15 @@ async def test_every_character_can_be_read(open_app, monkeypatch, theme, no_colo
                 if (value := contrast(color, ground)) < WANTED[theme]:
                     found.setdefault((screen, color.name, ground.name), (round(value, 1), line))
     assert not found, "\n".join(f"{key}: {value}" for key, value in found.items())
+
+
+async def test_in_high_contrast_nothing_is_a_half_tone(open_app) -> None:
+    async with open_app(size=(120, 30), config=Config(theme="high-contrast"), reply=lambda n: f"reply {n}") as d:
+        await d.send("hello")
+        await d.press("tab", "r")
+        await d.until(lambda: len(d.app.chat.tree) == 3 and d.is_idle, "a fork")
+        for pane in (d.app.tree_pane, d.app.transcript):
+            for name in pane.COMPONENT_CLASSES:
+                style = pane.styled(name.partition("--")[2])
+                if style.color is not None:
+                    assert contrast(style.color, style.bgcolor or Color.from_rgb(0, 0, 0)) > 7, name

@@ -10,7 +10,7 @@ from treechat.chat.model.chat_model import ChatModel
 from treechat.errors import TreechatError
 from treechat.models import Progress, resolve
 
-Load = Callable[[str | None, Callable[[Progress], None]], ChatModel]
+LoadNamed = Callable[[str | None, Callable[[Progress], None]], ChatModel]
 """Loads the model that a spec names (None: the default one), telling how far it is."""
 
 _SPARE_BYTES = 500_000_000
@@ -22,7 +22,7 @@ _WIDENED = 2
 
 def load_beside(
     spec: str | None,
-    load: Load,
+    load: LoadNamed,
     make_room: Callable[[], None],
     progress: Callable[[Progress], None],
     lacks_room: Callable[[str | None, Callable[[Progress], None]], bool] | None = None,

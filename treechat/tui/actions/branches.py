@@ -176,11 +176,8 @@ class BranchActions(Window):
             yield ListChoice(ROOT, "(the beginning)", "a tree of its own beside the others")
         for target_id in dict.fromkeys((*path, *marked, *tree.walk())):
             node = tree[target_id]
-            text = (
-                f"{node.label}: {without_markdown(node.preview)}"
-                if node.label
-                else without_markdown(node.preview) or f"({node.status})"
-            )
+            preview = without_markdown(node.preview)
+            text = f"{node.label}: {preview}" if node.label else preview or f"({node.status})"
             if all(word in text.casefold() for word in words) and fits_under(chat, role, target_id, chat.is_text_tree):
                 here = " · here" if target_id == chat.current_id else ""
                 yield ListChoice(target_id, text, f"{NAMES[node.role]}{' ★' if node.bookmarked else ''}{here}")

@@ -36,7 +36,7 @@ SCOPES = {
 }
 """By scope: its name in the list, and the formats that can represent it."""
 
-NAMES = {
+FORMAT_NAMES = {
     "markdown": "Markdown",
     "html": "one HTML page",
     "native": "treechat's JSON Lines",
@@ -51,13 +51,13 @@ NOTES = {
 }
 
 
-def choices() -> list[ListChoice]:
+def export_choices() -> list[ListChoice]:
     """Ids are `scope:format`."""
     made = []
     for scope, (title, forms) in SCOPES.items():
         for form in forms:
             note = NOTES.get((scope, form)) or f"*{_suffix(form)}"
-            made.append(ListChoice(f"{scope}:{form}", f"{title} · {NAMES[form]}", note))
+            made.append(ListChoice(f"{scope}:{form}", f"{title} · {FORMAT_NAMES[form]}", note))
     return made
 
 
@@ -113,11 +113,11 @@ class OutputActions(Window):
         if self.chat.conversation_id is None:
             self.say("There is nothing to export yet")
             return
-        all_choices = choices()
+        choices = export_choices()
 
         def find(query: str) -> list[ListChoice]:
             words = query.casefold().split()
-            return [each for each in all_choices if all(word in each.text.casefold() for word in words)]
+            return [each for each in choices if all(word in each.text.casefold() for word in words)]
 
         def done(chosen: str | None) -> None:
             if chosen is not None:
@@ -154,10 +154,10 @@ class OutputActions(Window):
     def _writer(self, scope: str, form: str) -> Callable[[Path], None]:
         if form == BACKUP:
             return self.store.back_up
-        make = self._pieces(scope, form)
-        return lambda target: write_file(target, make())
+        make_text = self._text_source(scope, form)
+        return lambda target: write_file(target, make_text())
 
-    def _pieces(self, scope: str, form: str) -> Callable[[], Iterator[str]]:
+    def _text_source(self, scope: str, form: str) -> Callable[[], Iterator[str]]:
         """What makes the text; what is in sight is looked up now, the rest when it is called."""
         store, conversation_id = self.store, self.chat.conversation_id
         if scope == "everything":

@@ -51,7 +51,7 @@ class ReplyActions(Window):
         if self.cursor_id is not None:
             self.replies.follow(self.chat.resume(self.cursor_id))
 
-    def action_beside(self) -> None:
+    def action_columns(self) -> None:
         """Show the alternatives at the fork above the cursor in columns."""
         if self.cursor_id is None:
             return

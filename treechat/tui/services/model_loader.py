@@ -16,7 +16,7 @@ from treechat.errors import ModelError, TreechatError
 
 if TYPE_CHECKING:
     from treechat.chat.model.chat_model import ChatModel
-    from treechat.chat.model.room import Load as LoadNamed
+    from treechat.chat.model.room import LoadNamed
     from treechat.models import Progress
     from treechat.tui.window import Window
 

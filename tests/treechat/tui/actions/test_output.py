@@ -2,11 +2,29 @@
 
 import json
 
+import pytest
+
 from treechat.errors import StoreError
 from treechat.store import Store
 from treechat.transfer.export import SUFFIXES
-from treechat.tui.actions.output import BACKUP, NAMES, choices
+from treechat.tui.actions.output import BACKUP, FORMAT_NAMES, export_choices, lacks_clipboard
 from treechat.tui.screens.pick import PickScreen
+
+
+@pytest.mark.parametrize("env", [{"TERM": "linux"}, {"TERM": "xterm-256color", "TERM_PROGRAM": "Apple_Terminal"}])
+def test_terminals_that_take_no_copies_are_known(env) -> None:
+    assert lacks_clipboard(env)
+    assert not lacks_clipboard({"TERM": "xterm-256color"})
+
+
+async def test_where_the_terminal_takes_no_copies_they_go_to_a_file(open_app, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("TERM", "linux")
+    monkeypatch.setenv("TREECHAT_CACHE_DIR", str(tmp_path))
+    async with open_app(size=(120, 30)) as d:
+        await d.send("hello")
+        await d.press("tab", "y")
+        assert (tmp_path / "copied.md").read_text() == "Hello *there*."
+        await d.until(lambda: "takes no copies" in d.screen_text(), "where it went")
 
 
 async def export(d, tmp_path, query: str = "") -> list[str]:
@@ -21,8 +39,8 @@ async def export(d, tmp_path, query: str = "") -> list[str]:
 
 
 def test_each_format_is_offered():
-    assert {choice.id.split(":")[1] for choice in choices()} == set(NAMES) == {*SUFFIXES, BACKUP}
-    assert len({choice.text for choice in choices()}) == len(choices())
+    assert {choice.id.split(":")[1] for choice in export_choices()} == set(FORMAT_NAMES) == {*SUFFIXES, BACKUP}
+    assert len({choice.text for choice in export_choices()}) == len(export_choices())
 
 
 async def test_enter_writes_the_branch_as_markdown_and_never_over_a_file(open_app, tmp_path, monkeypatch):
@@ -83,14 +101,14 @@ async def test_every_choice_writes_a_file_whose_name_stays_in_the_folder(open_ap
         await d.send("one")
         d.app.chat.rename("../../etc/\x1b[31m \u6f22\u5b57 .. " + "\U0001f600" * 50)
         await d.press("tab")
-        for number, choice in enumerate(choices(), 1):
+        for number, choice in enumerate(export_choices(), 1):
             await d.press("x")
             await d.until(lambda: isinstance(d.app.screen, PickScreen), "the list")
             d.app.screen.dismiss(choice.id)
             await d.until(lambda number=number: len(list(folder.iterdir())) == number, choice.text)
             await d.until(lambda: not any(w.group == "exports" and not w.is_finished for w in d.app.workers), "its end")
     files = sorted(folder.iterdir())
-    assert len(files) == len(choices()) and all(file.stat().st_size for file in files)
+    assert len(files) == len(export_choices()) and all(file.stat().st_size for file in files)
     assert {file.name.rstrip("0123456789").split(".")[0].rstrip("-0123456789") for file in files} == {
         "conversations", "etc-31m-\u6f22\u5b57",
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The tour from the palette and from the command line."""
+"""Open and search conversations; the tour."""
 
 from __future__ import annotations
 
@@ -6,6 +6,25 @@ from click.testing import CliRunner
 
 from treechat.cli import main
 from treechat.store import Store
+
+
+async def test_a_conversation_is_chosen_from_the_list(open_app) -> None:
+    async with open_app(size=(100, 30)) as d:
+        await d.send("about cats")
+        await d.press("ctrl+n")
+        assert len(d.app.chat.tree) == 0
+        await d.send("about dogs")
+        await d.press("ctrl+o", *"cats", "enter")
+        await d.until(lambda: d.app.chat.title == "about cats", "the other conversation")
+        assert "about cats" in d.screen_text()
+
+
+async def test_search_finds_a_message_of_this_conversation(open_app) -> None:
+    async with open_app(reply=lambda n: f"fact {n} about lemurs" if n == 0 else "other") as d:
+        await d.send("one")
+        await d.send("two")
+        await d.press("tab", "slash", *"lemurs", "enter")
+        await d.until(lambda: d.app.cursor_id == d.app.chat.path()[1].id, "the found reply")
 
 
 async def test_the_palette_opens_it_with_the_tree_beside_it(open_app) -> None:
