@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from treechat.chat.event_queue import EventQueue
 from treechat.chat.events import ChatEvent
 from treechat.chat.session import Chat
 from treechat.chat.tokens.detokenizer import TextStream
@@ -118,7 +118,7 @@ def _text_behind(chat: Chat, ids: list[int], token_id: int) -> str:
     return stream.add(token_id) + stream.finish()
 
 
-async def fork_at(
+def fork_at(
     chat: Chat, node_id: str, index: int, alternative: Alternative | None = None
 ) -> AsyncGenerator[ChatEvent, None]:
     """A sibling of a reply that has its first `index` tokens, then `alternative`, and goes on from there.
@@ -126,6 +126,10 @@ async def fork_at(
     alternative: None goes on right behind the first `index` tokens, which may then be all of them. One that ends a
     reply ends it. Events and errors as of `Chat.resume`.
     """
+    return chat.stream(lambda events: _fork(chat, events, node_id, index, alternative))
+
+
+async def _fork(chat: Chat, events: EventQueue, node_id: str, index: int, alternative: Alternative | None) -> None:
     model, span = chat.ready_model(), _span(chat, node_id)
     node = chat.tree[node_id]
     if node.role != "assistant":
@@ -138,9 +142,7 @@ async def fork_at(
     text += alternative.text if alternative is not None else ""
     is_end = alternative is not None and alternative.id in model.stop_ids
     begun = Span(model.fingerprint, ids, logprobs)
-    async with aclosing(chat.begin_with(node.parent_id, begun, text, is_end)) as events:
-        async for event in events:
-            yield event
+    await chat.begin_into(events, node.parent_id, begun, text, is_end)
 
 
 def _span(chat: Chat, node_id: str) -> Span:

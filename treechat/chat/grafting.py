@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 
-from treechat.chat.events import ChatEvent, NodeAdded, Replaying, ReplyFinished
+from treechat.chat.event_queue import EventQueue
+from treechat.chat.events import ChatEvent, Replaying
 from treechat.chat.session import Chat
 from treechat.errors import UsageError
 from treechat.store import NewNode
@@ -64,13 +64,17 @@ def graft(chat: Chat, node_id: str, target_id: str | None) -> Node:
     return nodes[0]
 
 
-async def rebase(chat: Chat, node_ids: Sequence[str], target_id: str | None) -> AsyncGenerator[ChatEvent, None]:
+def rebase(chat: Chat, node_ids: Sequence[str], target_id: str | None) -> AsyncGenerator[ChatEvent, None]:
     """Send the texts of these messages again, one after another, the first below the target, each below the last reply.
 
     node_ids: one's own turns, in order. Ends after the reply that is stopped or fails; all that came is kept. One
     change for undo. Where another node is made current meanwhile, it stays so. Raises UsageError, ModelError,
     GenerationError.
     """
+    return chat.stream(lambda events: _rebase(chat, events, node_ids, target_id))
+
+
+async def _rebase(chat: Chat, events: EventQueue, node_ids: Sequence[str], target_id: str | None) -> None:
     chat.ready_model()
     if not node_ids:
         raise UsageError("There is no turn of yours to replay", "Go to a message of yours, or above one.")
@@ -80,21 +84,19 @@ async def rebase(chat: Chat, node_ids: Sequence[str], target_id: str | None) -> 
     for number, node_id in enumerate(node_ids, 1):
         here = chat.current_id
         follows = number == 1 or (follows and here == parent_id)
-        yield Replaying(number, len(node_ids))
-        last: ReplyFinished | None = None
-        async with aclosing(chat.send(texts[node_id], parent_id=parent_id)) as events:
-            async for event in events:
-                if isinstance(event, NodeAdded):
-                    if number == 1 and event.node.parent_id == target_id:
-                        chat.store.note_added("rebase", event.node.id)
-                    if not follows and here is not None:
-                        chat.jump(here)
-                elif isinstance(event, ReplyFinished):
-                    last = event
-                yield event
-        if last is None or last.error or last.node.status != "complete":
+        await events.hand_over(Replaying(number, len(node_ids)))
+
+        def added(node: Node, is_first: bool = number == 1, back_id: str | None = None if follows else here) -> None:
+            if is_first and node.parent_id == target_id:
+                chat.store.note_added("rebase", node.id)
+            if back_id is not None:
+                chat.jump(back_id)
+
+        events.on_added = added
+        (reply,) = await chat.send_into(events, texts[node_id], parent_id=parent_id)
+        if reply.status != "complete":
             return
-        parent_id = last.node.id
+        parent_id = reply.id
 
 
 def _check(chat: Chat, node_id: str, target_id: str | None) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from treechat.chat.chat_tree import ChatTree
-from treechat.chat.engine_protocol import Group, requesting
-from treechat.chat.events import ChatEvent, NodeAdded, ReplyFinished, SpansMade
+from treechat.chat.engine_protocol import requesting
+from treechat.chat.event_queue import EventQueue
+from treechat.chat.events import ChatEvent, NodeAdded, ReplyFinished
 from treechat.chat.kv.path_kv import PathKV
 from treechat.chat.kv.protection import Protection
 from treechat.chat.model.chat_model import ChatModel
@@ -151,10 +150,6 @@ class Chat:
         """Return `text` of several nodes, with one query for those not in memory."""
         return self.nodes.texts(node_ids)
 
-    def parts(self, node_id: str) -> list[dict[str, Any]]:
-        """Return what an import stored of a message beside its text: thoughts, calls, results, each with a `type`."""
-        return self.nodes.parts(node_id)
-
     def turn(self, node_id: str) -> Turn | None:
         """Return the provenance of a reply; None if the node was not generated."""
         return self.nodes.turn(node_id)
@@ -181,23 +176,11 @@ class Chat:
             self.store.set_meta(self.conversation_id, META_KEY, self.own)
         return node
 
-    def hide(self, node_id: str) -> str | None:
-        """Hide a subtree; returns the id of the node that is current afterwards."""
-        return self.nodes.hide(node_id)
-
-    def set_label(self, node_id: str, label: str | None) -> None:
-        """Set a node's label; None removes it."""
-        self.nodes.set_label(node_id, label)
-
     def set_bookmark(self, node_id: str, bookmarked: bool) -> None:
         """Set or remove a node's bookmark; the KV of bookmarked paths is protected."""
         self.nodes.set_bookmark(node_id, bookmarked)
         self._protection.look(self.tree)
         self._protect()
-
-    def rename(self, title: str) -> None:
-        """Change the conversation's title."""
-        self.nodes.rename(title)
 
     def undo(self) -> Event | None:
         """Undo the last change of structure; None if there is none."""
@@ -210,10 +193,6 @@ class Chat:
         event = self.nodes.redo()
         self._protect()
         return event
-
-    def reload(self) -> bool:
-        """Read the changes of other windows since the last call; returns whether there were any."""
-        return self.nodes.reload()
 
     # The model
 
@@ -270,22 +249,30 @@ class Chat:
         assert self._spans is not None, "a model without a book of spans"
         return self._spans
 
-    async def _make_spans(self, node_id: str | None) -> AsyncGenerator[SpansMade, None]:
+    async def _make_spans(self, events: EventQueue, node_id: str | None) -> None:
         """Make the spans that the path to the node lacks for this model. Raises ModelError, GenerationError."""
         stopped = threading.Event()
         self._making.add(stopped)
         try:
-            made = make_spans(self._ready_spans(), self.tree, self.tree.path(node_id), stopped)
-            async with aclosing(made) as events:
-                async for event in events:
-                    yield event
+            await make_spans(self._ready_spans(), self.tree, self.tree.path(node_id), stopped, events.put)
+            await events.all_read()
         finally:
             self._making.discard(stopped)
 
-    # Sending
+    # Sending: each method that returns a generator has one that puts the same events into a queue
 
-    async def send(self, text: str, *, parent_id: str | None = _CURRENT, n: int = 1) -> AsyncGenerator[ChatEvent, None]:
+    def stream(self, work: Callable[[EventQueue], Awaitable[object]]) -> AsyncGenerator[ChatEvent, None]:
+        """Run an operation of this chat and yield its events; see `EventQueue.stream`."""
+        return EventQueue().stream(work, self._ended)
+
+    def send(self, text: str, *, parent_id: str | None = _CURRENT, n: int = 1) -> AsyncGenerator[ChatEvent, None]:
         """Add a message below `parent_id` (None: as a root) and stream `n` replies; the first becomes current."""
+        return self.stream(lambda events: self.send_into(events, text, parent_id=parent_id, n=n))
+
+    async def send_into(
+        self, events: EventQueue, text: str, *, parent_id: str | None = _CURRENT, n: int = 1
+    ) -> list[Node]:
+        """Do as `send`; returns the replies' nodes after their end."""
         model = self.ready_model()
         if not text.strip() and not (model.is_text and text):
             raise UsageError("There is nothing to send", "Type a message first.")
@@ -294,39 +281,42 @@ class Chat:
             raise UsageError("This reply is still being written", "Stop it first (esc), or jump elsewhere.")
         if parent is None and not self.tree.nodes and self.settings.system_prompt and not model.is_text:
             system = self.add("system", self.settings.system_prompt, None)
-            yield NodeAdded(system)
+            await events.hand_over(NodeAdded(system))
             parent = system.id
         user = self.add("user", text, parent)
-        yield NodeAdded(user)
-        async with aclosing(self._replies(user.id, n)) as events:
-            async for event in events:
-                yield event
+        await events.hand_over(NodeAdded(user))
+        return await self._reply_to(events, user.id, n)
 
-    async def regenerate(self, node_id: str, n: int = 1) -> AsyncGenerator[ChatEvent, None]:
+    def regenerate(self, node_id: str, n: int = 1) -> AsyncGenerator[ChatEvent, None]:
         """`n` more replies beside a reply, or below a user's message, in one batch; the first becomes current."""
+        return self.stream(lambda events: self._regenerate(events, node_id, n))
+
+    async def _regenerate(self, events: EventQueue, node_id: str, n: int) -> None:
         model = self.ready_model()
         node = self.tree[node_id]
         parent_id = node.parent_id if node.role == "assistant" else node_id
         if parent_id is None or (self.tree[parent_id].role != "user" and not model.is_text):
             raise UsageError("There is no message to reply to here", "Go to a message of yours, or to a reply to one.")
-        async with aclosing(self._replies(parent_id, n)) as events:
-            async for event in events:
-                yield event
+        await self._reply_to(events, parent_id, n)
 
-    async def edit(self, node_id: str, text: str) -> AsyncGenerator[ChatEvent, None]:
+    def edit(self, node_id: str, text: str) -> AsyncGenerator[ChatEvent, None]:
         """A sibling with other text. One's own message is replied to; a reply or system prompt just becomes current."""
+        return self.stream(lambda events: self._edit(events, node_id, text))
+
+    async def _edit(self, events: EventQueue, node_id: str, text: str) -> None:
         node = self.tree[node_id]
         if node.role == "user":
-            async with aclosing(self.send(text, parent_id=node.parent_id)) as events:
-                async for event in events:
-                    yield event
+            await self.send_into(events, text, parent_id=node.parent_id)
             return
         sibling = self.add(node.role, text, node.parent_id)
         self.jump(sibling.id)
-        yield NodeAdded(sibling)
+        events.put(NodeAdded(sibling))
 
-    async def resume(self, node_id: str) -> AsyncGenerator[ChatEvent, None]:
+    def resume(self, node_id: str) -> AsyncGenerator[ChatEvent, None]:
         """Go on from a reply's last token: in place at a leaf, else in a sibling that begins with the same ids."""
+        return self.stream(lambda events: self._resume(events, node_id))
+
+    async def _resume(self, events: EventQueue, node_id: str) -> None:
         model = self.ready_model()
         node = self.tree[node_id]
         if node.role != "assistant":
@@ -338,63 +328,35 @@ class Chat:
         ended = node.status == "complete" and (turn is None or turn.finish_reason == "stop")
         if ended and not model.is_text:
             raise UsageError("This reply ended by itself", "Send a message, or regenerate it (r).")
-        async with aclosing(self._make_spans(node_id)) as made:
-            async for progress in made:
-                yield progress
+        await self._make_spans(events, node_id)
         spans = self._ready_spans()
         span = spans.ensure(self.tree, path)[-1]
         text = self.text(node_id)
         is_leaf = not self.tree.children(node_id, hidden=True)
         ids = spans.ids(self.tree, path)
-        async with aclosing(self._go_on(node.parent_id, ids, span, text, node_id if is_leaf else None)) as events:
-            async for event in events:
-                yield event
+        params = [self.settings.params(model)]
+        await self._generate(events, node.parent_id, ids, params, span, text, node_id if is_leaf else None)
 
-    async def begin_with(
-        self, parent_id: str | None, span: Span, text: str, is_end: bool = False
-    ) -> AsyncGenerator[ChatEvent, None]:
+    async def begin_into(
+        self, events: EventQueue, parent_id: str | None, span: Span, text: str, is_end: bool = False
+    ) -> None:
         """A reply below `parent_id` that begins with these ids, `text` being theirs, and goes on from there.
 
         is_end: the ids end it; nothing is generated.
         """
         model = self.ready_model()
-        async with aclosing(self._make_spans(parent_id)) as made:
-            async for progress in made:
-                yield progress
+        await self._make_spans(events, parent_id)
         ids = [*self.path_ids(parent_id), *span.ids]
         if not is_end:
-            async with aclosing(self._go_on(parent_id, ids, span, text)) as events:
-                async for event in events:
-                    yield event
+            await self._generate(events, parent_id, ids, [self.settings.params(model)], span, text)
             return
         turn = Turn(model.name, finish_reason="stop", prompt_tokens=len(ids), computed_tokens=0, completion_tokens=0)
         node = self.nodes.start_reply(parent_id, turn)
         self.store.finish_reply(node.id, "complete", text, span, turn)
         self.tree.update(node := self.store.node(node.id))
         self.jump(node.id)
-        yield NodeAdded(node)
-        yield ReplyFinished(node, turn)
-
-    async def _go_on(
-        self, parent_id: str | None, ids: Sequence[int], span: Span, text: str, node_id: str | None = None
-    ) -> AsyncGenerator[ChatEvent, None]:
-        """Generate behind `ids`, which end with `span`: in the reply `node_id`, or else in a new one."""
-        model = self.ready_model()
-        params = self.settings.params(model)
-        turn = Turn(model.name, sampling_record(params), params.seed)
-        group = self._request(model, ids, [params])
-        self.once = {}
-        if node_id is None:
-            node = self.nodes.start_reply(parent_id, turn)
-            self.store.flush_reply(node.id, text, span)
-        else:
-            self.store.reopen_reply(node_id)
-            node = self.tree.change(node_id, status="streaming")
-        self.jump(node.id)
-        reply = self._reply(model, node, turn, span, text, group, 0)
-        async with aclosing(self._follow([reply], [] if node_id else [node])) as events:
-            async for event in events:
-                yield event
+        events.put(NodeAdded(node))
+        events.put(ReplyFinished(node, turn))
 
     def stop(self, node_id: str | None = None) -> bool:
         """Stop one reply, or all and what they wait for; what came is kept. Whether there was any."""
@@ -406,57 +368,68 @@ class Chat:
             stopped.set()
         return bool(chosen or making)
 
-    async def _replies(self, parent_id: str, n: int) -> AsyncGenerator[ChatEvent, None]:
+    async def _reply_to(self, events: EventQueue, parent_id: str, n: int) -> list[Node]:
+        """Generate `n` replies below a message; returns their nodes after their end."""
         model = self.ready_model()
-        async with aclosing(self._make_spans(parent_id)) as made:
-            async for progress in made:
-                yield progress
+        await self._make_spans(events, parent_id)
         ids = self.path_ids(parent_id)
         is_first = n == 1 and not self.tree.children(parent_id)
         params = [self.settings.params(model, sibling, is_first) for sibling in range(n)]
-        group = self._request(model, ids, params)
+        return await self._generate(events, parent_id, ids, params, Span(model.fingerprint, ()), "")
+
+    async def _generate(
+        self,
+        events: EventQueue,
+        parent_id: str | None,
+        ids: Sequence[int],
+        params: Sequence[SamplingParams],
+        span: Span,
+        text: str,
+        node_id: str | None = None,
+    ) -> list[Node]:
+        """Generate one reply for each of `params`; returns the replies' nodes after their end.
+
+        events: the queue of the operation.
+        parent_id: the node below which the replies are.
+        ids: the prompt; it ends with the ids of `span`.
+        params: sampling parameters.
+        span: the leading ids of each reply; may be empty.
+        text: the text of these ids.
+        node_id: the reply that is continued in place; None makes new nodes.
+        """
+        model = self.ready_model()
+        with requesting():
+            group = model.engine.fan_out(ids, params, "interactive" if len(params) == 1 else "fan-out")
         self.once = {}
         replies = []
         for index, one in enumerate(params):
             turn = Turn(model.name, sampling_record(one), one.seed)
-            node = self.nodes.start_reply(parent_id, turn)
-            replies.append(self._reply(model, node, turn, Span(model.fingerprint, ()), "", group, index))
+            if node_id is None:
+                node = self.nodes.start_reply(parent_id, turn)
+                if span.ids:
+                    self.store.flush_reply(node.id, text, span)
+            else:
+                self.store.reopen_reply(node_id)
+                node = self.tree.change(node_id, status="streaming")
+            stream, cancel = group.streams[index], partial(group.cancel, index)
+            self.replies[node.id] = reply = Reply(
+                self.store, node, turn, span, text, stream, cancel, model.template.decode
+            )
+            replies.append(reply)
         self.jump(replies[0].node.id)
-        async with aclosing(self._follow(replies, [reply.node for reply in replies])) as events:
-            async for event in events:
-                yield event
+        for reply in replies if node_id is None else ():
+            events.put(NodeAdded(reply.node))
+        await self._follow(events, replies)
+        return [reply.node for reply in replies]
 
-    @staticmethod
-    def _request(model: ChatModel, ids: Sequence[int], params: Sequence[SamplingParams]) -> Group:
-        with requesting():
-            return model.engine.fan_out(ids, params, "interactive" if len(params) == 1 else "fan-out")
-
-    def _reply(
-        self, model: ChatModel, node: Node, turn: Turn, span: Span, text: str, group: Group, index: int
-    ) -> Reply:
-        stream, cancel = group.streams[index], partial(group.cancel, index)
-        reply = Reply(self.store, node, turn, span, text, stream, cancel, model.template.decode)
-        self.replies[node.id] = reply
-        return reply
-
-    async def _follow(self, replies: Sequence[Reply], added: Sequence[Node]) -> AsyncGenerator[ChatEvent, None]:
-        """The events of replies as they come, until all have ended; if the reader leaves, they are stopped and kept.
-
-        added: those of their nodes that are new.
-        """
-        events: asyncio.Queue[ChatEvent] = asyncio.Queue()
-        for reply in replies:
-            reply.start(events.put_nowait)
-        num_open = len(replies)
+    async def _follow(self, events: EventQueue, replies: Sequence[Reply]) -> None:
+        """Pass on the events of replies until all have ended; if it is cancelled, stop and store them."""
         try:
-            for node in added:
-                yield NodeAdded(node)
-            while num_open:
-                event = await events.get()
-                if isinstance(event, ReplyFinished):
-                    num_open -= 1
-                    self._ended(event)
-                yield event
+            for reply in replies:
+                reply.start(events.put)
+            for reply in replies:
+                await reply.wait()
+            await events.all_read()
         finally:
             for reply in replies:
                 if reply.node.id in self.replies:

@@ -155,7 +155,7 @@ class TreechatApp(
         if not self.is_up:
             return
         try:
-            changed = not self.chat.streaming and self.chat.reload()
+            changed = not self.chat.streaming and self.chat.nodes.reload()
         except TreechatError as error:
             self.tell(error)
             return

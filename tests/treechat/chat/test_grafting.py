@@ -97,11 +97,11 @@ async def test_a_copy_is_undone_and_redone_across_restarts(tmp_path, model):
 
 
 CHANGES = {
-    "hide": lambda chat, node_id: chat.hide(node_id),
-    "hide all": lambda chat, node_id: chat.hide(chat.tree.path(node_id)[0]),
-    "label": lambda chat, node_id: chat.set_label(node_id, "plan"),
+    "hide": lambda chat, node_id: chat.nodes.hide(node_id),
+    "hide all": lambda chat, node_id: chat.nodes.hide(chat.tree.path(node_id)[0]),
+    "label": lambda chat, node_id: chat.nodes.set_label(node_id, "plan"),
     "bookmark": lambda chat, node_id: chat.set_bookmark(node_id, True),
-    "rename": lambda chat, node_id: chat.rename("another title"),
+    "rename": lambda chat, node_id: chat.nodes.rename("another title"),
     "graft": lambda chat, node_id: graft(chat, chat.tree[node_id].parent_id, node_id),
 }
 

@@ -231,7 +231,7 @@ async def test_a_conversation_made_elsewhere_gets_its_spans_on_the_first_resume(
 async def test_hiding_moves_the_current_node_up_and_undo_brings_the_subtree_back(chat):
     first = await send(chat, "Hi")
     second = await send(chat, "More")
-    chat.hide(chat.tree[second].parent_id)
+    chat.nodes.hide(chat.tree[second].parent_id)
     assert chat.current_id == first
     assert chat.tree.is_hidden(second)
     assert chat.undo() is not None
@@ -241,7 +241,7 @@ async def test_hiding_moves_the_current_node_up_and_undo_brings_the_subtree_back
     assert chat.tree.is_hidden(second)
     assert chat.current_id == first
     # Further up, twice: each step back goes to where that one led away from.
-    chat.hide(chat.tree[first].parent_id)
+    chat.nodes.hide(chat.tree[first].parent_id)
     assert chat.current_id is None
     chat.undo()
     assert chat.current_id == first
@@ -252,13 +252,13 @@ async def test_hiding_moves_the_current_node_up_and_undo_brings_the_subtree_back
 async def test_undoing_a_hide_leaves_the_current_node_where_the_user_went_since(chat):
     first = await send(chat, "Hi")
     second = await send(chat, "More")
-    chat.hide(chat.tree[second].parent_id)
+    chat.nodes.hide(chat.tree[second].parent_id)
     third = await send(chat, "Else")
     chat.undo()
     assert not chat.tree.is_hidden(second)
     assert chat.current_id == third
     # What the hide did not move does not move back.
-    chat.hide(second)
+    chat.nodes.hide(second)
     chat.jump(first)
     chat.undo()
     assert chat.current_id == first
@@ -272,10 +272,10 @@ async def test_two_windows_see_each_others_nodes_and_keep_their_own_place(tmp_pa
         b = Chat.open(two, a.conversation_id, model=model)
         await send(b, "from b")
         assert a.current_id == first
-        assert a.reload()
+        assert a.nodes.reload()
         assert a.current_id == first
         assert len(a.tree) == 4
-        assert not a.reload()
+        assert not a.nodes.reload()
 
 
 async def test_the_first_reply_of_a_model_too_small_to_sample_is_its_most_likely_one(store, model):

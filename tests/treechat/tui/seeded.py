@@ -63,7 +63,7 @@ async def seed(app: TreechatApp, pilot) -> None:
     async for _ in chat.regenerate(museums, 2):
         pass
     chat.set_bookmark(trains, True)
-    chat.set_label(chat.tree.siblings(first)[1], "Rome instead")
+    chat.nodes.set_label(chat.tree.siblings(first)[1], "Rome instead")
     chat.jump(museums)
     cool(app)
     app.show_conversation()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import Callable
 
 from treechat.chat.events import SpansMade
 from treechat.chat.tokens.path_spans import SpanBook
@@ -16,25 +16,29 @@ AT_ONCE = 16
 
 
 async def make_spans(
-    spans: SpanBook, tree: Tree, path: list[str], stopped: threading.Event
-) -> AsyncGenerator[SpansMade, None]:
-    """Make what the path lacks. However it ends, what was made is kept. Raises GenerationError where it is stopped."""
+    spans: SpanBook, tree: Tree, path: list[str], stopped: threading.Event, emit: Callable[[SpansMade], None]
+) -> None:
+    """Make the spans that the path lacks. All spans made are stored, however it ends.
+
+    spans: the book that gets the spans.
+    tree: the tree of the path.
+    path: node ids, root first.
+    stopped: setting it ends the work and raises GenerationError; cancelling the coroutine sets it.
+    emit: called in the event loop with the progress.
+    """
     total = spans.num_missing(path)
     if total <= AT_ONCE:
         spans.ensure(tree, path)
         return
     loop = asyncio.get_running_loop()
-    counts: asyncio.Queue[int | None] = asyncio.Queue()
-    task = asyncio.create_task(
-        asyncio.to_thread(
-            spans.ensure, tree, path, lambda num: loop.call_soon_threadsafe(counts.put_nowait, num), stopped
-        )
-    )
-    task.add_done_callback(lambda _: counts.put_nowait(None))
+
+    def made(num: int) -> None:
+        loop.call_soon_threadsafe(emit, SpansMade(num, total))
+
+    task = asyncio.create_task(asyncio.to_thread(spans.ensure, tree, path, made, stopped))
     try:
-        yield SpansMade(0, total)
-        while (num := await counts.get()) is not None:
-            yield SpansMade(num, total)
+        emit(SpansMade(0, total))
+        await asyncio.wait([task])
         if stopped.is_set():
             raise GenerationError(
                 "Stopped before the reply began", "The tokens made so far are kept; regenerate (r) goes on."

@@ -46,7 +46,7 @@ class ConversationActions(Window):
     def action_rename(self) -> None:
         def done(title: str | None) -> None:
             if title:
-                self.chat.rename(title)
+                self.chat.nodes.rename(title)
                 self.draw_labels()
 
         self.ask(AskScreen("Title", self.chat.title), done)

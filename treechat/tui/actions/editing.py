@@ -94,7 +94,7 @@ class EditingActions(Window):
 
         def done(label: str | None) -> None:
             if label is not None:
-                self.chat.set_label(node.id, label or None)
+                self.chat.nodes.set_label(node.id, label or None)
                 self.transcript.refresh()
                 self.tree_pane.sync()
 
@@ -118,7 +118,7 @@ class EditingActions(Window):
             return
         num_nodes = sum(1 for _ in self.chat.tree.subtree(node_id))
         parent_id = self.chat.tree[node_id].parent_id
-        self.chat.hide(node_id)
+        self.chat.nodes.hide(node_id)
         self.cursor_id = parent_id if parent_id is not None else self.chat.current_id
         self.redraw()
         self.say(f"{num_nodes:,} message{'s' if num_nodes != 1 else ''} hidden · u undoes it")

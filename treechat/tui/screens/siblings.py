@@ -93,7 +93,7 @@ class SiblingsScreen(Over[str | None]):
         if node_id in self.chat.replies:
             self.notify("This reply is being written: s stops it first", markup=False)
             return
-        self.chat.hide(node_id)
+        self.chat.nodes.hide(node_id)
         if len(self.columns.columns) == 1:
             self.dismiss(None)
             return

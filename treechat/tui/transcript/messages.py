@@ -57,7 +57,7 @@ class Bodies(StripCache):
         if folded is not None and folded.text == text:
             return folded.pieces
         node = chat.tree[node_id]
-        parts = chat.parts(node_id) if may_have_parts(text) else []
+        parts = chat.nodes.parts(node_id) if may_have_parts(text) else []
         pieces = pieces_of(text, node.role == "assistant", parts)
         if pieces == [text] and node.status != "complete" and chat.opens_with_thoughts(node_id):
             # It was cut off before the end of its thoughts, which began in the prompt.

@@ -99,7 +99,7 @@ async def test_every_choice_writes_a_file_whose_name_stays_in_the_folder(open_ap
     monkeypatch.chdir(folder)
     async with open_app(tmp_path / "x.db") as d:
         await d.send("one")
-        d.app.chat.rename("../../etc/\x1b[31m \u6f22\u5b57 .. " + "\U0001f600" * 50)
+        d.app.chat.nodes.rename("../../etc/\x1b[31m \u6f22\u5b57 .. " + "\U0001f600" * 50)
         await d.press("tab")
         for number, choice in enumerate(export_choices(), 1):
             await d.press("x")
@@ -134,7 +134,7 @@ async def test_a_copy_of_the_database_has_what_was_hidden(open_app, tmp_path, mo
     monkeypatch.chdir(folder)
     async with open_app(tmp_path / "x.db") as d:
         reply = await d.send("one")
-        d.app.chat.hide(reply.id)
+        d.app.chat.nodes.hide(reply.id)
         await d.press("tab")
         assert await export(d, folder, "copy") == ["conversations.db"]
     with Store.open(folder / "conversations.db") as store:

@@ -72,7 +72,7 @@ async def test_enter_opens_the_conversation_at_the_branch(open_app, tmp_path) ->
 async def test_rows_open_and_shut_and_hostile_titles_stay_in_their_line(open_app) -> None:
     async with open_app() as d:
         await d.send("\x1b[2J\u202e[red]漢字" * 9)
-        d.app.chat.rename("\x1b]0;x\x07[bold]漢字" * 9)
+        d.app.chat.nodes.rename("\x1b]0;x\x07[bold]漢字" * 9)
         await opened(d)
         rows = d.app.screen.rows
         assert len(rows.rows) == 2
