@@ -20,19 +20,61 @@ from treechat.errors import ConfigError
 from treechat.paths import config_dir
 
 
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """The sampling parameters that a user, a preset or a model's authors can set. None leaves the choice to others.
+
+    temperature: 0 is greedy.
+    top_p: the probability that the most likely tokens must reach together; 1 cuts nothing.
+    top_k: the number of most likely tokens; 0 cuts nothing.
+    min_p: the smallest share of the most likely token's probability; 0 cuts nothing.
+    repetition_penalty: 1 changes nothing.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Sampling:
+        """Take the sampling parameters out of `values`; other keys are ignored."""
+        return cls(**{key: values[key] for key in SAMPLING_KEYS if key in values})
+
+    def chosen(self) -> dict[str, Any]:
+        """Return the parameters that are not None, by name."""
+        return {key: value for key in SAMPLING_KEYS if (value := getattr(self, key)) is not None}
+
+    def over(self, defaults: Sampling) -> Sampling:
+        """Return these parameters, with those of `defaults` in place of None."""
+        return Sampling.of(defaults.chosen() | self.chosen())
+
+
+SAMPLING_KEYS = tuple(item.name for item in fields(Sampling))
+
+
 @dataclass(frozen=True)
 class Config:
-    """What `config.toml` can say. None means that treechat chooses.
+    """The values of `config.toml`. None means that treechat chooses.
 
-    model: a hub id, a directory or a .gguf file; None is the default model. db: the database; None is the platform's
-    place. theme: auto, dark, light, high-contrast or one of Textual's; None takes the one chosen in the app last, else
-    auto. system_prompt: opens each new conversation. max_tokens: longest reply. temperature, top_p, top_k, min_p,
-    repetition_penalty: None takes what the model's authors recommend; temperature 0 is greedy; top_k 0, top_p 1, min_p
-    0 and repetition_penalty 1 change nothing. device, dtype, kv_tokens, host_tokens, max_batch, num_threads,
-    deterministic: how the engine runs; host_tokens is how much KV a GPU may move to the host's memory, deterministic
-    makes a reply the same to the bit whatever runs beside it, and replies side by side slower.
-    kv_disk_mb: megabytes of a model's KV that are kept on disk for the next start; 0 keeps none. keymap: binding id to
-    key. presets: by name.
+    model: a hub id, a directory or a .gguf file; None is the default model.
+    db: the database file; None is the platform's data directory.
+    theme: auto, dark, light, high-contrast or a theme of Textual's; None takes the last choice in the app, else auto.
+    system_prompt: the first message of each new conversation.
+    max_tokens: the longest reply, in tokens.
+    sampling: top-level keys of the file; None takes what the model's authors recommend.
+    seed: None draws a new one for each reply.
+    device: the device of the engine.
+    dtype: the number format of the weights.
+    kv_tokens: the slots of the cache, in tokens.
+    host_tokens: the KV that a GPU may move to host memory, in tokens.
+    kv_disk_mb: the KV of one model that is saved on disk for the next start, in megabytes; 0 saves none.
+    max_batch: the most requests in one step.
+    num_threads: the threads of the engine on a CPU.
+    deterministic: a reply is the same to the bit in any batch; replies generated side by side are slower.
+    keymap: keys by binding id.
+    presets: values by name.
     """
 
     model: str | None = None
@@ -40,11 +82,7 @@ class Config:
     theme: str | None = None
     system_prompt: str | None = None
     max_tokens: int = 1024
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
+    sampling: Sampling = field(default_factory=Sampling)
     seed: int | None = None
     device: str | None = None
     dtype: str | None = None
@@ -56,6 +94,22 @@ class Config:
     deterministic: bool = False
     keymap: Mapping[str, str] = field(default_factory=dict)
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Config:
+        """Build a configuration from values by the keys of the file."""
+        others = {key: value for key, value in values.items() if key not in SAMPLING_KEYS}
+        return cls(**others, sampling=Sampling.of(values))
+
+    def by_key(self) -> dict[str, Any]:
+        """Return all values by the keys of the file."""
+        values: dict[str, Any] = {}
+        for item in fields(self):
+            if item.name == "sampling":
+                values |= {key: getattr(self.sampling, key) for key in SAMPLING_KEYS}
+            else:
+                values[item.name] = getattr(self, item.name)
+        return values
 
 
 @dataclass(frozen=True)
@@ -120,9 +174,7 @@ _KINDS: dict[str, _Kind] = {
     "presets": _PRESETS,
 }
 
-PRESET_KEYS = (
-    "system_prompt", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed",
-)  # fmt: skip
+PRESET_KEYS = ("system_prompt", *SAMPLING_KEYS, "max_tokens", "seed")
 """What a preset can set, and what a conversation can have of its own."""
 
 
@@ -169,7 +221,7 @@ def load_config(path: Path | None = None) -> Config:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}", 'Strings need quotes: theme = "dark"') from error
-    return Config(**{key: _value(path, text, key, value) for key, value in table.items()})
+    return Config.of({key: _value(path, text, key, value) for key, value in table.items()})
 
 
 def _value(path: Path, text: str, key: str, value: Any) -> Any:
@@ -218,18 +270,17 @@ def line_of(text: str, key: str, first: int = 1) -> int:
 def to_toml(config: Config) -> str:
     """The effective configuration as TOML that can be read again; what treechat chooses itself is a comment."""
     lines, tables = [], []
-    for item in fields(config):
-        value = getattr(config, item.name)
-        if item.name == "presets":
+    for key, value in config.by_key().items():
+        if key == "presets":
             for name, preset in value.items():
                 tables += ["", *preset_lines(name, preset)]
         elif isinstance(value, Mapping):
-            entries = [f"{_show(key)} = {_show(entry)}" for key, entry in value.items()]
-            tables += ["", f"[{item.name}]", *entries]
+            entries = [f"{_show(name)} = {_show(entry)}" for name, entry in value.items()]
+            tables += ["", f"[{key}]", *entries]
         elif value is None:
-            lines.append(f"# {item.name} is chosen by treechat")
+            lines.append(f"# {key} is chosen by treechat")
         else:
-            lines.append(f"{item.name} = {_show(str(value) if isinstance(value, Path) else value)}")
+            lines.append(f"{key} = {_show(str(value) if isinstance(value, Path) else value)}")
     return "\n".join(lines + tables) + "\n"
 
 

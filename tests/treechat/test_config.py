@@ -31,8 +31,8 @@ def test_each_key_is_read_into_its_type(tmp_path):
     config = load_config(write(tmp_path, text))
     assert config.model == "a/b"
     assert config.db == Path.home() / "x.db"
-    assert (config.temperature, type(config.temperature)) == (1.0, float)
-    assert (config.top_k, config.seed) == (40, -3)
+    assert (config.sampling.temperature, type(config.sampling.temperature)) == (1.0, float)
+    assert (config.sampling.top_k, config.seed) == (40, -3)
     assert config.keymap == {"tree.next": "n"}
 
 

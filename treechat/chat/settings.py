@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from treechat.chat.model.chat_model import ChatModel
-from treechat.config import PRESET_KEYS, Config, is_valid
+from treechat.config import PRESET_KEYS, SAMPLING_KEYS, Config, Sampling, is_valid
 from treechat_engine import SamplingParams
 
-# Where neither the user nor the model's authors say anything.
-_DEFAULTS: Mapping[str, float] = {
-    "temperature": 0.7,
-    "top_p": 0.95,
-    "top_k": 0,
-    "min_p": 0.05,
-    "repetition_penalty": 1.0,
-}
+# Used if neither the user nor the model's authors set a parameter.
+_DEFAULTS = Sampling(temperature=0.7, top_p=0.95, top_k=0, min_p=0.05, repetition_penalty=1.0)
+
+_RECORDED = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +27,7 @@ class Settings:
 
     system_prompt: str | None = None
     max_tokens: int = 1024
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
+    sampling: Sampling = field(default_factory=Sampling)
     seed: int | None = None
     model: str | None = None
 
@@ -45,40 +37,32 @@ class Settings:
         return cls(
             system_prompt=config.system_prompt,
             max_tokens=config.max_tokens,
-            temperature=config.temperature,
-            top_p=config.top_p,
-            top_k=config.top_k,
-            min_p=config.min_p,
-            repetition_penalty=config.repetition_penalty,
+            sampling=config.sampling,
             seed=config.seed,
         )
 
     def with_values(self, values: Mapping[str, Any]) -> Settings:
         """These settings with some changed; `values` as `own_values` gives them."""
-        return replace(self, **values)
+        others = {key: value for key, value in values.items() if key not in SAMPLING_KEYS}
+        return replace(self, **others, sampling=Sampling.of(values).over(self.sampling))
 
-    def sampling_for(self, model: ChatModel | None) -> dict[str, float]:
+    def sampling_for(self, model: ChatModel | None) -> Sampling:
         """What is in force of the sampling parameters: the user's, else the authors', else ours."""
-        chosen = {name: getattr(self, name) for name in _DEFAULTS}
-        authors = model.sampling if model else {}
-        return {**_DEFAULTS, **authors, **{k: v for k, v in chosen.items() if v is not None}}
+        authors = model.sampling if model else Sampling()
+        return self.sampling.over(authors).over(_DEFAULTS)
 
     def params(self, model: ChatModel, sibling: int = 0, is_first: bool = False) -> SamplingParams:
         """Sampling of one reply; siblings made together get seeds that follow each other. is_first: the only one that
         its message has."""
         seed = random.getrandbits(31) if self.seed is None else self.seed + sibling
-        values = self.sampling_for(model)
-        if is_first and model.greedy_first and self.temperature is None:
-            values["temperature"] = 0.0
+        sampling = self.sampling_for(model)
+        if is_first and model.greedy_first and self.sampling.temperature is None:
+            sampling = replace(sampling, temperature=0.0)
         return SamplingParams(
             max_tokens=self.max_tokens,
-            temperature=values["temperature"],
-            top_k=int(values["top_k"]),
-            top_p=values["top_p"],
-            min_p=values["min_p"],
-            repetition_penalty=values["repetition_penalty"],
             seed=seed,
             stop_token_ids=model.stop_ids,
+            **sampling.chosen(),
         )
 
 
@@ -96,11 +80,4 @@ def own_values(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 def sampling_record(params: SamplingParams) -> Mapping[str, Any]:
     """What a turn keeps of its sampling parameters."""
-    return {
-        "max_tokens": params.max_tokens,
-        "temperature": params.temperature,
-        "top_k": params.top_k,
-        "top_p": params.top_p,
-        "min_p": params.min_p,
-        "repetition_penalty": params.repetition_penalty,
-    }
+    return {name: getattr(params, name) for name in _RECORDED}

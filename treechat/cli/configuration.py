@@ -26,14 +26,12 @@ def config(edit: bool, as_json: bool) -> None:
         return
     values = load_config(path)
     if as_json:
-        from dataclasses import asdict
-
         print_json(
             {"path": str(path), "exists": path.exists()}
             | {
                 "values": {
                     k: v if v is None or isinstance(v, int | float | dict) else str(v)
-                    for k, v in asdict(values).items()
+                    for k, v in values.by_key().items()
                 }
             }
         )

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 
-from treechat.config import is_valid
+from treechat.config import SAMPLING_KEYS, Sampling, is_valid
 from treechat.models.files import DEFAULT_MODEL, ModelFiles
 
-_KEYS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-
 # From the model card of SmolLM2-Instruct; a GGUF has no place for it.
-_CARDS: dict[str, Mapping[str, float]] = {DEFAULT_MODEL: {"temperature": 0.2, "top_p": 0.9}}
+_CARDS = {DEFAULT_MODEL: Sampling(temperature=0.2, top_p=0.9)}
 
 # At the card's temperature the default model, in 4 bits, answers five of eight times what the capital of France is with
 # a rhyme that never ends; its most likely answer is right.
@@ -23,15 +20,15 @@ def is_greedy_first(files: ModelFiles) -> bool:
     return files.name in _GREEDY_FIRST
 
 
-def recommended_sampling(files: ModelFiles) -> dict[str, float]:
+def recommended_sampling(files: ModelFiles) -> Sampling:
     """`temperature`, `top_p`, `top_k`, `min_p`, `repetition_penalty` as the model
     card or generation_config.json names them, with values that make sense."""
     if files.name in _CARDS:
-        return dict(_CARDS[files.name])
+        return _CARDS[files.name]
     try:
         config = json.loads((files.path / "generation_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
+        return Sampling()
     if not isinstance(config, dict):
-        return {}
-    return {key: config[key] for key in _KEYS if is_valid(key, config.get(key))}
+        return Sampling()
+    return Sampling.of({key: config[key] for key in SAMPLING_KEYS if is_valid(key, config.get(key))})

@@ -15,6 +15,7 @@ from treechat.chat.model.kv_files import MAX_AGE_S, KVKeeper, kept_dir, remove_o
 from treechat.chat.session import Chat
 from treechat.chat.settings import Settings
 from treechat.chat.tokens.template import Template
+from treechat.config import Sampling
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ def start(tokenizer) -> tuple[ChatModel, int]:
 
 
 async def test_the_next_start_goes_on_from_what_was_computed(store):
-    settings = Settings(max_tokens=5, temperature=0.0)
+    settings = Settings(max_tokens=5, sampling=Sampling(temperature=0.0))
     model, found = start(ByteTokenizer())
     assert found == 0
     chat = Chat.new(store, settings, model)

@@ -7,6 +7,7 @@ import pytest
 from treechat.chat.events import NodeAdded, ReplyFinished, TextAdded
 from treechat.chat.session import Chat
 from treechat.chat.settings import Settings
+from treechat.config import Sampling
 from treechat.errors import GenerationError, ModelError, StoreError, UsageError
 from treechat.store import Store
 
@@ -279,12 +280,12 @@ async def test_two_windows_see_each_others_nodes_and_keep_their_own_place(tmp_pa
 
 
 async def test_the_first_reply_of_a_model_too_small_to_sample_is_its_most_likely_one(store, model):
-    chat = Chat.new(store, Settings(), replace(model, greedy_first=True, sampling={"temperature": 0.2}))
+    chat = Chat.new(store, Settings(), replace(model, greedy_first=True, sampling=Sampling(temperature=0.2)))
     first = await send(chat, "Hi")
     await run(chat.regenerate(first))
     second = chat.current_id
     assert [chat.turn(each).sampling["temperature"] for each in (first, second)] == [0.0, 0.2]
     await run(chat.send("Go on", n=2))
     assert chat.turn(chat.current_id).sampling["temperature"] == 0.2
-    hot = Chat.new(store, Settings(temperature=0.9), replace(model, greedy_first=True))
+    hot = Chat.new(store, Settings(sampling=Sampling(temperature=0.9)), replace(model, greedy_first=True))
     assert hot.turn(await send(hot, "Hi")).sampling["temperature"] == 0.9

@@ -3,13 +3,14 @@
 from dataclasses import replace
 
 from treechat.chat.settings import Settings
+from treechat.config import Sampling
 
 
 def test_the_user_beats_the_authors_who_beat_the_defaults(model):
-    recommended = replace(model, sampling={"temperature": 0.2, "top_k": 20})
-    params = Settings(top_k=5).params(recommended)
+    recommended = replace(model, sampling=Sampling(temperature=0.2, top_k=20))
+    params = Settings(sampling=Sampling(top_k=5)).params(recommended)
     assert (params.temperature, params.top_k, params.top_p) == (0.2, 5, 0.95)
-    assert Settings(temperature=0.0).params(recommended).temperature == 0.0
+    assert Settings(sampling=Sampling(temperature=0.0)).params(recommended).temperature == 0.0
 
 
 def test_siblings_get_seeds_that_follow_each_other_and_without_a_seed_differ(model):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from treechat.chat.engine_protocol import ChatEngine
 from treechat.chat.tokens.template import Template
+from treechat.config import Sampling
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class ChatModel:
     name: str
     engine: ChatEngine
     template: Template
-    sampling: Mapping[str, float] = field(default_factory=dict)
+    sampling: Sampling = field(default_factory=Sampling)
     before_close: Callable[[], None] | None = None
     greedy_first: bool = False
 

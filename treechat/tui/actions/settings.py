@@ -22,7 +22,7 @@ class SettingsActions(Window):
     def action_settings(self) -> None:
         chat = self.chat
         defaults = chat.defaults
-        fallbacks = {name: f"{value:g}" for name, value in defaults.sampling_for(chat.model).items()}
+        fallbacks = {name: f"{value:g}" for name, value in defaults.sampling_for(chat.model).chosen().items()}
         fallbacks |= {"max_tokens": str(defaults.max_tokens), "seed": _seed(defaults.seed)}
         initial = InitialSettings(
             model=chat.model.name if chat.model else "none is loaded yet",

@@ -69,7 +69,7 @@ async def test_a_wrong_value_is_said_and_not_kept(open_app) -> None:
         screen.field("top_p").value = "0.5"
         await d.press("enter")
         await closed(d)
-        assert d.app.chat.settings.top_p == 0.5
+        assert d.app.chat.settings.sampling.top_p == 0.5
 
 
 async def test_escape_changes_nothing(open_app) -> None:

@@ -9,7 +9,7 @@ from tests.treechat.shared import tiny_engine
 from treechat.chat.model.chat_model import ChatModel
 from treechat.chat.model.kv_files import KVKeeper
 from treechat.chat.tokens.template import Template
-from treechat.config import Config
+from treechat.config import Config, Sampling
 from treechat.tui.services.kv_watch import KvWatch
 
 BRANCH_BYTES = 150 * 2 * 2 * 32 * 4
@@ -35,7 +35,7 @@ async def test_the_branch_one_was_on_is_restored_where_others_have_no_room(
     open_app, tmp_path, start, monkeypatch, max_bytes
 ) -> None:
     monkeypatch.setattr(KvWatch, "rest_s", 1_000)
-    path, config = tmp_path / "x.db", Config(max_tokens=8, temperature=0.0)
+    path, config = tmp_path / "x.db", Config(max_tokens=8, sampling=Sampling(temperature=0.0))
     async with open_app(path, model=start(max_bytes), config=config) as d:
         reply = await d.send("The branch that is gone on with. " * 3)
         here = d.app.chat.conversation_id
