@@ -1,4 +1,4 @@
-"""Tiny random models of several families, and engines over them with poisoned free slots."""
+"""Fixtures: tiny random models of several families, and engines over them with poisoned free slots."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COMMON: dict[str, Any] = {
 }
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {}),
-    # For tests that interpret kernels, where every head of every token costs.
+    # For tests that interpret kernels, whose time grows with the heads of each token.
     "llama-few-heads": ("Llama", {"num_attention_heads": 3, "num_key_value_heads": 1}),
     "qwen2": ("Qwen2", {}),
     "mistral-window": ("Mistral", {"sliding_window": 12}),
@@ -46,7 +46,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def build(family: str, **changes: Any) -> Any:
-    """A seeded float32 model of the family, with weights large enough that greedy text varies."""
+    """Return a seeded float32 model of the family. Its weights are large, so greedy text varies."""
     name, options = FAMILIES[family]
     config = getattr(transformers, f"{name}Config")(**(COMMON | options | changes))
     torch.manual_seed(7)
@@ -60,7 +60,7 @@ def build(family: str, **changes: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def models() -> Callable[[str], Any]:
-    """models(family) -> a model nobody else changes."""
+    """Return models(family) -> a model that belongs to the test."""
     built: dict[str, Any] = {}
 
     def get(family: str) -> Any:
@@ -73,7 +73,7 @@ def models() -> Callable[[str], Any]:
 
 @pytest.fixture(scope="session")
 def greedy(models: Callable[[str], Any]) -> Callable[[str, list[int], int], list[int]]:
-    """greedy(family, ids, n) -> the n tokens that transformers generates."""
+    """Return greedy(family, ids, n) -> the n tokens that transformers generates."""
     references: dict[str, Any] = {}
 
     def run(family: str, ids: list[int], num_tokens: int) -> list[int]:
@@ -89,11 +89,11 @@ def greedy(models: Callable[[str], Any]) -> Callable[[str, list[int], int], list
 
 @pytest.fixture
 def engines(models: Callable[[str], Any]) -> Iterator[Callable[..., Engine]]:
-    """engines(family, **config) -> an engine whose free slots hold NaN. In the end no slot may be missing."""
+    """Yield engines(family, **config) -> an engine whose free slots hold NaN. Check finally that no slot is lost."""
     started: list[Engine] = []
 
     def start(family: str = "llama", **config: Any) -> Engine:
-        # Tests hook into the transformers forward; those of exactness ask for each of the two.
+        # Tests hook into the transformers forward. The exactness tests choose each of the two forwards.
         options = {"kv_tokens": 600, "forward": "transformers"} | config
         engine = Engine(models(family), EngineConfig(**options), poison=True)
         started.append(engine)
@@ -110,7 +110,7 @@ def engines(models: Callable[[str], Any]) -> Iterator[Callable[..., Engine]]:
 
 @pytest.fixture(scope="session")
 def prompt() -> Callable[..., list[int]]:
-    """prompt(n, seed) -> n random token ids."""
+    """Return prompt(n, seed) -> n random token ids."""
 
     def make(num_tokens: int, seed: int = 0) -> list[int]:
         generator = torch.Generator().manual_seed(seed)

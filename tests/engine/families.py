@@ -1,6 +1,6 @@
-"""Tiny random models of the families of transformers that the engine runs; `refused_families.py` has the others.
+"""Tiny random models of the transformers families that the engine runs; `refused_families.py` has the others.
 
-`tests/engine/test_families.py` checks each; `python -m tests.bench.families` prints the table.
+`tests/engine/test_families.py` checks each family; `python -m tests.bench.families` prints the table.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 import transformers
 
 VOCAB_SIZE = 128
-# The longest path of the checks is longer than this, so that a window hides something.
+# The longest path of the checks is longer than the window, so the window hides some keys.
 WINDOW = 12
 
 _COMMON: dict[str, Any] = {
@@ -50,9 +50,11 @@ _PARTIAL_ROPE: dict[str, Any] = {"partial_rotary_factor": 0.5}
 
 
 class Family(NamedTuple):
-    """A family: transformers' class names begin with `prefix`; `options` over the common tiny configuration.
+    """A family of models.
 
-    config: name of the configuration's class where it does not follow from the prefix.
+    prefix: the start of its transformers class names.
+    options: values that differ from the common tiny configuration.
+    config: name of the configuration's class; empty if it follows from the prefix.
     """
 
     prefix: str
@@ -245,14 +247,14 @@ SUPPORTED: dict[str, Family] = {
 
 
 def config_of(family: Family) -> Any:
-    """The tiny configuration."""
+    """Return the family's tiny configuration."""
     names = (family.config, f"{family.prefix}TextConfig", f"{family.prefix}Config")
     name = next(name for name in names if name and hasattr(transformers, name))
     return getattr(transformers, name)(**(_COMMON | dict(family.options)))
 
 
 def build(family: Family) -> Any:
-    """A seeded float32 model of the family, with weights large enough that greedy text varies."""
+    """Return a seeded float32 model of the family. Its weights are large, so greedy text varies."""
     torch.manual_seed(7)
     model = transformers.AutoModelForCausalLM.from_config(config_of(family), dtype=torch.float32).eval()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A walk through a tree of prompts in a small cache, each reply compared with what transformers generates."""
+"""Run a tree of prompts through a small cache and compare each reply with transformers."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from treechat_engine import Completion, Engine, EngineConfig, SamplingParams
 
 NUM_TOKENS = 6
 PREFILL_CHUNK = 24
-# Room for a handful of the walk's prompts, so that the last part of it has to evict.
+# Room for a few of the walk's prompts, so its last part must evict.
 KV_TOKENS = 160
 _PARAMS = SamplingParams(max_tokens=NUM_TOKENS, ignore_eos=True)
-# Log-probabilities of two ways to compute the same, in float32.
+# The largest difference of log-probabilities that are computed in two ways, in float32.
 _TOLERANCE = 1e-4
 
 Reference = Callable[[Sequence[int]], tuple[list[int], list[float]]]
 
 
 class Step(NamedTuple):
-    """What one step of the walk found: empty `wrong` is as it should be."""
+    """The result of one step. `wrong` describes a difference and is empty without one."""
 
     name: str
     wrong: str
 
 
 def reference(model: Any) -> Reference:
-    """The greedy continuation of ids by transformers, with its own attention: tokens and their log-probabilities."""
+    """Return a function from ids to transformers' greedy continuation by eager attention: tokens, log-probabilities."""
     model.set_attn_implementation("eager")
 
     def run(ids: Sequence[int]) -> tuple[list[int], list[float]]:
@@ -50,13 +50,13 @@ def reference(model: Any) -> Reference:
 
 
 def start(model: Any) -> Engine:
-    """An engine over the model with a cache of the walk's size. Raises UnsupportedModelError where it refuses."""
+    """Return an engine with a cache of the walk's size. Raises UnsupportedModelError for a refused model."""
     config = EngineConfig(device="cpu", kv_tokens=KV_TOKENS, prefill_chunk=PREFILL_CHUNK)
     return Engine(model, config, poison=True)
 
 
 def walk(engine: Engine, expect: Reference) -> Iterator[Step]:
-    """Prefill, chunked prefill, fork, jump, next turn, a shared batch, eviction and rebuild, on a fresh engine."""
+    """Prefill, prefill in chunks, fork, jump, take a turn, share a batch, evict and rebuild, on a new engine."""
 
     def step(name: str, ids: list[int], computed: int) -> Step:
         (done,) = engine.generate([ids], _PARAMS)
@@ -84,7 +84,7 @@ def walk(engine: Engine, expect: Reference) -> Iterator[Step]:
 
 
 def difference(done: Completion, expected: tuple[list[int], list[float]]) -> str:
-    """How a reply differs from the expected tokens and log-probabilities; empty where it does not."""
+    """Return how a reply differs from the expected tokens and log-probabilities; empty if it does not."""
     tokens, logprobs = expected
     if list(done.token_ids) != tokens:
         return f"the tokens are {list(done.token_ids)}, not {tokens} (log-probabilities {done.logprobs}, {logprobs})"

@@ -1,4 +1,4 @@
-"""Families that the engine refuses, each with what the reason says: a pattern to search the error for."""
+"""Families that the engine refuses, each with a pattern of the error's reason."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ REFUSED: dict[str, tuple[Family, str]] = {
     "diffllama": (Family("DiffLlama"), "attend more than once"),
     "doge": (Family("Doge"), "a mask or bias of its own"),
 }
-# Of these only the configuration is asked: transformers has no causal language model of them.
+# Only the configurations of these are checked, since transformers has no causal language model of them.
 REFUSED_CONFIGS = ["T5", "Bart", "MBart", "Pegasus", "Whisper", "MT5", "UMT5"]
-# Refused with transformers up to 5.23; from 5.24 their attention is found, and then they must be exact.
+# Refused up to transformers 5.23. From 5.24 on their attention is found, and they must be exact.
 EXACT_IN_SOME = ("gptj", "codegen")

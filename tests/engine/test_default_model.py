@@ -1,4 +1,4 @@
-"""Exactness on the real default model: the same greedy tokens however the prompt's KV came to be."""
+"""Exactness on the real default model: the same greedy tokens however the prompt's KV was made."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def prompts(tokenizer) -> tuple[list[int], list[int]]:
 
 @pytest.fixture(scope="module")
 def expected(model, prompts) -> list[tuple[int, ...]]:
-    """What transformers' own `generate` says, before any engine touches the model."""
+    """Return the tokens of transformers' `generate`, before any engine changes the model."""
     return [
         tuple(
             model.generate(torch.tensor([ids]), max_new_tokens=12, min_new_tokens=12, do_sample=False)[0, len(ids) :]

@@ -1,4 +1,4 @@
-"""`EngineConfig.deterministic`: a reply is the same to the bit whatever runs beside it, and wherever its slots lie."""
+"""`EngineConfig.deterministic`: a reply has the same bits whatever runs at the same time and wherever its slots lie."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SAMPLED = SamplingParams(max_tokens=12, temperature=0.9, top_p=0.95, seed=5, top
 
 @pytest.fixture
 def deterministic(models):
-    """deterministic(family, forward) -> an engine with chunks of 16 tokens."""
+    """Return deterministic(family, forward) -> an engine with chunks of 16 tokens."""
     started = []
 
     def start(family, forward):
@@ -43,7 +43,7 @@ def test_a_reply_is_the_same_to_the_bit_alone_and_among_others(deterministic, pr
         (alone,) = engine.generate([ids], SAMPLED)
     chance = random.Random(0)
     with deterministic(family, forward) as engine:
-        # Slots that were given and freed in small pieces; neighbours that come before, with and after it.
+        # Slots are allocated and freed in small extents; other requests start before, with and after this one.
         engine.generate([prompt(chance.randrange(3, 40), seed=n) for n in range(10)], SamplingParams(max_tokens=3))
         engine.clear_cache()
         beside = [engine.submit(prompt(30 + n, seed=20 + n), SamplingParams(max_tokens=20)) for n in range(3)]

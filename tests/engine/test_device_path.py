@@ -1,4 +1,4 @@
-"""The GPU's path through the engine, on the CPU: tables made once per step, kernels by reference and interpreted."""
+"""The GPU's code path of the engine, on the CPU: tables made once per step, with reference or interpreted kernels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from treechat_kernels import dispatch
 
 @pytest.fixture(params=["reference", "triton"])
 def kernels(request, monkeypatch):
-    """Which kernels the device path runs."""
+    """Run the device path with these kernels, and return which they are."""
     if request.param == "triton":
         triton = pytest.importorskip("triton")
         if not triton.knobs.runtime.interpret:

@@ -1,4 +1,4 @@
-"""The engine through its public door: events, cancelling, failing, waiting, counting."""
+"""The engine through its public interface: events, cancelling, failures, waiting and counts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def collect(stream):
 
 
 def hold(engine: Engine):
-    """Stops the engine's thread at the start of its next forward; returns (reached, go_on)."""
+    """Stop the engine's thread at the start of its next forward. Return the events (reached, go_on)."""
     reached, go_on = threading.Event(), threading.Event()
 
     def wait(*_):

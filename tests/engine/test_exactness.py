@@ -1,4 +1,4 @@
-"""Greedy tokens are those of transformers, however the KV of the prompt came to be."""
+"""Greedy tokens are those of transformers, however the prompt's KV was made."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ def test_tokens_do_not_depend_on_what_shares_the_batch(family, forward, engines,
 
 
 def test_a_path_of_many_short_extents_gives_the_same_tokens(engines, greedy, prompt):
-    """A path of which every token lies elsewhere: the pieces are gathered rather than viewed."""
+    """No two tokens of the path are neighbours, so their slots are gathered and not viewed."""
     engine = engines()
-    # Slots that this test takes past the cache would fail the check after each step.
+    # This test allocates slots outside the cache, so the check after each step would fail.
     engine.worker.checks_cache = False
     pool = engine.cache.pool
     comb = pool.allocate(600)

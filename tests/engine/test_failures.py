@@ -1,6 +1,6 @@
-"""Whatever raises, wherever: the requests it concerns fail with its text, every slot comes back, the engine goes on.
+"""Any exception anywhere: the affected requests fail with its text, all slots are freed, and the engine continues.
 
-The fixture `engines` checks in the end that no slot is missing, and free slots hold NaN throughout.
+The fixture `engines` checks at the end that no slot is missing. Free slots hold NaN.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ GREEDY = SamplingParams(max_tokens=6)
 
 @contextmanager
 def raising(owner: object, name: str, error: BaseException, calls: range):
-    """`owner.name` raises in the calls whose numbers are in `calls`; yields the list of calls so far."""
+    """Let `owner.name` raise `error` in the calls whose numbers are in `calls`.
+
+    Yields the list of the arguments of the calls so far.
+    """
     original, seen = getattr(owner, name), []
 
     def call(*args, **kwargs):
@@ -36,7 +39,7 @@ def raising(owner: object, name: str, error: BaseException, calls: range):
 
 
 def goes_on(engine: Engine, greedy, ids) -> None:
-    """After a failure: nothing runs, the cache is whole, and the next reply is right."""
+    """Assert that after a failure nothing runs, the cache is consistent and the next reply is right."""
     (done,) = engine.generate([ids], GREEDY)
     assert list(done.token_ids) == greedy("llama", ids, 6)
     stats = engine.stats()
@@ -69,7 +72,7 @@ def test_an_exception_anywhere_fails_its_requests_and_the_engine_goes_on(place, 
     assert len(seen) > call, "nothing was injected"
     errors = [each[-1].error for each in events if each[-1].reason == "error"]
     assert all("boom" in each and type(error).__name__ in each for each in errors)
-    # A commit at the end of a request that already has its reply costs what would have been cached, nothing else.
+    # If the commit at the end of a complete reply fails, only the cached KV is lost.
     assert errors or place in ("commit", "prefix lookup")
     for n, each in enumerate(events):
         tokens = [event.id for event in each if isinstance(event, Token)]
@@ -112,7 +115,7 @@ def test_out_of_memory_while_decoding_runs_half_of_the_requests_and_then_the_res
     engine = engines()
     with engine.worker.lock:
         handles = [engine.submit(prompt(10, seed=n), SamplingParams(max_tokens=10)) for n in range(4)]
-        # Step 0 prefills all four; the fourth step then decodes all four.
+        # Step 0 prefills all four requests; step 3 decodes all four.
         context = raising(engine.worker.runner, "step", torch.OutOfMemoryError("none left"), range(3, 4))
         seen = context.__enter__()
     done = [handle.result() for handle in handles]

@@ -1,4 +1,4 @@
-"""Families with full or sliding attention give the tokens of transformers; the others are refused, with the reason."""
+"""Families with full or sliding attention give transformers' tokens; the others are refused with the reason."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_family_that_cannot_be_exact_is_refused_with_the_reason(name):
 
 
 def _accepted(family):
-    """The reference of a family that the installed transformers lets run, else None."""
+    """Return the reference of a family if the engine accepts it with the installed transformers, else None."""
     try:
         Engine(build(family), EngineConfig(kv_tokens=64)).close()
     except UnsupportedModelError:
@@ -77,7 +77,7 @@ def test_a_forward_that_fails_without_a_cache_is_refused_with_its_error():
 
 
 def test_the_self_check_is_longer_than_a_window():
-    """A layer whose window is not its mask's is wrong only from the shorter of the two on."""
+    """A layer whose window differs from its mask's is wrong only after the shorter of the two."""
     family = SUPPORTED["gemma2"]
     model = build(family._replace(options=dict(family.options) | {"sliding_window": 50}))
     model.model.layers[0].self_attn.sliding_window = 40

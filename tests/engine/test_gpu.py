@@ -1,4 +1,4 @@
-"""The engine on CUDA: the same greedy tokens as on the CPU, however the prompt's KV came to be."""
+"""The engine on CUDA: the same greedy tokens as on the CPU, however the prompt's KV was made."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_graphs_and_eager_steps_choose_the_same_tokens(family, forward, models, 
             (again,) = engine.generate([[*prompts[0], *expected[0][:20]]], SamplingParams(max_tokens=20))
             assert list(again.token_ids) == expected[0][20:]
             assert again.usage.computed_tokens == 1
-            # Rows of one and of three; three prompts went in one step, the one token after them is decoding.
+            # Graphs for one row and for three: three prompts ran in one step, and the one token after them is decoding.
             assert engine.stats().graphs.startswith("2 for decoding") if graphs else engine.stats().graphs == ""
             engine.cache.check()
 
@@ -134,7 +134,7 @@ def test_sampled_replies_are_the_same_by_graphs_and_eagerly(models, prompt):
     for graphs in (True, False):
         config = EngineConfig(device="cuda", dtype="float32", kv_tokens=300, cuda_graphs=graphs)
         with Engine(models("llama"), config) as engine:
-            # Each by itself too, where its graph has no row of another kind.
+            # Each also alone, so its graph has no row of another kind.
             replies.append([each.token_ids for each in engine.generate([prompt(20)] * len(params), params)])
             replies[-1] += [engine.generate([prompt(20)], each)[0].token_ids for each in params]
             if graphs:

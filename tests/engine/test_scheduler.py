@@ -1,4 +1,4 @@
-"""Which request runs next: chunks between decode steps, priorities, waiting for a prefix, and nobody starves."""
+"""Which request runs next: chunks between decoding steps, priorities, waiting for a prefix, and no starvation."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from treechat_engine.attention.context import Work
 
 @contextmanager
 def steps(engine: Engine, before: Callable[[int], None] = lambda _: None):
-    """A list of the engine's steps from here on, each as its (start, number of tokens) per request. `before(i)` is
-    called on the engine's thread ahead of the i-th step."""
+    """Yield a list that records the engine's steps, each as (start, number of tokens) per request.
+
+    `before(i)` is called on the engine's thread before the i-th step.
+    """
     runner, seen = engine.worker.runner, []
     step = runner.step
 
@@ -33,7 +35,7 @@ def steps(engine: Engine, before: Callable[[int], None] = lambda _: None):
 
 @contextmanager
 def held(engine: Engine):
-    """Nothing runs inside the block: what is submitted there arrives at once."""
+    """Run nothing inside the block, so all requests submitted there arrive at once."""
     with engine.worker.lock:
         yield
 
@@ -120,7 +122,7 @@ def test_requests_of_one_priority_go_in_the_order_of_their_arrival(engines, prom
 
 @pytest.mark.parametrize("slots", [600, 60])
 def test_a_low_priority_request_does_not_starve_under_a_stream_of_higher_ones(slots, engines, prompt, greedy):
-    """New interactive requests come for as long as the other is not done: it must get its turn all the same."""
+    """New interactive requests arrive until the other request is done, which must still get its turn."""
     engine = engines(max_batch=1, kv_tokens=slots)
     engine.worker.scheduler.patience = 10
     with held(engine):
@@ -158,8 +160,10 @@ def test_a_long_prompt_does_not_starve_behind_short_ones_of_its_priority(engines
 @pytest.mark.parametrize("arrival", ["at once", "one by one"])
 @pytest.mark.parametrize("start", ["cold", "warm"])
 def test_five_agents_on_one_prompt_hold_it_once(size, start, arrival, engines, prompt):
-    """The reference case of fan-out: 4,000 tokens of rules and 2,000 of source shared, 200 of each agent's own. Its
-    device slots are 6,000 + 5 x 200, not 5 x 6,200: a pool of no more than that evicts nothing."""
+    """The reference case of fan-out: 4,000 shared tokens of rules, 2,000 of source, 200 own tokens per agent.
+
+    It needs 6,000 + 5 x 200 slots, not 5 x 6,200, so a pool of that size evicts nothing.
+    """
     num_shared, num_own = int(6000 * size), int(200 * size)
     shared = prompt(int(4000 * size)) + prompt(int(2000 * size), seed=1)
     engine = engines(kv_tokens=num_shared + 5 * num_own, prefill_chunk=int(640 * size), max_batch=5)
@@ -230,7 +234,7 @@ def test_kept_logits_are_bounded_and_the_least_recently_used_go_first():
 
 
 def test_a_reply_in_a_batch_of_others_is_the_reply_alone(engines, prompt):
-    """Seeds, cuts and penalties differ in the batch; the tokens of each are those it gives by itself."""
+    """Seeds, cuts and penalties differ in the batch; each request gives the tokens that it gives alone."""
     engine = engines(prefill_chunk=16)
     options = [
         {"temperature": 1.0},

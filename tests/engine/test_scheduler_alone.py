@@ -1,4 +1,4 @@
-"""The scheduler and its cache without a model, step by step: random prompts, cancels and failures, and no thread."""
+"""The scheduler and its cache without a model or a thread, step by step: random prompts, cancels and failures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NUM_REQUESTS = 25
 
 
 class Simulation:
-    """A scheduler whose steps compute nothing. Every plan is held to what the scheduler promises."""
+    """A scheduler whose steps compute nothing. Every plan is checked against the scheduler's guarantees."""
 
     def __init__(self, num_slots: int, max_batch: int, chunk: int, host_slots: int = 0, **options) -> None:
         pool = SlotPool(num_slots, [(1, 1, 1)], torch.float32, "cpu")
@@ -48,7 +48,7 @@ class Simulation:
         self.finished.append(request.id)
 
     def step(self, fails: bool = False) -> list[Planned]:
-        """One step; where it fails, its requests end."""
+        """Run one step. If it fails, its requests end."""
         scheduler = self.scheduler
         decoding = {r for r in scheduler.running if r.num_remaining == 1}
         planned = scheduler.plan()
@@ -80,7 +80,7 @@ class Simulation:
 
 
 def prompts(rng: random.Random, num_slots: int) -> Iterator[list[int]]:
-    """Prompts that begin alike, from one token to as many as there are slots."""
+    """Yield prompts with common beginnings, of one token up to all slots."""
     trunks = [[rng.randrange(VOCAB) for _ in range(num_slots)] for _ in range(3)]
     while True:
         size = min(rng.choice([1, 2, 5, 20, num_slots // 3, num_slots - 3, num_slots]), num_slots)

@@ -1,4 +1,4 @@
-"""Thousands of random operations from several threads on a pool too small for them: nothing leaks, no token changes."""
+"""Thousands of random operations from several threads on a small pool: nothing leaks and no token changes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from treechat_engine import Engine, Finished, SamplingParams, Token
 
 NUM_THREADS = 4
 KV_TOKENS, HOST_TOKENS = 150, 100
-# Tokens of one trunk and of a reply: paths are made of few parts, so that they meet all the time.
+# Tokens of a trunk and of a reply. Paths are made of few parts, so they often share prefixes.
 TRUNK, REPLY = 24, 8
 CUTS, TAILS = (1, 5, 11, 16, TRUNK, TRUNK), (0, 4, 9)
 INJECTED = "injected by the test"
 
 
 class Person:
-    """One thread's random work: it submits, streams, cancels, forks, jumps, warms, looks and evicts, and checks what
-    comes back against transformers."""
+    """One thread's random work: submit, stream, cancel, fork, jump, warm, look up and evict.
+
+    Replies are compared with transformers.
+    """
 
     def __init__(self, engine: Engine, seed: int, trunks: list[list[int]], expected) -> None:
         self.engine = engine
@@ -54,7 +56,7 @@ class Person:
             self.wrong = error
 
     def path(self) -> list[int]:
-        """A trunk, or a part of one, and perhaps a part of another: forks in the middle of what is cached."""
+        """Return a trunk or its beginning, perhaps with the beginning of another, so paths fork inside cached ones."""
         trunk, other = self.rng.choice(self.trunks), self.rng.choice(self.trunks)
         return trunk[: self.rng.choice(CUTS)] + other[: self.rng.choice(TAILS)]
 
@@ -118,7 +120,7 @@ class Person:
 
 
 def soak(engine: Engine, people: list[Person], num_operations: int) -> None:
-    """Lets all work at once, while now and then a step of the engine raises."""
+    """Run all threads at once, while some steps of the engine raise."""
     runner, rng = engine.worker.runner, random.Random(0)
     step = runner.step
 
@@ -140,12 +142,12 @@ def soak(engine: Engine, people: list[Person], num_operations: int) -> None:
 
 
 def resident_bytes() -> int:
-    """Memory of this process."""
+    """Return the resident bytes of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def settled(engine: Engine) -> None:
-    """What must hold once nothing runs."""
+    """Assert that nothing runs and no slot or lock is lost."""
     engine.generate([[1]], SamplingParams(max_tokens=1))
     engine.clear_cache()
     engine.cache.check()
@@ -173,7 +175,7 @@ def test_random_operations_from_several_threads_leak_nothing_and_change_no_token
             return known[tuple(ids)]
 
     people = [Person(engine, seed, trunks, expected) for seed in range(NUM_THREADS)]
-    # The first quarter fills every store that is bounded; what is held after it must not grow.
+    # The first quarter fills every bounded store; memory must not grow after it.
     soak(engine, people, num_operations // 4)
     settled(engine)
     is_long = num_operations > 1000
@@ -182,7 +184,7 @@ def test_random_operations_from_several_threads_leak_nothing_and_change_no_token
             expected(trunk[:cut] + other[:tail])
     gc.collect()
     if is_long:
-        # Tracing makes every step several times as slow.
+        # Only here, since tracing makes every step several times slower.
         tracemalloc.start()
     held, resident = tracemalloc.get_traced_memory()[0], resident_bytes()
     soak(engine, people, num_operations - num_operations // 4)

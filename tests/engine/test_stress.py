@@ -1,4 +1,4 @@
-"""Many requests at once in a pool too small for them, cancelled at random: the survivors' tokens are still exact."""
+"""Many requests at once in a small pool, cancelled at random: the tokens of all replies are exact."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_random_requests_in_a_small_pool_lose_no_slot_and_change_no_token(seed, 
 
 
 def read(ids, num_tokens, handle, cancel_after, greedy):
-    """Reads a request to its end, cancelling it on the way where asked, and compares its tokens."""
+    """Read a request to its end, cancel it after `cancel_after` events, and compare its tokens."""
     if cancel_after == 0:
         handle.cancel()
     events = []

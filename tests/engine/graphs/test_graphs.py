@@ -1,4 +1,4 @@
-"""Decoding and short prompts by graphs, on the CPU: a graph here runs again what it captured, kernels interpreted."""
+"""Decoding and short prompts with graphs, on the CPU: fake graphs repeat captured calls; kernels are interpreted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if not triton.knobs.runtime.interpret:
 
 
 class Replay:
-    """Stands for a CUDA graph: what it launches reads and writes the tensors that it was captured with."""
+    """A fake CUDA graph: a replay reads and writes the tensors that it was captured with."""
 
     def __init__(self, run, result):
         self.run, self.result = run, result
@@ -32,7 +32,7 @@ class Replay:
 
 @pytest.fixture(scope="module")
 def started(models):
-    """Engines by family."""
+    """Yield the engines by family."""
     engines = {}
     yield engines
     for engine in engines.values():
@@ -41,7 +41,7 @@ def started(models):
 
 @contextmanager
 def kernels(which):
-    """The GPU's path with these kernels."""
+    """Use these kernels inside the block."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dispatch, "forced_kernels", lambda: which)
         yield
@@ -49,7 +49,7 @@ def kernels(which):
 
 @pytest.fixture
 def replayed(monkeypatch, models, started):
-    """The calls that went on ahead, and an engine(family) that decodes by graphs, with nothing cached or captured."""
+    """Return start(family) -> a cleared engine that decodes with graphs, and the list of steps that ran ahead."""
     ahead = []
     launch_next = decoding.DecodeGraphs.launch_next
 
@@ -67,13 +67,13 @@ def replayed(monkeypatch, models, started):
     monkeypatch.setattr(decoding.DecodeGraphs, "launch_next", counted)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     monkeypatch.setattr(dispatch, "uses_tables", lambda device: True)
-    # What is padded is interpreted too.
+    # Small sizes, since the interpreter also runs the padding.
     monkeypatch.setattr(prompts, "SIZES", (6, 12))
 
     @contextmanager
     def start(family):
         if family not in started:
-            # Comparing forwards under the interpreter takes longer than what is tested with them.
+            # With reference kernels, since comparing forwards under the interpreter takes longer than the tests.
             with kernels("reference"):
                 started[family] = Engine(models(family), EngineConfig(kv_tokens=400, self_check=False), poison=True)
         engine = started[family]
@@ -98,7 +98,7 @@ def test_replies_by_graphs_are_those_of_transformers(replayed, models, greedy, p
             assert done.usage.computed_tokens == num_computed
         assert engine.stats().graphs == "1 for decoding, 2 for prompts"
         assert any(ahead)
-        # Slots that a step ahead wrote for a reply that had ended are free again, and free slots hold NaN.
+        # A step run ahead writes slots of a reply that has ended. They are free again and must hold NaN.
         expected = greedy("llama-few-heads", left, 5)
         stop = expected[1]
         assert stop != expected[0]
@@ -151,7 +151,7 @@ NAMES = ["temperature", "top-k and top-p", "top-p", "min-p", "greedy", "all pena
 
 @pytest.fixture(scope="module")
 def eager(models, prompt):
-    """What each of these gives without graphs and kernels."""
+    """Return the completion of each parameter set without graphs and kernels."""
     with Engine(models("llama-few-heads"), EngineConfig(kv_tokens=400)) as engine:
         params = [*SAMPLED, PENALIZED]
         return dict(zip(map(repr, params), engine.generate([prompt(6)] * len(params), params), strict=True))
@@ -163,7 +163,7 @@ def test_sampled_replies_go_on_ahead_with_the_tokens_that_they_have_without_grap
 ):
     start, ahead = replayed
     monkeypatch.setattr(sampling, "NUM_LIKELY", num_likely)
-    # Top-k and greedy rows are always settled.
+    # Only top-k and greedy rows, which are always settled.
     params = SAMPLED if num_likely == 128 else [*SAMPLED[2:4], SAMPLED[5]]
     with start("llama-few-heads") as engine:
         by_graphs = engine.generate([prompt(6)] * len(params), params)
@@ -179,7 +179,7 @@ def test_sampled_replies_go_on_ahead_with_the_tokens_that_they_have_without_grap
 def test_a_graph_chooses_as_the_sampler_does_or_says_that_it_cannot(params):
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(16, 1000, generator=generator)
-    logits[8:] *= 0.1  # flat: top-p and min-p keep more than the likeliest
+    logits[8:] *= 0.1  # flat: top-p and min-p keep more tokens than NUM_LIKELY
     samplers = [Sampler(replace(params, seed=seed), [7, 8, 9, 9], 1000) for seed in range(16)]
     mode = sampling.SamplingMode.of(samplers)
     table = sampling.DrawTable(16, 1000, logits.device)
@@ -188,7 +188,7 @@ def test_a_graph_chooses_as_the_sampler_does_or_says_that_it_cannot(params):
     best = logits.argmax(dim=-1)
     logprobs = logits.log_softmax(dim=-1)
     best_logprobs = logprobs.gather(1, best[:, None]).squeeze(1)
-    # The same logits again and again, so that penalties change what is chosen.
+    # The same logits each time, so penalties change the chosen tokens.
     for _ in range(4):
         ids, chosen_logprobs, settled = table.choose(logits, best, best_logprobs, mode)
         table.fill_ahead(samplers)

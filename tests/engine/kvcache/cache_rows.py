@@ -1,4 +1,4 @@
-"""A cache whose KV tells of which prefix it was computed, and a forward's part in filling it."""
+"""A cache whose KV encodes the prefix that it was computed from, and functions that write it like a forward."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ def make_cache(num_slots: int, **options: Any) -> KVCache:
 
 
 def kv_of(ids: list[int]) -> list[float]:
-    """The KV that each position of a path must hold: a value of the whole prefix, exact in float32."""
+    """Return the KV that each position of a path must hold: a value of its whole prefix, exact in float32."""
     return [float(hash(tuple(ids[: n + 1])) % 1_000_003) for n in range(len(ids))]
 
 
 def write(cache: KVCache, lease: Lease, ids: list[int], start: int) -> None:
-    """Compute ids[start:] as a forward would: into the lease's slots, each from its prefix."""
+    """Write the KV of ids[start:] to the lease's slots, as a forward does."""
     rows = torch.tensor(kv_of(ids)[start:]).view(-1, 1, 1)
     cache.pool.k[0][lease.slots[start : len(ids)]] = rows
     cache.pool.v[0][lease.slots[start : len(ids)]] = -rows
 
 
 def read(cache: KVCache, lease: Lease, length: int) -> list[float]:
-    """The first `length` rows by the lease's runs, as attention on the CPU reads them."""
+    """Return the first `length` rows through the lease's extents, as attention on the CPU reads them."""
     keys = torch.cat([cache.pool.k[0][start : start + n] for start, n in lease.extents] or [torch.empty(0, 1, 1)])
     values = cache.pool.v[0][lease.slots[:length]]
     assert keys[:length].equal(-values)

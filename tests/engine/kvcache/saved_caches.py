@@ -1,4 +1,4 @@
-"""Caches whose rows tell their token, kept in files and found again."""
+"""Caches whose rows encode their token, saved to files and loaded again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def load(cache: KVCache, directory: Path, model: str = "model") -> SavedKV:
 
 
 def saved(directory: Path) -> None:
-    """A trunk with two branches, in three files."""
+    """Save a trunk with two branches, which makes three files."""
     cache = make_cache()
     put(cache, PATH)
     put(cache, [*PATH, 1, 2])
@@ -47,7 +47,7 @@ def saved(directory: Path) -> None:
 
 
 def files_of(directory: Path) -> dict[int, Path]:
-    """By number of tokens before it, or minus its length where it is a branch."""
+    """Return the files by key: 0 for a file without a prefix, minus its length for a branch."""
     found = {}
     for path in directory.glob("*.safetensors"):
         with safe_open(path, "pt") as file:

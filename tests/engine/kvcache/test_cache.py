@@ -1,4 +1,4 @@
-"""KVCache, one situation after another: what leases find, share, grow, give back and evict."""
+"""KVCache, one situation per test: what leases find, share, allocate, release and evict."""
 
 from __future__ import annotations
 

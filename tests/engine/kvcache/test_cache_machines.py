@@ -1,5 +1,4 @@
-"""KVCache under random operations: a lease reads what was computed for exactly its prefix, whoever computed, evicted or
-freed before."""
+"""KVCache under random operations: a lease reads KV computed for exactly its prefix, whatever ran before."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ from treechat_engine.kvcache.saved_kv import load_kv, save_kv
 
 
 class Request:
-    """A running request: its path so far, how much of it is computed, its lease."""
+    """A running request: its path, the number of computed tokens and its lease."""
 
     def __init__(self, cache: KVCache, ids: list[int]) -> None:
         self.ids = ids
@@ -26,7 +25,7 @@ class Request:
 
 
 class CacheAgainstPrefixes(RuleBasedStateMachine):
-    """Requests of a small alphabet in a small pool: they share, duplicate, run out of slots, stop at any point."""
+    """Requests over a small alphabet in a small pool: they share, duplicate, run out of slots and stop at any point."""
 
     num_slots, num_host_slots = 40, 0
 
@@ -134,7 +133,7 @@ class CacheAgainstPrefixes(RuleBasedStateMachine):
 
 
 class HostTierAgainstPrefixes(CacheAgainstPrefixes):
-    """The same with a host tier too small for all: what comes back is what went, freed rows are poisoned in both."""
+    """The same with a small host tier: restored rows are the evicted ones, and both pools poison freed rows."""
 
     num_slots, num_host_slots = 24, 24
 
@@ -154,7 +153,7 @@ class HostTierAgainstPrefixes(CacheAgainstPrefixes):
     @precondition(lambda self: not self.requests)
     @rule(share=st.sampled_from([0.5, 1.0]))
     def restart(self, share: float) -> None:
-        """What a cache leaves on disk is all that the next one starts with."""
+        """Replace the cache by one that starts with only the files of the old one."""
         total, directory = self.cache.tree.num_in_all, Path(self.directory.name)
         kept = save_kv(self.cache, nullcontext(), directory, "model", int(share * total) * 8)
         self.cache.check()

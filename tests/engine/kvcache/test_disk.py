@@ -1,4 +1,4 @@
-"""KV from one process to the next: found again for the same model."""
+"""KV on disk: the next process with the same model finds it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of KV that are foreign, damaged or forged, and disks that are full: never trusted further than their hashes."""
+"""Foreign, damaged or forged KV files and full disks: nothing is used that its hash does not confirm."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_a_full_disk_leaves_whole_files_and_no_part_of_one(tmp_path: Path) -> No
     put(cache, list(range(MAX_SEGMENT_LEN + 5)))
     put(cache, [7, 8])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # What the process writes to a file beyond this fails, as it would on a full disk.
+    # Writes beyond this size fail, as on a full disk.
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
         with pytest.raises(OSError, match=r"(?i)too large"):

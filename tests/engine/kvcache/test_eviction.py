@@ -1,4 +1,4 @@
-"""Eviction policies: what goes first, and that protection is a bias and no lock."""
+"""Eviction policies: the order of eviction, and protection, which is a bias and not a lock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def evict(tree: RadixTree, policy: Policy, num_slots: int) -> list[int]:
 
 
 def two_branches() -> RadixTree:
-    """Slots 0, 1 are a trunk; 2, 3 its older branch, 4, 5 its newer one; 6, 7 another path, the newest."""
+    """Return a tree: slots 0, 1 are a trunk; 2, 3 its older branch; 4, 5 its newer one; 6, 7 the newest other path."""
     tree = RadixTree()
     trunk = tree.insert([1, 2], [0, 1]).node
     tree.insert([3, 4], [2, 3], trunk)

@@ -1,4 +1,4 @@
-"""Freeing one branch: it goes, what others share with it stays, and no slot is lost."""
+"""Freeing one branch: its slots are freed, slots shared with other paths stay, and no slot is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The host tier: what is evicted comes back bit for bit, or is computed again where that is faster."""
+"""The host tier: evicted KV is restored bit for bit, or computed again if that is faster."""
 
 from __future__ import annotations
 

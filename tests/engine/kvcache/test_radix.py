@@ -1,4 +1,4 @@
-"""The tree of cached prefixes, alone: against a dict of prefixes, and rule by rule."""
+"""The tree of cached prefixes without a cache: against a dict of prefixes, and one rule per test."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ PATHS = st.lists(st.integers(0, 2), max_size=10)
 
 
 def evicted(tree: RadixTree, num_slots: int, ranking: Ranking = lru) -> list[int]:
-    """The device slots that an eviction gives back."""
+    """Evict and return the freed device slots."""
     return tree.evict(num_slots, ranking)[DEVICE].tolist()
 
 
 class TreeAgainstPrefixes(RuleBasedStateMachine):
-    """The oracle maps every cached prefix, a tuple of ids, to the slot of its last token."""
+    """The tree under random operations. The oracle maps each cached prefix, a tuple of ids, to its last slot."""
 
     def __init__(self) -> None:
         super().__init__()

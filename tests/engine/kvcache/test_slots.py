@@ -1,4 +1,4 @@
-"""The slot pool: where slots are placed, and that none is given twice."""
+"""The slot pool: where slots are placed, and that no slot is allocated twice."""
 
 from __future__ import annotations
 

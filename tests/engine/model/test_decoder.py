@@ -1,4 +1,4 @@
-"""The fused forward: whom it runs, that it computes the same, and that the model gets its weights back."""
+"""The fused forward: which models use it, that its results agree, and that the model gets its weights back."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_a_longer_path_leaves_the_table_that_graphs_read_where_it_is():
     kept = table.covering(0, like)
     cos, _ = table.at(torch.tensor([5, 4000]), 4001, like)
     assert cos.shape[0] == 2 and kept.shape[0] < 4001
-    # A path that is short again, and what is captured now.
+    # Later short paths and captures use the same table.
     assert table.covering(100, like) is table.covering(0, like) is kept
     table.at(torch.tensor([9000]), 9001, like)
     assert table.covering(0, like) is kept

@@ -1,4 +1,4 @@
-"""A model comes from a directory; what is missing or refused is said before any weight is read."""
+"""Models are loaded from a directory; missing or refused ones are reported before any weight is read."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ WRONG = [
 
 @pytest.mark.parametrize("values", WRONG, ids=str)
 def test_a_config_that_does_not_fit_the_weights_is_an_error(models, tmp_path, values):
-    """Three layers where the weights have two: transformers would make the third up."""
+    """The config has three layers and the weights have two; transformers would initialise the third randomly."""
     models("llama").save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | values))

@@ -1,4 +1,4 @@
-"""Parts that run as kernels where a model keeps its transformers forward: which are replaced, and what they compute."""
+"""Kernels in models that keep their transformers forward: which modules they replace, and that results agree."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from treechat_engine.model.module_rotary import Rotary, with_kernel_rotary
 from treechat_kernels import dispatch
 
 IDS = torch.tensor([[3, 1, 4, 1, 5]])
-# What is replaced, of what there is: norms, rotary embeddings, gated activations.
+# (replaced, existing) norms, rotary embeddings and gated activations.
 REPLACED = {
     "mixtral": ((5, 5), (2, 2), (0, 0)),
     "glm": ((5, 5), (2, 2), (2, 2)),
@@ -38,7 +38,7 @@ REPLACED = {
 
 @pytest.fixture
 def kernels(monkeypatch):
-    """Triton, under its interpreter; names of the kernels that ran."""
+    """Use Triton under its interpreter. Return the names of the kernels that ran."""
     if torch.cuda.is_available():
         pytest.skip("kernels are compiled here, and take no tensors of the CPU")
     monkeypatch.setattr(dispatch, "forced_kernels", lambda: "triton")
@@ -108,7 +108,7 @@ def test_another_model_of_the_same_family_keeps_its_own(kernels):
 
 
 class OddNorm(nn.Module):
-    """A norm in name: it does a little more."""
+    """A module named like a norm that computes something more."""
 
     def __init__(self, more):
         super().__init__()
@@ -132,7 +132,7 @@ def test_a_norm_that_somebody_watches_is_left_alone(kernels):
 
 
 class OddGate(nn.Module):
-    """A gated MLP in name; `way` says what it does."""
+    """A module named like a gated MLP; `way` is how it differs."""
 
     def __init__(self, way):
         super().__init__()
@@ -152,7 +152,7 @@ class OddGate(nn.Module):
 
 @pytest.mark.parametrize("way", ["clipped", "swapped", "another activation", "one plus", "scaled", "halved"])
 def test_a_gate_that_does_something_else_is_left_alone(way, kernels):
-    # The weights are so small that no value of the module's own comes near what is clipped.
+    # The weights are small, so the module's values never reach the clipping limit.
     replaced = Replacements(nn.Sequential(OddGate(way)))
     assert replaced.found[GATES] == 1 and not replaced.replaced
     assert Replacements(nn.Sequential(OddGate("plain"))).replaced[GATES] == 1
@@ -170,7 +170,7 @@ def pairs(head_dim, width):
 
 
 def odd(q, k, cos, sin, unsqueeze_dim=1):
-    """The usual rotation, and a little more of the keys."""
+    """Return the usual rotation with the keys scaled."""
     q, k = modeling_llama.apply_rotary_pos_emb(q, k, cos, sin, unsqueeze_dim)
     return q, k * 1.001
 

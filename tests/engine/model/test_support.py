@@ -1,4 +1,4 @@
-"""What the engine refuses, with the reason; and that its check at load time can fail."""
+"""Models that the engine refuses with a reason, and models that fail its check at load time."""
 
 from __future__ import annotations
 

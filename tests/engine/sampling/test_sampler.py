@@ -1,4 +1,4 @@
-"""The sampler: each option does what its definition says, draws follow the distribution, rows do not meet."""
+"""The sampler: each option follows its definition, draws follow the distribution, rows are independent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from treechat_engine.sampling.sampler import NUM_LIKELY, Sampler, choose, sample
 VOCAB = 8
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -0.5, -1.0, -2.0, -4.0])
 NUM_DRAWS = 3000
-# More tokens than a block of the draw and than the likely ones of top-p, in no order, and no multiple of either.
+# Unsorted, and more tokens than a block of the draw and than NUM_LIKELY of top-p; a multiple of neither.
 generator = torch.Generator().manual_seed(5)
 WIDE = torch.randn(1000, generator=generator) * 0.5
 PROMPT, REPLY = [0, 3, 3, 7], [1, 1, 4, 0]
@@ -57,7 +57,7 @@ def make(prompt=PROMPT, reply=REPLY, vocab=VOCAB, **options):
 
 
 def exact(logits, prompt=PROMPT, reply=REPLY, **options):
-    """The distribution that the options define, one plain step after another, in Python's floats."""
+    """Return the distribution that the options define, computed step by step with Python floats."""
     params = SamplingParams(**({"temperature": 1.0} | options))
     values = [float(value) for value in logits]
     for i in {*prompt, *reply}:
@@ -81,8 +81,10 @@ def exact(logits, prompt=PROMPT, reply=REPLY, **options):
 
 
 def chi_square(observed_ids, expected):
-    """The statistic and its degrees of freedom. Classes have 20 expected draws or more: rare tokens are joined with
-    others that are about as likely."""
+    """Return the statistic and its degrees of freedom.
+
+    Classes have 20 expected draws or more: rare tokens are joined with others of similar probability.
+    """
     num = len(observed_ids)
     counts = torch.bincount(observed_ids, minlength=len(expected)).double()
     assert counts[expected == 0].sum() == 0, "a token was drawn that the cuts had dropped"
@@ -96,7 +98,7 @@ def chi_square(observed_ids, expected):
 
 
 def likely_limit(freedom):
-    """What chi-square passes about once in a hundred thousand seeds (Wilson and Hilferty's approximation)."""
+    """Return the chi-square value exceeded once in about 100,000 seeds (Wilson and Hilferty's approximation)."""
     return max(freedom, 1) * (1 - 2 / (9 * max(freedom, 1)) + 4.27 * math.sqrt(2 / (9 * max(freedom, 1)))) ** 3
 
 
@@ -109,7 +111,7 @@ def test_draws_follow_the_exact_distribution(options):
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 40}, {"top_p": 0.2}, {"top_p": 0.95}, {"min_p": 0.3}], ids=str)
 def test_draws_from_a_wide_vocabulary_follow_the_exact_distribution(options):
-    # Fewer where rows are drawn one by one.
+    # Fewer draws if rows are drawn one by one.
     num_draws = NUM_DRAWS // 3 if options in ({"top_p": 0.95}, {"min_p": 0.3}) else NUM_DRAWS
     samplers = [make(vocab=1000, seed=seed, **options) for seed in range(num_draws)]
     expected = exact(WIDE, **options)
