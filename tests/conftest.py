@@ -1,5 +1,9 @@
-"""One torch thread per test worker: OpenMP threads of several workers would spin against each other."""
+"""Set up the process of each test worker: one torch thread, a small heap for the garbage collector.
 
+OpenMP threads of several workers would spin against each other.
+"""
+
+import gc
 import os
 import shutil
 
@@ -14,6 +18,17 @@ import pytest
 
 _CACHE_DIR = os.environ.get("TREECHAT_CACHE_DIR")
 """Read now, before any test sets a cache directory of its own."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_heap():
+    """Let the garbage collector skip the objects of imported modules: each full collection visits a million of them."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure():
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,10 @@ pytestmark = [
 ]
 
 
+# Between two looks at the screen: each starts a process.
+LOOK_S = 0.05
+
+
 class Terminal:
     """One window of a tmux server of its own."""
 
@@ -42,6 +46,7 @@ class Terminal:
         give_up_at = time.monotonic() + 60
         while not condition():
             assert time.monotonic() < give_up_at, self.screen()
+            time.sleep(LOOK_S)
 
     def close(self) -> None:
         subprocess.run([*self._tmux, "kill-server"], capture_output=True, check=False)
