@@ -1,6 +1,6 @@
 """treechat's engine: token ids in, token ids out, with the KV of every branch in a radix cache.
 
-Importing the package loads no torch; touching `Engine` does.
+Importing the package loads no torch; using `Engine` does.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""The values of the engine's public API. Imports no torch, so that an app can name them before the model is there."""
+"""The values of the engine's public API. Imports no torch, so an app can use them before a model is loaded."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class EngineError(Exception):
 
 
 class UnsupportedModelError(EngineError):
-    """The engine cannot run this architecture exactly; the message names the reason."""
+    """The engine cannot run this architecture exactly. The message gives the reason."""
 
 
 class PromptTooLongError(EngineError):
-    """The request would not fit even into an empty cache, or is longer than the model's context."""
+    """The request does not fit into an empty cache, or is longer than the model's context."""
 
 
 class EngineClosedError(EngineError):
@@ -34,31 +34,32 @@ class EngineClosedError(EngineError):
 
 
 class RequestFailedError(EngineError):
-    """A step that this request took part in raised; other requests go on."""
+    """A step of this request raised. Other requests continue."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """How an engine runs. Raises EngineError for numbers that make no sense.
+    """The configuration of an engine. Raises EngineError for numbers out of range.
 
     device: a torch device string; None chooses cuda, then cpu.
     dtype: "float32", "bfloat16" or "float16"; None is bfloat16 on CUDA and float32 elsewhere.
-    kv_tokens: slots of the device pool, one token each; None takes a share of the memory that is free.
-    host_tokens: slots of the host pool, to which the device evicts; 0 means none.
-    max_batch: requests that run in one step.
-    prefill_chunk: most prompt tokens that one step computes.
+    kv_tokens: slots of the device pool, one token each; None takes a share of the free memory.
+    host_tokens: slots of the host pool, which stores KV evicted from the device; 0 means none.
+    max_batch: most requests in one step.
+    prefill_chunk: most prompt tokens in one step.
     eviction: name of the eviction policy ("tree", "lru", "lfu", "fifo").
-    num_threads: torch intra-op threads; None leaves torch's choice.
+    num_threads: torch intra-op threads; None keeps torch's choice.
     max_model_len: longest path in tokens; None takes the model's own limit.
-    forward: "auto" runs the fused forward where a comparison at load time shows that it computes the same, else that of
-        transformers; "fused" insists on the first, "transformers" takes the second.
-    decode_weights: "float16" or "int8" keeps a smaller copy of the weights for steps of few tokens on a CPU. Faster,
-        and not exact: what is promised of tokens holds for "float32" alone.
+    self_check: compare cached tokens with the model's own eager forward at load time.
+    forward: "fused" requires the fused forward, "transformers" uses that of transformers. "auto" uses the fused forward
+        if a comparison at load time shows that it computes the same, else that of transformers.
+    decode_weights: "float16" or "int8" adds a smaller copy of the weights for steps of few tokens on a CPU. It is
+        faster, and not exact: the guarantees on tokens hold for "float32" only.
     cuda_graphs: on CUDA, decode by graphs, captured at the first use of each size.
-    deterministic: a reply's tokens and log-probabilities are the same to the bit whatever runs beside it: each sequence
-        is computed by itself, in chunks that nothing else cuts, and the last token of a prompt alone. The same prompt,
-        parameters and seed then give the same reply wherever the KV that is cached for the prompt is the same; the
-        README says when that is. Batches give no speed, a prompt takes one forward more.
+    deterministic: a reply's tokens and log-probabilities are bitwise the same, whatever other requests run. Each
+        sequence is computed alone, in chunks that other requests do not change, and the last token of a prompt alone.
+        The same prompt, parameters and seed then give the same reply if the prompt's cached KV is the same; the README
+        says when it is. Batches are no faster, and a prompt takes one more forward.
     """
 
     device: str | None = None
@@ -86,20 +87,27 @@ class EngineConfig:
 _LEAST = {"max_batch": 1, "prefill_chunk": 1, "kv_tokens": 1, "host_tokens": 0, "num_threads": 1, "max_model_len": 2}
 
 
-# Larger numbers would take logits beyond what float32 can hold.
+# Larger numbers would make logits overflow float32.
 _MAX_SHIFT = 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How one request samples.
+    """The sampling parameters of one request. Raises ValueError for values out of range.
 
-    max_tokens: most tokens to generate. temperature 0 is greedy, and so is what is under 0.00001. top_k 0 and top_p 1
-    cut nothing; min_p is a share of the most likely token's probability. seed None draws one (reported in
-    `Finished.seed`). stop_token_ids end the reply and are part of it, as the model's own end tokens do; ignore_eos
-    ignores both.
+    max_tokens: most tokens to generate.
+    temperature: 0 is greedy, and so is any value under 0.00001.
+    top_k: 0 cuts nothing.
+    top_p: 1 cuts nothing.
+    min_p: a share of the most likely token's probability.
+    repetition_penalty: divides positive logits of earlier tokens of prompt and reply, multiplies negative ones.
+    presence_penalty: subtracted from the logit of each token of the reply.
+    frequency_penalty: subtracted once per occurrence in the reply.
+    seed: None draws one; `Finished.seed` reports it.
+    stop_token_ids: end the reply and are part of it, like the model's own end tokens.
+    ignore_eos: ignore the model's end tokens and `stop_token_ids`.
     top_logprobs: alternatives reported per token, 0 to 20.
-    logit_bias: added to the logits of these ids; -inf forbids one. Raises ValueError for what makes no sense.
+    logit_bias: added to the logits of these ids; -inf forbids an id.
     """
 
     max_tokens: int = 512
@@ -140,7 +148,7 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a request cost. prompt_tokens = cached + restored + computed; times in seconds from submission."""
+    """The cost of a request. prompt_tokens = cached + restored + computed. Times are in seconds from submission."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -174,7 +182,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The whole of one reply, as `Engine.generate` returns it."""
+    """One complete reply, returned by `Engine.generate`."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -186,7 +194,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Residency:
-    """Tokens of a path by where their KV is: device memory, a lower tier (host memory or disk), nowhere."""
+    """Tokens of a path by the place of their KV: device memory, a lower tier (host memory or disk), nowhere."""
 
     resident: int = 0
     host: int = 0
@@ -199,9 +207,9 @@ class Residency:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """A snapshot. Slots are tokens; `prefill_tokens_per_s` is a moving estimate, None before the first prefill.
+    """A snapshot of an engine. Slots are tokens. The rates are moving estimates, None before the first.
 
-    graphs: how many CUDA graphs decode, or why none does; empty where there is no CUDA or the configuration has none.
+    graphs: the number of CUDA graphs for decoding, or why there are none; empty without CUDA or if they are disabled.
     """
 
     model: str

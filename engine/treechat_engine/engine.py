@@ -1,4 +1,4 @@
-"""The public Engine: checks what comes in, hands it to the engine's thread, brings events back to the caller's loop."""
+"""The public Engine: checks requests, passes them to the engine's thread, and returns events to the caller's loop."""
 
 from __future__ import annotations
 
@@ -46,16 +46,17 @@ from treechat_engine.worker import Worker
 
 
 class Engine:
-    """Generates from token ids, with the KV of every path in a radix cache. Methods may be called from any thread.
+    """Generate from token ids, with the KV of every path in a radix cache. Methods may be called from any thread.
 
-    Takes the model over: its attention is replaced until `close`. Use as a context manager, or close it.
+    The engine replaces the model's attention until `close`. Use it as a context manager, or close it.
     """
 
     def __init__(self, model: Any, config: EngineConfig | None = None, *, poison: bool = False) -> None:
-        """model: a transformers causal language model, already built. poison: for tests, free slots hold
-        NaN and the cache is checked after every step.
+        """Make an engine for a model. Raises UnsupportedModelError if the model cannot be run exactly.
 
-        Raises UnsupportedModelError where the model cannot be run exactly.
+        model: a transformers causal language model, already built.
+        config: None: the defaults.
+        poison: for tests: free slots hold NaN, and the cache is checked after every step.
         """
         self.config = config or EngineConfig()
         register()
@@ -75,7 +76,7 @@ class Engine:
         self.worker.start()
 
     def _make_worker(self, dtype: torch.dtype, device: torch.device, poison: bool) -> Worker:
-        """Cache, runner and scheduler for the model, which is checked on the way."""
+        """Make cache, runner and scheduler for the model, and check the model."""
         config, model = self.config, self.model
         self.spec = spec = inspect_model(model)
         num_slots = config.kv_tokens or affordable_slots(spec.layer_shapes, dtype, device)
@@ -91,7 +92,7 @@ class Engine:
             self_check(model, runner, self.cache, spec)
         self._forward = choose_forward(model, runner, self.cache, config)
         self._replacement = self._forward.fused or Replacements(model)
-        if not config.deterministic:  # Tiles that were measured may be others at the next start.
+        if not config.deterministic:  # Measured tiles may differ at the next start.
             tune_device(runner, spec.layer_shapes)
         if config.host_tokens:
             costs.fit(runner, self.cache)
@@ -108,7 +109,7 @@ class Engine:
     def load(
         cls, source: str | Path, config: EngineConfig | None = None, progress: Callable[[str], None] | None = None
     ) -> Engine:
-        """An engine for a directory, a .gguf file or a hub id. `progress` gets a sentence per stage."""
+        """Make an engine for a directory, a .gguf file or a hub id. `progress` receives one sentence per stage."""
         config = config or EngineConfig()
         engine = cls(load_model(source, config, progress), replace(config, device=None, dtype=None))
         if progress is not None:
@@ -118,9 +119,9 @@ class Engine:
     def submit(
         self, ids: Sequence[int], params: SamplingParams | None = None, priority: Priority = "interactive"
     ) -> RequestHandle:
-        """Starts a request; the handle iterates its events.
+        """Start a request. The returned handle iterates over its events.
 
-        Raises PromptTooLongError, ValueError for ids that are no tokens, EngineClosedError.
+        Raises PromptTooLongError, EngineClosedError, and ValueError for invalid token ids.
         """
         handle = RequestHandle(self._cancel)
         self._start([(handle, ids, params or SamplingParams(), handle.put)], priority)
@@ -129,7 +130,7 @@ class Engine:
     def generate(
         self, prompts: Sequence[Sequence[int]], params: SamplingParams | Sequence[SamplingParams] | None = None
     ) -> list[Completion]:
-        """The completion of each prompt; blocks. One set of params for all, or one per prompt."""
+        """Return the completion of each prompt. Blocks. `params`: one for all prompts, or one per prompt."""
         if params is None or isinstance(params, SamplingParams):
             params = [params or SamplingParams()] * len(prompts)
         handles: list[RequestHandle] = []
@@ -143,14 +144,14 @@ class Engine:
     def stream(
         self, ids: Sequence[int], params: SamplingParams | None = None, priority: Priority = "interactive"
     ) -> EventStream:
-        """Token after Token, then Finished, as an async generator. The request starts now, in a running event loop.
+        """Return an async generator of Tokens, then Finished. The request starts now, in a running event loop.
 
-        Closing it cancels the request, even where it was never read; what was computed stays cached.
+        Closing it cancels the request, even if it was never read. The computed tokens stay cached.
         """
         return self.fan_out(ids, [params or SamplingParams()], priority).streams[0]
 
     def fan_out(self, ids: Sequence[int], params: Sequence[SamplingParams], priority: Priority = "fan-out") -> FanOut:
-        """One reply per params to the same prompt, which is prefilled once. Call it in a running event loop."""
+        """Start one reply per params to the same prompt, which is prefilled once. Call it in a running event loop."""
         handles = [RequestHandle(self._cancel) for _ in params]
         boxes = [Mailbox() for _ in params]
         submissions = [(handle, ids, each, box.put) for handle, each, box in zip(handles, params, boxes, strict=True)]
@@ -158,14 +159,16 @@ class Engine:
         return FanOut(handles, [EventStream(handle, box) for handle, box in zip(handles, boxes, strict=True)])
 
     def warm(self, ids: Sequence[int]) -> RequestHandle:
-        """Computes the KV of `ids` ahead of need, while nothing else runs: into free slots, and those of what the
-        eviction policy ranks lower."""
+        """Compute the KV of `ids` ahead of need, while nothing else runs.
+
+        It uses free slots, and slots that the eviction policy ranks lower.
+        """
         handle = RequestHandle(self._cancel)
         self._start([(handle, ids, None, handle.put)], "warm")
         return handle
 
     def residency(self, ids: Sequence[int]) -> Residency:
-        """Where the KV of `ids` is. Changes nothing; never waits for a step."""
+        """Return where the KV of `ids` is. Changes nothing; never waits for a step."""
         with self.worker.lock:
             return self.cache.peek(ids)
 
@@ -174,13 +177,16 @@ class Engine:
             return [self.cache.peek(ids) for ids in paths]
 
     def residencies_along(self, spans: Sequence[Sequence[int]], parents: Sequence[int]) -> list[Residency]:
-        """`residency` of many paths that share their beginnings: path i is path parents[i] (an earlier one, or -1 for
-        none) followed by spans[i]. Each span is looked up once; spans in `array('q')` need no conversion."""
+        """`residency` of many paths that share prefixes: path i is path parents[i] followed by spans[i].
+
+        parents[i] is less than i, or -1 for none. Each span is looked up once. Spans in `array('q')` need no
+        conversion.
+        """
         with self.worker.lock:
             return self.cache.peek_along(spans, parents)
 
     def protect(self, paths: Sequence[Sequence[int]]) -> None:
-        """The paths that should be evicted last, the one at the cursor first: a bias, which "tree" alone reads."""
+        """Set the paths to evict last, the current one first. A bias; only the policy "tree" uses it."""
         paths = [as_ints(ids) for ids in paths]
         with self.worker.lock:
             self.cache.protect(paths)
@@ -210,26 +216,31 @@ class Engine:
             )
 
     def free(self, ids: Sequence[int], start: int = 0) -> int:
-        """Drops what is cached of `ids` behind its first `start` tokens: see `KVCache.free`."""
+        """Drop the cached tokens of `ids` after the first `start`: see `KVCache.free`."""
         with self.worker.lock:
             return self.cache.free(ids, start)
 
     def clear_cache(self) -> None:
-        """Drops all cached KV that no running request holds."""
+        """Drop all cached KV that no running request holds."""
         with self.worker.lock:
             self.cache.clear()
 
     def save_kv(self, directory: str | Path, budget_bytes: int | None = None) -> SavedKV:
-        """Writes the warmest prefixes to `directory` for the next engine of this model; None: all. Raises OSError."""
+        """Write the warmest prefixes to `directory` for the next engine of this model. Raises OSError.
+
+        budget_bytes: the size limit; None: no limit.
+        """
         return save_kv(self.cache, self.worker.lock, Path(directory), self._model_key, budget_bytes)
 
     def load_kv(self, directory: str | Path) -> SavedKV:
-        """Finds what `save_kv` left for this model; rows are read when they are wanted. What is foreign, stale or
-        damaged is left out with a note."""
+        """Find the files of `save_kv` for this model. Rows are read when they are needed.
+
+        Files that are foreign, stale or damaged are skipped with a note.
+        """
         return load_kv(self.cache, self.worker.lock, Path(directory), self._model_key)
 
     def close(self) -> None:
-        """Cancels what runs, stops the thread, gives the model its weights and its own attention back. Idempotent."""
+        """Cancel all requests, stop the thread, and restore the model's weights and attention. Idempotent."""
         self.worker.close()
         self._give_back()
 
@@ -252,7 +263,7 @@ class Engine:
         submissions: Sequence[tuple[RequestHandle, Sequence[int], SamplingParams | None, Sink]],
         priority: Priority,
     ) -> None:
-        """Checks all before any starts, and queues all before the engine's thread looks."""
+        """Check all requests before any starts, and queue all before the engine's thread plans."""
         with self.worker.lock:
             if self.worker.is_closed:
                 raise EngineClosedError("the engine is closed")
@@ -264,7 +275,7 @@ class Engine:
     def _new_request(
         self, ids: Sequence[int], params: SamplingParams | None, priority: Priority, sink: Sink
     ) -> Request:
-        """A checked request. params None: a warm one."""
+        """Return a checked request. params None: a warm one."""
         prompt_ids = _token_ids(ids)
         room = self._check_prompt(prompt_ids, is_warm=params is None)
         sampler = None
@@ -278,7 +289,7 @@ class Engine:
         )
 
     def _check_prompt(self, ids: Ints, is_warm: bool) -> int:
-        """How many tokens can follow the prompt. The last sampled token needs no slot."""
+        """Return how many tokens can follow the prompt. The last sampled token needs no slot."""
         if not ids:
             raise ValueError("a prompt needs at least one token")
         values = np.frombuffer(ids, dtype=np.int64)
@@ -298,7 +309,7 @@ class Engine:
 
 
 def _token_ids(ids: Sequence[int]) -> Ints:
-    """A copy, which the request will append to. Raises ValueError for what are no integers."""
+    """Return a copy, to which the request will append. Raises ValueError for ids that are not integers."""
     try:
         return array("q", ids)
     except (TypeError, OverflowError) as error:

@@ -1,8 +1,8 @@
-"""Decoding by CUDA graphs: the next step is launched before the tokens of this one are read and delivered.
+"""Decode by CUDA graphs: launch the next step before the tokens of this one are read and delivered.
 
-That is possible while the same requests go on and the graph chooses their tokens. Where one of them ends meanwhile,
-what the step after it computed for it is dropped: its slot was the request's own, and nothing committed it. Where the
-graph could not settle a row the whole step after it is dropped, and launched again with what the host chose.
+This is possible while the same requests continue and the graph chooses their tokens. If a request ends meanwhile, its
+result in the next step is dropped: its slot was private and nothing committed it. If the graph could not settle a row,
+the whole next step is dropped, and launched again with the token that the host chose.
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ Fail = Callable[[Sequence[Request], Exception], None]
 
 
 class GraphDecoder:
-    """Runs steps of pure decoding for the worker, on its thread.
+    """Run steps of pure decoding for the worker, on its thread.
 
-    take_over: is given each step's tokens and the seconds it took. fail: is given the requests of a step that raised.
+    runner: launches the steps.
+    scheduler: used under `lock`.
+    accept_results: receives each step's tokens and its duration in seconds.
+    fail: receives the requests of a step that raised.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class GraphDecoder:
 
     @property
     def summary(self) -> str:
-        """What `EngineStats.graphs` says."""
+        """The text of `EngineStats.graphs`."""
         graphs, prompts = self._runner.graphs, self._runner.prompt_graphs
         if graphs is None:
             return ""
@@ -62,7 +65,7 @@ class GraphDecoder:
 
     @torch.inference_mode()
     def decode(self, planned: Sequence[Planned]) -> bool:
-        """Runs the step, and those after it that the same requests can take without planning. False: not by graphs."""
+        """Run the step, and further steps of the same requests that need no planning. False: graphs cannot run it."""
         graphs = self._runner.graphs
         if (
             graphs is None
@@ -90,7 +93,7 @@ class GraphDecoder:
     def _tokens(
         self, planned: Sequence[Planned], samplers: Sequence[Sampler] | None, step: Step
     ) -> tuple[dict[Request, Token], bool]:
-        """What follows for each request, and whether the graph chose all of it."""
+        """Return the next token of each request, and whether the graph chose all of them."""
         requests = [item.request for item in planned]
         rows: list[int] = list(range(len(requests)))
         tokens: dict[Request, Token] = {}
@@ -116,7 +119,7 @@ class GraphDecoder:
     def _launch_next(
         self, graphs: DecodeGraphs, planned: Sequence[Planned], samplers: Sequence[Sampler], step: Step
     ) -> Step | None:
-        """Launches the step after `step`, where all its requests will surely take part and nobody else waits."""
+        """Launch the step after `step`, if all its requests will continue and no other request waits."""
         if step.key.mode != SamplingMode.of(samplers):
             return None
         with self._lock:
@@ -127,14 +130,14 @@ class GraphDecoder:
 
 
 def _samplers(planned: Sequence[Planned]) -> list[Sampler] | None:
-    """How the graph chooses for each request, None where it cannot for one of them."""
+    """Return the samplers of the requests; None if the graph cannot sample for one of them."""
     samplers = [item.request.sampler for item in planned]
     known = [sampler for sampler in samplers if sampler is not None and is_drawable(sampler)]
     return known if len(known) == len(samplers) else None
 
 
 def _will_continue(request: Request) -> bool:
-    """Whether the request has, and has slots for, a step after the one that it is in."""
+    """Return whether the request has another step after the present one, and slots for it."""
     lease = request.lease
     return (
         lease is not None
@@ -146,7 +149,7 @@ def _will_continue(request: Request) -> bool:
 
 
 def _work(request: Request, offset: int) -> Work:
-    """The request's next token, or one of which the id is not known yet."""
+    """Return the work for the request's next token; with offset 1, for the one after it, whose id is unknown."""
     assert request.lease is not None, f"request {request.id} holds no lease"
     ids = (0,) if offset else request.ids[request.num_computed : request.num_computed + 1]
     return Work(ids, request.num_computed + offset, request.lease.extents, True)

@@ -1,4 +1,4 @@
-"""One request: its tokens, where it stands, and how its events reach whoever asked."""
+"""One request: its tokens, its progress, and the delivery of its events."""
 
 from __future__ import annotations
 
@@ -28,15 +28,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 Event = Token | Finished
-# Receives events on the engine's thread; returns False where nobody listens any more.
+# Receives events on the engine's thread. Returns False if no listener is left.
 Sink = Callable[[Event], bool]
 
 
 class Request:
-    """A request as the engine's thread sees it. Only `is_cancelled` is written by other threads.
+    """A request on the engine's thread. Other threads write only `is_cancelled`.
 
-    ids: prompt, then what was sampled. num_computed: tokens of ids whose KV is in the lease's slots.
-    sampler None: a warm request, which computes its prompt and samples nothing. num_passed: steps it had no part in.
+    ids: the prompt, then the sampled tokens.
+    num_computed: leading tokens of ids whose KV is in the lease's slots.
+    sampler: None for a warm request, which computes its prompt and samples nothing.
+    num_passed: steps without this request.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Request:
         self.num_computed = 0
         self.is_cancelled = False
         self.is_finished = False
-        # A request that gave its slots back waits until this many others have ended (see Scheduler).
+        # A request that gave back its slots waits until this many others have ended (see Scheduler).
         self.blocked_until = 0
         self.num_passed = 0
         self.common_lens: dict[int, int] = {}
@@ -94,8 +96,11 @@ class Request:
         return len(self.ids) - self.prompt_len
 
     def start(self, cached_len: int, restored_len: int = 0) -> None:
-        """Notes that the request holds a lease whose first `cached_len` tokens were found, the last `restored_len` of
-        them in a lower tier."""
+        """Record that the request has a lease.
+
+        cached_len: leading tokens found in the cache.
+        restored_len: how many of them, at the end, were in a lower tier.
+        """
         self.num_computed = cached_len
         if self._cached_tokens is None:
             self._cached_tokens = cached_len
@@ -108,14 +113,14 @@ class Request:
         self._computed_tokens = max(self._computed_tokens, min(self.num_computed, self.prompt_len))
 
     def deliver(self, token: Token) -> None:
-        """Appends a sampled token and tells whoever listens."""
+        """Append a sampled token and send it to the listener."""
         if self._first_token_at is None:
             self._first_token_at = time.monotonic()
         self.ids.append(token.id)
         self._emit(token)
 
     def stop_reason(self) -> FinishReason | None:
-        """Why the request ends after its last token, or None."""
+        """Return why the request ends after its last token, or None."""
         if self.num_sampled and self.ids[-1] in self.stop_ids:
             return "stop"
         return "length" if self.num_sampled >= self.max_tokens else None
@@ -144,7 +149,7 @@ class Request:
         try:
             is_heard = self.sink(event)
         except Exception:
-            # The listener's failure ends its own request and must not end others.
+            # An exception in the listener ends its own request, and must not end others.
             logger.exception("the listener of request %d failed", self.id)
             is_heard = False
         if not is_heard:
@@ -152,7 +157,7 @@ class Request:
 
 
 class RequestHandle:
-    """What `Engine.submit` gives back: iterate its events, cancel it, or wait for the whole. Usable from any thread."""
+    """The result of `Engine.submit`: iterate its events, cancel it, or wait for its end. Usable from any thread."""
 
     def __init__(self, cancel: Callable[[RequestHandle], None]) -> None:
         self.request: Request | None = None
@@ -160,11 +165,11 @@ class RequestHandle:
         self._cancel = cancel
 
     def cancel(self) -> None:
-        """Ends the request before its next step; what was computed stays in the cache. Idempotent."""
+        """End the request before its next step. Its computed tokens stay cached. Idempotent."""
         self._cancel(self)
 
     def __iter__(self) -> Iterator[Event]:
-        """Blocks for each event; ends after `Finished`."""
+        """Iterate over the events up to `Finished`. Blocks for each."""
         while True:
             event = self._events.get()
             yield event
@@ -172,7 +177,7 @@ class RequestHandle:
                 return
 
     def result(self) -> Completion:
-        """Waits for the end. Raises RequestFailedError where a step failed."""
+        """Wait for the completion. Raises RequestFailedError if a step failed."""
         tokens: list[Token] = []
         for event in self:
             if isinstance(event, Token):
@@ -191,6 +196,6 @@ class RequestHandle:
         )
 
     def put(self, event: Event) -> bool:
-        """The sink of a request whose events this handle keeps."""
+        """Add an event: the sink of a request with this handle."""
         self._events.put(event)
         return True

@@ -1,4 +1,4 @@
-"""The model and one step of it: a ragged batch of tokens in, rows of logits out. Knows no request and no tree."""
+"""The model, and one step of it: a ragged batch of tokens in, rows of logits out. Uses no request and no tree."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_GRAPH_LEN = 1 << 17
 
 
 class ModelRunner:
-    """Runs steps of a model over a slot pool: its fused forward where `fused` is one, else that of transformers.
+    """Run steps of a model over a slot pool: by the fused forward if `fused` is set, else by that of transformers.
 
     One thread at a time.
     """
@@ -38,15 +38,15 @@ class ModelRunner:
         self.graphs: DecodeGraphs | None = None
         self.prompt_graphs: PromptGraphs | None = None
         self.vocab_size: int = model.config.get_text_config(decoder=True).vocab_size
-        # What its kernels are launched with; the fixed ones where there are none.
+        # Measured launch parameters of the kernels; the fixed ones apply if it is empty.
         self.tiles: Tiles = {}
-        # Each sequence of a step by itself: see EngineConfig.
+        # Compute each sequence of a step alone: see EngineConfig.
         self.deterministic = False
         self._picks_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     @torch.inference_mode()
     def step(self, batch: Sequence[Work]) -> torch.Tensor:
-        """Writes the KV of all tokens to their slots; returns logits [rows, vocabulary] of those that want them."""
+        """Write the KV of all tokens to their slots. Returns logits [rows, vocabulary] of the works that need them."""
         with use_tiles(self.tiles):
             if self.deterministic and len(batch) > 1:
                 return torch.cat([self._step([work]) for work in batch])
@@ -83,9 +83,10 @@ class ModelRunner:
             return self.forward_model(packed[:1], packed[1:], index)
 
     def use_graphs(self, max_batch: int, max_len: int) -> None:
-        """From now on `launch` starts steps of one token per sequence as CUDA graphs, and `step` those of one prompt.
+        """From now on, use CUDA graphs: in `launch` for one token per sequence, in `step` for one prompt.
 
-        max_len: tokens of a path.
+        max_batch: most sequences in a step.
+        max_len: longest path in tokens.
         """
         max_len = min(max_len, MAX_GRAPH_LEN)
         if self.fused is not None:
@@ -101,9 +102,9 @@ class ModelRunner:
 
     @torch.inference_mode()
     def launch(self, batch: Sequence[Work], samplers: Sequence[Sampler] | None) -> Step | None:
-        """Starts a step in which every sequence has one token and wants its logits, where there is a graph for it.
+        """Start a step with one token per sequence, all of which need logits. None if there is no graph for it.
 
-        samplers: how the graph chooses the next tokens; None: the caller does, from the logits.
+        samplers: how the graph chooses the next tokens; None: the caller chooses from the logits.
         """
         with use_tiles(self.tiles):
             return None if self.graphs is None else self.graphs.launch(batch, samplers)

@@ -1,12 +1,12 @@
-"""Which requests take part in the next step, and with how many tokens.
+"""Plan the next step: its requests, and the number of tokens of each.
 
-A step decodes every running request and computes at most `prefill_chunk` prompt tokens, so that a long prompt never
-holds up decoding by more than one chunk. Requests go by (priority, arrival): a prompt of higher priority is computed
-before the rest of one that runs already. Warm requests run while nothing else does.
+A step decodes every running request and computes at most `prefill_chunk` prompt tokens, so a long prompt delays
+decoding by at most one chunk. Requests are ordered by (priority, arrival): a prompt of higher priority is computed
+before the rest of one that already runs. Warm requests run only while no other request exists.
 
-Where slots are short the last in that order gives its slots back after a commit and waits; it resumes by matching the
-tree. The first in order can therefore always go on, and no request fails that would fit an empty cache. A request that
-was passed over `patience` times counts as the oldest of the highest priority, so that none starves.
+If slots are short, the last request in that order commits, frees its slots and waits. It resumes by matching the tree.
+The first request can therefore always continue, and no request fails that would fit into an empty cache. A request that
+was passed over `patience` times counts as the oldest of the highest priority, so no request starves.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ from treechat_engine.request import Request
 if TYPE_CHECKING:
     import torch
 
-# Steps that a request is passed over before it goes first: some seconds of decoding, most of a minute of long prompts.
+# Steps without this request before it goes first: some seconds of decoding, most of a minute of long prompts.
 PATIENCE = 128
-# Slots that a reply takes at once while many are free: asking for each token costs 0.1 ms of a step of eight, and
-# breaks up the paths of replies that grow side by side.
+# Slots that a reply takes at once while many are free. One allocation per token takes 0.1 ms of a step of eight, and
+# fragments the paths of replies that grow at the same time.
 RESERVE = 16
 
 
 class Planned(NamedTuple):
-    """A request's part in a step: its next `num_tokens` tokens, for which it has slots.
+    """A request's part in a step.
 
-    end_logits: for a request that starts from kept logits; it has no tokens to compute.
+    request: has slots for these tokens.
+    num_tokens: its next tokens in this step.
+    end_logits: set for a request that starts from its prompt's end logits; it has no tokens to compute.
     """
 
     request: Request
@@ -46,9 +48,14 @@ class Planned(NamedTuple):
 
 
 class Scheduler:
-    """The queue and the running set. The caller holds the engine's lock around every call.
+    """The queue and the running requests. The caller holds the engine's lock during every call.
 
-    in_hand: the request that `plan` was busy with, for whoever catches what it raised. deterministic: see EngineConfig.
+    cache: where requests take their slots.
+    max_batch: most running requests.
+    prefill_chunk: most prompt tokens in a step.
+    patience: steps without a request before it goes first.
+    deterministic: see EngineConfig.
+    current_request: the request that `plan` was processing, for a caller that catches its exception.
     """
 
     def __init__(
@@ -75,9 +82,9 @@ class Scheduler:
         self.waiting.append(request)
 
     def end(self, request: Request) -> None:
-        """Commits what the request computed and takes it out, slots included, even where the commit raises.
+        """Commit the request's tokens, remove it and free its slots, even if the commit raises.
 
-        The caller tells whoever listens.
+        The caller sends the last event.
         """
         self._num_ended += 1
         if request in self.running:
@@ -87,12 +94,12 @@ class Scheduler:
             self.waiting.remove(request)
 
     def commit(self, request: Request) -> None:
-        """Puts what the request computed so far into the tree."""
+        """Put the request's computed tokens into the tree."""
         assert request.lease is not None, f"request {request.id} holds no lease"
         self.cache.commit(request.lease, request.ids[: request.num_computed])
 
     def plan(self) -> list[Planned]:
-        """The next step; empty where nothing can run. Admits, and takes slots back, as needed."""
+        """Return the next step; empty if nothing can run. Starts requests and takes slots back as needed."""
         self.current_request = None
         self._finished_warm.clear()
         planned: list[Planned] = []
@@ -114,12 +121,12 @@ class Scheduler:
         return planned
 
     def take_finished_warm(self) -> list[Request]:
-        """The warm requests that `plan` found to have nothing more to do. The caller ends them."""
+        """Return the warm requests that `plan` found complete. The caller ends them."""
         finished, self._finished_warm = self._finished_warm, []
         return finished
 
     def _plan_prompts(self, candidates: Sequence[Request], planned: list[Planned]) -> None:
-        """Spends the step's budget of prompt tokens on the candidates in their order."""
+        """Assign the step's budget of prompt tokens to the candidates in their order."""
         budget = self.prefill_chunk
         for request in candidates:
             self.current_request = request
@@ -137,15 +144,19 @@ class Scheduler:
                 budget -= self._plan_tokens(request, self._chunk(request, budget), planned)
 
     def _chunk(self, request: Request, budget: int) -> int:
-        """How many of its next tokens the request computes. Deterministic: a whole chunk or nothing, so that no other
-        request moves its borders, and the last token by itself, as where the rest is cached."""
+        """Return how many of its next tokens the request computes.
+
+        Deterministic: a whole chunk or nothing, so that no other request moves its borders; and the last token alone,
+            as if
+        the rest were cached.
+        """
         if not self.deterministic:
             return min(budget, request.num_remaining)
         chunk = max(1, min(self.prefill_chunk, request.num_remaining - 1))
         return chunk if chunk <= budget else 0
 
     def _plan_tokens(self, request: Request, num_tokens: int, planned: list[Planned]) -> int:
-        """Plans the tokens if the request still runs and slots can be had. Returns how many were planned."""
+        """Plan the tokens if the request still runs and slots are available. Returns the number planned."""
         self.current_request = request
         if request.lease is None or not num_tokens:
             return 0
@@ -158,7 +169,7 @@ class Scheduler:
         return num_tokens
 
     def _count_passed(self, planned: Sequence[Planned]) -> None:
-        """Counts, for each request that others wait for, the steps that it had no part in."""
+        """While requests wait, count the steps without each request."""
         if not self.waiting and len(planned) == len(self.running):
             return
         served = {item.request for item in planned}
@@ -169,7 +180,7 @@ class Scheduler:
                     request.rank = 0
 
     def _may_warm(self, request: Request, num_tokens: int) -> bool:
-        """Whether there is something to compute, and slots for it that are free or hold what ranks lower."""
+        """Return whether there are tokens to compute, and slots for them that are free or hold KV of a lower rank."""
         lease = request.lease
         assert lease is not None, f"request {request.id} holds no lease"
         if self.cache.peek(request.ids).resident == len(request.ids):
@@ -178,7 +189,10 @@ class Scheduler:
         return missing <= 0 or self.cache.grow(lease, missing)
 
     def _make_room(self, request: Request, num_tokens: int) -> bool:
-        """Slots for the request's next tokens, from whoever comes after it. False where it had to give its own back."""
+        """Allocate slots for the request's next tokens, if needed from requests after it.
+
+        Returns False if the request had to free its own slots.
+        """
         lease = request.lease
         assert lease is not None, f"request {request.id} holds no lease"
         missing = request.num_computed + num_tokens - len(lease.slots)
@@ -192,7 +206,7 @@ class Scheduler:
         return True
 
     def _resident_logits(self, request: Request) -> torch.Tensor | None:
-        """The logits at the end of the request's prompt, where they were kept and all of its KV is resident."""
+        """Return the logits at the end of the request's prompt, if they are stored and all its KV is resident."""
         if request.is_warm or request.num_sampled or request.prompt_key not in self.end_logits:
             return None
         if self.cache.peek(request.ids).resident < len(request.ids):
@@ -200,19 +214,22 @@ class Scheduler:
         return self.end_logits.get(request.prompt_key)
 
     def _has_place(self, request: Request) -> bool:
-        """Whether the batch has a place for it, or one of lower priority whose place `_start` will take."""
+        """Return whether the batch has a place for the request, or a request of lower priority to replace."""
         busy = self._busy(request)
         if request.blocked_until > self._num_ended and busy:
             return False
         return len(busy) < self.max_batch or max(busy, key=_order).rank > request.rank
 
     def _busy(self, request: Request) -> list[Request]:
-        """Who shares the batch with the request. Warm ones sleep while others run."""
+        """Return the requests that share the batch with this one. Warm ones pause while others run."""
         return [r for r in self.running if not r.is_warm or request.is_warm]
 
     def _will_compute_prefix(self, other: Request, request: Request) -> bool:
-        """Whether `other`, which is not of lower priority, is just computing what `request` would have to compute too:
-        tokens of its prompt, or the logits at its end."""
+        """Return whether `other` is computing something that `request` needs too: prompt tokens, or the logits at its
+        end.
+
+        `other` must not be of lower priority.
+        """
         if other.rank > request.rank or (other.is_warm and not request.is_warm):
             return False
         if other.id > request.id and request.num_passed >= self.patience:
@@ -232,7 +249,7 @@ class Scheduler:
         return common
 
     def _start(self, request: Request, whole: bool = False) -> None:
-        """Takes a place and a lease on what is cached: at most len - 1 tokens, or the whole prompt.
+        """Give the request a place and a lease on its cached prefix: at most len - 1 tokens, or the whole prompt.
 
         Running requests of lower priority that compute the same prefix leave it to this one.
         """
@@ -249,7 +266,7 @@ class Scheduler:
                 self._put_back(other)
 
     def _put_back(self, request: Request, blocked: bool = False) -> None:
-        """Takes the request's slots; what it computed stays in the tree. Blocked: until some other has ended."""
+        """Take the request's slots; its computed tokens stay in the tree. blocked: until another request has ended."""
         self.running.remove(request)
         self.waiting.append(request)
         if blocked:
@@ -272,7 +289,9 @@ def _order(request: Request) -> tuple[int, int]:
 
 
 def _common_len(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the longest common prefix, by halving: comparing slices is far faster than a loop over tokens."""
+    """Return the length of the longest common prefix, by bisection: comparing slices is far faster than a loop over
+    tokens.
+    """
     low, high = 0, min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,4 +1,4 @@
-"""Events of the engine's thread, brought to an asyncio event loop."""
+"""Deliver events of the engine's thread to an asyncio event loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from treechat_engine.request import Event, RequestHandle
 
 
 class Mailbox:
-    """Events of one request on their way to a loop: put on the engine's thread, read in the loop that made it."""
+    """Events of one request for one loop: put on the engine's thread, read in the loop that made the mailbox."""
 
     def __init__(self) -> None:
         self._waker = _Waker.of(asyncio.get_running_loop())
@@ -24,26 +24,26 @@ class Mailbox:
         self._arrived = asyncio.Event()
 
     def put(self, event: Event) -> bool:
-        """The request's sink. False where the loop was closed: nobody is there to read."""
+        """Add an event: the request's sink. Returns False if the loop is closed."""
         self._events.append(event)
         return self._waker.wake(self._arrived)
 
     async def get(self) -> Event:
         while not self._events:
             self._arrived.clear()
-            # What came before the clear may have set it already.
+            # An event put before the clear may already have set it.
             if not self._events:
                 await self._arrived.wait()
         return self._events.popleft()
 
 
 class _Waker:
-    """Wakes the readers of one loop, inside `batched` once for all that arrives there."""
+    """Wakes the readers of one loop; inside `batched_wakeups`, once for all events."""
 
     _wakers: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, _Waker]] = WeakKeyDictionary()
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        # Not held: a waker lives as long as its loop, whose entry in `_wakers` it is.
+        # A weak reference: the waker is a value in `_wakers`, keyed by the loop, and must not keep it alive.
         self._loop = ref(loop)
         self._arrivals: deque[asyncio.Event] = deque()
 
@@ -55,7 +55,7 @@ class _Waker:
         return waker
 
     def wake(self, arrived: asyncio.Event) -> bool:
-        """Sets `arrived` in the loop soon. False where the loop is closed."""
+        """Set `arrived` in the loop soon. Returns False if the loop is closed."""
         loop = self._loop()
         if loop is None or loop.is_closed():
             return False
@@ -69,7 +69,7 @@ class _Waker:
 
     def call(self) -> None:
         loop = self._loop()
-        # A loop that closed since is told to the next event.
+        # A loop that closed meanwhile is reported at the next event.
         with suppress(RuntimeError):
             if loop is not None:
                 loop.call_soon_threadsafe(self._set_all)
@@ -84,8 +84,10 @@ _local = threading.local()
 
 @contextmanager
 def batched_wakeups() -> Iterator[None]:
-    """What this thread delivers inside wakes each loop once, in the end. Waking gives the interpreter away, and takes
-    tens of microseconds: with eight replies to a step, a fifth of a millisecond."""
+    """Wake each loop once, at the end, for all events that this thread delivers inside.
+
+    Waking releases the interpreter and takes tens of microseconds: 0.2 ms for eight replies in a step.
+    """
     batch: set[_Waker] = set()
     _local.batch = batch
     try:
@@ -108,7 +110,7 @@ class EventStream(AsyncGenerator[Event, None]):
         self._is_over = False
 
     async def asend(self, value: None) -> Event:
-        """The next event. Raises StopAsyncIteration after the last."""
+        """Return the next event. Raises StopAsyncIteration after the last."""
         if self._is_over:
             raise StopAsyncIteration
         try:
@@ -120,7 +122,7 @@ class EventStream(AsyncGenerator[Event, None]):
         return event
 
     async def athrow(self, kind: Any, value: Any = None, trace: TracebackType | None = None, /) -> NoReturn:
-        """Ends the stream and raises what it was given, as a generator that catches nothing would."""
+        """End the stream and raise the given exception, like a generator that catches nothing."""
         self._end()
         error: BaseException = value if value is not None else kind() if isinstance(kind, type) else kind
         raise error.with_traceback(trace or error.__traceback__)
@@ -135,12 +137,12 @@ class EventStream(AsyncGenerator[Event, None]):
 
 
 class FanOut:
-    """Siblings of one prompt. `streams` has one async generator of events per sibling; closing one cancels it alone."""
+    """Siblings of one prompt. `streams` has one async generator of events per sibling; closing one cancels only it."""
 
     def __init__(self, handles: Sequence[RequestHandle], streams: Sequence[EventStream]) -> None:
         self._handles = handles
         self.streams = streams
 
     def cancel(self, i: int) -> None:
-        """Cancels one sibling; its stream still ends with `Finished`."""
+        """Cancel one sibling. Its stream still ends with `Finished`."""
         self._handles[i].cancel()

@@ -1,4 +1,4 @@
-"""The engine's thread: plan, run, sample, deliver, again. The lock is held around the tree, never during a forward."""
+"""The engine's thread: plan, run, sample, deliver, repeat. It holds the lock for the tree, never during a forward."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _NO_TOKEN_ERROR = (
     "the model's logits are not numbers, or all its tokens are forbidden. "
     'A model that was made for more precision may run with dtype = "float32"'
 )
-# A shorter prefill says little of how fast a long one goes.
+# A shorter prefill is a poor measure of the rate of a long one.
 _MIN_RATED_PREFILL = 32
 
 
 class Rate:
-    """A moving estimate of tokens per second, None before the first. `listener` is told each new one."""
+    """A moving estimate of tokens per second; None before the first. `listener` is called with each new value."""
 
     def __init__(self) -> None:
         self.value: float | None = None
@@ -45,9 +45,9 @@ class Rate:
 
 
 class Worker:
-    """Owns the scheduler and the runner. Other threads take `lock` to read or to change the queue, then `wake`.
+    """The owner of scheduler and runner. Other threads hold `lock` to read or change the queue, then call `wake`.
 
-    checks: whether the cache's invariants are asserted after every step (for tests: it costs the size of the pool).
+    checks_cache: assert the cache's invariants after every step, for tests: it takes time proportional to the pool.
     """
 
     def __init__(self, runner: ModelRunner, scheduler: Scheduler, num_threads: int, checks_cache: bool = False) -> None:
@@ -64,24 +64,24 @@ class Worker:
 
     @property
     def graph_summary(self) -> str:
-        """How many CUDA graphs decode, or why none does; empty where none was asked for."""
+        """The number of CUDA graphs for decoding, or why there are none; empty if none are configured."""
         return self._decoder.summary
 
     def start(self) -> None:
         self._thread.start()
 
     def submit(self, request: Request) -> None:
-        """Queues the request. The caller has checked `is_closed` under the lock that it holds."""
+        """Queue the request. The caller holds the lock and has checked `is_closed`."""
         self.scheduler.add(request)
         self.lock.notify_all()
 
     def wake(self) -> None:
-        """Has the thread look at its queue again, after a cancel."""
+        """Make the thread check its queue again, after a cancel."""
         with self.lock:
             self.lock.notify_all()
 
     def close(self) -> None:
-        """Ends every request as cancelled, after the step that is running. Blocks until the thread is gone."""
+        """End every request as cancelled, after the running step. Blocks until the thread has ended."""
         with self.lock:
             self.is_closed = True
             self.lock.notify_all()
@@ -109,13 +109,13 @@ class Worker:
                     request.finish("error" if error else "cancelled", error)
 
     def _next_step(self) -> list[Planned]:
-        """Waits for something to do. Empty when the engine was closed."""
+        """Wait for work, and return the next step. Empty if the engine was closed."""
         with self.lock:
             while not self.is_closed:
                 self._end_cancelled()
                 try:
                     planned = self.scheduler.plan()
-                except Exception as cause:  # noqa: BLE001 - whatever it is, it ends the request in hand and no other
+                except Exception as cause:  # noqa: BLE001 - any error ends the current request and no other
                     current_request = self.scheduler.current_request
                     self._fail(self._all_requests() if current_request is None else [current_request], cause)
                     continue
@@ -145,22 +145,22 @@ class Worker:
         request.finish(reason, error)
 
     def _take_out(self, request: Request) -> None:
-        """Ends the request in the scheduler. A commit that raises loses what it would have kept, and nothing else."""
+        """End the request in the scheduler. If its commit raises, only its uncommitted KV is lost."""
         try:
             self.scheduler.end(request)
         except Exception:
-            # The slots are back by now, and the reply itself is whole.
+            # The slots are free, and the reply is complete.
             logger.exception("what request %d computed could not be cached", request.id)
 
     def _fail(self, requests: Sequence[Request], cause: Exception) -> None:
-        """Ends the requests with the error. What they computed before it stays cached; their slots come back."""
+        """End the requests with the error. Their earlier tokens stay cached; their slots are freed."""
         with self.lock:
             for request in requests:
                 if not request.is_finished:
                     self._end(request, "error", f"{type(cause).__name__}: {cause}")
 
     def _begin(self, planned: Sequence[Planned]) -> None:
-        """A first token for requests whose prompt ends in kept logits."""
+        """Sample a first token for requests whose prompt's end logits are known."""
         rows = [(item.request, item.end_logits) for item in planned if item.end_logits is not None]
         try:
             with torch.inference_mode():
@@ -174,13 +174,13 @@ class Worker:
                 self._advance(item, tokens[item.request])
 
     def _step(self, planned: Sequence[Planned]) -> None:
-        """One step of the model. Out of memory: once more with about half of it; the rest keeps its turn."""
+        """Run one step of the model. If memory runs out, retry with about half of it; the rest stays planned."""
         started_at = time.monotonic()
         if self._decoder.decode(planned):
             return
         tokens, cause = self._try(planned)
         if cause is not None and is_out_of_memory(cause):
-            # Slots are allocated up front, so what ran out is the forward's own memory: a smaller step needs less.
+            # Slots are allocated at the start, so the forward's own memory ran out: a smaller step needs less.
             self._free_memory()
             planned = _halve(planned)
             tokens, cause = self._try(planned)
@@ -190,7 +190,7 @@ class Worker:
         self._accept_results(planned, tokens, time.monotonic() - started_at)
 
     def _accept_results(self, planned: Sequence[Planned], tokens: Mapping[Request, Token], seconds: float) -> None:
-        """Takes the results of a step over, but for requests that ended meanwhile."""
+        """Apply the results of a step, except for requests that ended meanwhile."""
         self._measure(planned, seconds)
         with batched_wakeups(), self.lock:
             for item in planned:
@@ -200,7 +200,7 @@ class Worker:
                 self.scheduler.cache.check()
 
     def _try(self, planned: Sequence[Planned]) -> tuple[dict[Request, Token], Exception | None]:
-        """The step's tokens, or what it raised, by now without the frames that hold its tensors."""
+        """Return the step's tokens, or its exception without the frames that hold its tensors."""
         try:
             return self._compute(planned), None
         except Exception as cause:  # noqa: BLE001 - a forward may raise anything; its requests carry the error
@@ -213,7 +213,7 @@ class Worker:
             torch.cuda.empty_cache()
 
     def _compute(self, planned: Sequence[Planned]) -> dict[Request, Token]:
-        """One forward, and a token for each request that reached its end."""
+        """Run one forward, and sample a token for each request that reached its end."""
         batch: list[Work] = []
         sampling: list[Request] = []
         for item in planned:
@@ -235,7 +235,7 @@ class Worker:
         return tokens
 
     def _advance(self, item: Planned, token: Token | None) -> None:
-        """Takes the step's result over. What goes wrong with one request ends it alone."""
+        """Apply the step's result to one request. An error ends this request only."""
         request = item.request
         is_prefill = item.num_tokens and (request.num_sampled == 0 or item.num_tokens > 1)
         request.add_computed(item.num_tokens)
@@ -253,7 +253,7 @@ class Worker:
     def _deliver(self, request: Request, token: Token) -> None:
         if not math.isfinite(token.logprob):
             self._end(request, "error", _NO_TOKEN_ERROR)
-            # Where its KV is to blame, the next request must not find it.
+            # The KV may be the cause, so drop it before another request reuses it.
             self.scheduler.end_logits.drop(request.prompt_key)
             self.scheduler.cache.free_broken(request.ids)
             return
@@ -270,7 +270,7 @@ class Worker:
 
 
 def _halve(planned: Sequence[Planned]) -> list[Planned]:
-    """About half of a step: half of each prompt's tokens, or half of the requests where all only decode."""
+    """Return about half of a step: half of each prompt's tokens, or half of the requests if all only decode."""
     if all(item.num_tokens == 1 for item in planned):
         return list(planned[: (len(planned) + 1) // 2])
     return [item._replace(num_tokens=(item.num_tokens + 1) // 2) for item in planned]

@@ -1,1 +1,1 @@
-"""Attention of one forward, and the context that tells it which slots to use."""
+"""Attention of one forward, and the context with its slots."""

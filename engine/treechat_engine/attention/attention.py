@@ -1,7 +1,7 @@
-"""The attention function registered with transformers, and the contexts that answer it.
+"""The attention function registered with transformers, and the contexts that implement it.
 
-The name carries no "flash", "sdpa", "paged|" or slash, which transformers treats specially, and no mask function is
-registered under it, so that no mask is built.
+Its name has no "flash", "sdpa", "paged|" or slash, which transformers treats specially. No mask function is registered
+under it, so transformers builds no mask.
 """
 
 from __future__ import annotations
@@ -58,17 +58,23 @@ def treechat_attention(
         scaling if scaling is not None else query.shape[-1] ** -0.5, sliding_window, softcap or None, s_aux
     )
     layer: int = module.layer_idx  # type: ignore[assignment]  # nn.Module types every attribute as Tensor | Module
-    # Some families view the result, as they may with transformers' own attention functions.
+    # Some families call `view` on the result, as transformers' own attention functions allow.
     return current_context().attend(layer, query, key, value, options).contiguous(), None
 
 
 def register() -> None:
-    """Makes the attention known to transformers. Idempotent."""
+    """Register the attention with transformers. Idempotent."""
     AttentionInterface.register(ATTENTION_NAME, treechat_attention)
 
 
 class SiblingBatch(NamedTuple):
-    """The decoding sequences of a step: their indices, their rows of the batch, the longest path, how they attend."""
+    """The decoding sequences of a step.
+
+    indices: their places among the step's sequences.
+    rows: their rows of the batch.
+    longest: the length of the longest path in tokens.
+    plan: how they attend together.
+    """
 
     indices: list[int]
     rows: torch.Tensor
@@ -79,7 +85,9 @@ class SiblingBatch(NamedTuple):
 class PagedContext:
     """A forward over slots on the CPU: writes the new tokens' KV, then attends over each sequence's path.
 
-    gathers: copies each path together before attending, so that no bit depends on where its slots lie.
+    pool: the slots.
+    sequences: the packed sequences of the step.
+    gathers: copy each path together before attending, so that the result does not depend on where its slots are.
     """
 
     def __init__(self, pool: SlotPool, sequences: Sequence[SequenceSlice], gathers: bool = False) -> None:
@@ -128,7 +136,7 @@ class PagedContext:
         return out
 
     def _plan_siblings(self, decoding: list[int]) -> SiblingBatch | None:
-        """How the sequences of one new token attend together, None where they share nothing."""
+        """Return how the sequences with one new token attend together; None if they share nothing."""
         sequences = [self.sequences[i] for i in decoding]
         kv_lens = [sequence.kv_len for sequence in sequences]
         plan = plan_siblings([sequence.extents for sequence in sequences], kv_lens, self.pool.k[0].shape[1])
@@ -137,7 +145,7 @@ class PagedContext:
         return SiblingBatch(decoding, torch.tensor([sequence.q_start for sequence in sequences]), max(kv_lens), plan)
 
     def _write(self, pool: torch.Tensor, new: torch.Tensor) -> None:
-        """Copies new [1, Hkv, T, D] to its slots."""
+        """Copy new [1, Hkv, T, D] to its slots."""
         if self._write_slots is not None:
             pool.index_copy_(0, self._write_slots, new[0].transpose(0, 1))
         elif len(self._write_extents) == 1:
@@ -166,7 +174,8 @@ class PagedContext:
         pieces = self._pieces.get((i, window))
         if pieces is None:
             start = 0 if window is None else sequence.kv_len - window
-            # A single new token sees itself through its slot; several see each other through their fresh keys.
+            # A single new token attends to itself through its slot; several attend to each other through their new
+            # keys.
             stop = sequence.kv_len if sequence.q_len == 1 else sequence.kv_len - sequence.q_len
             pieces = self._pieces[(i, window)] = self._cut(sequence.extents, start, stop)
         own = None if sequence.q_len == 1 else (k, v)

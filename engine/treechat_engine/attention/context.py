@@ -1,7 +1,7 @@
-"""What one forward needs besides token ids: which slots each sequence reads and writes.
+"""The input of one forward besides token ids: the slots that each sequence reads and writes.
 
-The context reaches the attention function through this module and not through model kwargs, which some model families
-swallow. It is kept per thread, so that engines on several threads do not meet. This is the one global of the package.
+The attention function gets the context from this module, not from model kwargs, which some model families drop. Each
+thread has its own, so engines on several threads do not interfere. This is the only global of the package.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 
 class AttentionOptions(NamedTuple):
-    """How a layer attends. See treechat_kernels.attention_reference for what each option means."""
+    """How a layer attends. See treechat_kernels.attention_reference for the meaning of each option."""
 
     scaling: float
     sliding_window: int | None
@@ -24,9 +24,12 @@ class AttentionOptions(NamedTuple):
 
 
 class SequenceSlice(NamedTuple):
-    """One sequence of a packed batch: its new tokens are q_start .. q_start + q_len of the batch, the last of kv_len.
+    """One sequence of a packed batch.
 
-    runs: (first slot, length) of the path's slots in order of position; they may go on past kv_len.
+    q_start: the place of its first new token in the batch.
+    q_len: its new tokens, which are the last of kv_len.
+    kv_len: the length of its path in tokens.
+    extents: (first slot, length) of the path's slots, by position; may extend past kv_len.
     """
 
     q_start: int
@@ -36,10 +39,12 @@ class SequenceSlice(NamedTuple):
 
 
 class Work(NamedTuple):
-    """One sequence's part in a step: compute `ids` at positions start .. start + len(ids) of its path.
+    """One sequence's part in a step.
 
-    runs: (first slot, length) of the path's slots, at least up to the last of these tokens. wants_logits: whether the
-    logits after the last token are asked for.
+    ids: the tokens to compute.
+    start: the position of the first one in the path.
+    extents: (first slot, length) of the path's slots, by position, at least up to the last of these tokens.
+    needs_logits: whether to return the logits after the last token.
     """
 
     ids: Sequence[int]
@@ -49,7 +54,7 @@ class Work(NamedTuple):
 
 
 class ForwardContext(Protocol):
-    """What the attention function calls, once per layer and forward."""
+    """The interface that the attention function calls, once per layer and forward."""
 
     def attend(
         self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: AttentionOptions
@@ -63,7 +68,7 @@ _local = threading.local()
 
 @contextmanager
 def use_context(context: ForwardContext) -> Iterator[None]:
-    """Makes `context` the one that forwards on this thread read."""
+    """Make `context` the context of forwards on this thread."""
     _local.context = context
     try:
         yield

@@ -1,7 +1,7 @@
-"""Contexts of forwards on a GPU: kernels read tables of slots, which are made once per step and copied once.
+"""The context of forwards on a GPU: kernels read tables of slots, which are built and copied once per step.
 
-On the CPU a path is a list of runs that are viewed in place (`attention.py`); a GPU reads scattered slots as fast, and
-what costs there is launches and copies. So a layer is one launch that writes and one or two that attend.
+On the CPU a path is a list of extents, each viewed in place (`attention.py`). A GPU reads scattered slots as fast, and
+its costs are launches and copies. A layer is therefore one launch that writes and one or two that attend.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from treechat_kernels.layout import Layout, shared_prefixes
 class TableContext:
     """A forward over slots: writes the new tokens' KV, then attends over each sequence's path.
 
-    slots: those of all paths, as `layout` divides them. write_slots [T]: those of the new tokens.
+    pool: the slots' KV.
+    slots: the slots of all paths, divided as `layout` says.
+    write_slots: [T], the slots of the new tokens.
+    layout: the paths' lengths and places in `slots`.
     """
 
     def __init__(self, pool: SlotPool, slots: torch.Tensor, write_slots: torch.Tensor, layout: Layout) -> None:
@@ -31,7 +34,7 @@ class TableContext:
 
     @classmethod
     def of_step(cls, pool: SlotPool, sequences: Sequence[SequenceSlice]) -> TableContext:
-        """The context of one step: makes its tables and copies them to the device."""
+        """Return the context of one step: builds its tables and copies them to the device."""
         device = pool.k[0].device
         kv_lens, q_lens = [s.kv_len for s in sequences], [s.q_len for s in sequences]
         extents = [clip_extents(s.extents, 0, s.kv_len) for s in sequences]
@@ -59,7 +62,7 @@ class TableContext:
         rotary: tuple[torch.Tensor, torch.Tensor],
         options: AttentionOptions,
     ) -> torch.Tensor:
-        """Rotates, writes and attends: qk [T, Hq + Hkv, D], v [T, Hkv, D], cos and sin [T, R] -> [T, Hq, D]."""
+        """Rotate, write and attend: qk [T, Hq + Hkv, D], v [T, Hkv, D], cos and sin [T, R] -> [T, Hq, D]."""
         k_pool, v_pool = self.pool.k[layer], self.pool.v[layer]
         q = dispatch.rotate_and_write(k_pool, v_pool, qk, v, *rotary, self._write_slots)
         return self._attend(layer, q, options)

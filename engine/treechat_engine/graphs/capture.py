@@ -1,4 +1,4 @@
-"""What the graphs of decoding and of short prompts share: capturing, and the tables of slots that they read."""
+"""Shared by the graphs of decoding and of short prompts: capturing, and the tables of slots that they read."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ Extents = Sequence[tuple[int, int]]
 
 
 class CaptureError(Exception):
-    """A forward cannot be captured; the message says why."""
+    """A forward cannot be captured. The message gives the reason."""
 
 
 def capture(run: Callable[[], torch.Tensor], memory: Any) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
-    """The graph of what `run` launches, and the tensor that each replay fills. Runs it once before.
+    """Return the graph of the launches of `run`, and the tensor that each replay fills. Runs it once before.
 
-    memory: the pool that graphs share. Raises CaptureError, also where the device's memory runs out: an eager forward
-    needs less.
+    memory: the pool that graphs share. Raises CaptureError, also if the device's memory runs out: an eager forward
+        needs less.
     """
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     graph = torch.cuda.CUDAGraph()
     try:
-        # Once outside: kernels are compiled and libraries take their memory at their first call.
+        # Run once outside: kernels are compiled and libraries allocate their memory at their first call.
         with torch.cuda.stream(stream):
             run()
         torch.cuda.current_stream().wait_stream(stream)
@@ -41,30 +41,36 @@ def capture(run: Callable[[], torch.Tensor], memory: Any) -> tuple[torch.cuda.CU
 
 
 def _end_capture(stream: torch.cuda.Stream) -> None:
-    """After a capture that failed: torch's generator believes in it until another one ends well."""
+    """End a failed capture: torch's generator stays in capture mode until another capture succeeds."""
     torch.cuda.synchronize()
     with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=stream, capture_error_mode="thread_local"):
         torch.zeros(1, device=stream.device)
 
 
 def num_splits(kv_len: int) -> int:
-    """Splits that a graph for a path of this many tokens has: a power of two, so that there are few graphs."""
+    """Return the splits of a graph for a path of this many tokens: a power of two, so that there are few graphs."""
     return 1 << (-(-kv_len // SPLIT_LEN) - 1).bit_length()
 
 
 def pin_for_copy(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A CPU tensor from where a copy to the device need not be waited for."""
+    """Return a CPU tensor whose copy to the device does not block."""
     return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
 class SlotTable:
-    """The slots of paths on the device, a row [max_len] per path, brought up to date by what is new in it."""
+    """The slots of paths on the device, a row [max_len] per path. An update copies only the changed slots."""
 
     def __init__(self, num_rows: int, max_len: int, dummy: int, device: torch.device) -> None:
-        """dummy: the slot that an empty row begins with."""
+        """Make a table of empty rows.
+
+        num_rows: paths.
+        max_len: slots of a row.
+        dummy: the first slot of an empty row.
+        device: where the table is.
+        """
         self._dummy = dummy
         self._rows = torch.full((num_rows, max_len), dummy, dtype=torch.int64, device=device)
-        # What each row holds: the path's runs, as they were copied.
+        # The extents copied to each row.
         self._row_extents: list[list[tuple[int, int]]] = [[] for _ in range(num_rows)]
 
     @property
@@ -77,7 +83,7 @@ class SlotTable:
         self._rows[:, 0] = self._dummy
 
     def fill(self, row: int, extents: Extents) -> None:
-        """Brings the row up to the path's runs, those of tokens to come included, as far as it is long."""
+        """Update the row to the path's extents, including those of later tokens, up to the row's length."""
         held = self._row_extents[row]
         same = 0
         while same < min(len(held), len(extents)) and held[same] == extents[same]:
@@ -86,7 +92,7 @@ class SlotTable:
             return
         start = sum(length for _, length in held[:same])
         first, length = extents[same]
-        # A run that only grew is copied from where it grew.
+        # Of an extent that only grew, copy only the new slots.
         skip = held[same][1] if same < len(held) and held[same][0] == first and held[same][1] < length else 0
         slots = slot_tensor([(first + skip, length - skip), *extents[same + 1 :]])
         start += skip

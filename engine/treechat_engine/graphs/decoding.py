@@ -1,10 +1,10 @@
-"""CUDA graphs of decoding: a step of one new token per sequence as one launch, the choice of the next tokens inside.
+"""CUDA graphs of decoding: a step of one new token per sequence as one launch, including the choice of the tokens.
 
-What a step reads is kept in tables on the device: per row the token, its position, the path's length, the slot that the
-token's KV goes to, and the slots of the path. Batches are padded to a few sizes, lengths to powers of two of splits,
-and a graph is captured at the first use of each pair; padded rows write to the dummy slot. At its end a graph moves its
-own tables on by the token that it chose, so that the next step of the same rows can be launched before anybody has read
-this one's tokens: what the host does then is hidden behind the device.
+Tables on the device hold the input of a step: per row the token, its position, the path's length, the slot of the
+token's KV, and the slots of the path. Batches are padded to a few sizes, and lengths to powers of two of splits. A
+graph is captured at the first use of each pair. Padded rows write to the dummy slot. At its end a graph advances its
+tables by the token that it chose. The next step of the same rows can therefore be launched before the host reads this
+one's tokens, so the host works while the device computes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,12 @@ Forward = Callable[[torch.Tensor, torch.Tensor, TableContext], torch.Tensor]
 
 
 class DecodeGraph(NamedTuple):
-    """A graph and what it writes. context holds tables that the graph reads, and is kept for that alone."""
+    """A graph and its output.
+
+    graph: the captured launches.
+    logits: filled by each replay.
+    context: kept because the graph reads its tables.
+    """
 
     graph: torch.cuda.CUDAGraph
     logits: torch.Tensor
@@ -47,8 +52,13 @@ class DecodeGraph(NamedTuple):
 
 
 class DecodeKey(NamedTuple):
-    """What a graph is captured for: rows, splits of the longest path, whether rows read a common prefix once, and how
-    it chooses the next tokens."""
+    """The properties that a graph is captured for.
+
+    batch: rows.
+    splits: splits of the longest path.
+    shares: whether rows read a common prefix once.
+    mode: how it chooses the next tokens.
+    """
 
     batch: int
     splits: int
@@ -57,8 +67,12 @@ class DecodeKey(NamedTuple):
 
 
 class Step:
-    """A launched step. logits [rows, vocabulary] are overwritten by the next one that is launched, but where the graph
-    sampled: there `go_on` keeps a copy, for a row that the graph could not settle."""
+    """A launched step.
+
+    key: its graph.
+    logits: [rows, vocabulary]; the next launch overwrites them. If the graph sampled, `launch_next` first makes a copy,
+        for rows that the graph could not settle.
+    """
 
     def __init__(
         self, key: DecodeKey, logits: torch.Tensor, picked: torch.Tensor, done: torch.cuda.Event | None
@@ -69,8 +83,10 @@ class Step:
         self._done = done
 
     def tokens(self) -> list[tuple[int, float] | None]:
-        """The token that was chosen in each row and its log-probability; None where the host has to choose. Waits for
-        the device."""
+        """Return the chosen token of each row and its log-probability; None if the host has to choose.
+
+        Waits for the device.
+        """
         if self._done is not None:
             self._done.synchronize()
         ids, logprobs = self._picked[0].tolist(), self._picked[1].view(torch.float32)[::2].tolist()
@@ -82,9 +98,10 @@ class Step:
 
 
 class DecodeGraphs:
-    """Captured steps over a slot pool. One thread at a time, always the same.
+    """Captured steps over a slot pool. Always used on the same thread.
 
-    problem: why nothing is captured any more, None while all is well. sampling_problem: why nothing that samples is.
+    problem: why no more graphs are captured; None if there is no problem.
+    sampling_problem: the same for graphs that sample.
     """
 
     def __init__(
@@ -97,7 +114,16 @@ class DecodeGraphs:
         max_len: int,
         memory: Any,
     ) -> None:
-        """max_len: the longest path in tokens. memory: the pool that graphs share."""
+        """Make an empty set of graphs.
+
+        pool: the slots.
+        forward: the forward to capture.
+        vocab_size: ids are below it.
+        num_q_heads: heads of the queries.
+        max_batch: most rows of a step.
+        max_len: the longest path in tokens.
+        memory: the pool that graphs share.
+        """
         self._pool = pool
         self._num_q_heads = num_q_heads
         self._forward = forward
@@ -109,7 +135,7 @@ class DecodeGraphs:
         self._shared_splits = torch.zeros(1, dtype=torch.int64, device=device)
         self._starts = torch.arange(max_batch + 1, device=device) * (max_len + 1)
         self._draws = DrawTable(max_batch, vocab_size, device)
-        # Per row the chosen id, the bits of its log-probability, and whether it is settled.
+        # Per row: the chosen id, the bits of its log-probability, and whether it is settled.
         self._picked = torch.zeros(3, max_batch, dtype=torch.int64, device=device)
         self.captured_graphs: dict[DecodeKey, DecodeGraph] = {}
         self._memory = memory
@@ -121,9 +147,9 @@ class DecodeGraphs:
         return len(self.captured_graphs)
 
     def launch(self, batch: Sequence[Work], samplers: Sequence[Sampler] | None) -> Step | None:
-        """Starts a step in which each sequence has one new token. None where it cannot be captured: see `problem`.
+        """Start a step in which each sequence has one new token. None if it cannot be captured: see `problem`.
 
-        samplers: how each row's token is chosen; None: by whoever reads the logits.
+        samplers: how each row's token is chosen; None: the caller chooses from the logits.
         """
         kv_lens = [work.start + 1 for work in batch]
         if self.problem is not None or len(batch) > self._batches[-1] or max(kv_lens) > self._max_len:
@@ -157,9 +183,12 @@ class DecodeGraphs:
         return self.replay(key, len(batch))
 
     def launch_next(self, last: Step, batch: Sequence[Work], samplers: Sequence[Sampler]) -> Step | None:
-        """Starts the step after `last`, whose tokens nobody needs to have read: its rows go on by what it chose.
+        """Start the step after `last`, whose tokens need not be read: its rows continue with the tokens that it chose.
 
-        batch: the same sequences, `start` moved on, ids unknown. None where they need another graph.
+        last: the step before.
+        batch: the same sequences with `start` advanced; their ids are ignored.
+        samplers: how each row's token is chosen.
+        Returns None if another graph is needed.
         """
         max_len = max(work.start + 1 for work in batch)
         if max_len > last.key.splits * SPLIT_LEN or max_len > self._max_len:
@@ -186,11 +215,11 @@ class DecodeGraphs:
         return DecodeKey(next(size for size in self._batches if size >= num_rows), num_splits(max_kv_len), shares, mode)
 
     def _has(self, key: DecodeKey) -> bool:
-        """Whether there is such a graph, by now."""
+        """Return whether the graph exists, or can be captured now."""
         return key in self.captured_graphs or self._capture(key)
 
     def _common_splits(self, batch: Sequence[Work], kv_lens: Sequence[int]) -> int:
-        """Splits that all sequences have in common, 0 where reading them once does not pay."""
+        """Return the splits that all sequences have in common; 0 if reading them once is not faster."""
         if len(batch) == 1:
             return 0
         groups = shared_prefixes([work.extents for work in batch], kv_lens, [1] * len(batch))
@@ -203,7 +232,7 @@ class DecodeGraphs:
         return length // SPLIT_LEN if is_faster else 0
 
     def _capture(self, key: DecodeKey) -> bool:
-        """Captures the graph, on rows that are all padding. False, and the problem kept, where that fails."""
+        """Capture the graph with padding in all rows. If that fails, store the problem and return False."""
         rows = slice(0, key.batch)
         self._scalars[:, rows] = torch.tensor([[0], [0], [1], [self._pool.dummy]], device=self._scalars.device)
         self._shared_splits.zero_()
@@ -230,7 +259,7 @@ class DecodeGraphs:
         return True
 
     def _run(self, key: DecodeKey, context: TableContext) -> torch.Tensor:
-        """The forward, the choice, and the tables moved on."""
+        """Run the forward, choose the tokens, and advance the tables."""
         rows = slice(0, key.batch)
         scalars = self._scalars[:, rows]
         logits = self._forward(scalars[_ID], scalars[_POSITION], context)
@@ -245,7 +274,7 @@ class DecodeGraphs:
         return logits
 
     def _advance_tables(self, scalars: torch.Tensor, token: torch.Tensor) -> None:
-        """The chosen tokens are the next ones; padded rows, which write to the dummy slot, stay."""
+        """Make the chosen tokens the next input. Padded rows, which write to the dummy slot, do not change."""
         grows = (scalars[_WRITE_SLOT] != self._pool.dummy).long()
         scalars[_ID].copy_(token)
         scalars[_POSITION].add_(grows)
@@ -255,5 +284,5 @@ class DecodeGraphs:
 
 
 def _slot_at(extents: Sequence[tuple[int, int]], position: int) -> int:
-    """The slot of the path's token at `position`."""
+    """Return the slot of the path's token at `position`."""
     return clip_extents(extents, position, position + 1)[0][0]

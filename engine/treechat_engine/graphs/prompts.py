@@ -1,7 +1,7 @@
 """CUDA graphs of short prompts: the few new tokens of a jump or a fork over a cached path, as one launch.
 
-An eager forward costs the host more than 10 ms of launches however few tokens there are, which is most of the time to
-the first token. Lengths are padded to a few sizes; padded tokens write to the dummy slot and nobody reads them.
+An eager forward takes the host more than 10 ms for its launches, for any number of tokens: most of the time to the
+first token. Lengths are padded to a few sizes. Padded tokens write to the dummy slot, and their results are not read.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Between two of these the waste is at most a half; above, a forward is long enough to hide its launches.
+# Padding to the next size at most doubles the tokens. Above the last size, a forward is long enough to hide its
+# launches.
 SIZES = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
-# Up to this many tokens the path is cut into splits, which is faster where it is long.
+# Up to this many tokens the path is cut into splits, which is faster for a long path.
 MAX_SPLIT_TOKENS = 64
 
 # ids, positions [T], index [1], a context -> logits [1, vocabulary].
@@ -34,16 +35,25 @@ Forward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, TableContext], tor
 
 
 class PromptKey(NamedTuple):
-    """What a graph is captured for: tokens, and splits of the path where these are few, else 0."""
+    """The properties that a graph is captured for.
+
+    size: tokens, with padding.
+    splits: splits of the path if there are few tokens, else 0.
+    """
 
     size: int
     splits: int
 
 
 class PromptGraph(NamedTuple):
-    """table [4 T + 5]: ids, positions and slots of the tokens, and how much of the path each sees; then the path's
-    length, 0, the number of tokens, the last of them, the path's splits. context holds other tables that the graph
-    reads, and is kept for that alone."""
+    """A graph, its input and its output.
+
+    graph: the captured launches.
+    logits: filled by each replay.
+    table: [4 T + 5]: ids, positions and slots of the tokens, and the length of path that each sees; then the path's
+        length, 0, the number of tokens, the last token, the path's splits.
+    context: kept because the graph reads its other tables.
+    """
 
     graph: torch.cuda.CUDAGraph
     logits: torch.Tensor
@@ -52,13 +62,19 @@ class PromptGraph(NamedTuple):
 
 
 class PromptGraphs:
-    """Captured forwards of one sequence of several tokens. One thread at a time, always the same.
+    """Captured forwards of one sequence of several tokens. Always used on the same thread.
 
-    problem: why nothing is captured any more, None while all is well.
+    problem: why no more graphs are captured; None if there is no problem.
     """
 
     def __init__(self, pool: SlotPool, forward: Forward, max_len: int, memory: Any) -> None:
-        """max_len: the longest path in tokens. memory: the pool that graphs share."""
+        """Make an empty set of graphs.
+
+        pool: the slots.
+        forward: the forward to capture.
+        max_len: the longest path in tokens.
+        memory: the pool that graphs share.
+        """
         self._pool = pool
         self._forward = forward
         self._max_len = max_len
@@ -72,7 +88,7 @@ class PromptGraphs:
         return len(self.captured_graphs)
 
     def run(self, work: Work) -> torch.Tensor | None:
-        """Logits [1, vocabulary] after the last token, whose KV is written as by any step; None: not by a graph."""
+        """Return logits [1, vocabulary] after the last token, and write all KV; None if no graph can do it."""
         num_tokens, kv_len = len(work.ids), work.start + len(work.ids)
         size = next((size for size in SIZES if size >= num_tokens), None)
         if self.problem is not None or size is None or kv_len > self._max_len:
@@ -100,7 +116,7 @@ class PromptGraphs:
         return captured.logits.clone()
 
     def _capture(self, key: PromptKey) -> None:
-        """Captures the forward of `key.size` tokens, on padding alone."""
+        """Capture the forward of `key.size` tokens, with padding only."""
         self._slots.clear()
         size = key.size
         table = torch.zeros(4 * size + 5, dtype=torch.int64, device=self._pool.k[0].device)

@@ -1,10 +1,12 @@
-"""Sampling inside a CUDA graph: one pass over the batch that asks the host nothing, so that the step after it can be
-launched before anybody knows what was chosen.
+"""Sampling inside a CUDA graph: one pass over the batch without synchronising with the host.
 
-Each row is penalised, cut and drawn from as in `penalties.py` and `sampling.py`, with numbers that the host draws
-ahead. Only the likeliest tokens are sorted; where a row keeps more of them the pass says so, and the host chooses from
-the step's logits. What a request's history takes from its logits lies on the device, a row over the vocabulary, and
-each step adds the token that it chose; the host writes it anew where it launches a step whose tokens it knows.
+The next step can therefore be launched before the chosen tokens are known. Each row is penalised, cut and drawn from as
+in `sampling/`, with numbers that the host draws ahead. Only the likeliest tokens are sorted. If a row keeps more
+tokens,
+the pass reports it, and the host chooses from the step's logits. The penalties of a request's history are a row over
+the
+vocabulary on the device, and each step adds its chosen token. The host rewrites the row when it launches a step whose
+tokens it knows.
 """
 
 from __future__ import annotations
@@ -18,18 +20,18 @@ from treechat_engine.sampling.draw import draw, invert
 from treechat_engine.sampling.sampler import NUM_LIKELY, Sampler
 from treechat_kernels import dispatch
 
-# Columns of the table: those of SamplingParams, and the number that decides.
+# Columns of the table: those of SamplingParams, and the drawn number.
 _TEMPERATURE, _TOP_K, _TOP_P, _MIN_P, _REPETITION, _PRESENCE, _FREQUENCY, _DRAW = range(8)
 _GREEDY = (0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0)
 
 
 def is_drawable(sampler: Sampler) -> bool:
-    """Whether a graph can choose the request's tokens."""
+    """Return whether a graph can choose the request's tokens."""
     return not sampler.params.top_logprobs and sampler.cut.top_k <= NUM_LIKELY
 
 
 class SamplingMode(IntEnum):
-    """What the rows of a step ask of its graph: the most likely token, a draw, or one after penalties and biases."""
+    """How a graph chooses the tokens of a step: the most likely, a draw, or a draw after penalties and biases."""
 
     GREEDY = 0
     DRAWN = 1
@@ -48,19 +50,19 @@ class DrawTable:
     def __init__(self, max_batch: int, vocab_size: int, device: torch.device) -> None:
         self._columns = torch.zeros(8, max_batch, dtype=torch.float64, device=device)
         self._shape = max_batch, vocab_size
-        # [max_batch, vocabulary], made when somebody asks for penalties: tokens that the repetition penalty counts,
-        # those of the reply, and what is taken from each logit.
+        # [max_batch, vocabulary], allocated at the first penalty: tokens counted by the repetition penalty, tokens of
+        # the reply, and the amount subtracted from each logit.
         self._seen = torch.empty(0, dtype=torch.bool, device=device)
         self._replied, self._drops = torch.empty_like(self._seen), torch.empty_like(self._seen, dtype=torch.float32)
 
     def prepare(self, mode: SamplingMode) -> None:
-        """Makes what graphs of that choice read."""
+        """Allocate the tables that graphs of this mode read."""
         if mode == SamplingMode.PENALIZED and not self._seen.numel():
             self._seen, self._replied = (self._seen.new_zeros(self._shape) for _ in range(2))
             self._drops = self._drops.new_zeros(self._shape)
 
     def fill(self, samplers: Sequence[Sampler], num_rows: int, mode: SamplingMode) -> None:
-        """Rows of these samplers, with their next numbers; padded by greedy ones to num_rows."""
+        """Write the rows of these samplers, with their next numbers. Greedy rows pad them to num_rows."""
         rows = [_row(sampler) for sampler in samplers] + [_GREEDY] * (num_rows - len(samplers))
         self._columns[:, :num_rows] = self._to_device(torch.tensor(rows, dtype=torch.float64).T.contiguous())
         if mode != SamplingMode.PENALIZED:
@@ -79,15 +81,22 @@ class DrawTable:
                 self._drops[row].index_add_(0, self._to_device(ids), self._to_device(values))
 
     def fill_ahead(self, samplers: Sequence[Sampler]) -> None:
-        """The numbers for the step after one whose tokens are not recorded yet."""
+        """Write the numbers for the step after one whose tokens are not recorded yet."""
         numbers = [0.0 if sampler.cut.greedy else sampler.peek(1) for sampler in samplers]
         self._columns[_DRAW, : len(samplers)] = self._to_device(torch.tensor(numbers, dtype=torch.float64))
 
     def choose(
         self, logits: torch.Tensor, best: torch.Tensor, best_logprob: torch.Tensor, mode: SamplingMode
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """logits [B, vocabulary], the likeliest id of each row [B] and its log-probability [B], to the ids chosen [B],
-        their log-probabilities [B], and whether that is what the row's parameters ask for [B]."""
+        """Return the ids chosen [B], their log-probabilities [B], and whether each row is settled [B].
+
+        A row is settled if this is the choice that its parameters require.
+
+        logits: [B, vocabulary].
+        best: [B], the likeliest id of each row.
+        best_logprob: [B], its log-probability.
+        mode: the mode of the graph.
+        """
         logits = logits.float()
         columns = self._columns[:, : len(logits), None]
         if mode == SamplingMode.PENALIZED:
@@ -102,7 +111,7 @@ class DrawTable:
     def _choose(
         self, logits: torch.Tensor, columns: torch.Tensor, best: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids [B, 1], and whether each is settled [B, 1]."""
+        """Return ids [B, 1], and whether each is settled [B, 1]."""
         temperature, draws = columns[_TEMPERATURE].float(), columns[_DRAW].contiguous()
         top_k, top_p, min_p = columns[_TOP_K].long(), columns[_TOP_P].float(), columns[_MIN_P].float()
         is_greedy, has_k, has_p = temperature == 0, top_k > 0, top_p < 1
@@ -122,7 +131,7 @@ class DrawTable:
         is_whole = ~(has_k | has_p | (min_p > 0))
         chosen = torch.where(is_whole, draw(probs, draws, None, None), cut)
         chosen = torch.where(is_greedy, best[:, None], chosen)
-        # A cut that falls among the likeliest leaves none of the others.
+        # A cut among the likeliest tokens removes all other tokens.
         ends = (has_p & (mass[:, -1:] >= top_p)) | (likely[:, -1:] < floor)
         is_settled = is_greedy | is_whole | has_k | ends
         if num_likely == logits.shape[1]:
@@ -135,7 +144,7 @@ class DrawTable:
         return torch.where(self._seen[:num_rows], repeated, logits) - self._drops[:num_rows]
 
     def _record(self, chosen: torch.Tensor, columns: torch.Tensor) -> None:
-        """Counts the ids [B, 1] for the next step."""
+        """Count the ids [B, 1] for the next step."""
         num_rows = len(chosen)
         replied, drops = self._replied[:num_rows], self._drops[:num_rows]
         is_new = ~replied.gather(1, chosen)

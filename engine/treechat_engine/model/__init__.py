@@ -1,1 +1,1 @@
-"""Loading a model, and the forward it runs."""
+"""Load a model, and run its forward."""

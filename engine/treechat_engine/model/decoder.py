@@ -1,9 +1,9 @@
 """The fused forward: the standard decoder over a transformers model's own weights, in few operations per layer.
 
-Joined qkv and gate-up weights, norms and rotary as single operations, linears packed for the device, the residual added
-by the linear that makes it. What it saves on the CPU is Python and small operations, about 15 ms per step of the
-default model. It holds the weights instead of the model: its linears see views of the joined weights, or nothing where
-those are packed, until `give_back`.
+The weights of qkv and of gate and up are joined, norms and rotary embeddings are single operations, linears are packed
+for the device, and the last linear of a branch also adds the residual. On the CPU this saves Python and small
+operations, about 15 ms per step of the default model. The decoder holds the weights instead of the model. Until
+`give_back`, the model's linears are views of the joined weights, or empty if those are packed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ROTARY_STEP = 2048
 class FusedDecoder:
     """Logits of packed tokens. Built from a model's parts, whose weights it takes over.
 
-    Raises NotStandardError, and then has taken nothing.
+    If it raises NotStandardError, it has taken none.
     """
 
     def __init__(self, parts: DecoderParts) -> None:
@@ -46,9 +46,13 @@ class FusedDecoder:
         index: torch.Tensor | None,
         context: ForwardContext,
     ) -> torch.Tensor:
-        """ids, positions [T] -> logits [rows, vocabulary] of the tokens that index names, None for all.
+        """ids, positions [T] -> logits [rows, vocabulary] of the tokens in `index`.
 
+        ids: [T], the packed tokens.
+        positions: [T], their positions.
         max_len: more than the largest position.
+        index: the tokens whose logits are returned; None: all.
+        context: the slots of the forward.
         """
         parts = self._parts
         x: torch.Tensor = parts.embed(ids)
@@ -59,7 +63,8 @@ class FusedDecoder:
             x = layer(i, x, rotary, context)
         if index is not None:
             x = x.index_select(0, index)
-        # A prompt that ends is no decoding, though its one row looks like it.
+        # The end of a prompt uses the exact head: it has one row, like a decoding step, but must not use smaller
+        #     weights.
         head = self._head if index is None else self._exact_head
         logits = head(parts.norm(x))
         if parts.logits_scale != 1.0:
@@ -69,7 +74,11 @@ class FusedDecoder:
         return logits
 
     def take(self, linears: list[nn.Linear], keep_originals: bool = False) -> ExactLinear:
-        """One linear layer of the joined weights. keeps: the originals stay, as something else reads them too."""
+        """Return one linear layer of the joined weights.
+
+        linears: the layers to join, in order.
+        keep_originals: keep the original weights, because another module reads them too.
+        """
         weights = [linear.weight for linear in linears]
         weight = weights[0].data if len(weights) == 1 else torch.cat([each.data for each in weights])
         biases = [linear.bias.data for linear in linears if linear.bias is not None]
@@ -86,24 +95,24 @@ class FusedDecoder:
         return packed
 
     def row_shapes(self) -> list[tuple[int, int, bool]]:
-        """(rows of the weight, length of a row, whether gated) of each linear that has a kernel for one row."""
+        """Return (rows of the weight, length of a row, whether gated) of each linear that has a kernel for one row."""
         return [shape for layer in self._layers for shape in layer.row_shapes()]
 
     def reserve(self, max_len: int) -> None:
-        """Makes tables for positions below max_len now, so that they stay where they are."""
+        """Make tables for positions below max_len now, so that their addresses do not change."""
         like = self._parts.norm.weight if self._parts.norm.weight is not None else self._parts.head.weight[0]
         for table in self._rotary.values():
             table.reserve(max_len, like[None])
 
     def add_small(self, form: str) -> None:
-        """Adds a smaller copy of the weights, "float16" or "int8", for steps of few rows: no longer exact."""
+        """Add a smaller copy of the weights, "float16" or "int8", for steps of few rows. No longer exact."""
         with torch.no_grad():
             for layer in self._layers:
                 layer.add_small(form)
             self._head = with_small(self._head, form)
 
     def give_back(self) -> None:
-        """Gives the model its weights again, bit for bit. Call it once; nothing else may be called after it."""
+        """Return the weights to the model, bit for bit. Call it once, as the last call."""
         for linears, packed in self._packed:
             parts = torch.split(packed.dense(), [linear.out_features for linear in linears])
             for linear, part in zip(linears, parts, strict=True):
@@ -122,7 +131,7 @@ class FusedDecoder:
 
 
 class RotaryTable:
-    """cos and sin of the model's own rotary embedding, computed once per position, the half's sign folded into sin."""
+    """cos and sin of the model's own rotary embedding, once per position, with the rotation's sign folded into sin."""
 
     def __init__(self, module: nn.Module, kind: str | None) -> None:
         self._module = module
@@ -131,19 +140,19 @@ class RotaryTable:
         self._fixed_table: torch.Tensor | None = None
 
     def at(self, positions: torch.Tensor, max_len: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """cos and sin, [T, 1, R] each, of positions below max_len."""
+        """Return cos and sin, [T, 1, R] each, of positions below max_len."""
         picked = self.covering(max_len, like).index_select(0, positions)
         return picked[:, 0:1], picked[:, 1:2]
 
     def reserve(self, max_len: int, like: torch.Tensor) -> None:
-        """Keeps a table of at least max_len positions from now on, in the dtype and on the device of like [T, N].
+        """From now on keep a table of at least max_len positions, in the dtype and on the device of like [T, N].
 
-        Graphs read it by its address: a longer table, for a longer path, does not take its place.
+        Graphs read it by address: a longer table, for a longer path, does not replace it.
         """
         self._fixed_table = self.covering(max_len, like)
 
     def covering(self, max_len: int, like: torch.Tensor) -> torch.Tensor:
-        """A table [positions, 2, R] of at least max_len positions."""
+        """Return a table [positions, 2, R] of at least max_len positions."""
         if self._fixed_table is not None and max_len <= self._fixed_table.shape[0]:
             return self._fixed_table
         if self._table is None or self._table.shape[0] < max_len:
@@ -158,7 +167,7 @@ class RotaryTable:
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotates the first R of x [T, H, D] by cos and sin [T, 1, R], pairing i with i + R / 2."""
+    """Rotate the first R dimensions of x [T, H, D] by cos and sin [T, 1, R]. Pairs i with i + R / 2."""
     width = cos.shape[-1]
     turned = x if width == x.shape[-1] else x[..., :width]
     turned = torch.addcmul(turned * cos, turned.roll(width // 2, -1), sin).to(x.dtype)
@@ -204,13 +213,13 @@ class _Layer:
         return self._add(self._down, self._gated(x), x, parts.post_mlp)
 
     def _normed(self, linear: Linear, x: torch.Tensor, norm: Norm | None) -> torch.Tensor:
-        """The linear layer of the normed x."""
+        """Return the linear layer's result for the normed x."""
         if isinstance(linear, PlainLinear) and linear.takes_row(x):
             return linear.row(x, None if norm is None else (norm.weight, norm.eps), None)
         return linear(x if norm is None else norm(x))
 
     def _gated(self, x: torch.Tensor) -> torch.Tensor:
-        """[T, hidden] -> [T, N]: norm, both halves, and their product."""
+        """[T, hidden] -> [T, N]: the norm, both halves, and their product."""
         linear, norm, gate = self._gate_up, self._parts.pre_mlp, self._parts.gate
         if gate is not None and isinstance(linear, PlainLinear) and linear.takes_row(x):
             return linear.row(x, None if norm is None else (norm.weight, norm.eps), gate)

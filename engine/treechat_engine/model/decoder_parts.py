@@ -1,7 +1,7 @@
-"""Reads the standard decoder out of a transformers model: which module is what, and how each layer attends.
+"""Find the parts of the standard decoder in a transformers model: its modules, and how each layer attends.
 
-Nothing here knows a family by name. What a part is, is told by its attributes; what a norm computes, by trying it.
-Whether the whole was understood, the comparison at load time tells (`decoder_choice.py`).
+No family is known by name. Attributes identify each part, and a trial shows what a norm computes. The comparison at
+load time (`startup/decoder_choice.py`) shows whether the whole is right.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LENGTH_DEPENDENT_ROPES = ("dynamic", "longrope")
 
 
 class NotStandardError(Exception):
-    """The model is not the standard decoder; the message says in what."""
+    """The model is not the standard decoder. The message gives the difference."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,23 @@ class Norm:
 
 @dataclass(frozen=True)
 class LayerParts:
-    """One decoder layer. qkv and gate_up hold the linears whose weights are joined, in order.
+    """One decoder layer.
 
-    head_norms: q and k norms per head, weights joined to [Hq + Hkv, D]. whole_norms: q and k norms over all heads.
-    gate: the activation's name in `silu_mul`, None where it is another.
-    rotary: name of the layer type whose cos and sin apply, None where the layer has no rotary embedding.
+    qkv: the linears of queries, keys and values, joined in this order.
+    out: the linear after attention.
+    gate_up: the linears of gate and up, joined in this order.
+    down: the last linear of the MLP.
+    activation: the module of the gate's activation.
+    gate: the activation's name in `silu_mul`; None if it has none.
+    pre_attention, post_attention: norms before and after attention; None: no norm.
+    pre_mlp, post_mlp: norms before and after the MLP; None: no norm.
+    head_norms: q and k norms per head, weights joined to [Hq + Hkv, D].
+    whole_norms: q and k norms over all heads.
+    rotary: the layer type whose cos and sin apply; None if the layer has no rotary embedding.
+    residual_scale: multiplies each branch before it is added.
+    num_q_heads, num_kv_heads: numbers of heads.
+    head_dim: dimensions of a head.
+    attention: how the layer attends.
     """
 
     qkv: list[nn.Linear]
@@ -95,7 +107,18 @@ class LayerParts:
 
 @dataclass(frozen=True)
 class DecoderParts:
-    """The whole model. embed_scale multiplies what `embed` gives; logits are head(x) * logits_scale, then capped."""
+    """The whole model.
+
+    embed: ids to embeddings.
+    embed_scale: multiplies the embeddings.
+    layers: the decoder layers in order.
+    rotary: the module that computes cos and sin.
+    rotary_takes_type: whether that module takes a layer type.
+    norm: the last norm.
+    head: the linear to logits.
+    logits_scale: multiplies the logits.
+    logits_cap: the soft cap of the scaled logits; None: no cap.
+    """
 
     embed: nn.Module
     embed_scale: float
@@ -109,7 +132,7 @@ class DecoderParts:
 
 
 def read_parts(model: Any) -> DecoderParts:
-    """The parts of the model, whose attention must be the engine's. Raises NotStandardError."""
+    """Return the parts of the model. Its attention must be the engine's. Raises NotStandardError."""
     decoder = model.get_decoder()
     head = model.get_output_embeddings()
     for name in ("embed_tokens", "layers", "norm", "rotary_emb"):
@@ -142,7 +165,7 @@ def read_parts(model: Any) -> DecoderParts:
 
 
 def _probe(model: Any, decoder: Any) -> tuple[ProbeContext, float]:
-    """How the layers attend, and by what the embeddings are multiplied on their way to the first layer."""
+    """Return how the layers attend, and the factor between the embeddings and the first layer's input."""
     seen: list[torch.Tensor] = []
 
     def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -210,7 +233,7 @@ def _read_layer(layer: Any, num_kv_heads: int, options: AttentionOptions, kind: 
 
 
 def _arrange_norms(norms: dict[str, Norm]) -> tuple[Norm | None, Norm | None, Norm | None, Norm | None]:
-    """Before and after attention, before and after the MLP. One name means two things in different families."""
+    """Return the norms before and after attention and the MLP. One name has two meanings among families."""
     pre, post, pre_mlp, post_mlp = (norms.get(name) for name in _NORMS)
     if pre is not None and pre_mlp is None and post_mlp is None:
         return pre, None, post, None
@@ -242,7 +265,7 @@ def _read_qk_norms(
 
 
 def _read_norm(module: nn.Module) -> Norm:
-    """What the module computes, as a Norm: with its weight, or one plus its weight. Told by trying."""
+    """Return the Norm that the module computes, by trial: with its weight, or with one plus its weight."""
     weight = getattr(module, "weight", None)
     eps = getattr(module, "variance_epsilon", None) or getattr(module, "eps", None)
     if not isinstance(weight, torch.Tensor) or not isinstance(eps, float):
@@ -260,7 +283,7 @@ def _read_norm(module: nn.Module) -> Norm:
 
 
 def _read_activation(module: nn.Module) -> str | None:
-    """The name of what the module computes, told by trying."""
+    """Return the name of the activation that the module computes, by trial."""
     x = torch.linspace(-4, 4, 64)
     gate_up = torch.cat([x, torch.ones_like(x)])[None]
     with torch.inference_mode():

@@ -1,8 +1,8 @@
-"""The configuration of a GGUF file, with what transformers leaves out of it.
+"""The configuration of a GGUF file, including values that transformers does not read.
 
-transformers reads a table of keys per architecture and takes the defaults of its config class for the rest, which are
-one checkpoint's values: the frequencies of Llama 3 and of Phi-3 128k, windows, soft caps and widths of experts are lost
-without a word. Here they are read from the file, and a file with more weights than the model takes is refused.
+transformers reads a table of keys per architecture. For the other values it takes the defaults of its config class,
+which are those of one checkpoint. It thus silently loses the frequencies of Llama 3 and of Phi-3 128k, windows, soft
+caps and widths of experts. This module reads them from the file, and refuses a file with more weights than the model.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _CONFIG_NAMES = {
     "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
     "context_length": "max_position_embeddings",
 }
-# Its key_length is that of full attention only; transformers handles this architecture in full.
+# Its key_length is that of full attention only; transformers handles this architecture completely.
 _READ_IN_FULL = ("gemma4",)
 _PARTIAL_ROPE = ("phi3", "stablelm", "nemotron")
-# Layers of the 27B models: queries are scaled by hidden size / heads, which the file does not say (see llama.cpp).
+# Layers of the 27B models: they scale queries by hidden size / heads, which the file does not contain (see llama.cpp).
 _SCALED_BY_WIDTH = {"gemma2": 46, "gemma3": 62}
 # Llama 3.1 and later, all sizes: low and high frequency factor, original context.
 _LLAMA3 = (1.0, 4.0, 8192)
@@ -42,7 +42,10 @@ Read = Callable[[str], Any]
 
 
 def gguf_config(path: Path) -> Any:
-    """The transformers config of a .gguf file. Raises UnsupportedModelError for frequencies that transformers lacks."""
+    """Return the transformers config of a .gguf file.
+
+    Raises UnsupportedModelError for frequencies that transformers cannot express.
+    """
     reader = _reader(path)
     config = transformers.AutoConfig.from_pretrained(str(path.parent), gguf_file=path.name, local_files_only=True)
     architecture = _value(reader, "general.architecture")
@@ -53,20 +56,20 @@ def gguf_config(path: Path) -> Any:
 
 
 def _reader(path: Path) -> gguf.GGUFReader:
-    # Imported here: where no file of this format is read, the library may be missing.
+    # Imported here, because the library may be missing if no GGUF file is used.
     import gguf
 
     return gguf.GGUFReader(str(path))
 
 
 def dequantize_options() -> dict[str, Any]:
-    """Options of from_pretrained: newer versions keep the packed blocks where they find a kernel for them."""
+    """Options of from_pretrained: without them, newer versions keep packed blocks if they have a kernel for them."""
     config_class = getattr(transformers, "GgufConfig", None)
     return {} if config_class is None else {"quantization_config": config_class(dequantize=True)}
 
 
 def check_all_read(path: Path, model: Any) -> None:
-    """Raises UnsupportedModelError where the file holds weights that the loaded model has no place for."""
+    """Raise UnsupportedModelError if the file holds weights that the loaded model has no place for."""
     distinct = {tensor.data_ptr(): tensor.numel() for tensor in model.state_dict().values()}
     num_read = sum(distinct.values())
     weights = [tensor for tensor in _reader(path).tensors if not tensor.name.startswith("rope_f")]
@@ -82,7 +85,7 @@ def _value(reader: Any, key: str) -> Any:
 
 
 def _correct(config: Any, architecture: str, read: Read, tensors: Mapping[str, Any]) -> None:
-    """Writes to the config what the file says. read: a key without its architecture -> value or None."""
+    """Write the file's values to the config. read: a key without its architecture -> value or None."""
     for key, name in _CONFIG_NAMES.items():
         value = read(key)
         if isinstance(value, int | float) and value > 0 and hasattr(config, name):
@@ -104,7 +107,7 @@ def _correct(config: Any, architecture: str, read: Read, tensors: Mapping[str, A
 
 
 def _scaling(config: Any, rope: Mapping[str, Any], read: Read, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """The rope parameters of an extended context; empty where the file has none."""
+    """Return the rope parameters of an extended context; empty if the file has none."""
     original_len = read("rope.scaling.original_context_length")
     if "rope_factors_long.weight" in tensors:
         original_len = config.original_max_position_embeddings = original_len or config.max_position_embeddings
@@ -132,7 +135,7 @@ def _floats(tensor: Any) -> list[float]:
 
 
 def _llama3(theta: float, divisors: np.ndarray) -> dict[str, Any]:
-    """The parameters of which these are the divisors of the frequencies, [D / 2]."""
+    """Return the parameters whose frequency divisors are these, [D / 2]."""
     if np.allclose(divisors, 1.0):
         return {}
     low, high, original_len = _LLAMA3

@@ -8,8 +8,8 @@ Milliseconds of all linears of the default model once (540 MB in float32), torch
     float16            13.5    20    51    82
     int8               12.7    18    29    39
 
-Packed is never slower, so it takes the place of the plain weights. The smaller forms are copies beside them, for steps
-of few rows alone.
+Packed is never slower, so it replaces the plain weights. The smaller forms are additional copies, only for steps of few
+rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 
 from treechat_kernels import dispatch
 
-# Most rows of a step for which a smaller form was measured faster than packed float32.
+# Most rows of a step for which a smaller form was faster than packed float32.
 MAX_HALF_ROWS = 2
 MAX_INT8_ROWS = 6
 
@@ -36,7 +36,7 @@ class Linear(Protocol):
 
 
 def can_pack(weight: torch.Tensor) -> bool:
-    """Whether oneDNN packs this weight here: float32 on a CPU, with a torch that has the operators."""
+    """Return whether oneDNN can pack this weight: float32 on a CPU, and a torch that has the operators."""
     return (
         weight.device.type == "cpu"
         and weight.dtype == torch.float32
@@ -47,7 +47,7 @@ def can_pack(weight: torch.Tensor) -> bool:
 
 
 class PlainLinear:
-    """x [T, in] -> [T, out] by F.linear, or for one row on CUDA by a kernel of our own."""
+    """x [T, in] -> [T, out] by F.linear, or for one row on CUDA by our own kernel."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self.weight = weight
@@ -66,20 +66,20 @@ class PlainLinear:
         return residual + self(x)
 
     def row(self, x: torch.Tensor, norm: tuple[torch.Tensor | None, float] | None, gate: str | None) -> torch.Tensor:
-        """`dispatch.linear_row` of a row x [1, in], with the norm before it and the gate behind it."""
+        """`dispatch.linear_row` of a row x [1, in], with the norm before it and the gate after it."""
         return dispatch.linear_row(x, self.weight, self.bias, norm=norm, gate=gate)
 
     def takes_row(self, x: torch.Tensor) -> bool:
-        """Whether x is a single row, for which there is a kernel."""
+        """Return whether x is a single row, for which there is a kernel."""
         return x.shape[0] == 1 and dispatch.uses_triton(x)
 
     def dense(self) -> torch.Tensor:
-        """The weight [out, in] as it was given."""
+        """Return the weight [out, in] as it was given."""
         return self.weight
 
 
 class PackedLinear:
-    """x [T, in] -> [T, out], the weight laid out once as oneDNN reads it fastest."""
+    """x [T, in] -> [T, out], with the weight in oneDNN's fastest layout."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self.weight: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, None)
@@ -94,12 +94,12 @@ class PackedLinear:
         return out
 
     def dense(self) -> torch.Tensor:
-        """The weight [out, in], bit for bit as it was given, in new memory."""
+        """Return the weight [out, in], bit for bit as it was given, in new memory."""
         return self.weight.to_dense()
 
 
 class HalfLinear:
-    """x [T, in] -> [T, out] with weights and activations in float16, the result in the dtype of x."""
+    """x [T, in] -> [T, out] with weights and activations in float16. The result has the dtype of x."""
 
     max_rows = MAX_HALF_ROWS
 
@@ -147,6 +147,6 @@ _SMALL_FORMS: dict[str, type[HalfLinear] | type[Int8Linear]] = {"float16": HalfL
 
 
 def with_small(linear: Linear, form: str) -> Linear:
-    """The layer with a smaller copy of its weights beside it, "float16" or "int8"."""
+    """Return the layer with a smaller copy of its weights, "float16" or "int8"."""
     assert isinstance(linear, ExactLinear), f"{type(linear).__name__} has a smaller form already"
     return TwoLinear(linear, _SMALL_FORMS[form](linear.dense(), linear.bias))

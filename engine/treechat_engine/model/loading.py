@@ -1,4 +1,4 @@
-"""From a name to a model in memory: a directory, a .gguf file or a hub id. Safetensors and GGUF, no remote code."""
+"""Load a model from a directory, a .gguf file or a hub id. Safetensors and GGUF, no remote code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def choose_device(name: str | None) -> torch.device:
-    """None chooses cuda, then cpu. Raises EngineError for a device that is not here."""
+    """Return the device; None chooses cuda, then cpu. Raises EngineError for an unusable device."""
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(1, device=device).cpu()
@@ -31,7 +31,7 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def choose_dtype(name: str | None, device: torch.device) -> torch.dtype:
-    """None is bfloat16 on CUDA and float32 elsewhere. Raises EngineError for a name that is none of the three."""
+    """Return the dtype; None is bfloat16 on CUDA and float32 elsewhere. Raises EngineError for an unknown name."""
     if name is None:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if name not in _DTYPES:
@@ -40,10 +40,14 @@ def choose_dtype(name: str | None, device: torch.device) -> torch.dtype:
 
 
 def load_model(source: str | Path, config: EngineConfig, progress: Callable[[str], None] | None = None) -> Any:
-    """A transformers model in eval mode on the config's device. `progress` gets one sentence per stage.
+    """Return a transformers model in eval mode on the config's device.
 
-    A .gguf file is read through transformers, which dequantises it; convert one that is loaded often (treechat.models).
-    Raises UnsupportedModelError before any weight is read, EngineError where files are missing, broken or incomplete.
+    transformers reads and dequantises a .gguf file; convert a file that is loaded often (treechat.models). Raises
+    UnsupportedModelError before any weight is read, and EngineError if files are missing, broken or incomplete.
+
+    source: a directory, a .gguf file or a hub id.
+    config: the engine's configuration.
+    progress: receives one sentence per stage.
     """
     tell = progress or logger.info
     device = choose_device(config.device)
@@ -67,19 +71,19 @@ def load_model(source: str | Path, config: EngineConfig, progress: Callable[[str
         return model.to(device).eval()
     except EngineError:
         raise
-    except Exception as error:  # transformers fails in as many ways as files can be wrong
+    except Exception as error:  # transformers raises many kinds of exceptions for broken files
         raise EngineError(f"the model {source} cannot be loaded: {str(error) or type(error).__name__}") from error
 
 
 def _check_complete(missing: Collection[str]) -> None:
-    """Refuses a model of which weights were not found: transformers would go on with random ones."""
+    """Refuse a model with missing weights: transformers would continue with random ones."""
     if missing:
         reason = f"{len(missing)} of the model's weights are in none of its files: {min(missing)}"
         raise EngineError(reason, "Its download may be incomplete: fetch it again")
 
 
 def _locate(source: str | Path) -> tuple[str, dict[str, Any]]:
-    """What from_pretrained takes: a directory or hub id, and the name of a GGUF file in it."""
+    """Return the arguments of from_pretrained: a directory or hub id, and the name of a GGUF file in it."""
     path = Path(source).expanduser()
     if path.suffix.lower() == ".gguf":
         if not path.is_file():

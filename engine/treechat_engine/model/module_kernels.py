@@ -1,9 +1,9 @@
-"""Parts of a model that keeps its transformers forward, run by kernels: each only where it computes the same.
+"""Replace parts of a transformers forward by kernels, each only if the kernel computes the same.
 
-Norms, rotary embeddings (`replaced_rotary.py`) and gated activations. Elsewhere than on CUDA nothing is replaced. What
-a part computes is told by trying it, in the model's own dtype, on values of several sizes: a norm that does more than a
-weighted RMS norm stays as it is, and so does a gate that is clipped. Only instances are changed, never a class or a
-file's functions, which other models share.
+The parts are norms, rotary embeddings (`module_rotary.py`) and gated activations. Without CUDA nothing is replaced. A
+trial in the model's own dtype, on values of several sizes, shows what a part computes. A norm that does more than a
+weighted RMS norm is not replaced, and neither is a clipped gate. Only instances are changed, never a class or the
+functions of a file, which other models share.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from treechat_engine.model.module_rotary import (
 from treechat_kernels import dispatch
 
 _Forward = Callable[..., Any]
-# Names of the linear layers before a gated activation, and of the one behind it.
+# Names of the linear layers before a gated activation, and of the one after it.
 _GATED = (
     (("gate_proj", "up_proj"), "down_proj"),
     (("gate_up_proj",), "down_proj"),
@@ -42,10 +42,10 @@ _KINDS = NORMS, ROTARY, GATES = ("norms", "rotary embeddings", "gated activation
 
 
 class Replacements:
-    """The replaced modules of a model, which have their own forward again after `give_back`."""
+    """The replaced modules of a model. `give_back` restores their own forwards."""
 
     def __init__(self, model: nn.Module) -> None:
-        """Runs a forward of two tokens where there are rotary embeddings to try."""
+        """Replace what kernels can compute. Runs a forward of two tokens if there are rotary embeddings to try."""
         self._modules: list[nn.Module] = []
         self.found: Counter[str] = Counter()
         self.replaced: Counter[str] = Counter()
@@ -66,7 +66,7 @@ class Replacements:
 
     @property
     def summary(self) -> str:
-        """What `EngineStats.forward_reason` adds; empty where nothing was replaced."""
+        """The suffix of `EngineStats.forward_reason`; empty if nothing was replaced."""
         if not self._modules:
             return ""
         kinds = [f"{self.replaced[kind]} of {self.found[kind]} {kind}" for kind in _KINDS if self.found[kind]]
@@ -81,13 +81,13 @@ class Replacements:
     def _replace(self, kind: str, module: nn.Module, forward: _Forward | None) -> None:
         self.found[kind] += 1
         if forward is not None:
-            # An attribute of the instance goes before the method of its class.
+            # An attribute of the instance hides the method of its class.
             module.forward = forward
             self._modules.append(module)
             self.replaced[kind] += 1
 
     def _give_back_unsupported_rotary(self, model: nn.Module, attentions: list[tuple[nn.Module, list[Rotary]]]) -> None:
-        """Gives back the modules of which a call in a forward cannot be computed by the kernel."""
+        """Restore the modules that call a rotary function which the kernel cannot compute."""
         ids = torch.arange(2, device=next(model.parameters()).device)[None]
         try:
             with use_context(ProbeContext()), torch.inference_mode():
@@ -113,7 +113,7 @@ def _has_kernels(module: nn.Module) -> bool:
 
 
 def _kernel_norm(module: nn.Module) -> _Forward | None:
-    """A forward by our kernel that computes what the norm does, None where there is none."""
+    """Return a forward by our kernel that computes the same as the norm; None if there is none."""
     weight = getattr(module, "weight", None)
     eps = getattr(module, "variance_epsilon", None) or getattr(module, "eps", None)
     if not isinstance(weight, torch.Tensor) or weight.dim() != 1 or not isinstance(eps, float):
@@ -142,14 +142,19 @@ def _is_same_norm(module: nn.Module, forward: _Forward, weight: torch.Tensor) ->
             expected = module(x)
         except CALL_ERRORS:
             return False
-        # A norm's values are of one size, whatever it norms.
+        # The results of a norm have the same size for inputs of any size.
         if not is_same(forward(x), expected, 1.0):
             return False
     return True
 
 
 class _Gated(NamedTuple):
-    """A gated MLP: names of its linear layers before the activation, one where they are joined, and of the last."""
+    """A gated MLP.
+
+    module: the MLP.
+    before: names of its linear layers before the activation; one if they are joined.
+    last: name of its last linear layer.
+    """
 
     module: nn.Module
     before: tuple[str, ...]
@@ -165,7 +170,7 @@ class _Gated(NamedTuple):
 
     @property
     def has_hooks(self) -> bool:
-        """Whether somebody hooks into what would not be called any more, or has put a forward of its own there."""
+        """Whether hooks or an instance's own forward would be bypassed by the replacement."""
         inner = [child for name, child in self.module.named_children() if name not in (*self.before, self.last)]
         watched = any(child._forward_hooks or child._forward_pre_hooks for each in inner for child in each.modules())
         return "forward" in vars(self.module) or watched
@@ -185,12 +190,12 @@ class _Gated(NamedTuple):
 
 
 def _kernel_gate(gated: _Gated) -> _Forward | None:
-    """A forward of the gated MLP with our kernel between its linear layers, None where it computes something else."""
+    """Return a forward of the gated MLP with our kernel between its linears; None if it computes something else."""
     weight = next(gated.module.parameters(), None)
     if weight is None or weight.dtype not in TOLERANCES or not dispatch.uses_triton(weight) or gated.has_hooks:
         return None
     for activation in _ACTIVATIONS:
-        # In float32 the two kinds of gelu are told apart.
+        # In float32 the two kinds of gelu are distinguishable.
         if all(_is_same_gate(gated, activation, dtype, weight.device) for dtype in (torch.float32, weight.dtype)):
             return gated.forward(activation)
     return None
@@ -198,8 +203,7 @@ def _kernel_gate(gated: _Gated) -> _Forward | None:
 
 @torch.inference_mode()
 def _is_same_gate(gated: _Gated, activation: str, dtype: torch.dtype, device: torch.device) -> bool:
-    """Tries the module with linear layers that give values of our own, so that its weights do not hide what it does
-    between them."""
+    """Try the module with linear layers of fixed output, so that its weights do not hide the activation."""
     generator = torch.Generator().manual_seed(0)
     width = getattr(getattr(gated.module, gated.before[0]), "out_features", 64) // (3 - len(gated.before))
     x = torch.randn(1, 3, 8, generator=generator).to(device, dtype)
@@ -224,7 +228,7 @@ def _is_same_gate(gated: _Gated, activation: str, dtype: torch.dtype, device: to
 
 
 class _FixedOutput(nn.Module):
-    """Gives the same value for whatever it is given, which it keeps."""
+    """Return a fixed value, and record the inputs."""
 
     def __init__(self, value: torch.Tensor) -> None:
         super().__init__()

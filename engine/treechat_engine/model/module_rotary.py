@@ -1,8 +1,8 @@
-"""The rotary embedding of a transformers attention module by a kernel, where it computes the same.
+"""The rotary embedding of a transformers attention module by a kernel, if the kernel computes the same.
 
-Attention modules call a function of their file, which every model of that family calls. It is not touched: a module
-gets a copy of its forward that finds another function under that name. What the function computes is told by trying,
-on random tables, so that one that pairs neighbours or reads half of its tables is told from the others.
+Attention modules call a function of their file, which all models of that family share. The function is not changed: a
+module gets a copy of its forward in which that name refers to another function. A trial on random tables shows what the
+function computes: whether it pairs neighbours, and whether it reads half of its tables.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from torch import nn
 
 from treechat_kernels import dispatch
 
-# What a function of transformers may raise at tensors that it was not made for.
+# Exceptions of a transformers function for tensors of an unexpected shape.
 CALL_ERRORS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError)
-# Of a value, and where values are small of the scale: roundings of the dtype that two right answers may lie apart.
+# Relative to a value, or for small values to the scale: the rounding difference between two correct results.
 TOLERANCES = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 SCALES = (1e-3, 1.0, 50.0)
 # Heads and tokens of a trial.
@@ -28,7 +28,15 @@ _HEADS, _TOKENS = 2, 3
 
 
 class _Shape(NamedTuple):
-    """What of a call decides how it is computed. head_dim 1 is where heads stand in x [1, ., ., D]."""
+    """The properties of a call that determine its computation.
+
+    num: tensors to rotate.
+    dim: dimensions of a head.
+    width: dimensions of the tables.
+    head_dim: the dimension of the heads, 1 in x [1, H, T, D].
+    dtype: of the rotated tensors.
+    table_dtype: of cos and sin.
+    """
 
     num: int
     dim: int
@@ -39,7 +47,12 @@ class _Shape(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """A way to call `dispatch.rotary`. is_sliced: of the tables, the first half is read."""
+    """A way to call `dispatch.rotary`.
+
+    interleaved: whether neighbours are pairs.
+    table: "whole" or "half", as `dispatch.rotary` takes it.
+    is_sliced: whether only the first half of the tables is read.
+    """
 
     interleaved: bool
     table: str
@@ -54,12 +67,12 @@ _LAYOUTS = [
     for interleaved, table in itertools.product((False, True), (("whole", False), ("half", True), ("half", False)))
 ]
 _Rotate = Callable[..., Any]
-# The layout per function and shape, None where there is none.
+# The layout per function and shape; None if no layout fits.
 LayoutCache = dict[tuple[_Rotate, _Shape], _Layout | None]
 
 
 class Rotary:
-    """A module's rotary function: by the kernel for shapes for which it was tried, else as it was."""
+    """A module's rotary function: by the kernel for the shapes that have a layout, else by the original."""
 
     def __init__(self, original: _Rotate, layouts: LayoutCache) -> None:
         self._original = original
@@ -75,7 +88,7 @@ class Rotary:
 
     @property
     def is_replaced(self) -> bool:
-        """Whether all calls so far are computed by the kernel."""
+        """Whether the kernel computes all calls so far."""
         return self.is_called and all(self._layout(shape) is not None for shape in self._seen)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -93,7 +106,7 @@ class Rotary:
         return None if shape is None else self._layouts.get((self._original, shape))
 
     def _shape(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Shape | None:
-        """None where the arguments are not (x, cos, sin) or (q, k, cos, sin) of one sequence."""
+        """Return the call's shape; None if the arguments are not (x, cos, sin) or (q, k, cos, sin) of one sequence."""
         head_dim = kwargs.get("unsqueeze_dim", self._head_dim)
         if kwargs.keys() - {"unsqueeze_dim"} or head_dim not in (1, 2) or len(args) not in (3, 4):
             return None
@@ -109,9 +122,9 @@ class Rotary:
 
 
 def with_kernel_rotary(module: nn.Module, layouts: LayoutCache) -> tuple[Callable[..., Any], list[Rotary]] | None:
-    """The module's forward with rotary functions of ours, which learn, and those; None where it calls none.
+    """Return the module's forward with our rotary functions, and these functions; None if it calls none.
 
-    Where something has put a forward of its own into the module, that is left alone.
+    A module that has its own instance forward is left unchanged.
     """
     forward = type(module).forward
     if not isinstance(forward, types.FunctionType) or "forward" in vars(module):
@@ -124,7 +137,7 @@ def with_kernel_rotary(module: nn.Module, layouts: LayoutCache) -> tuple[Callabl
 
 
 def _copy(function: Any, replaced: Mapping[str, _Rotate]) -> types.FunctionType | None:
-    """The function with other globals, in copies of what is wrapped around it; None for a wrapper of another kind."""
+    """Return the function with other globals, inside copies of its wrappers; None for an unknown kind of wrapper."""
     inner, closure = getattr(function, "__wrapped__", None), function.__closure__
     if inner is not None:
         own = _copy(inner, replaced)
@@ -141,12 +154,12 @@ def _copy(function: Any, replaced: Mapping[str, _Rotate]) -> types.FunctionType 
 def _holds(cell: types.CellType, value: Any) -> bool:
     try:
         return cell.cell_contents is value
-    except ValueError:  # an empty one
+    except ValueError:  # an empty cell
         return False
 
 
 def is_same(got: Any, expected: Any, scale: float) -> bool:
-    """Whether two tensors of values of this scale are the same up to the rounding of their dtype."""
+    """Return whether two tensors of values of this scale are equal up to the rounding of their dtype."""
     if not isinstance(expected, torch.Tensor) or expected.shape != got.shape or expected.dtype != got.dtype:
         return False
     tolerance = TOLERANCES[got.dtype]
@@ -167,7 +180,7 @@ def _rotate_by_kernel(args: Sequence[torch.Tensor], shape: _Shape, layout: _Layo
 
 @torch.inference_mode()
 def _find_layout(original: _Rotate, shape: _Shape, device: torch.device) -> _Layout | None:
-    """How the kernel computes what the function does at this shape; in float32 first, which tells more."""
+    """Return the kernel's layout for the function at this shape. Tries float32 first, which distinguishes more."""
     if not {shape.dtype, shape.table_dtype} <= TOLERANCES.keys() or shape.width % 2:
         return None
     in_float32 = shape._replace(dtype=torch.float32, table_dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Which models the engine can run exactly: the refusals, each with its reason."""
+"""Check whether the engine can run a model exactly. Each refusal has its reason."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from treechat_engine.attention.context import use_context
 from treechat_engine.kvcache.slots import LayerShape
 
 _SUPPORTED_LAYERS = ("full_attention", "sliding_attention")
-# Rotary frequencies of these depend on the longest position of the batch, so a cached key would be wrong later.
+# Their rotary frequencies depend on the longest position of the batch, so a cached key would be wrong later.
 _UNSUPPORTED_ROPE = ("longrope", "dynamic")
 _WHAT_WORKS = "Decoder-only models with full or sliding-window attention work, such as Llama, Qwen, Mistral and Gemma"
 
 
 class ModelSpec(NamedTuple):
-    """What the engine needs to know of a model. layer_shapes: (num_kv_heads, k_dim, v_dim) per attention layer.
+    """The properties of a model that the engine needs.
 
-    min_window: the smallest sliding window of any layer, in tokens; None where all see the whole path.
+    layer_shapes: (num_kv_heads, k_dim, v_dim) per attention layer.
+    vocab_size: ids are below it.
+    max_len: the model's longest path in tokens; None if it has no limit.
+    eos_ids: the model's end tokens.
+    min_window: the smallest sliding window of any layer, in tokens; None if all layers see the whole path.
     """
 
     layer_shapes: list[LayerShape]
@@ -33,9 +37,9 @@ class ModelSpec(NamedTuple):
 
 
 def check_config(config: Any, max_len: int | None = None) -> None:
-    """Raises UnsupportedModelError for a transformers config that the engine cannot run exactly.
+    """Raise UnsupportedModelError for a transformers config that the engine cannot run exactly.
 
-    max_len: the longest path that the engine will be given, in tokens; None is whatever the model takes.
+    max_len: the engine's longest path in tokens; None: the model's own limit.
     """
     if getattr(config, "is_encoder_decoder", False):
         raise UnsupportedModelError("encoder-decoder models have no single cached path", _WHAT_WORKS)
@@ -50,7 +54,7 @@ def check_config(config: Any, max_len: int | None = None) -> None:
 
 
 def _check_rope(rope: Mapping[str, Any], text: Any, max_len: int | None) -> None:
-    """Refuses frequencies that change once the batch has a long position, unless no path will be that long."""
+    """Refuse frequencies that change if the batch has a long position, unless no path can be that long."""
     kind = rope.get("rope_type", rope.get("type"))
     if kind not in _UNSUPPORTED_ROPE:
         return
@@ -64,7 +68,7 @@ def _check_rope(rope: Mapping[str, Any], text: Any, max_len: int | None) -> None
 
 
 def _ropes(parameters: object) -> Iterator[Mapping[str, Any]]:
-    """A config's rope parameters, which some models nest by layer type."""
+    """Yield a config's rope parameters, which some models nest by layer type."""
     if not isinstance(parameters, Mapping):
         return
     yield parameters
@@ -73,9 +77,9 @@ def _ropes(parameters: object) -> Iterator[Mapping[str, Any]]:
 
 
 def inspect_model(model: Any) -> ModelSpec:
-    """Runs two tokens through the model to see how each layer attends. Its attention must be ours by now.
+    """Run two tokens through the model to record how each layer attends. Its attention must already be the engine's.
 
-    Raises UnsupportedModelError where a layer kept another attention.
+    Raises UnsupportedModelError if a layer kept another attention.
     """
     text = model.config.get_text_config(decoder=True)
     probe = ProbeContext()
@@ -98,7 +102,7 @@ def inspect_model(model: Any) -> ModelSpec:
 
 @contextmanager
 def refusing(what: str) -> Iterator[None]:
-    """Refuses a model whose forward raises: transformers has many of them, and each fails in its own way."""
+    """Refuse a model whose forward raises. Models of transformers raise many kinds of exceptions."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -108,7 +112,7 @@ def refusing(what: str) -> Iterator[None]:
 
 
 def _check_layers(attended: list[int], num_layers: int) -> None:
-    """Refuses a model of which not every layer attends once, in order, through the engine's attention."""
+    """Refuse a model unless each layer attends once, in order, through the engine's attention."""
     if attended == list(range(num_layers)):
         return
     if not attended:
@@ -125,7 +129,7 @@ def _check_layers(attended: list[int], num_layers: int) -> None:
 
 
 def _eos_ids(model: Any) -> frozenset[int]:
-    """The model's own end tokens: those of its generation config, else of its config."""
+    """Return the model's own end tokens: those of its generation config, else of its config."""
     for config in (getattr(model, "generation_config", None), model.config):
         eos = getattr(config, "eos_token_id", None)
         if eos is not None:

@@ -5,24 +5,25 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import pad
 
-# A draw from more tokens than this chooses a block of them first.
+# A draw from more tokens than this first chooses a block of them.
 BLOCK_LEN = 256
 
 
 def draw(
     probs: torch.Tensor, draws: torch.Tensor, top_p: torch.Tensor | None, min_p: torch.Tensor | None
 ) -> torch.Tensor:
-    """Positions [rows, 1] drawn from probs [rows, n], which are in descending order where top_p is given."""
+    """Return positions [rows, 1] drawn from probs [rows, n], which are in descending order if top_p is given."""
     floor = None if min_p is None else min_p * probs.amax(dim=-1, keepdim=True)
     if top_p is not None:
-        # A token stays while the mass before it is under top_p, so that the first always stays.
+        # A token stays if the mass before it is under top_p, so the first always stays.
         probs = probs.masked_fill(probs.cumsum(dim=-1) - probs >= top_p, 0)
     if floor is not None:
         probs = probs.masked_fill(probs < floor, 0)
     num = probs.shape[1]
     if num <= BLOCK_LEN:
         return invert(probs, draws)
-    # First a block, then a token in it: running sums of all, in float64, would take ten times as long as their sums.
+    # First choose a block, then a token in it. Running sums of all tokens in float64 take ten times as long as the
+    # blocks' sums.
     padded = pad(probs, (0, -num % BLOCK_LEN)) if num % BLOCK_LEN else probs
     blocks = padded.view(len(probs), -1, BLOCK_LEN)
     masses = blocks.sum(dim=-1)
@@ -34,10 +35,11 @@ def draw(
 
 
 def invert(weights: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """Where `draws` [rows, 1], in [0, 1], fall in the distribution that weights [rows, n] stand for, in float64."""
+    """Return the positions of `draws` [rows, 1], in [0, 1], in the distribution of weights [rows, n], in float64."""
     mass = weights.cumsum(dim=-1, dtype=torch.float64)
     total = mass[:, -1:].contiguous()
-    # right=True skips what has no mass; the minimum keeps a draw that rounds up to the whole mass on a real token.
+    # right=True skips tokens without mass. If a draw rounds up to the whole mass, the minimum keeps it on a token that
+    # has mass.
     found = torch.minimum(torch.searchsorted(mass, draws * total, right=True), torch.searchsorted(mass, total))
-    # Weights that are not numbers, which the caller finds out, still give a position.
+    # Weights that are not numbers still give a position; the caller detects them.
     return found.clamp(max=weights.shape[1] - 1)

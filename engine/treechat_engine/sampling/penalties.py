@@ -1,7 +1,8 @@
-"""What a request's own history does to its logits: repetition, presence and frequency penalties, and logit bias.
+"""The effect of a request's history on its logits: repetition, presence and frequency penalties, and logit bias.
 
-Only the tokens that are penalised or biased are touched, those of all rows of a batch in one operation, so that a row
-costs the number of its different tokens and not the size of the vocabulary.
+Only the logits of penalised or biased tokens are changed, for all rows of a batch in one operation. The cost of a row
+is
+therefore its number of distinct tokens, not the size of the vocabulary.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from treechat_engine.api import SamplingParams
 
 
 class History:
-    """The different tokens of one request, and what presence and frequency take from the logit of each. `replied` are
-    those of its reply.
+    """The distinct tokens of one request, and the presence and frequency penalties of each.
 
-    The repetition penalty counts prompt and reply, the other two the reply alone, as the servers of this field do.
+    `reply_ids` are those of its reply. The repetition penalty counts prompt and reply, the other two only the reply,
+    like
+    other inference servers.
     """
 
     def __init__(self, params: SamplingParams, prompt_ids: Sequence[int]) -> None:
@@ -40,11 +42,11 @@ class History:
 
     @property
     def drops(self) -> npt.NDArray[np.float32]:
-        """What is taken from the logit of each of `ids`."""
+        """The amount subtracted from the logit of each of `ids`."""
         return self._drops[: self._num]
 
     def record(self, token_id: int) -> None:
-        """Counts a token of the reply."""
+        """Count a token of the reply."""
         place = self._place.get(token_id)
         if place is None:
             place = self._place[token_id] = self._num
@@ -60,7 +62,7 @@ class History:
 
 
 class Bias:
-    """Logits added to some tokens. Raises ValueError for unknown tokens, and where all tokens are forbidden."""
+    """Logits added to some tokens. Raises ValueError for unknown tokens, and if all tokens are forbidden."""
 
     def __init__(self, params: SamplingParams, vocab_size: int) -> None:
         for token_id in params.logit_bias:
@@ -75,9 +77,9 @@ class Bias:
 def adjust(
     logits: torch.Tensor, histories: Sequence[tuple[int, History]], biases: Sequence[tuple[int, Bias]]
 ) -> torch.Tensor:
-    """float32 logits [rows, vocabulary] with each (row, history) penalised, then each (row, bias) added.
+    """Penalise each (row, history) of float32 logits [rows, vocabulary], then add each (row, bias).
 
-    The given tensor is not written; where there is nothing to do it is what comes back.
+    Does not write to the given tensor. Returns it unchanged if there is nothing to do.
     """
     if not histories and not biases:
         return logits

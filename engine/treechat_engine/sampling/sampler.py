@@ -1,10 +1,11 @@
 """From logits to the next token, in one vectorised pass over the batch.
 
-The order of the operations is that of transformers: penalties, bias, temperature, top-k, top-p, min-p. Reported
-log-probabilities are those of the model's own distribution, before any of these.
+The operations are in the order of transformers: penalties, bias, temperature, top-k, top-p, min-p. Reported
+log-probabilities are those of the model's own distribution, before these operations.
 
-A reply does not depend on what shared its batch: each request has its own seeded draws, and rows are taken together
-only with rows of the same cuts, in operations that treat each row by itself. So no row pays for what another asks.
+A reply does not depend on the other rows of its batch. Each request has its own seeded draws. Rows are processed
+together only with rows of the same cuts, in operations that treat each row alone. A row's cost does not depend on other
+rows' parameters.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from treechat_engine.api import SamplingParams, Token
 from treechat_engine.sampling.draw import draw
 from treechat_engine.sampling.penalties import Bias, History, adjust
 
-# Alternatives are always looked up this many at a time, so that their order among equals depends on no other row.
+# Always look up this many alternatives at once, so that the order of equal ones does not depend on other rows.
 MAX_TOP_LOGPROBS = 20
-# Without top-k, top-p and min-p first look among this many, which most often hold all that is kept.
+# Without top-k, top-p and min-p first use this many tokens, which usually include all that stay.
 NUM_LIKELY = 128
-# A lower temperature is greedy: logits divided by it would be beyond float32.
+# A lower temperature is greedy, because logits divided by it overflow float32.
 MIN_TEMPERATURE = 1e-5
-# Values are searched for the largest in blocks of this many.
+# The search for the largest values uses blocks of this many.
 SEARCH_LEN = 64
 
 
@@ -42,7 +43,7 @@ class Cut(NamedTuple):
 
 
 class Sampler:
-    """The sampling state of one request: its draws and, where penalties ask for it, its history.
+    """The sampling state of one request: its draws and, if it has penalties, its history.
 
     Raises ValueError for a logit bias outside the vocabulary.
     """
@@ -62,30 +63,30 @@ class Sampler:
         self.bias = Bias(params, vocab_size) if params.logit_bias else None
 
     def draw(self) -> float:
-        """The request's next number in [0, 1)."""
+        """Return the request's next number in [0, 1)."""
         return self._draws_ahead.popleft() if self._draws_ahead else self._random.random()
 
     def peek(self, offset: int) -> float:
-        """What `draw` will give after `ahead` more calls."""
+        """Return the result of `draw` after `offset` more calls."""
         while len(self._draws_ahead) <= offset:
             self._draws_ahead.append(self._random.random())
         return self._draws_ahead[offset]
 
     def record(self, token_id: int) -> None:
-        """Counts a token that was chosen."""
+        """Count a chosen token."""
         if self.history is not None:
             self.history.record(token_id)
 
 
 def sample(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[Token]:
-    """One token per row of logits [rows, vocabulary], recorded in its sampler. Advances draws by one per row.
+    """Return one token per row of logits [rows, vocabulary], and record it in its sampler. Draws once per row.
 
-    Its log-probability is NaN where the row has nothing to choose: logits that are not numbers, or forbid all.
+    A token's log-probability is NaN if the row has no possible token: its logits are not numbers, or all are forbidden.
     """
     logits = logits.float()
     adjusted = _adjust(logits, samplers)
     chosen = _choose(adjusted, samplers)
-    # Row by row, unlike logsumexp, whose sum of a single row is cut by the number of threads.
+    # Row by row, unlike logsumexp, which splits the sum of a single row by the number of threads.
     logprobs = logits.log_softmax(dim=-1)
     tops = _alternatives(logprobs, samplers)
     found = logprobs.gather(1, chosen[:, None]).squeeze(1)
@@ -100,19 +101,19 @@ def sample(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[Token]:
 
 
 def choose(logits: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:
-    """The next token id [rows] of float32 logits [rows, vocabulary], which are not written."""
+    """Return the next token id [rows] of float32 logits [rows, vocabulary]. Does not write to them."""
     return _choose(_adjust(logits, samplers), samplers)
 
 
 def _adjust(logits: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:
-    """The logits after penalties and biases; the same tensor where there are none."""
+    """Return the logits after penalties and biases; the same tensor if there are none."""
     histories = [(row, s.history) for row, s in enumerate(samplers) if s.history is not None]
     biases = [(row, s.bias) for row, s in enumerate(samplers) if s.bias is not None]
     return adjust(logits, histories, biases)
 
 
 def _choose(logits: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:
-    """The next token id [rows] of logits that are adjusted already."""
+    """Return the next token id [rows] of adjusted logits."""
     groups: dict[Cut, list[int]] = {}
     for row, sampler in enumerate(samplers):
         groups.setdefault(sampler.cut, []).append(row)
@@ -126,7 +127,7 @@ def _choose(logits: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:
 
 
 def _choose_same_cut(logits: torch.Tensor, cut: Cut, samplers: Sequence[Sampler]) -> torch.Tensor:
-    """The next token of rows that are all cut in the same way."""
+    """Return the next token of rows that have the same cut."""
     if cut.greedy:
         return _argmax(logits)
     temperature = _column([s.params.temperature for s in samplers], logits)
@@ -148,12 +149,12 @@ def _choose_likely(
     top_p: torch.Tensor | None,
     min_p: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Ids [rows, 1] drawn under top-p, min-p or both, from the few likely tokens where these hold all that is kept."""
+    """Draw ids [rows, 1] under top-p, min-p or both, from the few likely tokens if they include all that stay."""
     values, ids = _largest(logits, min(NUM_LIKELY, logits.shape[1]))
     likely = ((values - values[:, :1]) / temperature).exp()
     if top_p is not None:
-        # The others' mass is needed as well, but where even their number times the least likely one's is no more than a
-        # rounding of the whole.
+        # The mass of the other tokens counts too, unless their number times the least likely probability is below
+        # rounding.
         total = likely.sum(dim=-1, keepdim=True)
         rest = likely[:, -1:] * (logits.shape[1] - likely.shape[1])
         likely /= total
@@ -167,7 +168,7 @@ def _choose_likely(
     chosen = ids.gather(1, draw(likely, draws, top_p, min_p))
     if likely.shape[1] == logits.shape[1]:
         return chosen
-    # What is kept is more than the likely ones: the draw is made from all that can matter.
+    # More tokens stay than the likely ones, so draw from all that can matter.
     for row in short.flatten().nonzero().flatten().tolist():
         one = slice(row, row + 1)
         probs = (logits[one] / temperature[one]).softmax(dim=-1)
@@ -181,10 +182,10 @@ def _choose_likely(
 
 
 def _largest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k largest of each row [rows, n], descending, and their positions.
+    """Return the k largest values of each row [rows, n], descending, and their positions.
 
-    On a CPU only the k blocks with the largest maxima are searched, which hold them: of 49,152 values the 40 largest
-    are found in a third of the time.
+    On a CPU only the k blocks with the largest maxima are searched, because they contain the result: this finds the 40
+    largest of 49,152 values in a third of the time.
     """
     num_rows, num = values.shape
     if values.device.type != "cpu" or 4 * k * SEARCH_LEN > num or num % SEARCH_LEN:
@@ -199,16 +200,17 @@ def _largest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _argmax(logits: torch.Tensor) -> torch.Tensor:
-    """The most likely id of each row; the first among equals. NumPy's is ten times as fast on a CPU."""
+    """Return the most likely id of each row; the first of equal ones. NumPy is ten times as fast on a CPU."""
     if logits.device.type == "cpu":
         return torch.from_numpy(logits.numpy().argmax(axis=-1))
     return logits.argmax(dim=-1)
 
 
 def _descending(probs: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """probs [1, n] in descending order and their ids [n], without those too unlikely to be among the top-p.
+    """Return probs [1, n] in descending order and their ids [n], without tokens too unlikely for the top-p.
 
-    All that are less likely than (1 - top_p) / vocabulary hold less than 1 - top_p together, so top-p drops them.
+    All tokens that are less likely than (1 - top_p) / vocabulary together have less mass than 1 - top_p, so top-p drops
+    them.
     """
     ids = (probs >= 0.99 * (1 - top_p) / len(probs)).nonzero().flatten()
     ordered, order = probs[ids].sort(descending=True, stable=True)
@@ -216,7 +218,7 @@ def _descending(probs: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.
 
 
 def _alternatives(logprobs: torch.Tensor, samplers: Sequence[Sampler]) -> dict[int, tuple[tuple[int, float], ...]]:
-    """By row, the most likely (id, log-probability) of rows that ask for them."""
+    """Return, by row, the most likely (id, log-probability) pairs for rows that request them."""
     rows = [row for row, sampler in enumerate(samplers) if sampler.params.top_logprobs]
     if not rows:
         return {}

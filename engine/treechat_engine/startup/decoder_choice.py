@@ -1,4 +1,4 @@
-"""Which forward a model runs: the fused one where a comparison on this machine shows that it computes the same."""
+"""Choose the forward: the fused one if a comparison on this machine shows that it computes the same."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from treechat_engine.model.decoder import FusedDecoder
 from treechat_engine.model.decoder_parts import NotStandardError, read_parts
 from treechat_engine.runner import ModelRunner
 
-# Pieces of a prompt that the forwards are compared on: a chunk, a longer one over the cache, a token by itself. Each is
-# a whole forward of either kind at every start, so there are no more of them.
+# The ends of the parts of a prompt on which the forwards are compared: a chunk, a longer one over the cache, a single
+# token. Each is a forward of both kinds at every start, so there are only three.
 _CUTS = (0, 5, 31, 32)
-# Largest difference of a logit in float32, as a share of the largest logit, which counts as 10 at least: 1e-4 where
-# logits are small. In the default model logits reach 29; transformers' float32 forward is 2e-4 from its float64 one,
-# ours 1e-4 from the first. A gelu of the other kind or a wrong eps make a hundred times more.
+# Largest difference of a float32 logit, as a share of the largest logit, which counts as at least 10: 1e-4 for small
+# logits. The default model's logits reach 29; transformers' float32 forward differs by 2e-4 from its float64 one, ours
+# by 1e-4 from the first. Another kind of gelu or a wrong eps differs a hundred times more.
 _SHARE = 1e-5
-# In 16 bits the largest of millions of rounding errors says little: there the norm of the difference is compared, as a
-# share of the norm of the logits. A forward that leaves something out differs by about as much as there is.
+# In 16 bits the largest of millions of rounding errors is no good measure: the norm of the difference is compared, as a
+# share of the norm of the logits. If a forward omits an operation, this share is near 1.
 _NORM_SHARES = {torch.float16: 2e-2, torch.bfloat16: 8e-2}
 _LEAST_SCALE = 10.0
 
 
 class ForwardChoice(NamedTuple):
-    """The forward that runs, and why it is this one."""
+    """The forward that runs, and why it was chosen."""
 
     fused: FusedDecoder | None
     reason: str
@@ -38,9 +38,9 @@ class ForwardChoice(NamedTuple):
 
 
 def choose_forward(model: Any, runner: ModelRunner, cache: KVCache, config: EngineConfig) -> ForwardChoice:
-    """Gives the runner the fused forward where config.forward asks for it and the model allows it.
+    """Give the runner the fused forward if config.forward asks for it and the model allows it.
 
-    Raises EngineError where config.forward is "fused" and the model does not allow it, or the config names what is not.
+    Raises EngineError if config.forward is "fused" and the model does not allow it, or if a value is unknown.
     """
     if config.forward not in ("auto", "fused", "transformers"):
         raise EngineError(f"forward {config.forward!r} is unknown", "Choose auto, fused or transformers")
@@ -75,7 +75,7 @@ def _try_fused(model: Any, runner: ModelRunner, cache: KVCache, config: EngineCo
 
 
 def _problem(got: torch.Tensor, expected: torch.Tensor, norm_share: float | None) -> str | None:
-    """In what the logits differ too much, None where they do not. norm_share: None compares the largest difference."""
+    """Return how the logits differ too much; None if they do not. norm_share None: compare the largest difference."""
     difference = got - expected
     if norm_share is None:
         most, limit = float(difference.abs().max()), _SHARE * max(_LEAST_SCALE, float(expected.abs().max()))
@@ -92,7 +92,7 @@ def _sample_ids(vocab_size: int, num_tokens: int) -> list[int]:
 
 
 def _logits(runner: ModelRunner, cache: KVCache, ids: list[int]) -> torch.Tensor:
-    """Logits after each piece of ids, the pieces computed over the cache one after another."""
+    """Return the logits after each part of ids. The parts are computed over the cache one after another."""
     lease = cache.lease(ids)
     if not cache.grow(lease, len(ids)):
         raise EngineError(f"{len(ids)} slots are needed to check the model, {cache.num_free} are free")

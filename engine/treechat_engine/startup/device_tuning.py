@@ -1,4 +1,4 @@
-"""Has the kernels measured for a model's shapes, where it runs on CUDA: once per device, then read from a file."""
+"""Measure the kernels for a model's shapes on CUDA, once per device; later starts read a file."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from treechat_kernels import dispatch
 
 
 def tune_device(runner: ModelRunner, layer_shapes: Sequence[LayerShape]) -> None:
-    """Gives the runner its tiles. Does nothing elsewhere. Call it before steps are captured as graphs, which keep their
-    kernels."""
+    """Give the runner its tiles. Does nothing without CUDA.
+
+    Call it before steps are captured as graphs, because a graph keeps its kernels.
+    """
     pool = runner.pool.k[0]
     if not (pool.is_cuda and dispatch.uses_triton(pool)):
         return
-    # Triton is loaded here alone.
+    # Imported here, because it loads Triton.
     from treechat_kernels.tuning.cases import AttentionShape, LinearShape
     from treechat_kernels.tuning.tuning import prepare
 

@@ -1,4 +1,4 @@
-"""How much memory the slot pool takes, and how the C library keeps that of tensors that were freed."""
+"""The memory of the slot pool, and how the C library keeps freed memory."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ import torch
 from treechat_engine.api import EngineError
 from treechat_engine.kvcache.slots import LayerShape, slot_bytes
 
-# Of the memory that is free when the engine starts, the share that the slot pool takes where kv_tokens is None.
+# The slot pool's share of the free memory at the start, if kv_tokens is None.
 _POOL_SHARE = {"cuda": 0.8, "cpu": 0.25}
 _MAX_CPU_POOL_BYTES = 4 << 30
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _TRIM_THRESHOLD_BYTES = 256 << 20
-# glibc takes no more.
+# The largest value that glibc accepts.
 _MMAP_THRESHOLD_BYTES = 32 << 20
-# What torch says where the host's memory ran out.
+# Texts of torch's errors when the host's memory runs out.
 _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "Cannot allocate memory")
 
 
 def keep_freed_memory() -> None:
-    """Has glibc keep up to 256 MiB of freed memory, where there is glibc.
+    """Make glibc keep up to 256 MiB of freed memory. Does nothing without glibc.
 
-    By default it gives large blocks back at once, and each tensor of a step faults its pages in again: for sampling 8
-    rows of 49,152 logits with min-p 9.7 ms instead of 2.5.
+    By default glibc returns large blocks at once, and each tensor of a step faults its pages in again. Sampling 8 rows
+    of
+    49,152 logits with min-p then took 9.7 ms instead of 2.5.
     """
     if sys.platform != "linux":
         return
@@ -39,7 +40,7 @@ def keep_freed_memory() -> None:
 
 
 def affordable_slots(layer_shapes: Sequence[LayerShape], dtype: torch.dtype, device: torch.device) -> int:
-    """Slots for the pool's share of the memory that is free now."""
+    """Return the number of slots in the pool's share of the free memory."""
     if device.type == "cuda":
         num_bytes = int(torch.cuda.mem_get_info(device)[0] * _POOL_SHARE["cuda"])
     else:
@@ -52,7 +53,7 @@ def affordable_slots(layer_shapes: Sequence[LayerShape], dtype: torch.dtype, dev
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, on the device or on the host, where torch raises a plain RuntimeError."""
+    """Return whether memory ran out, on the device or on the host, for which torch raises a plain RuntimeError."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
@@ -60,7 +61,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 @contextmanager
 def explain_out_of_memory(what: str, hint: str) -> Iterator[None]:
-    """Says what memory was asked for where there is too little."""
+    """If memory runs out inside, raise an EngineError that names its purpose."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

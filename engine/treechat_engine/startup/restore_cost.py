@@ -1,4 +1,4 @@
-"""Whether KV in a lower tier is worth copying to the device, or faster computed again: measured on this machine."""
+"""Decide whether to copy KV of a lower tier or to compute it again, by measurements on this machine."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from treechat_engine.attention.context import Work
 from treechat_engine.kvcache.cache import KVCache
 from treechat_engine.runner import ModelRunner
 
-# Tokens. Enough for a rate, few enough to cost a fraction of a second at the start with any model.
+# Tokens. Enough to measure a rate, and few enough to take a fraction of a second with any model.
 FEW_TOKENS, MANY_TOKENS = 16, 64
-# Bytes per second of a file that is read and hashed, before one was. A slow disk.
+# Bytes per second to read and hash a file: a slow disk.
 DISK_RATE = 200e6
 
 
 class CostModel:
-    """Seconds to compute a token, and to copy n from the host: a fixed part and one per token.
+    """The times to compute a token and to copy tokens from lower tiers.
 
-    compute_s is None until something was computed: then restoring is taken to pay. `observe_compute` keeps it right.
+    compute_s: seconds per computed token; None before the first measurement: restoring then counts as faster.
+        `observe_compute` updates it.
+    host_fixed_s: fixed seconds per copy from the host.
+    host_s: seconds per token copied from the host.
+    disk_s: seconds per token read from disk.
     """
 
     def __init__(self, token_bytes: int) -> None:
@@ -30,18 +34,18 @@ class CostModel:
         self.disk_s = token_bytes / DISK_RATE
 
     def should_restore(self, num_host: int, num_disk: int) -> bool:
-        """Whether copying these tokens takes less time than computing them."""
+        """Return whether copying these tokens takes less time than computing them."""
         if self.compute_s is None:
             return True
         copy_s = self.host_fixed_s + num_host * self.host_s + num_disk * self.disk_s
         return copy_s < (num_host + num_disk) * self.compute_s
 
     def observe_compute(self, tokens_per_s: float) -> None:
-        """Takes over what the prefill of real prompts was measured at."""
+        """Set the compute time to the measured rate of real prefills."""
         self.compute_s = 1 / tokens_per_s
 
     def fit(self, runner: ModelRunner, cache: KVCache) -> None:
-        """Measures both, on slots that nobody holds. The cache must be empty and have a host tier."""
+        """Measure both times, on free slots. The cache must be empty and have a host tier."""
         host = cache.lower_tiers.host
         assert host is not None, "a cost model for a host tier that is not there"
         many = min(MANY_TOKENS, cache.num_slots, host.num_slots)
@@ -55,7 +59,7 @@ class CostModel:
         def copy(n: int) -> Callable[[], None]:
             return lambda: host.load(host_slots[:n], device_slots[:n])
 
-        # Copied out first, so that no row is read that was never written.
+        # Written first, so that no uninitialised row is read.
         host.rows[host_slots[0] : host_slots[0] + many].zero_()
         self.compute_s = _seconds(compute, runner.device) / few
         few_s, many_s = _seconds(copy(few), runner.device), _seconds(copy(many), runner.device)
@@ -66,7 +70,7 @@ class CostModel:
 
 
 def _seconds(work: Callable[[], None], device: torch.device) -> float:
-    """The shortest of three times."""
+    """Return the shortest of three durations."""
     times = []
     for _ in range(3):
         started_at = time.perf_counter()
@@ -78,5 +82,5 @@ def _seconds(work: Callable[[], None], device: torch.device) -> float:
 
 
 def always_restore(num_host: int, num_disk: int) -> bool:
-    """In place of `CostModel.pays`, which follows the clock: restoring is always taken to pay."""
+    """Always restore: replaces `CostModel.should_restore`, which depends on measured times."""
     return True

@@ -15,8 +15,8 @@ from treechat_engine.model.support import ModelSpec, refusing
 from treechat_engine.runner import ModelRunner
 
 _CHECK_LEN = 32
-# The check is longer than the model's smallest window where the forward stays under this many multiplications: about
-# a second. Plain attention keeps all scores, hence the second limit.
+# The check is longer than the model's smallest window if the forward needs at most this many multiplications, about a
+# second. Eager attention keeps all scores, so a second limit is needed.
 _CHECK_BUDGETS = {"cpu": 10**10, "cuda": 10**13}
 _MAX_CHECK_LEN = 2048
 # Largest difference of a logit, as a share of the largest logit.
@@ -24,10 +24,10 @@ _TOLERANCES = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
 def self_check(model: Any, runner: ModelRunner, cache: KVCache, spec: ModelSpec) -> float:
-    """Compares tokens computed in pieces over the cache with the model's own eager forward: 32 of them, or enough to
-    leave the smallest window where that is quick.
+    """Compare tokens computed in parts over the cache with the model's own eager forward.
 
-    Returns the largest difference of a logit. Raises UnsupportedModelError where it is too large.
+    Uses 32 tokens, or more than the smallest window if that is quick. Returns the largest difference of a logit. Raises
+    UnsupportedModelError if it is too large.
     """
     num_tokens = _check_len(model, runner.device, cache.num_slots, spec)
     generator = torch.Generator().manual_seed(0)
@@ -49,7 +49,7 @@ def self_check(model: Any, runner: ModelRunner, cache: KVCache, spec: ModelSpec)
 
 
 def _eager_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    """The float32 logits after the last two of ids [1, n], by the model's own eager attention."""
+    """Return the float32 logits after the last two of ids [1, n], by the model's own eager attention."""
     keep = {"logits_to_keep": 2} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
     model.set_attn_implementation("eager")
     try:
@@ -61,7 +61,7 @@ def _eager_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
 
 
 def _check_len(model: Any, device: torch.device, num_slots: int, spec: ModelSpec) -> int:
-    """How many tokens to check: more than the smallest window where model, cache and time allow it."""
+    """Return how many tokens to check: more than the smallest window, if model, cache and time allow it."""
     most = min(num_slots, spec.max_len or num_slots)
     wanted = max(_CHECK_LEN, (spec.min_window or 0) + _CHECK_LEN // 2)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
