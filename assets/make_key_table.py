@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "engine"), str(ROOT / "kernels")]
 
-from treechat.tui.bindings import COUNTS, SECTIONS, Key  # noqa: E402
+from treechat.tui.bindings import COUNT_KEYS, SECTIONS, KeyBinding  # noqa: E402
 from treechat.tui.screens.help import key_labels  # noqa: E402
 
 BEGIN, END = "<!-- keys: made by assets/make_key_table.py -->", "<!-- end of keys -->"
@@ -19,12 +19,12 @@ def table() -> str:
     lines = ["| key | does | |", "| --- | --- | --- |"]
     for title, keys in SECTIONS.items():
         lines.append(f"| | **{title}** | |")
-        lines.extend(row(key) for key in keys if key not in COUNTS[1:])
+        lines.extend(row(key) for key in keys if key not in COUNT_KEYS[1:])
     return "\n".join(lines)
 
 
-def row(key: Key) -> str:
-    if key == COUNTS[0]:
+def row(key: KeyBinding) -> str:
+    if key == COUNT_KEYS[0]:
         return "| `2` … `9` | Several replies | Then `r`: so many replies in one batch |"
     keys = " ".join(f"`{name}`" for name in key_labels(key.keys).split())
     return f"| {keys} | {key.title} | {key.tooltip} |"

@@ -20,7 +20,7 @@ def lines(tree: Tree, current_id: str | None, root_id: str | None, messages: boo
 
     root_id: only what is below that node, itself included. width: columns; the gutter takes a third at most.
     """
-    layout = RowLayout(tree, current_id, hoisted_id=root_id, opened=_Everything())
+    layout = RowLayout(tree, current_id, hoisted_id=root_id, expanded_ids=_Everything())
     for row in layout.rows:
         nodes = [tree[node_id] for node_id in _run(tree, row)]
         guides = gutter(row, width - _SHORT_LEN - 2)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
 
-from textual.keys import KEY_NAME_REPLACEMENTS, Keys, key_to_character
-from textual.keys import _character_to_key as name_of
+from textual.keys import ASCII_KEY_NAMES, KEY_NAME_REPLACEMENTS, Keys, key_to_character
 from textual.theme import BUILTIN_THEMES
 
 from treechat.config import Config, config_path, line_of, nearest
 from treechat.errors import ConfigError
-from treechat.tui.bindings import KEYS, Key
+from treechat.tui.bindings import KEYS, KeyBinding
 from treechat.tui.themes import ALIASES, THEMES
 
-_NAMED = {key.value for key in Keys} | set(KEY_NAME_REPLACEMENTS.values())
-_TOGETHER = {"panes": ("panes", "everywhere"), "composer": ("composer", "everywhere")}
+_KEY_NAMES = {key.value for key in Keys} | set(KEY_NAME_REPLACEMENTS.values())
+_PLACES_TOGETHER = {"panes": ("panes", "everywhere"), "composer": ("composer", "everywhere")}
 
 
 def key_names(keys: str) -> list[str]:
@@ -25,15 +25,24 @@ def key_names(keys: str) -> list[str]:
     names = []
     for part in parts:
         *modifiers, last = part.rsplit("+", 1) if part != "+" else (part,)
-        names.append("+".join([*modifiers, name_of(last) if len(last) == 1 else last]))
+        names.append("+".join([*modifiers, _character_name(last) if len(last) == 1 else last]))
     return names
+
+
+def _character_name(character: str) -> str:
+    """The name that Textual gives to the key of a character: `?` is `question_mark`."""
+    name = character
+    if not character.isalnum():
+        name = unicodedata.name(character, "").lower().replace("-", "_").replace(" ", "_")
+        name = name or ASCII_KEY_NAMES.get(character, character)
+    return KEY_NAME_REPLACEMENTS.get(name, name)
 
 
 def _is_key(name: str) -> bool:
     *modifiers, last = name.split("+")
     if not set(modifiers) <= {"ctrl", "shift", "alt", "super", "hyper", "meta"}:
         return False
-    return len(last) == 1 or last in _NAMED or name in _NAMED or key_to_character(last) is not None
+    return len(last) == 1 or last in _KEY_NAMES or name in _KEY_NAMES or key_to_character(last) is not None
 
 
 def textual_keymap(keymap: Mapping[str, str]) -> dict[str, str]:
@@ -71,7 +80,7 @@ def check_appearance(config: Config, path: Path | None = None) -> None:
             )
     keymap = textual_keymap(config.keymap)
     for place in dict.fromkeys(key.place for key in KEYS):
-        if clash := _clash(keymap, _TOGETHER.get(place, (place,))):
+        if clash := _clash(keymap, _PLACES_TOGETHER.get(place, (place,))):
             name, one, other = clash
             mine, theirs = (one, other) if one.id in keymap else (other, one)
             raise ConfigError(
@@ -80,7 +89,7 @@ def check_appearance(config: Config, path: Path | None = None) -> None:
             )
 
 
-def _clash(keymap: Mapping[str, str], places: tuple[str, ...]) -> tuple[str, Key, Key] | None:
+def _clash(keymap: Mapping[str, str], places: tuple[str, ...]) -> tuple[str, KeyBinding, KeyBinding] | None:
     """A key with two bindings in one place, where a configured one has a part in it."""
     bound = [(name, key) for key in KEYS if key.place in places for name in keymap.get(key.id, key.keys).split(",")]
     bound.sort(key=lambda pair: pair[0])

@@ -45,6 +45,11 @@ class Driver:
         """No reply is being written."""
         return not any(worker.group == "replies" and not worker.is_finished for worker in self.app.workers)
 
+    @property
+    def notices(self) -> str:
+        """The notifications on the screen, a line or more each."""
+        return "\n".join(notice.message for notice in self.app._notifications)
+
     def screen_text(self) -> str:
         """What is on the screen, line by line."""
         compositor = self.app.screen._compositor

@@ -159,8 +159,8 @@ async def show(app: TreechatApp, pilot, name: str) -> None:
     app.clear_notifications()
     pane = app.tree_pane
     pane.filter, pane.hoisted_id = "everything", None
-    pane.folded.clear()
-    pane.opened.clear()
+    pane.folded_ids.clear()
+    pane.expanded_ids.clear()
     app.look_at(app.chat.current_id)
     app.open_tree()
     await until(pilot, lambda: app.in_tree)

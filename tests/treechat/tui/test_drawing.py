@@ -25,9 +25,9 @@ def test_heights_are_added_up_as_one_by_one(heights, data) -> None:
         ends = [sum(heights[: i + 1]) for i in (index - 1, index)] if index else [0, heights[0]]
         assert [tops[index], tops[index + 1]] == ends
         assert tops.total == tops[len(heights)] == sum(heights)
-        assert tops.at(tops[index]) == index and tops.at(tops[index + 1] - 1) == index
-    assert tops.at(-1) == 0
-    assert tops.at(tops.total) == len(heights) - 1
+        assert tops.index_at(tops[index]) == index and tops.index_at(tops[index + 1] - 1) == index
+    assert tops.index_at(-1) == 0
+    assert tops.index_at(tops.total) == len(heights) - 1
 
 
 @given(st.lists(st.sampled_from("ab")), st.lists(st.sampled_from("ab")))

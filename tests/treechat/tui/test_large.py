@@ -46,7 +46,7 @@ async def test_lines_in_sight_stay_while_heights_above_are_learnt(open_app, tmp_
         transcript = d.app.transcript
         seen = []
         while transcript.scroll_y > 0:
-            top = transcript.blocks.node_ids[transcript.blocks.at(round(transcript.scroll_y))]
+            top = transcript.blocks.node_ids[transcript.blocks.index_at(round(transcript.scroll_y))]
             seen.append(int(top[1:]))
             transcript.scroll_to(y=transcript.scroll_y - 1, animate=False)
         assert seen == sorted(seen, reverse=True)

@@ -110,29 +110,13 @@ class NavigationActions(Window):
     # Folds
 
     def action_fold(self) -> None:
-        row = self.tree_pane.row
-        if row is None:
-            return
-        pane = self.tree_pane
-        if row.dead_end_ids:
-            pane.opened.add(self.chat.tree[row.head_id].parent_id)
-        elif row.head_id in pane.folded:
-            pane.folded.discard(row.head_id)
-        elif self.chat.tree.children(row.tip_id):
-            pane.folded.add(row.head_id)
-        pane.sync()
-        pane.point(self.cursor_id)
+        self.tree_pane.toggle_fold()
 
     def action_hoist(self) -> None:
-        if (row := self.tree_pane.row) is not None:
-            self.tree_pane.hoisted_id = row.head_id
-            self.tree_pane.sync()
-            self.tree_pane.point(self.cursor_id)
+        self.tree_pane.hoist()
 
     def action_unhoist(self) -> None:
-        self.tree_pane.hoisted_id = None
-        self.tree_pane.sync()
-        self.tree_pane.point(self.cursor_id)
+        self.tree_pane.unhoist()
 
     def action_filter(self) -> None:
         """Filter the tree's rows by the next filter."""

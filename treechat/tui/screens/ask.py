@@ -9,10 +9,10 @@ from textual.widgets import Input
 
 from treechat.tui.bindings import ASK_BINDINGS
 from treechat.tui.safe_text import one_line
-from treechat.tui.screens.modal import Over
+from treechat.tui.screens.modal import Modal
 
 
-class AskScreen(Over[str | None]):
+class AskScreen(Modal[str | None]):
     """Returns the line, "" included, or None where it was closed."""
 
     BINDINGS = ASK_BINDINGS

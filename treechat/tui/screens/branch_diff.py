@@ -18,7 +18,7 @@ LONG = 2_000
 """Words of one text from which on frequent words no longer count as common: the time would grow with the square."""
 
 
-class Part(NamedTuple):
+class DiffPart(NamedTuple):
     """A stretch of text; `is_own` where the other side does not have it."""
 
     text: str
@@ -26,11 +26,11 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class TurnPair:
     """The n-th messages behind the fork; a side that has ended is None, and then the other is all its own."""
 
-    left: tuple[Part, ...] | None
-    right: tuple[Part, ...] | None
+    left: tuple[DiffPart, ...] | None
+    right: tuple[DiffPart, ...] | None
     left_role: Role | None
     right_role: Role | None
 
@@ -44,15 +44,15 @@ class Comparison:
     """num_common: messages that both branches have; pairs: what comes below."""
 
     num_common: int
-    pairs: tuple[Pair, ...]
+    pairs: tuple[TurnPair, ...]
 
 
-def words_differ(left: str, right: str) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+def diff_words(left: str, right: str) -> tuple[tuple[DiffPart, ...], tuple[DiffPart, ...]]:
     """Both texts as parts that alternate between shared and own; the parts joined are the text."""
     a, b = _WORDS.findall(left), _WORDS.findall(right)
     matcher = SequenceMatcher(_is_space, a, b, autojunk=max(len(a), len(b)) > LONG)
-    left_parts: list[Part] = []
-    right_parts: list[Part] = []
+    left_parts: list[DiffPart] = []
+    right_parts: list[DiffPart] = []
     for tag, i1, i2, j1, j2 in matcher.get_opcodes():
         _append(left_parts, a[i1:i2], tag != "equal")
         _append(right_parts, b[j1:j2], tag != "equal")
@@ -63,9 +63,9 @@ def _is_space(word: str) -> bool:
     return word.isspace()
 
 
-def _append(parts: list[Part], words: Sequence[str], is_own: bool) -> None:
+def _append(parts: list[DiffPart], words: Sequence[str], is_own: bool) -> None:
     if words:
-        parts.append(Part("".join(words), is_own))
+        parts.append(DiffPart("".join(words), is_own))
 
 
 def compare(chat: Chat, left_id: str, right_id: str) -> Comparison:
@@ -78,12 +78,12 @@ def compare(chat: Chat, left_id: str, right_id: str) -> Comparison:
     texts = chat.texts([*left[num_common:], *right[num_common:]])
     pairs = []
     for a, b in zip_longest(left[num_common:], right[num_common:]):
-        left_parts: tuple[Part, ...] | None = (Part(texts[a], True),) if a is not None else None
-        right_parts: tuple[Part, ...] | None = (Part(texts[b], True),) if b is not None else None
+        left_parts: tuple[DiffPart, ...] | None = (DiffPart(texts[a], True),) if a is not None else None
+        right_parts: tuple[DiffPart, ...] | None = (DiffPart(texts[b], True),) if b is not None else None
         if a is not None and b is not None and tree[a].role == tree[b].role:
-            left_parts, right_parts = words_differ(texts[a], texts[b])
+            left_parts, right_parts = diff_words(texts[a], texts[b])
         pairs.append(
-            Pair(
+            TurnPair(
                 left_parts,
                 right_parts,
                 tree[a].role if a is not None else None,

@@ -15,8 +15,8 @@ from textual.widgets import Static
 from treechat.tree import Role
 from treechat.tui.bindings import COMPARE_BINDINGS
 from treechat.tui.safe_text import escape_controls, one_line
-from treechat.tui.screens.branch_diff import Comparison, Pair, Part
-from treechat.tui.screens.modal import Over
+from treechat.tui.screens.branch_diff import Comparison, DiffPart, TurnPair
+from treechat.tui.screens.modal import Modal
 
 MOST = 200
 """Turns that are shown; what comes behind is only counted."""
@@ -30,7 +30,7 @@ NAMES: dict[Role, str] = {"user": "You", "assistant": "Assistant", "system": "Sy
 class PairView(Static):
     """One turn of both branches."""
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: TurnPair) -> None:
         super().__init__()
         self.pair = pair
 
@@ -46,7 +46,7 @@ class PairView(Static):
         right = self._side(self.pair.right, self.pair.right_role, "+")
         self.update(_beside(left, right) if width >= SIDE_BY_SIDE else _below(left, right, self.pair.is_same))
 
-    def _side(self, parts: Sequence[Part] | None, role: Role | None, mark: str) -> Text:
+    def _side(self, parts: Sequence[DiffPart] | None, role: Role | None, mark: str) -> Text:
         if parts is None or role is None:
             return Text("(this branch has ended)", style="dim italic")
         is_same = self.pair.is_same
@@ -69,7 +69,7 @@ def _below(left: Text, right: Text, is_same: bool) -> RenderableType:
     return left if is_same else Text("\n").join([left, right])
 
 
-class CompareScreen(Over[bool]):
+class CompareScreen(Modal[bool]):
     """Returns whether to jump to the right one."""
 
     BINDINGS = COMPARE_BINDINGS

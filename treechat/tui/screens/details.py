@@ -15,7 +15,7 @@ from treechat.chat.events import Cost
 from treechat.tree import Node, Turn
 from treechat.tui.bindings import PAGE_BINDINGS
 from treechat.tui.safe_text import one_line
-from treechat.tui.screens.modal import Over
+from treechat.tui.screens.modal import Modal
 from treechat.tui.transcript.captions import cost_caption
 
 Facts = list[tuple[str, str]]
@@ -55,7 +55,7 @@ def _turn_facts(turn: Turn) -> Facts:
     return facts
 
 
-class DetailsScreen(Over[None]):
+class DetailsScreen(Modal[None]):
     """The facts as a list."""
 
     BINDINGS = PAGE_BINDINGS

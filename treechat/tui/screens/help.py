@@ -14,9 +14,8 @@ from textual.strip import Strip
 
 from treechat.tui.bindings import PAGE_BINDINGS, SECTIONS, KeyPlace
 from treechat.tui.safe_text import fit, wrap
-from treechat.tui.screens.modal import Over
-from treechat.tui.widgets.component_styles import ComponentStyles
-from treechat.tui.widgets.line_scroll import LongView
+from treechat.tui.screens.modal import Modal
+from treechat.tui.widgets.line_scroll import LineScroll
 
 _NAMES = {
     "left_square_bracket": "[",
@@ -59,7 +58,7 @@ def help_rows(keymap: Mapping[str, str], focus: KeyPlace) -> list[HelpRow]:
     return rows
 
 
-class HelpLines(LongView, ComponentStyles, can_focus=True):
+class HelpLines(LineScroll, can_focus=True):
     """The rows, drawn line by line: a table of Rich takes 200 ms, and is made twice before it is seen."""
 
     prefix = "help"
@@ -86,8 +85,8 @@ class HelpLines(LongView, ComponentStyles, can_focus=True):
     def render_line(self, y: int) -> Strip:
         index = y + self.scroll_offset.y
         parts = self._lines[index] if index < len(self._lines) else []
-        line = [Segment(text, self.styled(name) if name else None) for text, name in parts]
-        return self.drawn(line, self.scrollable_content_region.width)
+        line = [Segment(text, self.style_of(name) if name else None) for text, name in parts]
+        return self.strip_of(line, self.scrollable_content_region.width)
 
 
 def _lines_of(row: HelpRow, key_width: int, width: int) -> list[list[tuple[str, str]]]:
@@ -109,7 +108,7 @@ def _lines_of(row: HelpRow, key_width: int, width: int) -> list[list[tuple[str, 
     return [[(f"{fit(keys or '', key_width)}  ", "key"), *(parts or ())] for keys, parts in zip_longest(left, right)]
 
 
-class HelpScreen(Over[None]):
+class HelpScreen(Modal[None]):
     """Scrolls; any of the keys that opened it closes it."""
 
     BINDINGS = PAGE_BINDINGS

@@ -17,8 +17,8 @@ from treechat.formats.document import ImportReport
 from treechat.transfer.import_job import ImportJob
 from treechat.tui.bindings import IMPORT_BINDINGS
 from treechat.tui.safe_text import as_input, fit, one_line
-from treechat.tui.screens.modal import Over
-from treechat.tui.screens.path_input import completions, missing, paths_in, shown_path
+from treechat.tui.screens.modal import Modal
+from treechat.tui.screens.path_input import completions, first_missing, parse_paths, short_path
 
 LOOK_S = 0.1
 """How often it is looked how far an import is."""
@@ -36,25 +36,25 @@ Start = Callable[[Sequence[Path], bool], ImportJob]
 """Begins to import the paths; True: a dry run."""
 
 
-class ImportScreen(Over[str | None]):
+class ImportScreen(Modal[str | None]):
     """Returns the id of the conversation to go to, or None. A running import goes on when it is closed."""
 
     BINDINGS = IMPORT_BINDINGS
-    DEFAULT_CSS = "ImportScreen #told { margin: 1 0 0 0; }"
+    DEFAULT_CSS = "ImportScreen #report { margin: 1 0 0 0; }"
 
     def __init__(self, start: Start, job: ImportJob | None = None) -> None:
         """job: the import that is running, or is done and was not reported."""
         super().__init__()
         self._start = start
         self._job = job
-        self._is_told = False
+        self._is_reported = False
         self._paths: list[Path] = []
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="window", id="import") as window:
             window.border_title = "Import"
             yield Input(placeholder="a file, a zip or a folder: type, paste or drop its path")
-            yield Static("", id="told", markup=False)
+            yield Static("", id="report", markup=False)
             options = OptionList(markup=False)
             options.can_focus = False
             yield options
@@ -82,17 +82,17 @@ class ImportScreen(Over[str | None]):
     def _offer(self) -> None:
         self._paths = completions(self.query_one(Input).value)
         # Of a long path the end says more.
-        texts = [one_line(shown_path(path)) for path in self._paths]
+        texts = [one_line(short_path(path)) for path in self._paths]
         room = self._room - 4
         self._list([(f"…{text[-room:]}" if cell_len(text) > room else text, "") for text in texts])
         if self._job is None:
-            self._tell("", "enter looks into it · tab completes · esc closes")
+            self._show_report("", "enter looks into it · tab completes · esc closes")
 
     def action_complete(self) -> None:
         highlighted = self.options.highlighted
         if self._job is None and highlighted is not None and highlighted < len(self._paths):
             field, path = self.query_one(Input), self._paths[highlighted]
-            text = shown_path(path)
+            text = short_path(path)
             if as_input(text) != text:
                 # What cannot be shown in a field cannot be typed there either.
                 self._begin([path], True)
@@ -134,19 +134,19 @@ class ImportScreen(Over[str | None]):
         if not text.strip():
             self.action_complete()
             return
-        paths = paths_in(text)
-        wrong = missing(paths)
+        paths = parse_paths(text)
+        wrong = first_missing(paths)
         if wrong is not None and self._paths:
             self.action_complete()
             return
         if wrong is not None:
-            self._tell(f"There is no {one_line(str(wrong))}", "tab completes · esc closes")
+            self._show_report(f"There is no {one_line(str(wrong))}", "tab completes · esc closes")
             return
         self._begin(paths, True)
 
     def _begin(self, paths: Sequence[Path], dry_run: bool) -> None:
         self._job = self._start(paths, dry_run)
-        self._is_told = False
+        self._is_reported = False
         self._list([])
         self._look()
 
@@ -163,7 +163,7 @@ class ImportScreen(Over[str | None]):
 
     def _look(self) -> None:
         job = self._job
-        if job is None or self._is_told:
+        if job is None or self._is_reported:
             return
         field = self.query_one(Input)
         field.display = job.dry_run
@@ -172,25 +172,25 @@ class ImportScreen(Over[str | None]):
         if not job.is_done:
             doing = "Looking" if job.dry_run else "Importing"
             keys = "esc closes" if job.dry_run else "s stops · esc closes, it goes on"
-            self._tell(f"{doing}: {progress(job)}", keys)
+            self._show_report(f"{doing}: {progress(job)}", keys)
             return
-        self._is_told = True
+        self._is_reported = True
         imported = job.report.imported[:MAX_LISTED]
         self._list([(one["title"] or "(untitled)", _counts(one)) for one in imported])
         keys = "enter goes there · esc closes" if imported else "esc closes"
         if job.dry_run:
             keys = "enter imports · esc closes" if imported else "another path, or esc"
-        self._tell("\n".join(summary(job)), keys)
+        self._show_report("\n".join(summary(job)), keys)
 
     @property
     def is_reported(self) -> bool:
         """Whether the end of the import was shown."""
-        return self._is_told
+        return self._is_reported
 
-    def _tell(self, text: str, keys: str) -> None:
-        told = self.query_one("#told", Static)
-        told.update(Text(text))
-        told.display = bool(text)
+    def _show_report(self, text: str, keys: str) -> None:
+        report = self.query_one("#report", Static)
+        report.update(Text(text))
+        report.display = bool(text)
         self.query_one("#import", Vertical).border_subtitle = keys
 
     @property

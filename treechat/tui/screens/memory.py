@@ -16,8 +16,8 @@ from treechat.chat.model.chat_model import ChatModel
 from treechat.errors import TreechatError
 from treechat.store import Store
 from treechat.tui.bindings import MEMORY_BINDINGS
-from treechat.tui.screens.memory_rows import Rows, heading
-from treechat.tui.screens.modal import Over
+from treechat.tui.screens.memory_rows import MemoryRows, heading
+from treechat.tui.screens.modal import Modal
 from treechat_engine import EngineError, EngineStats
 
 LOOK_S = 1.0
@@ -31,7 +31,7 @@ class MemoryTarget(NamedTuple):
     node_id: str | None
 
 
-class MemoryScreen(Over[MemoryTarget | None]):
+class MemoryScreen(Modal[MemoryTarget | None]):
     """Returns where to go, or None."""
 
     BINDINGS = MEMORY_BINDINGS
@@ -42,7 +42,7 @@ class MemoryScreen(Over[MemoryTarget | None]):
         self._store = store
         self._model = model
         self._stats: EngineStats | None = None
-        self.rows = Rows()
+        self.rows = MemoryRows()
         if opened_id is not None:
             self.rows.opened.add(opened_id)
 
@@ -130,8 +130,8 @@ class MemoryScreen(Over[MemoryTarget | None]):
     def action_close(self) -> None:
         self.dismiss(None)
 
-    @on(Rows.Pointed)
-    def _pointed(self, event: Rows.Pointed) -> None:
+    @on(MemoryRows.Pointed)
+    def _pointed(self, event: MemoryRows.Pointed) -> None:
         self.rows.go(event.index)
         if event.is_twice:
             self.action_go()

@@ -15,7 +15,7 @@ from textual.strip import Strip
 
 from treechat.chat.kv.slot_usage import Branch, Held, Holding, Memory
 from treechat.tui.safe_text import fit, without_markdown
-from treechat.tui.widgets.component_styles import ComponentStyles
+from treechat.tui.widgets.line_widget import LineWidget
 
 BAR = 14
 """Cells of a bar; the row that holds most fills it."""
@@ -27,7 +27,7 @@ SHAPES = (("█", "device"), ("▒", "host"), ("░", "cold"))
 """What a bar is drawn with, by tier: told apart without colour."""
 
 
-class Row(NamedTuple):
+class MemoryRow(NamedTuple):
     """A conversation, or one of its branches."""
 
     holding: Holding
@@ -53,11 +53,13 @@ def bar(held: Held, most: int, width: int = BAR) -> list[tuple[str, int]]:
     return parts
 
 
-class Rows(ScrollView, ComponentStyles, can_focus=True):
+class MemoryRows(ScrollView, LineWidget, can_focus=True):
     """Draws what is in sight."""
 
-    prefix = "rows"
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"rows--{name}" for name in ("cursor", "device", "host", "cold", "branch")}
+    prefix = "memory"
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        f"memory--{name}" for name in ("cursor", "device", "host", "cold", "branch")
+    }
 
     @dataclass
     class Pointed(Message):
@@ -68,14 +70,14 @@ class Rows(ScrollView, ComponentStyles, can_focus=True):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rows: list[Row] = []
+        self.rows: list[MemoryRow] = []
         self.index = 0
         self.opened: set[str] = set()
         self._memory: Memory | None = None
         self._most = 1
 
     @property
-    def row(self) -> Row | None:
+    def row(self) -> MemoryRow | None:
         return self.rows[self.index] if self.rows else None
 
     def show(self, memory: Memory) -> None:
@@ -93,9 +95,9 @@ class Rows(ScrollView, ComponentStyles, can_focus=True):
     def _lay(self, key: tuple[str, str | None] | None) -> None:
         self.rows = []
         for holding in self._memory.holdings if self._memory else ():
-            self.rows.append(Row(holding))
+            self.rows.append(MemoryRow(holding))
             if holding.id in self.opened:
-                self.rows.extend(Row(holding, branch) for branch in holding.branches)
+                self.rows.extend(MemoryRow(holding, branch) for branch in holding.branches)
         self.virtual_size = Size(0, len(self.rows))
         found = next((number for number, row in enumerate(self.rows) if row.key == key), self.index)
         self.go(found)
@@ -111,10 +113,10 @@ class Rows(ScrollView, ComponentStyles, can_focus=True):
         if index >= len(self.rows):
             return Strip.blank(width, self.rich_style)
         strip = Strip(self._segments(self.rows[index], width)).adjust_cell_length(width)
-        style = self.rich_style + self.styled("cursor") if index == self.index else self.rich_style
+        style = self.rich_style + self.style_of("cursor") if index == self.index else self.rich_style
         return strip.apply_style(style)
 
-    def _segments(self, row: Row, width: int) -> list[Segment]:
+    def _segments(self, row: MemoryRow, width: int) -> list[Segment]:
         held, branch = row.held, row.branch
         if branch is not None:
             lead = f"    {'  ' * min(branch.depth, 6)}"
@@ -123,14 +125,14 @@ class Rows(ScrollView, ComponentStyles, can_focus=True):
             lead = "▾ " if row.holding.id in self.opened else "▸ " if row.holding.branches else "  "
             text = row.holding.title or "(untitled)"
         room = width - BAR - 1 - 3 * NUMBER - 1
-        style = self.styled("branch") if branch is not None else None
+        style = self.style_of("branch") if branch is not None else None
         cells = bar(held, self._most)
         segments = [Segment(f"{fit(lead + without_markdown(text), max(room, 0))} ", style)]
         for (shape, num), (_, name) in zip(cells, SHAPES, strict=True):
-            segments.append(Segment(shape * num, self.styled(name)))
+            segments.append(Segment(shape * num, self.style_of(name)))
         segments.append(Segment(" " * (BAR - sum(num for _, num in cells))))
         segments.extend(
-            Segment(f"{num:>{NUMBER},}", self.styled(name) if num else self.styled("cold"))
+            Segment(f"{num:>{NUMBER},}", self.style_of(name) if num else self.style_of("cold"))
             for num, (_, name) in zip((held.device, held.host, held.cold), SHAPES, strict=True)
         )
         return segments

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SIZES = frozenset({"-narrow", "-wide"})
 
 
-class Dimmed(Visual):
+class DimmedScreen(Visual):
     """The lines of a screen. Textual's own takes 20 ms for each frame, most of it for the same few styles."""
 
     def __init__(self, screen: Screen[object], tint: Color) -> None:
@@ -53,7 +53,7 @@ def _tinted(style: Style | None, tint: Color) -> Style:
     return style + Style.from_color(front, back)
 
 
-class Over(ModalScreen[ScreenResultType]):
+class Modal(ModalScreen[ScreenResultType]):
     """A modal screen that is drawn once when it opens: it begins with the size's class, and dims at little cost."""
 
     def __init__(self) -> None:
@@ -67,4 +67,4 @@ class Over(ModalScreen[ScreenResultType]):
         if self not in stack[1:] or tint.a in (0, 1):
             return super().render()
         # What takes a screen's rendering takes a visual, too.
-        return cast("RenderableType", Dimmed(stack[stack.index(self) - 1], tint))
+        return cast("RenderableType", DimmedScreen(stack[stack.index(self) - 1], tint))

@@ -16,7 +16,7 @@ MOST = 200
 READABLE = (*SUFFIXES, ".zip")
 
 
-def paths_in(text: str) -> list[Path]:
+def parse_paths(text: str) -> list[Path]:
     """The paths in a line: one as it is, or several that a shell would tell apart (quoted, escaped), file:// or ~ too.
 
     Those that do not exist are among them, so that it can be said.
@@ -35,7 +35,7 @@ def paths_in(text: str) -> list[Path]:
     return paths if len(paths) == 1 or all(map(_exists, paths)) else [whole]
 
 
-def missing(paths: Iterable[Path]) -> Path | None:
+def first_missing(paths: Iterable[Path]) -> Path | None:
     return next((path for path in paths if not _exists(path)), None)
 
 
@@ -46,7 +46,7 @@ def completions(text: str) -> list[Path]:
         found = [*_entries(Path.cwd()), *_entries(Path.home() / "Downloads")]
         return sorted((path for path in found if not path.is_dir()), key=_changed, reverse=True)[:MOST]
     ends = text.rstrip().endswith(("/", os.sep))
-    path = next(iter(paths_in(text.lstrip("'\"") if ends or not text.endswith(("'", '"')) else text)), Path())
+    path = next(iter(parse_paths(text.lstrip("'\"") if ends or not text.endswith(("'", '"')) else text)), Path())
     folder, begin = (path, "") if ends else (path.parent, path.name)
     found = [
         entry
@@ -56,7 +56,7 @@ def completions(text: str) -> list[Path]:
     return sorted(found, key=lambda entry: (not entry.is_dir(), entry.name.casefold()))[:MOST]
 
 
-def shown_path(path: Path) -> str:
+def short_path(path: Path) -> str:
     """As short as it can be typed."""
     try:
         text = f"~/{path.relative_to(Path.home())}" if path.is_absolute() else str(path)

@@ -13,7 +13,7 @@ from textual.widgets import Input
 from treechat.errors import TreechatError
 from treechat.store import Reader, Store
 from treechat.tui.bindings import LIST_BINDINGS
-from treechat.tui.screens.modal import Over
+from treechat.tui.screens.modal import Modal
 from treechat.tui.widgets.choice_list import ChoiceList, ListChoice
 
 MAX_CHOICES = 200
@@ -51,7 +51,7 @@ class StoreSearch:
         return dict.fromkeys(ids, "") | dict(found)
 
 
-class PickScreen(Over[str | None]):
+class PickScreen(Modal[str | None]):
     """Returns the id of what was chosen, or None."""
 
     BINDINGS = LIST_BINDINGS

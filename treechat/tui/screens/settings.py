@@ -16,7 +16,7 @@ from treechat.errors import ConfigError, ModelError
 from treechat.tui.bindings import SETTING_BINDINGS
 from treechat.tui.safe_text import as_input, one_line
 from treechat.tui.screens.ask import AskScreen
-from treechat.tui.screens.modal import Over
+from treechat.tui.screens.modal import Modal
 from treechat.tui.screens.pick import PickScreen, model_picker
 from treechat.tui.widgets.choice_list import ListChoice
 
@@ -67,7 +67,7 @@ class InitialSettings:
     presets: Mapping[str, Values]
 
 
-class SettingsScreen(Over[ChosenSettings | None]):
+class SettingsScreen(Modal[ChosenSettings | None]):
     """Fields by name; each is checked when it is left and all before anything is kept."""
 
     BINDINGS = SETTING_BINDINGS

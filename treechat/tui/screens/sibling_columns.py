@@ -16,9 +16,9 @@ from treechat.chat.session import Chat
 from treechat.tui.safe_text import fit
 from treechat.tui.transcript.captions import format_speed
 from treechat.tui.transcript.markdown import row_strip
-from treechat.tui.transcript.messages import Bodies
-from treechat.tui.transcript.streaming_reply import GrowingReply
-from treechat.tui.widgets.component_styles import ComponentStyles
+from treechat.tui.transcript.messages import MessageCache
+from treechat.tui.transcript.streaming_reply import StreamingReply
+from treechat.tui.widgets.line_widget import LineWidget
 
 LEAST = 24
 """Cells of the narrowest column; what has no room is beyond the edge."""
@@ -29,7 +29,7 @@ HEAD = 3
 STATES = {"stopped": "stopped", "interrupted": "interrupted", "failed": "failed", "streaming": "elsewhere"}
 
 
-class Column:
+class SiblingColumn:
     """One sibling. `top` is the first line in sight; `follows`: the end stays in sight while it grows."""
 
     __slots__ = ("follows", "growing", "node_id", "num_chars", "top")
@@ -38,11 +38,11 @@ class Column:
         self.node_id = node_id
         self.top = 0
         self.follows = True
-        self.growing: GrowingReply | None = None
+        self.growing: StreamingReply | None = None
         self.num_chars = 0
 
 
-class Columns(ComponentStyles, can_focus=True):
+class SiblingColumns(LineWidget, can_focus=True):
     """Draws; which column is chosen is set from outside."""
 
     prefix = "columns"
@@ -58,8 +58,8 @@ class Columns(ComponentStyles, can_focus=True):
     def __init__(self, chat: Chat, node_ids: Sequence[str]) -> None:
         super().__init__()
         self.chat = chat
-        self.columns = [Column(node_id) for node_id in node_ids]
-        self.cache = Bodies()
+        self.columns = [SiblingColumn(node_id) for node_id in node_ids]
+        self.cache = MessageCache()
         self.index = 0
         self.first = 0
 
@@ -73,7 +73,7 @@ class Columns(ComponentStyles, can_focus=True):
         self.refresh()
 
     @property
-    def chosen(self) -> Column:
+    def chosen(self) -> SiblingColumn:
         return self.columns[self.index]
 
     def drop(self, node_id: str) -> None:
@@ -81,7 +81,7 @@ class Columns(ComponentStyles, can_focus=True):
         self.columns = [column for column in self.columns if column.node_id != node_id]
         self._fit()
 
-    def ended(self, node_id: str) -> None:
+    def finish(self, node_id: str) -> None:
         """A reply is whole: from now on it is drawn as Markdown, from its beginning."""
         for column in self.columns:
             if column.node_id == node_id:
@@ -132,7 +132,7 @@ class Columns(ComponentStyles, can_focus=True):
     def _text_width(self) -> int:
         return max(self.column_width - 2, 2)
 
-    def _grown(self, column: Column) -> GrowingReply:
+    def _streaming(self, column: SiblingColumn) -> StreamingReply:
         """The rows so far. The text is asked for anew each time: events may lag behind it."""
         text = self.chat.text(column.node_id)
         self._use_theme()
@@ -143,7 +143,7 @@ class Columns(ComponentStyles, can_focus=True):
         column.num_chars = len(text)
         return column.growing
 
-    def _finished(self, column: Column) -> list[Strip]:
+    def _finished(self, column: SiblingColumn) -> list[Strip]:
         self._use_theme()
         return self.cache.message(self.chat, column.node_id)
 
@@ -151,11 +151,11 @@ class Columns(ComponentStyles, can_focus=True):
         theme = self.app.current_theme
         self.cache.use(self._text_width(), theme.name, self.app.theme_variables, theme.dark)
 
-    def _num_lines(self, column: Column) -> int:
+    def _num_lines(self, column: SiblingColumn) -> int:
         is_growing = column.node_id in self.chat.replies
-        return len(self._grown(column).rows if is_growing else self._finished(column))
+        return len(self._streaming(column).rows if is_growing else self._finished(column))
 
-    def _top(self, column: Column) -> int:
+    def _top(self, column: SiblingColumn) -> int:
         if column.follows and column.node_id in self.chat.replies:
             return max(self._num_lines(column) - self.body_height, 0)
         return column.top
@@ -169,7 +169,7 @@ class Columns(ComponentStyles, can_focus=True):
         for index in range(self.first, min(last, len(self.columns))):
             segments.extend(self._cell(y, index, width))
             if index + 1 < last:
-                segments.append(Segment("┼" if y == HEAD - 1 else "│", self.styled("rule")))
+                segments.append(Segment("┼" if y == HEAD - 1 else "│", self.style_of("rule")))
         return Strip(segments).adjust_cell_length(self.size.width).apply_style(self.rich_style)
 
     def _cell(self, y: int, index: int, width: int) -> Strip:
@@ -177,12 +177,12 @@ class Columns(ComponentStyles, can_focus=True):
         if y == 0:
             return self._heading(index, width)
         if y == 1:
-            return Strip([Segment(f" {fit(self._figures(column), width - 1)}", self.styled("figures"))])
+            return Strip([Segment(f" {fit(self._figures(column), width - 1)}", self.style_of("figures"))])
         if y == HEAD - 1:
-            return Strip([Segment("─" * width, self.styled("rule"))])
+            return Strip([Segment("─" * width, self.style_of("rule"))])
         line = y - HEAD + self._top(column)
         if column.node_id in self.chat.replies:
-            rows = self._grown(column).rows
+            rows = self._streaming(column).rows
             body = row_strip(rows[line]) if line < len(rows) else Strip([])
         else:
             strips = self._finished(column)
@@ -199,7 +199,7 @@ class Columns(ComponentStyles, can_focus=True):
         if node_id == self.chat.current_id:
             name += " ← here"
         room = width - cell_len(name) - cell_len(beyond)
-        style = self.styled("chosen" if index == self.index else "name")
+        style = self.style_of("chosen" if index == self.index else "name")
         state = fit(f"  {self.state(node_id)}", room)
         return Strip([Segment(name, style), Segment(state, style), Segment(beyond, style)]).adjust_cell_length(
             width, style
@@ -214,7 +214,7 @@ class Columns(ComponentStyles, can_focus=True):
             return "cut off"
         return STATES.get(self.chat.tree[node_id].status, "")
 
-    def _figures(self, column: Column) -> str:
+    def _figures(self, column: SiblingColumn) -> str:
         turn = self.chat.turn(column.node_id)
         if turn is None:
             return ""

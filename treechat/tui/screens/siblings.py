@@ -12,11 +12,11 @@ from treechat.chat.events import ChatEvent, ReplyFinished
 from treechat.chat.session import Chat
 from treechat.tui.bindings import COLUMN_BINDINGS
 from treechat.tui.safe_text import fit, without_markdown
-from treechat.tui.screens.modal import Over
-from treechat.tui.screens.sibling_columns import Columns
+from treechat.tui.screens.modal import Modal
+from treechat.tui.screens.sibling_columns import SiblingColumns
 
 
-class SiblingsScreen(Over[str | None]):
+class SiblingsScreen(Modal[str | None]):
     """Returns the id of the sibling to make current, or None. Replies go on being written when it is closed."""
 
     BINDINGS = COLUMN_BINDINGS
@@ -25,7 +25,7 @@ class SiblingsScreen(Over[str | None]):
         """node_ids: siblings, at least one, in the order of the columns."""
         super().__init__()
         self.chat = chat
-        self.columns = Columns(chat, node_ids)
+        self.columns = SiblingColumns(chat, node_ids)
         self._chosen_id = chosen_id
 
     def compose(self) -> ComposeResult:
@@ -48,7 +48,7 @@ class SiblingsScreen(Over[str | None]):
     def apply_event(self, event: ChatEvent) -> None:
         """Something happened in the conversation."""
         if isinstance(event, ReplyFinished):
-            self.columns.ended(event.node.id)
+            self.columns.finish(event.node.id)
         self.columns.refresh()
 
     @property
@@ -121,8 +121,8 @@ class SiblingsScreen(Over[str | None]):
 
     # Mouse
 
-    @on(Columns.Pointed)
-    def _pointed(self, event: Columns.Pointed) -> None:
+    @on(SiblingColumns.Pointed)
+    def _pointed(self, event: SiblingColumns.Pointed) -> None:
         self.columns.choose(event.index)
         if event.is_twice:
             self.action_promote()

@@ -9,11 +9,11 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 
 from treechat.tui.bindings import SPLIT_BINDINGS
-from treechat.tui.screens.modal import Over
-from treechat.tui.screens.token_text import Pieces
+from treechat.tui.screens.modal import Modal
+from treechat.tui.screens.token_text import TokenText
 
 
-class SplitScreen(Over[int | None]):
+class SplitScreen(Modal[int | None]):
     """Returns the index of the first word that is left out (at least 1), or None. `then` says what enter does."""
 
     BINDINGS = SPLIT_BINDINGS
@@ -28,11 +28,11 @@ class SplitScreen(Over[int | None]):
         with Vertical(id="split", classes="window full") as window:
             window.border_title = "Split before the marked word"
             window.border_subtitle = f"←→ word · ↑↓ line · enter {self._then} · esc closes"
-            yield Pieces(self._words, [None] * len(self._words))
+            yield TokenText(self._words, [None] * len(self._words))
 
     @property
-    def view(self) -> Pieces:
-        return self.query_one(Pieces)
+    def view(self) -> TokenText:
+        return self.query_one(TokenText)
 
     def on_mount(self) -> None:
         self.call_after_refresh(self.go, max(len(self._words) // 2, 1))
@@ -57,6 +57,6 @@ class SplitScreen(Over[int | None]):
     def action_close(self) -> None:
         self.dismiss(None)
 
-    @on(Pieces.Pointed)
-    def _pointed(self, event: Pieces.Pointed) -> None:
+    @on(TokenText.Pointed)
+    def _pointed(self, event: TokenText.Pointed) -> None:
         self.go(event.index)

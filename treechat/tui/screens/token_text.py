@@ -16,7 +16,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from treechat.tui.safe_text import escape_controls, wrap
-from treechat.tui.widgets.component_styles import ComponentStyles
+from treechat.tui.widgets.line_widget import LineWidget
 
 END = "␃"
 PART = "·"
@@ -82,12 +82,12 @@ def next_doubt(probabilities: Sequence[float | None], index: int, by: int) -> in
     return min(ahead, key=lambda i: abs(i - index)) if ahead else None
 
 
-class Pieces(ScrollView, ComponentStyles, can_focus=False):
+class TokenText(ScrollView, LineWidget, can_focus=False):
     """The pieces, the cursor on one. Pieces from `rest_from` on are drawn as what is left out."""
 
-    prefix = "pieces"
+    prefix = "token"
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        f"pieces--{name}" for name in ("sure", "doubt", "strong-doubt", "cursor", "rest")
+        f"token--{name}" for name in ("sure", "doubt", "strong-doubt", "cursor", "rest")
     }
 
     @dataclass
@@ -152,13 +152,13 @@ class Pieces(ScrollView, ComponentStyles, can_focus=False):
 
     def _style(self, index: int) -> Style:
         if index == self.index:
-            return self.styled("cursor")
+            return self.style_of("cursor")
         if index >= self.rest_from:
-            return self.styled("rest")
+            return self.style_of("rest")
         p = self.probabilities[index]
         if p is None or p >= DOUBT:
-            return self.styled("sure")
-        return self.styled("doubt" if p >= STRONG_DOUBT else "strong-doubt")
+            return self.style_of("sure")
+        return self.style_of("doubt" if p >= STRONG_DOUBT else "strong-doubt")
 
     def on_click(self, event: events.Click) -> None:
         offset = event.get_content_offset(self)

@@ -18,8 +18,8 @@ from treechat.chat.forking import Alternative, Alternatives, Piece
 from treechat.errors import TreechatError
 from treechat.tui.bindings import TOKEN_BINDINGS
 from treechat.tui.safe_text import fit
-from treechat.tui.screens.modal import Over
-from treechat.tui.screens.token_text import Pieces, next_doubt, visible
+from treechat.tui.screens.modal import Modal
+from treechat.tui.screens.token_text import TokenText, next_doubt, visible
 
 REST_S = 0.15
 """Resting on a token for so long looks its alternatives up; walking over it does not."""
@@ -34,7 +34,7 @@ class ForkPoint(NamedTuple):
     alternative: Alternative | None
 
 
-class TokenScreen(Over[ForkPoint | None]):
+class TokenScreen(Modal[ForkPoint | None]):
     """Returns where to fork, or None. Alternatives come from `find`, given a token's index; it raises TreechatError."""
 
     BINDINGS = TOKEN_BINDINGS
@@ -56,13 +56,13 @@ class TokenScreen(Over[ForkPoint | None]):
             window.border_title = "Tokens"
             with Horizontal():
                 probabilities = [piece.probability for piece in self.pieces]
-                yield Pieces([piece.text for piece in self.pieces], probabilities)
+                yield TokenText([piece.text for piece in self.pieces], probabilities)
                 yield Static(id="alternatives")
             yield Static(id="legend")
 
     @property
-    def view(self) -> Pieces:
-        return self.query_one(Pieces)
+    def view(self) -> TokenText:
+        return self.query_one(TokenText)
 
     @property
     def index(self) -> int:
@@ -129,21 +129,21 @@ class TokenScreen(Over[ForkPoint | None]):
         lines.append(Text(fit(self._note, width).rstrip(), style="dim"))
         panel.update(Text("\n").join(lines))
         is_same = bool(self.choices) and self.choices[self.choice].id == piece.id
-        what = "goes on anew behind it" if is_same or not self.choices else "forks here with it"
+        effect = "goes on anew behind it" if is_same or not self.choices else "forks here with it"
         window = self.query_one("#tokens")
-        window.border_subtitle = f"←→ token · ↑↓ alternative · enter {what} · esc closes"
+        window.border_subtitle = f"←→ token · ↑↓ alternative · enter {effect} · esc closes"
 
     def _line(self, choice: Alternative, is_cursor: bool, is_taken: bool, width: int) -> Text:
         filled = round(choice.probability * BAR_LEN)
         lead = f"{'›' if is_cursor else ' '}{'●' if is_taken else ' '}{100 * choice.probability:6.2f}% "
         bar = "█" * filled + "░" * (BAR_LEN - filled)
-        name = fit(self._shown(choice), width - cell_len(lead) - BAR_LEN - 1)
+        name = fit(self._label(choice), width - cell_len(lead) - BAR_LEN - 1)
         line = Text.assemble(lead, bar, " ", name, no_wrap=True)
         if is_cursor:
             line.stylize("reverse")
         return line
 
-    def _shown(self, choice: Alternative) -> str:
+    def _label(self, choice: Alternative) -> str:
         if choice.id in self._stop_ids:
             return "(the reply ends)"
         if not choice.text or "\ufffd" in choice.text:
@@ -183,6 +183,6 @@ class TokenScreen(Over[ForkPoint | None]):
     def action_close(self) -> None:
         self.dismiss(None)
 
-    @on(Pieces.Pointed)
-    def _pointed(self, event: Pieces.Pointed) -> None:
+    @on(TokenText.Pointed)
+    def _pointed(self, event: TokenText.Pointed) -> None:
         self.go(event.index)

@@ -8,8 +8,8 @@ from treechat.chat.session import Chat
 from treechat.tree import PREVIEW_LEN, Turn
 from treechat.tui.transcript.heights import Heights
 from treechat.tui.transcript.markdown import row_strip
-from treechat.tui.transcript.messages import Bodies
-from treechat.tui.transcript.streaming_reply import GrowingReply
+from treechat.tui.transcript.messages import MessageCache
+from treechat.tui.transcript.streaming_reply import StreamingReply
 
 AROUND = 2
 """Lines of a block beside its body: header and empty line."""
@@ -27,7 +27,7 @@ class Blocks:
     Heights are guesses until they were measured. Growing replies keep their wrapped rows.
     """
 
-    def __init__(self, chat: Chat, node_ids: list[str], cache: Bodies, before: Blocks | None = None) -> None:
+    def __init__(self, chat: Chat, node_ids: list[str], cache: MessageCache, before: Blocks | None = None) -> None:
         """before: the path shown until now; a message that is on both keeps the height that it had."""
         self.chat = chat
         self.cache = cache
@@ -37,7 +37,7 @@ class Blocks:
         known = before.tops.first(num) if before else []
         self.tops: Heights = Heights(known + self._guesses(node_ids[num:]))
         self._exact: set[int] = set()
-        self._growing: dict[str, tuple[GrowingReply, int]] = {}
+        self._growing: dict[str, tuple[StreamingReply, int]] = {}
 
     def __len__(self) -> int:
         return len(self.node_ids)
@@ -46,9 +46,9 @@ class Blocks:
     def total(self) -> int:
         return self.tops.total
 
-    def at(self, line: int) -> int:
+    def index_at(self, line: int) -> int:
         """Index of the block that line is in."""
-        return self.tops.at(line)
+        return self.tops.index_at(line)
 
     def height(self, index: int) -> int:
         return self.tops.height(index)
@@ -77,12 +77,12 @@ class Blocks:
         return self.tops.height(index) - before
 
     def body_len(self, node_id: str) -> int:
-        return len(self._grown(node_id).rows) if self._is_growing(node_id) else len(self._body(node_id))
+        return len(self._streaming(node_id).rows) if self._is_growing(node_id) else len(self._body(node_id))
 
     def body_strip(self, node_id: str, line: int) -> Strip:
         """One line of the body."""
         if self._is_growing(node_id):
-            rows = self._grown(node_id).rows
+            rows = self._streaming(node_id).rows
             return row_strip(rows[line]) if line < len(rows) else Strip([])
         strips = self._body(node_id)
         return strips[line] if line < len(strips) else Strip([])
@@ -108,7 +108,7 @@ class Blocks:
     def _is_growing(self, node_id: str) -> bool:
         return node_id in self.chat.replies
 
-    def _grown(self, node_id: str) -> GrowingReply:
+    def _streaming(self, node_id: str) -> StreamingReply:
         """The rows so far. The text is asked for anew each time: events may lag behind it."""
         text = self.chat.text(node_id)
         grown, num_chars = self._growing.get(node_id) or (self.cache.growing(self.chat, node_id), len(text))

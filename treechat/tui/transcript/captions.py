@@ -19,7 +19,7 @@ def header_notes(chat: Chat, node_id: str) -> tuple[str, str]:
     return label + star, fork
 
 
-_ENDS = {
+_ENDINGS = {
     "stopped": "stopped · c continues",
     "interrupted": "interrupted · c continues",
     "failed": "failed · r tries again",
@@ -30,7 +30,7 @@ def ending_caption(node: Node, turn: Turn | None) -> str:
     """What happened to a reply that is not whole, and what to do; empty for one that is."""
     if turn is not None and turn.finish_reason == "length":
         return "cut at the longest reply · c continues"
-    return _ENDS.get(node.status, "")
+    return _ENDINGS.get(node.status, "")
 
 
 def turn_caption(turn: Turn) -> str:

@@ -54,7 +54,7 @@ class Heights:
             self._sums[index // CHUNK] += delta
             self._starts = None
 
-    def at(self, line: int) -> int:
+    def index_at(self, line: int) -> int:
         """Index of the block that the line is in; of the first or last one for a line outside."""
         chunk = max(bisect_right(self.starts, line, hi=len(self._sums)) - 1, 0)
         ends = list(accumulate(self._heights[chunk * CHUNK : (chunk + 1) * CHUNK]))

@@ -17,7 +17,7 @@ from textual.strip import Strip
 
 from treechat.tui.safe_text import GrowingText, escape_controls
 
-KEPT = 1_500
+MAX_CACHED = 1_500
 """Rendered messages kept; the least recently drawn are rendered again when they come into sight."""
 
 MARKDOWN_LEN = 200_000
@@ -105,13 +105,13 @@ class StripCache:
 
     def body(self, node_id: str, text: str, is_markdown: bool) -> list[Strip]:
         """The message's text as strips of at most `width` cells; at least one."""
-        kept = self._bodies.get(node_id)
-        if kept is not None and kept[0] == text:
+        cached = self._bodies.get(node_id)
+        if cached is not None and cached[0] == text:
             self._bodies.move_to_end(node_id)
-            return kept[1]
-        strips = self._markdown(text) if is_markdown and len(text) < MARKDOWN_LEN else plain_strips(text, self.width)
+            return cached[1]
+        strips = self._markdown(text) if is_markdown and len(text) < MARKDOWN_LEN else wrapped_strips(text, self.width)
         self._bodies[node_id] = (text, strips)
-        if len(self._bodies) > KEPT:
+        if len(self._bodies) > MAX_CACHED:
             self._bodies.popitem(last=False)
         return strips
 
@@ -124,16 +124,16 @@ class StripCache:
         lines = self._console.render_lines(DataMarkdown(escape_controls(text), self._code_theme), options, pad=False)
         strips = [Strip(_without_control(line)) for line in lines]
         # Rich puts empty lines around some blocks and after others: one between any two is enough.
-        kept: list[Strip] = []
+        trimmed: list[Strip] = []
         for strip in strips:
-            if strip.text.strip() or _has_background(strip) or (kept and kept[-1].text.strip()):
-                kept.append(strip)
-        while len(kept) > 1 and not kept[-1].text.strip():
-            kept.pop()
-        return kept or [Strip([])]
+            if strip.text.strip() or _has_background(strip) or (trimmed and trimmed[-1].text.strip()):
+                trimmed.append(strip)
+        while len(trimmed) > 1 and not trimmed[-1].text.strip():
+            trimmed.pop()
+        return trimmed or [Strip([])]
 
 
-def plain_strips(text: str, width: int) -> list[Strip]:
+def wrapped_strips(text: str, width: int) -> list[Strip]:
     """Text as it is, wrapped."""
     return [row_strip(row) for row in GrowingText(width, text.rstrip()).rows]
 

@@ -12,14 +12,14 @@ from treechat.tree import THOUGHT_TAGS
 
 _PLACEHOLDER = re.compile(r"(?:\A|(?<=\n\n))\[(thoughts|called [^\n]*|result of [^\n]*)\](?=\n\n|\Z)")
 _LONE_END = re.compile(rf"^(?:{'|'.join(map(re.escape, THOUGHT_TAGS.values()))})\s*$", re.MULTILINE)
-_PLACED = ("call", "result", "image", "file", "audio")
+_TYPES_WITH_PLACEHOLDER = ("call", "result", "image", "file", "audio")
 """Parts, beside thoughts, that have a placeholder of their own in the text."""
 
 MAX_THOUGHTS = 20
 """Thoughts at the beginning of one text; what follows so many is text."""
 
 
-class Aside(NamedTuple):
+class FoldedPart(NamedTuple):
     """title: `thoughts`, `called python`, `result of python`. is_markdown: else its text is shown as it is."""
 
     title: str
@@ -27,19 +27,19 @@ class Aside(NamedTuple):
     is_markdown: bool = False
 
 
-Piece = str | Aside
+MessagePart = str | FoldedPart
 
 
-def pieces_of(text: str, is_reply: bool, parts: Sequence[Mapping[str, Any]] = ()) -> list[Piece]:
-    """A message in its order: words, and what is folded. parts: what an import kept, each at its placeholder."""
-    thoughts_first: list[Aside] = []
+def split_message(text: str, is_reply: bool, imported: Sequence[Mapping[str, Any]] = ()) -> list[MessagePart]:
+    """A message in its order: words, and what is folded. imported: what an import kept, each at its placeholder."""
+    thoughts_first: list[FoldedPart] = []
     while is_reply and len(thoughts_first) < MAX_THOUGHTS and (found := split_thoughts(text)) is not None:
-        thoughts, text = found
-        thoughts_first.append(Aside("thoughts", thoughts, True))
+        thoughts_text, text = found
+        thoughts_first.append(FoldedPart("thoughts", thoughts_text, True))
         is_reply = text.startswith(tuple(THOUGHT_TAGS))
-    pieces: list[Piece] = [aside for aside in thoughts_first if aside.text]
-    pieces += _placed(text, parts) if parts else [text]
-    return [piece for piece in pieces if isinstance(piece, Aside) or piece.strip()]
+    parts: list[MessagePart] = [thoughts for thoughts in thoughts_first if thoughts.text]
+    parts += _at_placeholders(text, imported) if imported else [text]
+    return [part for part in parts if isinstance(part, FoldedPart) or part.strip()]
 
 
 def may_have_parts(text: str) -> bool:
@@ -66,22 +66,22 @@ def split_thoughts(text: str) -> tuple[str, str] | None:
     return text[: end.start()].strip(), text[end.end() :].lstrip()
 
 
-def _placed(text: str, parts: Sequence[Mapping[str, Any]]) -> list[Piece]:
+def _at_placeholders(text: str, imported: Sequence[Mapping[str, Any]]) -> list[MessagePart]:
     """Parts come in the order of their placeholders; a placeholder without one is text."""
     places: dict[str, list[int]] = {}
-    for index, part in enumerate(parts):
+    for index, part in enumerate(imported):
         places.setdefault(_title(part), []).append(index)
-    pieces: list[Piece] = []
+    parts: list[MessagePart] = []
     index = end = 0
     for match in _PLACEHOLDER.finditer(text):
         title = match.group(1)
         here = places.get(title, [])
         at = bisect_left(here, index)
         if at < len(here):
-            aside, index = _aside(title, parts, here[at])
-            pieces += [text[end : match.start()].strip("\n"), aside]
+            folded, index = _folded_part(title, imported, here[at])
+            parts += [text[end : match.start()].strip("\n"), folded]
             end = match.end()
-    return [*pieces, text[end:].strip("\n")]
+    return [*parts, text[end:].strip("\n")]
 
 
 def _title(part: Mapping[str, Any]) -> str:
@@ -95,25 +95,25 @@ def _title(part: Mapping[str, Any]) -> str:
     return ""
 
 
-def _aside(title: str, parts: Sequence[Mapping[str, Any]], index: int) -> tuple[Aside, int]:
+def _folded_part(title: str, parts: Sequence[Mapping[str, Any]], index: int) -> tuple[FoldedPart, int]:
     """The part at `index`, and the index behind it."""
     part = parts[index]
     if title == "thoughts":
         return _thoughts(parts, index)
-    return Aside(title, _shown(part.get("arguments" if part.get("type") == "call" else "text"))), index + 1
+    return FoldedPart(title, _as_text(part.get("arguments" if part.get("type") == "call" else "text"))), index + 1
 
 
-def _thoughts(parts: Sequence[Mapping[str, Any]], index: int) -> tuple[Aside, int]:
+def _thoughts(parts: Sequence[Mapping[str, Any]], index: int) -> tuple[FoldedPart, int]:
     """Thoughts that follow each other share one placeholder."""
     texts = []
-    while index < len(parts) and parts[index].get("type") not in _PLACED:
+    while index < len(parts) and parts[index].get("type") not in _TYPES_WITH_PLACEHOLDER:
         if parts[index].get("type") == "thoughts":
-            texts.append(_shown(parts[index].get("text")))
+            texts.append(_as_text(parts[index].get("text")))
         index += 1
-    return Aside("thoughts", "\n\n".join(filter(None, texts)), True), index
+    return FoldedPart("thoughts", "\n\n".join(filter(None, texts)), True), index
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     try:

@@ -16,7 +16,7 @@ from textual.strip import Strip
 from treechat.chat.events import Cost
 from treechat.tree import Tree
 from treechat.tui.transcript.view import Transcript
-from treechat.tui.widgets.component_styles import ComponentStyles
+from treechat.tui.widgets.line_widget import LineWidget
 
 MARKS = {"here": "◂", "bookmark": "★", "fork": "⋔", "●": "┃", "◐": "╏", "○": "·", "": " "}
 """What a cell shows. Of several in one cell the first of these wins: where the cursor is, a bookmark, a fork; then the
@@ -62,7 +62,7 @@ def with_here(found: list[Cell], index: int | None) -> list[Cell]:
     return [*found[:number], *(cell._replace(mark="here") for cell in found[number : number + 1]), *found[number + 1 :]]
 
 
-class Minimap(ComponentStyles):
+class Minimap(LineWidget):
     """Stands beside a transcript that does not fit; what is in sight there has a ground of its own."""
 
     prefix = "minimap"
@@ -126,7 +126,7 @@ class Minimap(ComponentStyles):
         if blocks is None or not shown:
             return []
         top = round(self.transcript.scroll_y)
-        first, last = blocks.at(top), blocks.at(top + self.transcript.size.height - 1)
+        first, last = blocks.index_at(top), blocks.index_at(top + self.transcript.size.height - 1)
         return [(cell.mark, cell.first <= last and cell.last >= first) for cell in shown]
 
     def render_line(self, y: int) -> Strip:
@@ -134,8 +134,8 @@ class Minimap(ComponentStyles):
         if y >= len(self._lines):
             return Strip.blank(width, self.rich_style)
         mark, is_seen = self._lines[y]
-        style = self.styled({"here": "here", "bookmark": "sign", "fork": "sign"}.get(mark, "warm"))
-        return self.drawn([Segment(MARKS[mark], style + self.styled("seen") if is_seen else style)], width)
+        style = self.style_of({"here": "here", "bookmark": "sign", "fork": "sign"}.get(mark, "warm"))
+        return self.strip_of([Segment(MARKS[mark], style + self.style_of("seen") if is_seen else style)], width)
 
     def on_click(self, event: events.Click) -> None:
         offset, shown = event.get_content_offset(self), self.cells

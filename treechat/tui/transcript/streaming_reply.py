@@ -9,7 +9,7 @@ _TAIL_LEN = 400
 """Characters of the thoughts' end that are kept to show their last words."""
 
 
-class GrowingReply:
+class StreamingReply:
     """Rows of at most `width` cells, as `GrowingText` has them, and what an append costs is as little.
 
     is_open: thoughts are shown whole, below their line. begins_inside: the tag that begins thoughts is in the prompt.
@@ -24,7 +24,7 @@ class GrowingReply:
         self._num_words = 0
         self._in_word = False
         self._tail = ""
-        self._said = GrowingText(self.width)
+        self._grown_text = GrowingText(self.width)
         self._has_begun = False
         if begins_inside:
             self._begin_thoughts("<think>")
@@ -32,12 +32,12 @@ class GrowingReply:
 
     @property
     def rows(self) -> list[str]:
-        return self._said.rows
+        return self._grown_text.rows
 
     def append(self, text: str) -> None:
         """Add text."""
         if self._has_begun:
-            self._said.append(text)
+            self._grown_text.append(text)
         elif self._end:
             self._think(text)
         elif self.has_thoughts:
@@ -59,11 +59,11 @@ class GrowingReply:
 
     def _begin_thoughts(self, tag: str) -> None:
         self.has_thoughts, self._held, self._end = True, "", THOUGHT_TAGS[tag]
-        self._said.rows[:] = ["", ""]
+        self._grown_text.rows[:] = ["", ""]
         self._head("thinking")
 
     def _think(self, text: str) -> None:
-        thoughts, end, said = (self._held + text).partition(self._end)
+        thoughts, end, rest = (self._held + text).partition(self._end)
         # What may be the beginning of the end tag waits for the rest of it.
         held = 0 if end else max((i for i in range(len(self._end)) if thoughts.endswith(self._end[:i])), default=0)
         self._held = thoughts[len(thoughts) - held :]
@@ -71,14 +71,14 @@ class GrowingReply:
         thoughts = thoughts if self._num_words else thoughts.lstrip()
         self._count(thoughts)
         if self.is_open:
-            self._said.append(thoughts)
+            self._grown_text.append(thoughts)
         else:
             self._tail = (self._tail + thoughts)[-_TAIL_LEN:]
             self.rows[1:] = [GrowingText(self.width, " ".join(self._tail.split())).rows[-1]]
         self._head("thoughts" if end else "thinking")
         if end:
             self._end_thoughts()
-            self._say(said)
+            self._say(rest)
 
     def _head(self, title: str) -> None:
         line = f"{'▾' if self.is_open else '▸'} {title}, {words(self._num_words)}"
@@ -89,7 +89,7 @@ class GrowingReply:
         if not self._num_words:
             self.rows[:] = [""]
         elif self.is_open:
-            self._said.append("\n\n" if self.rows[-1] else "\n")
+            self._grown_text.append("\n\n" if self.rows[-1] else "\n")
         else:
             self.rows[1:] = ["", ""]
 
@@ -98,7 +98,7 @@ class GrowingReply:
         text = text.lstrip() if self.has_thoughts else text
         self._has_begun = bool(text)
         self._held = ""
-        self._said.append(text)
+        self._grown_text.append(text)
 
     def _count(self, text: str) -> None:
         self._num_words += len(text.split()) - (self._in_word and bool(text) and not text[0].isspace())

@@ -18,9 +18,8 @@ from treechat.tui.bindings import PANE_BINDINGS
 from treechat.tui.safe_text import fit
 from treechat.tui.transcript.blocks import Blocks, num_common
 from treechat.tui.transcript.captions import ending_caption, header_notes, turn_caption
-from treechat.tui.transcript.messages import Bodies
-from treechat.tui.widgets.component_styles import ComponentStyles
-from treechat.tui.widgets.line_scroll import LongView
+from treechat.tui.transcript.messages import MessageCache
+from treechat.tui.widgets.line_scroll import LineScroll
 
 GUTTER = 3
 """Cells at the left of every line: space, the role's bar, space."""
@@ -32,7 +31,7 @@ Anchor = Literal["end", "fork", "keep"]
 NAMES = {"user": "You", "assistant": "Assistant", "system": "System"}
 
 
-class Transcript(LongView, ComponentStyles, can_focus=True):
+class Transcript(LineScroll, can_focus=True):
     """The messages from the root to one node."""
 
     BINDINGS = PANE_BINDINGS
@@ -50,7 +49,7 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.cache = Bodies()
+        self.cache = MessageCache()
         self.blocks: Blocks | None = None
         self.cursor_id: str | None = None
         self.empty_text = ""
@@ -61,15 +60,15 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
 
     def show(self, chat: Chat, node_ids: list[str], anchor: Anchor = "keep") -> None:
         """Show a path. `end`: scrolled to its end; `fork`: where it leaves the path shown before stays in sight."""
-        shown = self.blocks if self.blocks and self.blocks.chat is chat else None
+        previous = self.blocks if self.blocks and self.blocks.chat is chat else None
         if self._use_theme():
-            shown = None
-        self.blocks = Blocks(chat, node_ids, self.cache, shown) if node_ids else None
-        common = num_common(shown.node_ids, node_ids) if shown else 0
+            previous = None
+        self.blocks = Blocks(chat, node_ids, self.cache, previous) if node_ids else None
+        common = num_common(previous.node_ids, node_ids) if previous else 0
         self._resize()
         if self.blocks is None:
             self.scroll_to(y=0, animate=False, force=True)
-        elif anchor == "end" or (anchor == "fork" and shown is None):
+        elif anchor == "end" or (anchor == "fork" and previous is None):
             self.to_end()
         elif anchor == "fork" and common < len(node_ids):
             self._fork_into_sight(common)
@@ -157,7 +156,7 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
     def on_resize(self) -> None:
         if self.blocks is None:
             return
-        follows, index = self.is_at_end, self.blocks.at(round(self.scroll_y))
+        follows, index = self.is_at_end, self.blocks.index_at(round(self.scroll_y))
         if self._use_theme():
             self.blocks = Blocks(self.blocks.chat, self.blocks.node_ids, self.cache)
             self._resize()
@@ -181,7 +180,7 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
         if self.blocks is None or not node_ids:
             return
         top = round(self.scroll_y)
-        for index in range(self.blocks.at(top), self.blocks.at(top + self.size.height) + 1):
+        for index in range(self.blocks.index_at(top), self.blocks.index_at(top + self.size.height) + 1):
             if self.blocks.node_ids[index] in node_ids:
                 self.redraw_lines(self.blocks.tops[index] - top, self.blocks.tops[index + 1] - top)
 
@@ -213,7 +212,7 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
         self._is_settling = True
         try:
             top = round(self.scroll_y)
-            index = self.blocks.at(top)
+            index = self.blocks.index_at(top)
             while index < len(self.blocks) and self.blocks.tops[index] < top + self.size.height:
                 if delta := self.blocks.measure(index):
                     self._resize()
@@ -233,8 +232,8 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
             return self._empty_line(y, width)
         if line >= self.blocks.total:
             return Strip.blank(width, self.rich_style)
-        index = self.blocks.at(line)
-        return self.drawn(self._block_line(index, line - self.blocks.tops[index], width), width)
+        index = self.blocks.index_at(line)
+        return self.strip_of(self._block_line(index, line - self.blocks.tops[index], width), width)
 
     def _block_line(self, index: int, line: int, width: int) -> list[Segment]:
         assert self.blocks is not None
@@ -243,8 +242,8 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
             return []
         is_cursor = node.id == self.cursor_id and self.has_focus
         bar = "▌" if is_cursor else "▎" if node.role == "user" else " "
-        bar_style = self.styled("cursor" if is_cursor else "bar")
-        mark = Segment("┊", self.styled("new")) if node.id in self._marked else Segment(" ")
+        bar_style = self.style_of("cursor" if is_cursor else "bar")
+        mark = Segment("┊", self.style_of("new")) if node.id in self._marked else Segment(" ")
         lead = [mark, Segment(bar, bar_style), Segment(" ")]
         if line == 0:
             return [*lead, *self._header(node, min(width, self.cache.width + GUTTER) - GUTTER)]
@@ -252,7 +251,7 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
             return [*lead, *self._figures(node, width - GUTTER)]
         body = self.blocks.body_strip(node.id, line - 1)
         if node.role == "system":
-            body = body.apply_style(self.styled("system"))
+            body = body.apply_style(self.style_of("system"))
         return [*lead, *body]
 
     def _header(self, node: Node, width: int) -> list[Segment]:
@@ -261,28 +260,31 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
         name = NAMES[node.role]
         room = max(width - len(name) - cell_len(right), 0)
         return [
-            Segment(name, self.styled(node.role)),
-            Segment(fit(left, room), self.styled("notes")),
-            Segment(right, self.styled("notes")),
+            Segment(name, self.style_of(node.role)),
+            Segment(fit(left, room), self.style_of("notes")),
+            Segment(right, self.style_of("notes")),
         ]
 
     def _figures(self, node: Node, width: int) -> list[Segment]:
         assert self.blocks is not None
         if node.id in self.blocks.chat.replies:
-            return [Segment("▌ writing · esc stops", self.styled("figures"))]
+            return [Segment("▌ writing · esc stops", self.style_of("figures"))]
         turn = self.blocks.turn(node.id)
         warning = fit(ending_caption(node, turn), width).rstrip()
         figures = turn_caption(turn) if turn else ""
         between = " · " if warning and figures else ""
         figures = fit(figures, width - cell_len(warning + between)).rstrip()
-        return [Segment(warning, self.styled("warning")), Segment(f"{between}{figures}", self.styled("figures"))]
+        return [
+            Segment(warning, self.style_of("warning")),
+            Segment(f"{between}{figures}", self.style_of("figures")),
+        ]
 
     def _empty_line(self, y: int, width: int) -> Strip:
         lines = self.empty_text.split("\n")
         first = max((self.size.height - len(lines)) // 2, 0)
         text = lines[y - first] if 0 <= y - first < len(lines) else ""
         pad = " " * max((width - max(map(cell_len, lines))) // 2, 0)
-        return self.drawn([Segment(pad), Segment(text, self.styled("empty"))], width)
+        return self.strip_of([Segment(pad), Segment(text, self.style_of("empty"))], width)
 
     # Mouse
 
@@ -291,9 +293,9 @@ class Transcript(LongView, ComponentStyles, can_focus=True):
         if offset is not None and self.blocks is not None:
             line = offset.y + round(self.scroll_y)
             if line < self.blocks.total:
-                index = self.blocks.at(line)
+                index = self.blocks.index_at(line)
                 node_id = self.blocks.node_ids[index]
-                aside = self.cache.fold_at(self.blocks.chat, node_id, line - self.blocks.tops[index] - 1)
-                if aside is not None:
-                    self.unfold(node_id, aside)
+                part_index = self.cache.fold_at(self.blocks.chat, node_id, line - self.blocks.tops[index] - 1)
+                if part_index is not None:
+                    self.unfold(node_id, part_index)
                 self.post_message(self.Pointed(node_id))

@@ -19,7 +19,9 @@ CRUMB_LEN = 24
 """Cells that one step of the breadcrumb takes at most."""
 
 
-def narrowed(layout: RowLayout, tree: Tree, chosen: Filter, current_id: str | None, warm_ids: Collection[str]) -> None:
+def apply_filter(
+    layout: RowLayout, tree: Tree, chosen: Filter, current_id: str | None, warm_ids: Collection[str]
+) -> None:
     """Leave in the layout only the rows that the filter keeps, flat; the row with the current node always stays.
 
     warm_ids: last nodes of the runs whose KV is, at least in part, still there.
@@ -50,7 +52,7 @@ def _alone(tree: Tree, node_id: str) -> TreeRow:
     return TreeRow(node_id, node_id, 1, 0, "", place, len(siblings))
 
 
-def crumbs(tree: Tree, node_id: str, width: int) -> str:
+def breadcrumb(tree: Tree, node_id: str, width: int) -> str:
     """The branches taken at the forks above a node, the nearest last; a leading `…` stands for what does not fit."""
     text = ""
     current: str | None = node_id

@@ -19,9 +19,9 @@ from treechat.chat.session import Chat
 from treechat.tree import Node
 from treechat.tui.bindings import PANE_BINDINGS
 from treechat.tui.safe_text import fit, one_line, without_markdown
-from treechat.tui.tree.filters import FILTERS, Filter, crumbs, narrowed
+from treechat.tui.tree.filters import FILTERS, Filter, apply_filter, breadcrumb
 from treechat.tui.tree.rows import RowLayout, TreeRow, gutter
-from treechat.tui.widgets.component_styles import ComponentStyles
+from treechat.tui.widgets.line_widget import LineWidget
 
 MOST_WARM = 2_000
 """Rows that the filter by marks looks at."""
@@ -30,7 +30,7 @@ NARROW = 44
 """Below this width, the number of turns stands without its word."""
 
 
-class TreePane(ScrollView, ComponentStyles, can_focus=True):
+class TreePane(ScrollView, LineWidget, can_focus=True):
     """Runs of the conversation, a row each. Moving its cursor is the app's work: it knows what the keys mean."""
 
     BINDINGS = PANE_BINDINGS
@@ -66,8 +66,8 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
         self.chat: Chat | None = None
         self.row_layout: RowLayout | None = None
         self.cursor_id: str | None = None
-        self.folded: set[str] = set()
-        self.opened: set[str | None] = set()
+        self.folded_ids: set[str] = set()
+        self.expanded_ids: set[str | None] = set()
         self.hoisted_id: str | None = None
         self.filter: Filter = FILTERS[0]
         self.costs: Mapping[str, Cost] = {}
@@ -83,7 +83,7 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
     def show(self, chat: Chat) -> None:
         """Take over a conversation; folds and hoist belong to the one before."""
         self.chat = chat
-        self.folded, self.opened, self.hoisted_id, self._key = set(), set(), None, None
+        self.folded_ids, self.expanded_ids, self.hoisted_id, self._key = set(), set(), None, None
         self.sync()
 
     def sync(self) -> None:
@@ -98,7 +98,7 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
         tree = self.chat.tree
         if self.hoisted_id is not None and (self.hoisted_id not in tree or tree.is_hidden(self.hoisted_id)):
             self.hoisted_id = None
-        folds = (frozenset(self.folded), frozenset(self.opened), self.hoisted_id)
+        folds = (frozenset(self.folded_ids), frozenset(self.expanded_ids), self.hoisted_id)
         warm_ids = self._warm_ids()
         marks = (
             sum(node.bookmarked or bool(node.label) for node in tree.nodes.values())
@@ -109,11 +109,15 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
         if key != self._key:
             self._key = key
             self.row_layout = RowLayout(
-                tree, self.chat.current_id, folded=self.folded, opened=self.opened, hoisted_id=self.hoisted_id
+                tree,
+                self.chat.current_id,
+                folded_ids=self.folded_ids,
+                expanded_ids=self.expanded_ids,
+                hoisted_id=self.hoisted_id,
             )
             self._tips = [row.tip_id for row in self.row_layout.rows if not row.dead_end_ids]
             if self.filter != "everything":
-                narrowed(self.row_layout, tree, self.filter, self.chat.current_id, warm_ids)
+                apply_filter(self.row_layout, tree, self.filter, self.chat.current_id, warm_ids)
             # The first line is the pane's own, whatever is scrolled to.
             self.virtual_size = Size(0, len(self.row_layout.rows) + 1)
             most_turns = max((row.num_nodes for row in self.row_layout.rows if not row.dead_end_ids), default=1)
@@ -161,25 +165,55 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
     def next_filter(self) -> Filter:
         """Choose the filter after this one; what it is called."""
         self.filter = FILTERS[(FILTERS.index(self.filter) + 1) % len(FILTERS)]
+        self._redraw()
+        return self.filter
+
+    # Folds
+
+    def toggle_fold(self) -> None:
+        """Hide or show the rows below the row under the cursor; show the dead ends that it stands for."""
+        row = self.row
+        if row is None or self.chat is None:
+            return
+        if row.dead_end_ids:
+            self.expanded_ids.add(self.chat.tree[row.head_id].parent_id)
+        elif row.head_id in self.folded_ids:
+            self.folded_ids.discard(row.head_id)
+        elif self.chat.tree.children(row.tip_id):
+            self.folded_ids.add(row.head_id)
+        self._redraw()
+
+    def hoist(self) -> None:
+        """Show only the row under the cursor and the rows below it."""
+        if self.row is not None:
+            self.hoisted_id = self.row.head_id
+            self._redraw()
+
+    def unhoist(self) -> None:
+        """Show the whole tree again."""
+        self.hoisted_id = None
+        self._redraw()
+
+    def _redraw(self) -> None:
+        """Lay the rows out and keep the cursor on its node."""
         self.sync()
         self.point(self.cursor_id)
-        return self.filter
 
     # Drawing
 
     def render_line(self, y: int) -> Strip:
         width = self.scrollable_content_region.width
         if y == 0:
-            return self.drawn(self._top_line(width), width)
+            return self.strip_of(self._top_line(width), width)
         index = y - 1 + self.scroll_offset.y
         if self.chat is None or index >= len(self.rows):
             return Strip.blank(width, self.rich_style)
         row = self.rows[index]
         segments = self._dead_segments(row, width) if row.dead_end_ids else self._run_segments(row, width)
         if index == self.cursor_row:
-            style = self.styled("cursor" if self.has_focus else "cursor-blurred")
-            return self.drawn(Segment.apply_style([*segments, Segment(" " * width)], style), width)
-        return self.drawn(segments, width)
+            style = self.style_of("cursor" if self.has_focus else "cursor-blurred")
+            return self.strip_of(Segment.apply_style([*segments, Segment(" " * width)], style), width)
+        return self.strip_of(segments, width)
 
     def _top_line(self, width: int) -> list[Segment]:
         """The filter in force; where one is, if the rows do not say it."""
@@ -193,12 +227,15 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
                 parts.append("⌂ Z un-hoists")
             lead = " · ".join(parts)
             parts = [lead] if lead else []
-            parts.append(crumbs(self.chat.tree, self.cursor_id, width - cell_len(lead) - 5))
-        return [Segment(f" {fit('  '.join(parts), width - 2)}", self.styled("top"))]
+            parts.append(breadcrumb(self.chat.tree, self.cursor_id, width - cell_len(lead) - 5))
+        return [Segment(f" {fit('  '.join(parts), width - 2)}", self.style_of("top"))]
 
     def _dead_segments(self, row: TreeRow, width: int) -> list[Segment]:
         text = f"+{len(row.dead_end_ids):,} dead ends"
-        return [Segment(f" {gutter(row, width)}", self.styled("guide")), Segment(text, self.styled("figures"))]
+        return [
+            Segment(f" {gutter(row, width)}", self.style_of("guide")),
+            Segment(text, self.style_of("figures")),
+        ]
 
     def _run_segments(self, row: TreeRow, width: int) -> list[Segment]:
         assert self.chat is not None
@@ -217,13 +254,13 @@ class TreePane(ScrollView, ComponentStyles, can_focus=True):
         is_protected = any(node.id in self.chat.protected for node in self._ends(row))
         sign = "★" if is_bookmarked else "◆" if is_protected else " "
         return [
-            Segment(lead, self.styled("guide")),
-            Segment(f"{mark} ", self.styled("mark" if mark in "●◐" else "cold")),
-            Segment(fit(title, used), self.styled(style)),
-            Segment(here, self.styled("here")),
+            Segment(lead, self.style_of("guide")),
+            Segment(f"{mark} ", self.style_of("mark" if mark in "●◐" else "cold")),
+            Segment(fit(title, used), self.style_of(style)),
+            Segment(here, self.style_of("here")),
             Segment(" " * max(room - used - cell_len(here), 0)),
-            Segment(f"  {figures}", self.styled("figures")),
-            Segment(f" {sign} ", self.styled("star")),
+            Segment(f"  {figures}", self.style_of("figures")),
+            Segment(f" {sign} ", self.style_of("star")),
         ]
 
     def _ends(self, row: TreeRow) -> tuple[Node, Node]:

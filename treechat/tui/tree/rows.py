@@ -65,17 +65,20 @@ class RowLayout:
         tree: Tree,
         current_id: str | None,
         *,
-        folded: Collection[str] = (),
-        opened: Collection[str | None] = (),
+        folded_ids: Collection[str] = (),
+        expanded_ids: Collection[str | None] = (),
         hoisted_id: str | None = None,
     ) -> None:
-        """folded: heads of runs whose rows below are hidden. opened: fork nodes whose dead ends are all shown."""
+        """folded_ids: heads of runs whose rows below are hidden.
+
+        expanded_ids: fork nodes whose dead ends are all shown.
+        """
         self.rows: list[TreeRow] = []
         self._row_of: dict[str, int] = {}
         self._tree = tree
         self._active = frozenset(tree.path(current_id)) if current_id in tree else frozenset()
-        self._folded = folded
-        self._opened = opened
+        self._folded_ids = folded_ids
+        self._expanded_ids = expanded_ids
         self._lay(hoisted_id if hoisted_id in tree else None)
 
     def row_of(self, node_id: str | None) -> int | None:
@@ -127,7 +130,7 @@ class RowLayout:
         tip_id, is_open = self._add(children[first], _Item(fork_id, None, depth, guides, "", first + 1, total))
         sides = [i for i in range(total) if i != first]
         dead = [i for i in sides if not self._tree.children(children[i])]
-        if len(dead) >= DEAD_ENDS and fork_id not in self._opened:
+        if len(dead) >= DEAD_ENDS and fork_id not in self._expanded_ids:
             gone = set(dead)
             sides = [i for i in sides if i not in gone]
             self._add_dead([children[i] for i in dead], depth + 1, guides + ("├─" if sides else "└─"), total)
@@ -148,7 +151,7 @@ class RowLayout:
             tip_id = child_id
             num_nodes += 1
             self._row_of[tip_id] = row_index
-        is_folded = head_id in self._folded and bool(tree.children(tip_id))
+        is_folded = head_id in self._folded_ids and bool(tree.children(tip_id))
         num_below = sum(1 for _ in tree.subtree(tip_id)) - 1 if is_folded else 0
         guides = (item.guides + item.joint)[-2 * GUIDES_KEPT :]
         self.rows.append(TreeRow(head_id, tip_id, num_nodes, item.depth, guides, item.place, item.total, num_below))

@@ -14,8 +14,7 @@ from textual.message import Message
 from textual.strip import Strip
 
 from treechat.tui.safe_text import fit, one_line
-from treechat.tui.widgets.component_styles import ComponentStyles
-from treechat.tui.widgets.line_scroll import LongView
+from treechat.tui.widgets.line_scroll import LineScroll
 
 
 class ListChoice(NamedTuple):
@@ -26,7 +25,7 @@ class ListChoice(NamedTuple):
     note: str = ""
 
 
-class ChoiceList(LongView, ComponentStyles, can_focus=False):
+class ChoiceList(LineScroll, can_focus=False):
     """The choices, one of them highlighted; `empty_text` where there are none."""
 
     prefix = "choices"
@@ -90,7 +89,7 @@ class ChoiceList(LongView, ComponentStyles, can_focus=False):
     def render_line(self, y: int) -> Strip:
         width, index = self.scrollable_content_region.width, y + self.scroll_offset.y
         if not self.choices:
-            return self.drawn([Segment(self.empty_text if y == 0 else "", self.styled("note"))], width)
+            return self.strip_of([Segment(self.empty_text if y == 0 else "", self.style_of("note"))], width)
         if index >= len(self.choices):
             return Strip.blank(width, self.rich_style)
         choice = self.choices[index]
@@ -98,10 +97,13 @@ class ChoiceList(LongView, ComponentStyles, can_focus=False):
         note = choice.note or self._notes.get(choice.id, "")
         text, note = one_line(choice.text[: 4 * width]), one_line(note[: 4 * width])
         text_width = min(cell_len(text), width)
-        line = [Segment(fit(text, text_width)), Segment(fit(f"  {note}", width - text_width), self.styled("note"))]
+        line = [
+            Segment(fit(text, text_width)),
+            Segment(fit(f"  {note}", width - text_width), self.style_of("note")),
+        ]
         if index == self.index:
-            line = list(Segment.apply_style(line, self.styled("cursor")))
-        return self.drawn(line, width)
+            line = list(Segment.apply_style(line, self.style_of("cursor")))
+        return self.strip_of(line, width)
 
     def on_click(self, event: events.Click) -> None:
         offset = event.get_content_offset(self)

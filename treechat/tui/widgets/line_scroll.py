@@ -7,8 +7,10 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.widget import Widget
 
+from treechat.tui.widgets.line_widget import LineWidget
 
-class LongView(ScrollView):
+
+class LineScroll(ScrollView, LineWidget):
     """Setting `num_lines` lays nothing out again, where the view's own height and its scroll bar stay: a reply that is
     written adds a line several times a second."""
 

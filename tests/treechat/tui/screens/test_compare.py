@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treechat.tui.screens.branch_diff import Part, words_differ
+from treechat.tui.screens.branch_diff import DiffPart, diff_words
 from treechat.tui.screens.compare import CompareScreen, PairView
 
 
 @given(st.text("ab c,\n", max_size=30), st.text("ab c,\n", max_size=30))
 def test_the_parts_joined_are_the_texts_and_the_shared_ones_agree(left, right):
-    a, b = words_differ(left, right)
+    a, b = diff_words(left, right)
     assert "".join(part.text for part in a) == left
     assert "".join(part.text for part in b) == right
     shared = ["".join(part.text for part in side if not part.is_own) for side in (a, b)]
@@ -19,9 +19,9 @@ def test_the_parts_joined_are_the_texts_and_the_shared_ones_agree(left, right):
 
 
 def test_only_the_words_that_differ_are_own():
-    left, right = words_differ("Stay in Florence, please.", "Stay in Rome, please.")
-    assert [part for part in left if part.is_own] == [Part("Florence", True)]
-    assert [part for part in right if part.is_own] == [Part("Rome", True)]
+    left, right = diff_words("Stay in Florence, please.", "Stay in Rome, please.")
+    assert [part for part in left if part.is_own] == [DiffPart("Florence", True)]
+    assert [part for part in right if part.is_own] == [DiffPart("Rome", True)]
 
 
 async def test_two_branches_are_compared_and_enter_jumps_to_the_other(open_app) -> None:

@@ -12,7 +12,7 @@ from treechat.store import Store
 from treechat.transfer.import_job import ImportJob
 from treechat.transfer.import_writer import Intake
 from treechat.tui.screens.importing import ImportScreen
-from treechat.tui.screens.path_input import completions, missing, paths_in, shown_path
+from treechat.tui.screens.path_input import completions, first_missing, parse_paths, short_path
 
 
 @pytest.fixture
@@ -34,19 +34,19 @@ def test_dropped_paths_are_read_however_the_terminal_writes_them(export, monkeyp
     quoted = str(export).replace("'", "'\\''")
     escaped = str(export).replace(" ", "\\ ").replace("'", "\\'")
     for text in (str(export), f"'{quoted}'", f' "{export}"\n', escaped, export.as_uri(), "~/it's all.json"):
-        assert paths_in(text) == [export], text
-    assert paths_in(f"'{quoted}' {escaped} ") == [export, export]
-    assert missing(paths_in("no such file.json")) is not None
-    assert missing(paths_in("'half quoted")) is not None
-    assert paths_in("") == []
-    assert missing(paths_in("a\0b")) is not None
+        assert parse_paths(text) == [export], text
+    assert parse_paths(f"'{quoted}' {escaped} ") == [export, export]
+    assert first_missing(parse_paths("no such file.json")) is not None
+    assert first_missing(parse_paths("'half quoted")) is not None
+    assert parse_paths("") == []
+    assert first_missing(parse_paths("a\0b")) is not None
 
 
 def test_a_path_is_completed_to_what_can_be_read(export, tmp_path, monkeypatch) -> None:
     (tmp_path / "my photo.png").touch()
     (tmp_path / ".hidden.json").touch()
     assert completions(f"{tmp_path}/MY") == [export.parent]
-    assert shown_path(export.parent) == f"{export.parent}/"
+    assert short_path(export.parent) == f"{export.parent}/"
     assert completions(f"{export.parent}/") == [export]
     assert completions(str(export).replace(" ", "\\ ")[:-12]) == [export]
     assert completions(f"{tmp_path}/.h") == [tmp_path / ".hidden.json"]
@@ -94,7 +94,7 @@ async def test_what_cannot_be_read_is_said_and_another_path_can_be_taken(open_ap
         field.value = f"{tmp_path}/bro"
         await d.until(lambda: d.app.screen.options.option_count == 1, "the completion")
         await d.press("enter")
-        assert field.value == shown_path(tmp_path / "broken.json"), "what is marked is taken first"
+        assert field.value == short_path(tmp_path / "broken.json"), "what is marked is taken first"
         await d.press("enter")
         await shown(d, "Nothing in it can be imported.")
         await shown(d, "cannot be read: broken.json")

@@ -47,7 +47,7 @@ async def test_a_branch_is_freed_and_its_sibling_stays(open_app) -> None:
         assert held > 10
         await d.press("j", "j", "d")
         await d.until(lambda: rows.rows[2].held.device == 0, "the branch is freed")
-        assert rows.index == 2 and any("slots freed" in told.message for told in d.app._notifications)
+        assert rows.index == 2 and "slots freed" in d.notices
         assert chat.kv.cost(second).reused == before and chat.kv.cost(first).computed >= held
         await d.press("escape")
         assert chat.text(first) == REPLIES[0]
@@ -87,4 +87,4 @@ async def test_rows_open_and_shut_and_hostile_titles_stay_in_their_line(open_app
 async def test_without_a_model_it_says_so(open_app) -> None:
     async with open_app(load_model=None) as d:
         await d.press("tab", "M")
-        assert any("No model" in told.message for told in d.app._notifications)
+        assert "No model" in d.notices

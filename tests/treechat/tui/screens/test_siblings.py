@@ -85,7 +85,7 @@ async def test_a_hidden_column_comes_back_by_undo(open_app) -> None:
         chat = d.app.chat
         alpha, beta, _ = await three(d)
         await d.press("d")
-        assert any("s stops it first" in told.message for told in d.app._notifications)
+        assert "s stops it first" in d.notices
         assert not chat.tree[alpha].hidden
         chat.model.engine.gate.set()
         await d.until(lambda: d.is_idle, "the ends")
@@ -127,7 +127,7 @@ async def test_a_fork_without_alternatives_says_how_to_make_some(open_app) -> No
     async with open_app() as d:
         await d.send("hello")
         await d.press("tab", "v")
-        assert any("3 r makes three" in told.message for told in d.app._notifications)
+        assert "3 r makes three" in d.notices
 
 
 async def test_hostile_replies_stay_in_their_columns(open_app) -> None:

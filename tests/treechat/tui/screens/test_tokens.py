@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.fakes import scripted_model
 from treechat.tui.screens.split import SplitScreen
-from treechat.tui.screens.token_text import Pieces
+from treechat.tui.screens.token_text import TokenText
 from treechat.tui.screens.tokens import TokenScreen
 
 
@@ -27,7 +27,7 @@ async def test_doubtful_tokens_are_walked_and_marked_not_by_colour_alone(open_ap
         await d.until(lambda: screen.index == 0, "the first doubt: the T of To")
         await d.press("n")
         assert screen.pieces[screen.index].text == "R"
-        styles = {part.text: part.style for part in screen.query_one(Pieces).render_line(0) if part.style}
+        styles = {part.text: part.style for part in screen.query_one(TokenText).render_line(0) if part.style}
         assert styles["T"].underline and not styles["o"].underline
         await d.press("n", "N")
         assert screen.pieces[screen.index].text == "R"

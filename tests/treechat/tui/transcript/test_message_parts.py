@@ -12,8 +12,8 @@ from tests.fakes import TURNS_ONLY, ByteTokenizer, scripted_model
 from treechat.chat.tokens.template import Template
 from treechat.store import NewNode, Store
 from treechat.tree import preview_of
-from treechat.tui.transcript.message_parts import Aside, pieces_of, split_thoughts
-from treechat.tui.transcript.streaming_reply import GrowingReply
+from treechat.tui.transcript.message_parts import FoldedPart, split_message, split_thoughts
+from treechat.tui.transcript.streaming_reply import StreamingReply
 
 PARTS = [
     {"type": "thoughts", "text": "First *this*."},
@@ -27,16 +27,16 @@ TEXT = "[thoughts]\n\n[called python]\n\n[result of python]\n\n[thoughts]\n\nIt 
 
 
 def test_what_an_import_kept_is_put_at_its_placeholders() -> None:
-    assert pieces_of(TEXT, True, PARTS) == [
-        Aside("thoughts", "First *this*.\n\nThen that.", True),
-        Aside("called python", '{\n  "code": "1+1"\n}'),
-        Aside("result of python", "2"),
-        Aside("thoughts", "", True),
+    assert split_message(TEXT, True, PARTS) == [
+        FoldedPart("thoughts", "First *this*.\n\nThen that.", True),
+        FoldedPart("called python", '{\n  "code": "1+1"\n}'),
+        FoldedPart("result of python", "2"),
+        FoldedPart("thoughts", "", True),
         "It is two.",
     ]
     # What has no part, or stands in a sentence, is what somebody wrote.
-    assert pieces_of("[called perl]\n\nIn [thoughts] only", True, PARTS) == ["[called perl]\n\nIn [thoughts] only"]
-    assert pieces_of(TEXT, True) == [TEXT]
+    assert split_message("[called perl]\n\nIn [thoughts] only", True, PARTS) == ["[called perl]\n\nIn [thoughts] only"]
+    assert split_message(TEXT, True) == [TEXT]
 
 
 @pytest.mark.parametrize(
@@ -56,20 +56,20 @@ def test_thoughts_are_told_from_words(text, found) -> None:
 
 
 def test_thoughts_of_others_are_text() -> None:
-    assert pieces_of("<think>a</think>b", False) == ["<think>a</think>b"]
-    assert pieces_of("<think>\n\n</think>\n\nb", True) == ["b"]
+    assert split_message("<think>a</think>b", False) == ["<think>a</think>b"]
+    assert split_message("<think>\n\n</think>\n\nb", True) == ["b"]
 
 
 def test_what_is_written_to_take_long_does_not() -> None:
     num = 100_000
-    assert len(pieces_of("<think>a</think>" * num, True)) <= 21
-    assert pieces_of("a\n</think>\n" * num, True)[0] == Aside("thoughts", "a", True)
+    assert len(split_message("<think>a</think>" * num, True)) <= 21
+    assert split_message("a\n</think>\n" * num, True)[0] == FoldedPart("thoughts", "a", True)
     parts = [{"type": "image"}, {"type": "call", "name": "y"}] * num
     text = "\n\n".join(["[called x]"] * num)
-    assert pieces_of(text, True, parts) == [text]
-    assert len(pieces_of(text.replace("x", "y"), True, parts)) == num
+    assert split_message(text, True, parts) == [text]
+    assert len(split_message(text.replace("x", "y"), True, parts)) == num
     assert preview_of("<think></think>" * num + "[called x" * num).startswith("[called x")
-    growing = GrowingReply(40)
+    growing = StreamingReply(40)
     for _ in range(num):
         growing.append("<think>")
     assert growing.rows[0] == "▸ thinking, 1 word"
@@ -78,23 +78,23 @@ def test_what_is_written_to_take_long_does_not() -> None:
 @given(st.lists(st.sampled_from(["<think>", "</think>", "<", "/thi", "nk>", " a word", "\n", "x", "[THINK]", "["])))
 def test_a_growing_reply_is_the_same_however_it_is_cut(pieces) -> None:
     for is_open in (False, True):
-        growing = GrowingReply(30, is_open=is_open)
+        growing = StreamingReply(30, is_open=is_open)
         for piece in pieces:
             growing.append(piece)
-        assert growing.rows == GrowingReply(30, "".join(pieces), is_open=is_open).rows
+        assert growing.rows == StreamingReply(30, "".join(pieces), is_open=is_open).rows
 
 
 def test_a_growing_reply_counts_its_thoughts_and_shows_their_last_words() -> None:
-    growing = GrowingReply(40)
+    growing = StreamingReply(40)
     for piece in ("<thi", "nk>\nOne ", "two th", "ree\nfour</th"):
         growing.append(piece)
     assert growing.rows == ["▸ thinking, 4 words", "One two three four"]
     growing.append("ink>\n\nSo: ")
     growing.append("*five*")
     assert growing.rows == ["▸ thoughts, 4 words", "", "So: *five*"]
-    inside = GrowingReply(40, "hm", begins_inside=True, is_open=True)
+    inside = StreamingReply(40, "hm", begins_inside=True, is_open=True)
     assert inside.rows == ["▾ thinking, 1 word", "hm"]
-    assert GrowingReply(40, "<think></think>\nYes").rows == ["Yes"]
+    assert StreamingReply(40, "<think></think>\nYes").rows == ["Yes"]
 
 
 def test_rows_of_the_tree_show_the_first_words_that_are_said() -> None:

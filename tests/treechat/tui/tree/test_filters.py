@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.fakes import scripted_model
 from treechat.store import NewNode, Store
 from treechat.tree import Node, Tree
-from treechat.tui.tree.filters import crumbs, narrowed
+from treechat.tui.tree.filters import apply_filter, breadcrumb
 from treechat.tui.tree.rows import RowLayout
 
 
@@ -22,7 +22,7 @@ def a_tree() -> Tree:
 def rows_of(chosen, current_id="a2", warm=()) -> list[str]:
     tree = a_tree()
     layout = RowLayout(tree, current_id)
-    narrowed(layout, tree, chosen, current_id, warm)
+    apply_filter(layout, tree, chosen, current_id, warm)
     assert all(row.guides == "" for row in layout.rows)
     return [row.tip_id for row in layout.rows]
 
@@ -37,15 +37,15 @@ def test_each_filter_keeps_its_rows_and_the_current_one() -> None:
 def test_a_node_that_is_left_out_belongs_to_the_row_above() -> None:
     tree = a_tree()
     layout = RowLayout(tree, "a2")
-    narrowed(layout, tree, "my turns", "a2", ())
+    apply_filter(layout, tree, "my turns", "a2", ())
     assert layout.rows[layout.row_of("a3")].tip_id == "u3"
     assert layout.rows[layout.row_of("b1")].tip_id == "u1"
 
 
 def test_the_breadcrumb_keeps_its_end() -> None:
     tree = a_tree()
-    assert crumbs(tree, "a2", 80) == "text of u1 › text of a1 › text of u2"
-    assert crumbs(tree, "a2", 20) == "… of a1 › text of u2"
+    assert breadcrumb(tree, "a2", 80) == "text of u1 › text of a1 › text of u2"
+    assert breadcrumb(tree, "a2", 20) == "… of a1 › text of u2"
 
 
 async def test_one_key_goes_through_the_filters(open_app) -> None:

@@ -49,7 +49,7 @@ def test_several_roots_are_siblings() -> None:
 
 
 def test_a_folded_run_hides_what_is_below_and_counts_it(trip: Tree) -> None:
-    layout = RowLayout(trip, "museum", folded={"a"})
+    layout = RowLayout(trip, "museum", folded_ids={"a"})
     assert shape(layout) == ["a"]
     assert layout.rows[0].num_below == 4
     assert layout.row_of("uffizi") == 0
@@ -70,7 +70,7 @@ def test_many_single_node_branches_become_one_row_until_opened() -> None:
     closed = RowLayout(tree, "b1")
     assert [len(row.dead_end_ids) for row in closed.rows] == [0, 0, DEAD_ENDS + 1]
     assert closed.row_of("b5") == 2
-    assert len(RowLayout(tree, "b1", opened={"a"}).rows) == DEAD_ENDS + 3
+    assert len(RowLayout(tree, "b1", expanded_ids={"a"}).rows) == DEAD_ENDS + 3
 
 
 def test_no_nodes_no_rows() -> None:

@@ -13,7 +13,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 
-class ComponentStyles(Widget):
+class LineWidget(Widget):
     """Mixed into a widget whose component classes are called `<prefix>--<name>`; named after the widget's first base.
 
     (Textual takes default styles and bindings from the first base alone.)
@@ -26,12 +26,12 @@ class ComponentStyles(Widget):
     prefix = ""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self._styles_kept: dict[str, Style] = {}
+        self._style_cache: dict[str, Style] = {}
         super().__init__(*args, **options)
 
     def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Self:
         if not regions:
-            self._styles_kept.clear()
+            self._style_cache.clear()
         return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
 
     def redraw_lines(self, first: int, end: int) -> None:
@@ -42,12 +42,12 @@ class ComponentStyles(Widget):
 
     @property
     def rich_style(self) -> Style:
-        kept = self._styles_kept.get("")
-        if kept is None:
-            kept = self._styles_kept[""] = super().rich_style
-        return kept
+        style = self._style_cache.get("")
+        if style is None:
+            style = self._style_cache[""] = super().rich_style
+        return style
 
-    def drawn(self, segments: Iterable[Segment], width: int) -> Strip:
+    def strip_of(self, segments: Iterable[Segment], width: int) -> Strip:
         """One line of the widget, filled up to its width. Made once: a strip comes with seven caches of its own."""
         line = list(Segment.apply_style(segments, self.rich_style))
         missing = width - sum(segment.cell_length for segment in line)
@@ -55,14 +55,14 @@ class ComponentStyles(Widget):
             return Strip(line).adjust_cell_length(width)
         return Strip([*line, Segment(" " * missing, self.rich_style)] if missing else line, width)
 
-    def styled(self, name: str) -> Style:
+    def style_of(self, name: str) -> Style:
         """Colour and text style of a component, its background only where it has one."""
-        kept = self._styles_kept.get(name)
-        if kept is None:
-            kept = self._styles_kept[name] = self._mixed(name)
-        return kept
+        style = self._style_cache.get(name)
+        if style is None:
+            style = self._style_cache[name] = self._blended_style(name)
+        return style
 
-    def _mixed(self, name: str) -> Style:
+    def _blended_style(self, name: str) -> Style:
         styles = self.get_component_styles(f"{self.prefix}--{name}")
         under = self.background_colors[1]
         background: Color | None = None
