@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "engine"), str(ROOT / "kernels")]
 
 from treechat.formats.document import Document, Message  # noqa: E402
-from treechat.formats.native.writer import write  # noqa: E402
+from treechat.formats.native.writer import write_native  # noqa: E402
 from treechat.tree import Conversation, Node, preview_of  # noqa: E402
 from treechat.tui.bindings import KEYS  # noqa: E402
 from treechat.tui.screens.help import key_labels  # noqa: E402
@@ -152,7 +152,7 @@ def lines() -> list[str]:
         node = Node(node_id(name), parent_id, role, "complete", WRITTEN_AT + index, preview_of(text), label, bookmarked)
         messages.append(Message(node, text, labels=(label,) if label else ()))
     conversation = Conversation(node_id("tour"), TITLE, WRITTEN_AT, WRITTEN_AT, node_id("welcome"))
-    return list(write([Document(conversation, messages)]))
+    return list(write_native([Document(conversation, messages)]))
 
 
 if __name__ == "__main__":

@@ -54,25 +54,23 @@ def pieces(
     messages: bool = False,
 ) -> Iterator[str]:
     """The text of a file in the format `form`, one of `SUFFIXES`. The options are those of the formats' writers."""
-    from treechat.formats.export import diagrams as graphs
-    from treechat.formats.export import html, markdown
-    from treechat.formats.export import openai as openai_export
-    from treechat.formats.native import writer as native
+    from treechat.formats.export import dot, html, markdown, mermaid, openai
+    from treechat.formats.native.writer import write_native
 
     match form:
         case "native":
-            return native.write(documents, tokens)
+            return write_native(documents, tokens)
         case "markdown":
             return (piece for document in documents for piece in markdown.write(document))
         case "html":
             return html.write(documents)
         case "openai":
-            return (line for document in documents for line in openai_export.write(document, bookmarked, weights))
+            return (line for document in documents for line in openai.write(document, bookmarked, weights))
         case "dot":
-            return graphs.write_dot(documents, messages)
+            return dot.write(documents, messages)
         case _:
             assert form == "mermaid", form
-            return graphs.write_mermaid(documents, messages)
+            return mermaid.write(documents, messages)
 
 
 def write_file(target: Path, texts: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ from importlib.resources import files
 from io import BytesIO
 
 from treechat.formats.document import ImportReport
-from treechat.formats.native import reader as native_reader
+from treechat.formats.native.reader import read_native
 from treechat.store import Store
 from treechat.transfer.import_writer import import_document
 
@@ -17,6 +17,6 @@ def open_tour(store: Store) -> str:
     """The id of the tour's conversation, brought into the store where it is not there, or is no longer visible."""
     report = ImportReport()
     content = files("treechat").joinpath("assets/tour.jsonl").read_bytes()
-    (document,) = native_reader.read(BytesIO(content), "the tour", report)
+    (document,) = read_native(BytesIO(content), "the tour", report)
     assert not report.failed, f"the tour is damaged: {report.failed}"
     return import_document(store, document, SOURCE, report)

@@ -15,8 +15,8 @@ from treechat.chat.tokens.span_jobs import AT_ONCE
 from treechat.chat.tokens.template import Template
 from treechat.errors import GenerationError
 from treechat.formats.document import ImportReport
-from treechat.formats.native import reader as native_reader
-from treechat.formats.native import writer as native
+from treechat.formats.native.reader import read_native
+from treechat.formats.native.writer import FORMAT, write_native
 from treechat.store import NewNode, Store
 from treechat.transfer.documents import document_of
 from treechat.transfer.import_writer import import_document
@@ -133,10 +133,10 @@ async def test_a_native_import_with_tokens_goes_on_with_exactly_these(store, mod
     await run(first.send("Hi"))
     ids = list(first.path_ids(first.current_id))
     document = document_of(store, first.conversation_id, tokens=True)
-    data = "".join(native.write([document], tokens=True)).encode()
+    data = "".join(write_native([document], tokens=True)).encode()
     with Store.open(None) as copy:
-        for document in native_reader.read(io.BytesIO(data), "x", ImportReport()):
-            import_document(copy, document, native.FORMAT, ImportReport())
+        for document in read_native(io.BytesIO(data), "x", ImportReport()):
+            import_document(copy, document, FORMAT, ImportReport())
         chat = Chat.open(copy, first.conversation_id, Settings(), model)
         assert list(chat.path_ids(chat.current_id)) == ids
         await run(chat.send("More"))

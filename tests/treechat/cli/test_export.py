@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from treechat.cli.export import FORMATS
 from treechat.formats.document import ImportReport
-from treechat.formats.native import reader as native_reader
-from treechat.formats.native import writer as native
+from treechat.formats.native.reader import read_native
+from treechat.formats.native.writer import FORMAT, write_native
 from treechat.store import NewNode, Store
 from treechat.store.spans import TURN_COLUMNS
 from treechat.transfer.export import SUFFIXES, all_documents, part_of, pieces, write_file
@@ -128,13 +128,13 @@ def test_any_trees_come_back_equal_and_export_to_the_same_bytes(first, second, t
             conversation = store.create_conversation(title, created_at=3.5, meta=meta)
             store.add_nodes(conversation.id, made)
             store.set_current(conversation.id, data.draw(st.sampled_from(made)).id)
-        exported = "".join(native.write(all_documents(store, tokens=True), tokens=True))
+        exported = "".join(write_native(all_documents(store, tokens=True), tokens=True))
         report = ImportReport()
-        for document in native_reader.read(io.BytesIO(exported.encode()), "x", report):
-            import_document(copy, document, native.FORMAT, report)
+        for document in read_native(io.BytesIO(exported.encode()), "x", report):
+            import_document(copy, document, FORMAT, report)
         assert report.dropped == report.failed == [] and report.nodes == len(first) + len(second)
         assert contents(copy) == contents(store)
-        assert "".join(native.write(all_documents(copy, tokens=True), tokens=True)) == exported
+        assert "".join(write_native(all_documents(copy, tokens=True), tokens=True)) == exported
 
 
 def test_a_file_is_replaced_whole_through_its_link_and_keeps_its_permissions(cli, trip, tmp_path):
@@ -266,6 +266,6 @@ def test_a_chain_of_100_000_leaves_in_every_format_and_comes_back(tmp_path):
             write_file(tmp_path / f"deep{suffix}", pieces([part_of(store, conversation, None, "conversation")], form))
             assert (tmp_path / f"deep{suffix}").stat().st_size
         with (tmp_path / "deep.jsonl").open("rb") as file:
-            for document in native_reader.read(file, "deep", ImportReport()):
-                import_document(copy, document, native.FORMAT, ImportReport())
+            for document in read_native(file, "deep", ImportReport()):
+                import_document(copy, document, FORMAT, ImportReport())
         assert contents(copy) == contents(store)

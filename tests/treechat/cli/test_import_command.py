@@ -10,7 +10,7 @@ from pathlib import Path
 from treechat.cli.import_ import FORMATS
 from treechat.formats.importers.registry import IMPORTERS
 from treechat.formats.reading import inputs
-from treechat.formats.trees import prefix_rows as flat
+from treechat.formats.trees import prefix_rows
 
 
 def chatgpt(*ids: str, conversation_id: str = "c1", parents: dict[str, str] | None = None) -> dict:
@@ -180,7 +180,7 @@ def test_format_is_believed(cli, tmp_path):
 
 
 def test_a_dry_run_of_rows_in_portions_counts_the_same(cli, tmp_path, monkeypatch):
-    monkeypatch.setattr(flat, "PORTION_BYTES", 3_000)
+    monkeypatch.setattr(prefix_rows, "PORTION_BYTES", 3_000)
     rows = [["Hi", f"A{i % 3}", f"B{i}"] for i in range(20)]
     roles = ("user", "assistant", "user")
     lines = [{"messages": [{"role": r, "content": t} for r, t in zip(roles, row, strict=True)]} for row in rows]

@@ -14,9 +14,9 @@ from tests.treechat.formats.writers import DATABASES, WRITERS, Said, openai_pair
 from treechat.errors import FormatError
 from treechat.formats.document import Document, ImportReport, Message
 from treechat.formats.importers.registry import IMPORTERS, importer_for
-from treechat.formats.native import writer as native
+from treechat.formats.native.writer import write_native
 from treechat.formats.reading.inputs import inputs_of
-from treechat.formats.reading.lenient import END_OF_TIME
+from treechat.formats.reading.lenient_fields import END_OF_TIME
 from treechat.store import Store
 from treechat.transfer.import_writer import import_document
 from treechat.tree import Conversation, Node
@@ -47,7 +47,7 @@ def written(name: str, path: Path) -> bytes:
             Message(Node(f"node-{i}", None if s.parent is None else f"node-{s.parent}", s.role), s.text)
             for i, s in enumerate(TREE)
         ]
-        return "".join(native.write([Document(Conversation("c", "T", 1.0, 2.0, "node-4"), messages)])).encode()
+        return "".join(write_native([Document(Conversation("c", "T", 1.0, 2.0, "node-4"), messages)])).encode()
     return WRITERS[name](TREE)
 
 

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from tests.treechat.cli.test_import_command import chatgpt
-from treechat.formats.trees import prefix_rows as flat
+from treechat.formats.trees import prefix_rows
 from treechat.store import Store
 from treechat.transfer import import_writer as intake
 from treechat.transfer.import_job import Import, ImportJob
@@ -122,14 +122,14 @@ def lines(path, rows: list[list[str]]):
 
 
 def test_flat_rows_that_come_in_parts_are_in_sight_when_the_file_is_through(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(flat, "PORTION_BYTES", 3_000)
+    monkeypatch.setattr(prefix_rows, "PORTION_BYTES", 3_000)
     rows = [["Hi", f"A{i % 3}", f"B{i}"] for i in range(20)] + [[f"Alone {i}"] for i in range(5)]
     file = lines(tmp_path / "x.jsonl", rows)
     old = lines(tmp_path / "old.jsonl", rows[:1])
     with Store.open(tmp_path / "x.db") as store, Store.open(tmp_path / "whole.db") as whole:
-        monkeypatch.setattr(flat, "PORTION_BYTES", 1_000_000)
+        monkeypatch.setattr(prefix_rows, "PORTION_BYTES", 1_000_000)
         run(whole, file)
-        monkeypatch.setattr(flat, "PORTION_BYTES", 3_000)
+        monkeypatch.setattr(prefix_rows, "PORTION_BYTES", 3_000)
         for known in ([], [old]):
             for path in known:
                 run(store, path)

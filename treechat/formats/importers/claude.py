@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from treechat.formats.document import Document, ImportReport
-from treechat.formats.importers.content import Content, add_blocks
+from treechat.formats.importers.content_blocks import add_blocks
 from treechat.formats.importers.importer import Importer, by_record
-from treechat.formats.reading.lenient import dict_of, first_text, id_of, list_of, seconds, text_of
+from treechat.formats.reading.lenient_fields import dict_of, first_text, id_of, list_of, seconds, text_of
+from treechat.formats.trees.content import Content
 from treechat.formats.trees.draft import Draft
 from treechat.formats.trees.sibling_order import in_order
 from treechat.tree import Role

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from treechat.formats.document import Document, ImportReport
-from treechat.formats.importers.content import Content, add_blocks
+from treechat.formats.importers.content_blocks import add_blocks
 from treechat.formats.importers.importer import Importer
 from treechat.formats.reading.inputs import Input
-from treechat.formats.reading.lenient import dict_of, first_text, id_of, list_of, seconds, text_of
+from treechat.formats.reading.lenient_fields import dict_of, first_text, id_of, list_of, seconds, text_of
 from treechat.formats.reading.records import read_records
+from treechat.formats.trees.content import Content
 from treechat.formats.trees.draft import MAX_NODES, Draft
 from treechat.formats.trees.joined_turns import Joining, Link, Speaks
 from treechat.formats.trees.sibling_order import shape_of

@@ -11,7 +11,7 @@ from typing import Any
 from treechat.formats.document import Document, ImportReport
 from treechat.formats.importers.importer import Importer
 from treechat.formats.reading.inputs import Input
-from treechat.formats.reading.lenient import dict_of, first_text, id_of, list_of, seconds, text_of
+from treechat.formats.reading.lenient_fields import dict_of, first_text, id_of, list_of, seconds, text_of
 from treechat.formats.reading.records import read_records
 from treechat.formats.trees.draft import MAX_NODES, Draft
 from treechat.formats.trees.sibling_order import Shape, shape_of

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from treechat.formats.document import Document, ImportReport
-from treechat.formats.importers.content import Content, add_blocks
+from treechat.formats.importers.content_blocks import add_blocks
 from treechat.formats.importers.importer import Importer
 from treechat.formats.importers.preferences import TAKEN, Shape, Way, has_pair, ways_of
 from treechat.formats.reading.inputs import Input
-from treechat.formats.reading.lenient import dict_of, first_text, list_of, text_of
+from treechat.formats.reading.lenient_fields import dict_of, first_text, list_of, text_of
 from treechat.formats.reading.records import read_records
+from treechat.formats.trees.content import Content
 from treechat.formats.trees.prefix_rows import Rows, Said
 from treechat.tree import Role
 

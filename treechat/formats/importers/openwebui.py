@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 from treechat.errors import FormatError
 from treechat.formats.document import Document, ImportReport
-from treechat.formats.importers.content import Content, add_blocks, words_in
+from treechat.formats.importers.content_blocks import add_blocks
 from treechat.formats.importers.importer import Importer, by_record
 from treechat.formats.reading.inputs import Input
-from treechat.formats.reading.lenient import dict_of, first_text, id_of, list_of, seconds, text_of
+from treechat.formats.reading.lenient_fields import dict_of, first_text, id_of, list_of, seconds, text_of
 from treechat.formats.reading.records import parse_record
 from treechat.formats.reading.sqlite_source import SqliteSource, opened
+from treechat.formats.trees.content import Content, words_in
 from treechat.formats.trees.draft import MAX_NODES, Draft
 from treechat.formats.trees.sibling_order import in_order, parents_by_listing
 from treechat.tree import Role

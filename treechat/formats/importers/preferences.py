@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from treechat.formats.reading.lenient import dict_of
+from treechat.formats.reading.lenient_fields import dict_of
 
 Preference = Literal["chosen", "rejected"]
 

@@ -17,32 +17,32 @@ from treechat.formats.importers import (
     sharegpt,
     sillytavern,
 )
-from treechat.formats.importers.chatgpt import export as chatgpt
+from treechat.formats.importers.chatgpt import chatgpt_export
 from treechat.formats.importers.importer import Importer, sample
-from treechat.formats.importers.llm import logs as llm_logs
-from treechat.formats.native import reader as native_reader
-from treechat.formats.native import writer as native
+from treechat.formats.importers.llm import llm_logs
+from treechat.formats.native.reader import read_native
+from treechat.formats.native.writer import FORMAT
 from treechat.formats.reading.inputs import Input
 from treechat.formats.reading.sqlite_source import opened
 
 
-def _read_native(file: Input, report: ImportReport) -> Iterator[Document]:
+def _read(file: Input, report: ImportReport) -> Iterator[Document]:
     with file.open() as stream:
-        yield from native_reader.read(stream, file.name, report)
+        yield from read_native(stream, file.name, report)
 
 
 NATIVE = Importer(
-    native.FORMAT,
+    FORMAT,
     "treechat",
-    lambda value: isinstance(value, dict) and value.get("format") == native.FORMAT,
-    _read_native,
+    lambda value: isinstance(value, dict) and value.get("format") == FORMAT,
+    _read,
 )
 
 IMPORTERS = {
     importer.name: importer
     for importer in (
         NATIVE,
-        chatgpt.IMPORTER,
+        chatgpt_export.IMPORTER,
         claude.IMPORTER,
         librechat.IMPORTER,
         openwebui.IMPORTER,

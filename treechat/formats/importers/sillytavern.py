@@ -11,11 +11,11 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from treechat.formats.document import Document, ImportReport
-from treechat.formats.importers.content import Content
 from treechat.formats.importers.importer import Importer
 from treechat.formats.reading.inputs import Input
-from treechat.formats.reading.lenient import END_OF_TIME, dict_of, first_text, id_of, list_of, seconds, text_of
+from treechat.formats.reading.lenient_fields import END_OF_TIME, dict_of, first_text, id_of, list_of, seconds, text_of
 from treechat.formats.reading.records import read_records
+from treechat.formats.trees.content import Content
 from treechat.formats.trees.draft import Draft, derived_id
 from treechat.tree import Role
 

@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 from treechat.errors import FormatError
 from treechat.formats.document import Document, ImportReport, Message, Source
 from treechat.formats.native.writer import FORMAT, VERSION
-from treechat.formats.reading.fields import (
+from treechat.formats.reading.lines import Line, read_lines, without_surrogates
+from treechat.formats.reading.strict_fields import (
     Bad,
     boolean,
     choice,
@@ -22,7 +23,6 @@ from treechat.formats.reading.fields import (
     strings,
     token_ids,
 )
-from treechat.formats.reading.lines import Line, read_lines, without_surrogates
 from treechat.formats.trees.repair import arrange
 from treechat.tree import ROLES, STATUSES, Conversation, Node, Span, Turn, preview_of
 
@@ -34,7 +34,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _ID = re.compile(r"[\w.:-]{1,128}")
 
 
-def read(stream: BinaryIO, name: str, report: ImportReport) -> Iterator[Document]:
+def read_native(stream: BinaryIO, name: str, report: ImportReport) -> Iterator[Document]:
     """The conversations of a file. `name` stands in the report's sentences.
 
     Raises FormatError where the first line is no header of ours. What else is wrong with a line is reported as failed,

@@ -23,7 +23,7 @@ _DEPTH = 100
 """Objects and lists in one another that a meta keeps where it cannot be written as it is."""
 
 
-def write(documents: Iterable[Document], tokens: bool = False) -> Iterator[str]:
+def write_native(documents: Iterable[Document], tokens: bool = False) -> Iterator[str]:
     """The lines, each with its end. tokens: spans and logprobs too."""
     for document in documents:
         yield _line(_header(document, tokens))

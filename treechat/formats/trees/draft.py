@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from treechat.formats.document import Document, ImportReport, Message, Source
-from treechat.formats.importers.content import Content
-from treechat.formats.reading.lenient import kept
+from treechat.formats.reading.lenient_fields import kept
+from treechat.formats.trees.content import Content
 from treechat.formats.trees.repair import arrange
 from treechat.tree import Conversation, Node, Role, Status, Turn, preview_of
 

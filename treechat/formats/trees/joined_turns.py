@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from treechat.formats.document import ImportReport
-from treechat.formats.importers.content import Content
+from treechat.formats.trees.content import Content
 from treechat.formats.trees.draft import Draft
 from treechat.tree import Role, Status
 

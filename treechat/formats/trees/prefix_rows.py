@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from treechat.formats.document import Document, ImportReport
-from treechat.formats.importers.content import Content
+from treechat.formats.trees.content import Content
 from treechat.formats.trees.draft import MAX_NODES, Draft, derived_id
 from treechat.tree import Role
 

@@ -4,12 +4,12 @@ import json
 
 from tests.treechat.formats.export.test_document_runs import comb
 from treechat.formats.document import Document, Message
-from treechat.formats.export import openai as openai_export
+from treechat.formats.export import openai
 from treechat.tree import Conversation
 
 
 def rows(document, **options):
-    return [json.loads(line)["messages"] for line in openai_export.write(document, **options)]
+    return [json.loads(line)["messages"] for line in openai.write(document, **options)]
 
 
 def test_each_leaf_has_a_line_with_its_whole_path(document):

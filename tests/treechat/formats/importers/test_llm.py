@@ -7,7 +7,7 @@ import pytest
 
 from treechat.errors import FormatError
 from treechat.formats.document import ImportReport
-from treechat.formats.importers.llm import logs as llm_logs
+from treechat.formats.importers.llm import llm_logs
 from treechat.formats.reading.inputs import inputs_of
 
 OLD = """

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from treechat.errors import FormatError
 from treechat.formats.document import Document, ImportReport, Message
-from treechat.formats.native import reader as native_reader
-from treechat.formats.native import writer as native
+from treechat.formats.native.reader import read_native
+from treechat.formats.native.writer import write_native
 from treechat.formats.reading import lines
 from treechat.tree import Conversation, Node
 
@@ -24,7 +24,7 @@ HEADER = '{"format": "treechat", "version": 1, "id": "c", "title": "t", "created
 def read(data: str | bytes) -> tuple[list[Document], ImportReport]:
     report = ImportReport()
     raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
-    return list(native_reader.read(io.BytesIO(raw), "f.jsonl", report)), report
+    return list(read_native(io.BytesIO(raw), "f.jsonl", report)), report
 
 
 def node_line(node_id: str, parent: str | None = None, **more: Any) -> str:
@@ -62,14 +62,14 @@ def conforms(value: Any, schema: dict[str, Any]) -> bool:
 
 @pytest.mark.parametrize("tokens", [False, True])
 def test_export_import_export_is_byte_identical(document, tokens):
-    once = "".join(native.write([document, document], tokens))
+    once = "".join(write_native([document, document], tokens))
     documents, report = read(once)
-    assert "".join(native.write(documents, tokens)) == once
+    assert "".join(write_native(documents, tokens)) == once
     assert (report.dropped, report.failed) == ([], [])
 
 
 def test_with_tokens_nothing_is_lost(document):
-    [back], _ = read("".join(native.write([document], tokens=True)))
+    [back], _ = read("".join(write_native([document], tokens=True)))
     assert [m.spans for m in back.messages] == [m.spans for m in document.messages]
     assert [m.turn for m in back.messages] == [m.turn for m in document.messages]
     assert back.messages[2].node.bookmarked and back.messages[2].labels == ("first",)
@@ -78,23 +78,23 @@ def test_with_tokens_nothing_is_lost(document):
 
 @pytest.mark.parametrize("tokens", [False, True])
 def test_each_exported_line_conforms_to_the_schema(document, tokens):
-    for line in native.write([document], tokens):
+    for line in write_native([document], tokens):
         assert conforms(json.loads(line), SCHEMA), line
 
 
 def test_the_schema_refuses_what_is_not_ours(document):
-    good = [json.loads(line) for line in native.write([document], tokens=True)][3]
+    good = [json.loads(line) for line in write_native([document], tokens=True)][3]
     for key, value in {"role": "tool", "id": "a b", "extra": 1, "created": "now", "spans": [{"ids": []}]}.items():
         assert not conforms(good | {key: value}, SCHEMA), key
 
 
 def test_only_with_tokens_are_token_ids_written(document):
-    assert "spans" not in "".join(native.write([document]))
+    assert "spans" not in "".join(write_native([document]))
 
 
 def test_what_streams_is_exported_as_interrupted(document):
     node = Node("s", None, "assistant", "streaming")
-    lines_out = list(native.write([Document(document.conversation, [Message(node, "par")])]))
+    lines_out = list(write_native([Document(document.conversation, [Message(node, "par")])]))
     assert json.loads(lines_out[1])["status"] == "interrupted"
 
 
@@ -109,11 +109,11 @@ def test_any_tree_of_any_texts_survives(data):
         parent = data.draw(st.sampled_from([None, *[m.node.id for m in messages]]))
         messages.append(Message(Node(f"n{i}", parent, "user"), text))
     title = data.draw(texts)
-    first = "".join(native.write([Document(Conversation("c", title, 0.0, 0.0), messages)]))
+    first = "".join(write_native([Document(Conversation("c", title, 0.0, 0.0), messages)]))
     documents, report = read(first)
-    second = "".join(native.write(documents))
+    second = "".join(write_native(documents))
     assert sorted(second.splitlines()) == sorted(first.splitlines())
-    assert "".join(native.write(read(second)[0])) == second
+    assert "".join(write_native(read(second)[0])) == second
     assert report.failed == report.dropped == []
 
 
@@ -206,6 +206,6 @@ def test_a_meta_nested_too_deep_is_cut_and_the_rest_of_it_stays(document):
     for _ in range(100_000):
         deep = [deep]
     message = Message(Node("a", None, "user"), "hi", meta={"deep": deep, "nan": float("nan"), "kept": [1, {"x": "y"}]})
-    [_, line] = native.write([Document(document.conversation, [message])])
+    [_, line] = write_native([Document(document.conversation, [message])])
     meta = json.loads(line)["meta"]
     assert meta["nan"] is None and meta["kept"] == [1, {"x": "y"}] and meta["deep"] != deep

@@ -2,8 +2,8 @@
 
 import json
 
-from treechat.formats.export import openai as openai_export
-from treechat.formats.trees import prefix_rows as flat
+from treechat.formats.export import openai
+from treechat.formats.trees import prefix_rows
 
 
 def row(*texts, **more):
@@ -37,7 +37,7 @@ def test_the_same_text_of_another_role_is_another_node(read):
 
 
 def test_what_treechat_exports_comes_back_as_the_same_tree(read, document):
-    exported = "".join(openai_export.write(document))
+    exported = "".join(openai.write(document))
     found = read(exported, "openai")
     assert sorted(p for d in found.documents for p in paths(d)) == sorted(paths(document))
 
@@ -45,7 +45,7 @@ def test_what_treechat_exports_comes_back_as_the_same_tree(read, document):
 def test_portions_give_the_same_ids_as_one(read, monkeypatch):
     rows = [row("Hi", f"A{i % 3}", f"B{i}") for i in range(20)]
     whole = {m.node.id: m.text for m in read(lines(*rows), "openai").documents[0].messages}
-    monkeypatch.setattr(flat, "PORTION_BYTES", 3_000)
+    monkeypatch.setattr(prefix_rows, "PORTION_BYTES", 3_000)
     found = read(lines(*rows), "openai")
     assert len(found.documents) > 3
     assert {m.node.id: m.text for d in found.documents for m in d.messages} == whole

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from treechat.formats.reading.lenient import dict_of, first_text, json_in, list_of, text_of
+from treechat.formats.reading.lenient_fields import dict_of, first_text, json_in, list_of, text_of
 
 _MARK = re.compile("\ue200[^\ue200\ue201]{0,4000}\ue201|【[^【】]{1,200}】")
 _SEPARATOR = "\ue202"

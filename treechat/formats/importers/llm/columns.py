@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from treechat.formats.importers.content import Content
-from treechat.formats.reading.lenient import dict_of, first_text, json_in, text_of
+from treechat.formats.reading.lenient_fields import dict_of, first_text, json_in, text_of
+from treechat.formats.trees.content import Content
 
 ATTACHMENT_COLUMNS = ("id", "type", "path", "url")
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from treechat.formats.document import Document, ImportReport
-from treechat.formats.importers.content import Content, words_in
 from treechat.formats.importers.llm.columns import ATTACHMENT_COLUMNS, add_attachment, options_in
 from treechat.formats.reading.inputs import Input
-from treechat.formats.reading.lenient import dict_of, first_text, id_of, json_in, list_of, seconds, text_of
+from treechat.formats.reading.lenient_fields import dict_of, first_text, id_of, json_in, list_of, seconds, text_of
 from treechat.formats.reading.sqlite_source import SqliteSource
+from treechat.formats.trees.content import Content, words_in
 from treechat.formats.trees.draft import MAX_NODES, Draft
 from treechat.formats.trees.joined_turns import Joining, Link, Speaks
 from treechat.formats.trees.sibling_order import Shape, shape_of

@@ -8,11 +8,11 @@ from itertools import groupby
 from typing import Any
 
 from treechat.formats.document import Document, ImportReport
-from treechat.formats.importers.content import Content
 from treechat.formats.importers.llm.columns import ATTACHMENT_COLUMNS, add_attachment, options_in
 from treechat.formats.reading.inputs import Input
-from treechat.formats.reading.lenient import first_text, id_of, json_in, seconds, text_of
+from treechat.formats.reading.lenient_fields import first_text, id_of, json_in, seconds, text_of
 from treechat.formats.reading.sqlite_source import SqliteSource
+from treechat.formats.trees.content import Content
 from treechat.formats.trees.draft import Draft
 
 COLUMNS = (

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from treechat.formats.document import Document, ImportReport
-from treechat.formats.importers.chatgpt.content import CONTEXTS, content_of
-from treechat.formats.importers.content import Content
+from treechat.formats.importers.chatgpt.message_content import CONTEXTS, content_of
 from treechat.formats.importers.importer import Importer, by_record
-from treechat.formats.reading.lenient import dict_of, first_text, id_of, list_of, seconds, text_of
+from treechat.formats.reading.lenient_fields import dict_of, first_text, id_of, list_of, seconds, text_of
+from treechat.formats.trees.content import Content
 from treechat.formats.trees.draft import MAX_NODES, Draft
 from treechat.formats.trees.joined_turns import Joining, Link, Speaks
 from treechat.formats.trees.sibling_order import Shape, shape_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from treechat.formats.importers.chatgpt.citations import without_marks
-from treechat.formats.importers.content import Content, words_in
-from treechat.formats.reading.lenient import dict_of, first_text, list_of, text_of
+from treechat.formats.reading.lenient_fields import dict_of, first_text, list_of, text_of
+from treechat.formats.trees.content import Content, words_in
 
 CONTEXTS = ("user_editable_context", "model_editable_context")
 """Instructions that come with each request; never shown as a message."""
