@@ -23,12 +23,12 @@ def bench(session: Session, quick: bool, only: tuple[str, ...], as_json: bool) -
     """
     from treechat.cli.model_loading import Narrator, engine_config
     from treechat.errors import GenerationError, ModelError
-    from treechat.models import hush, resolve
+    from treechat.models import resolve, silence_libraries
     from treechat_engine import EngineError
 
     with Narrator() as narrator:
         files = resolve(session.model_spec, narrator)
-        hush()
+        silence_libraries()
         from treechat.bench import report, run, workload
         from treechat_engine import Engine
 

@@ -1,4 +1,4 @@
-"""Which model, where from, how it gets here. Importing this loads neither torch nor transformers."""
+"""Find, fetch, convert, list and remove models. Importing this package loads neither torch nor transformers."""
 
 from treechat.models.files import (
     DEFAULT_MODEL,
@@ -6,11 +6,12 @@ from treechat.models.files import (
     ModelFiles,
     Progress,
     ProgressCallback,
-    ignore,
+    ignore_progress,
 )
-from treechat.models.quiet import hush
+from treechat.models.library_output import silence_libraries
 from treechat.models.recommended_sampling import is_greedy_first, recommended_sampling
-from treechat.models.registry import installed, remove
+from treechat.models.registry import installed
+from treechat.models.removal import remove
 from treechat.models.resolver import is_ready, resolve
 from treechat.models.tokenizer import load_tokenizer
 
@@ -20,8 +21,7 @@ __all__ = [
     "ModelFiles",
     "Progress",
     "ProgressCallback",
-    "hush",
-    "ignore",
+    "ignore_progress",
     "installed",
     "is_greedy_first",
     "is_ready",
@@ -29,4 +29,5 @@ __all__ = [
     "recommended_sampling",
     "remove",
     "resolve",
+    "silence_libraries",
 ]

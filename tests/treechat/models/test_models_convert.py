@@ -12,12 +12,12 @@ from transformers import AutoModelForCausalLM
 
 from treechat import models
 from treechat.errors import ModelError
-from treechat.models import conversion, convert, registry
+from treechat.models import conversion, conversion_process, registry
 
 
 def test_the_converted_model_gives_the_same_logits_as_the_gguf(converted, tiny_gguf):
     files, _ = converted
-    models.hush()
+    models.silence_libraries()
     direct = AutoModelForCausalLM.from_pretrained(str(tiny_gguf.parent), gguf_file=tiny_gguf.name, dtype=torch.float32)
     ours = AutoModelForCausalLM.from_pretrained(files.path)
     ids = torch.arange(3, 67)[None]
@@ -152,7 +152,7 @@ def test_a_waiter_can_give_up(cache_dir):
 def test_what_the_process_said_last_becomes_the_error(tmp_path, log, message):
     path = tmp_path / "log"
     path.write_text(log)
-    error = convert._failure(tmp_path / "m.gguf", 10**9, 1, path)
+    error = conversion_process.conversion_error(tmp_path / "m.gguf", 10**9, 1, path)
     assert isinstance(error, ModelError)
     assert message in error.message
 
@@ -160,12 +160,12 @@ def test_what_the_process_said_last_becomes_the_error(tmp_path, log, message):
 def test_a_killed_conversion_points_at_memory(tmp_path):
     path = tmp_path / "log"
     path.write_text("")
-    error = convert._failure(tmp_path / "m.gguf", 10**9, -9, path)
+    error = conversion_process.conversion_error(tmp_path / "m.gguf", 10**9, -9, path)
     assert "about 8 GB" in str(error)
 
 
 def test_a_large_model_is_stored_in_half_precision():
     header = conversion.GGUFHeader({"general.file_type": 2}, 7 * 10**9)
-    assert conversion._dtype_name(header) == "bfloat16"
-    assert conversion._dtype_name(conversion.GGUFHeader({"general.file_type": 1}, 7 * 10**9)) == "float16"
-    assert conversion._dtype_name(conversion.GGUFHeader({}, 135 * 10**6)) == "float32"
+    assert conversion.dtype_name(header) == "bfloat16"
+    assert conversion.dtype_name(conversion.GGUFHeader({"general.file_type": 1}, 7 * 10**9)) == "float16"
+    assert conversion.dtype_name(conversion.GGUFHeader({}, 135 * 10**6)) == "float32"

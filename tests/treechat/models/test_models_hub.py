@@ -179,4 +179,4 @@ def test_offline_mode_means_offline_and_says_which_variable(ask):
 @pytest.mark.parametrize("names", [[], ["README.md"], ["unet/model.safetensors"]])
 def test_a_repository_without_weights_at_its_top_is_refused(names):
     with pytest.raises(ModelError, match=r"no \.safetensors"):
-        hub._check_names("org/m", names)
+        hub.check_names("org/m", names)

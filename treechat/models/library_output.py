@@ -1,12 +1,12 @@
-"""Keeps transformers and huggingface_hub off the terminal, which belongs to the screen that is drawn there."""
+"""Keep transformers and huggingface_hub from writing to the terminal, where they would damage the screen."""
 
 from __future__ import annotations
 
 
-def hush() -> None:
-    """No progress bars and no warnings from either library, for the rest of this process.
+def silence_libraries() -> None:
+    """Turn off progress bars and warnings of both libraries for the rest of this process. Imports both.
 
-    Imports both. Not undone afterwards: their later loads would write over the screen just the same.
+    Never turned on again: later loads would write to the screen, too.
     """
     import logging
 

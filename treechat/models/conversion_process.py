@@ -1,7 +1,7 @@
-"""GGUF to safetensors, once, so that every later start loads in a fraction of the time.
+"""Convert a GGUF to safetensors once, in a separate process, so that later starts load in a fraction of the time.
 
-The conversion runs in a process of its own: it is half a minute of Python, which would hold up the screen if it held
-this process's interpreter lock, and what it needs of memory is given back when it ends.
+The conversion is half a minute of Python. In this process it would hold the interpreter lock and stop the screen. Its
+memory is freed when the separate process ends.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from treechat.models.gguf_header import read_header
 from treechat.models.process import run_watched
 
 CONVERSION = 1
-"""Part of the name of what a conversion makes. Raised when the same GGUF would be converted differently."""
+"""Version of the conversion, part of the directory name. Raise it when the result for the same GGUF changes."""
 
 _NUM_STEPS = 3
 _LOG = "conversion.log"
@@ -27,8 +27,12 @@ _LOG = "conversion.log"
 def convert_gguf(gguf: Path, into: Path, progress: ProgressCallback) -> None:
     """Write config.json, generation_config.json, model.safetensors and the tokenizer's files into a directory.
 
-    ModelError where the file is damaged, transformers cannot read its architecture, or memory runs out; OSError where
-    the disk does. Leaves what it wrote behind then: the directory is the caller's.
+    gguf: the file to convert.
+    into: an existing directory. After an error its content is undefined; the caller removes it.
+    progress: called several times a second.
+
+    Raises ModelError if the file is damaged, transformers cannot read its architecture, or memory runs out. Raises
+    OSError if the disk is full or cannot be written.
     """
     header = read_header(gguf)
     log = into / _LOG
@@ -49,13 +53,13 @@ def convert_gguf(gguf: Path, into: Path, progress: ProgressCallback) -> None:
     command = [sys.executable, "-m", "treechat.models.conversion", str(gguf.absolute()), str(into.absolute())]
     exit_status = run_watched(command, cwd=into, environment=environment, output=log, watch=watch)
     if exit_status != 0:
-        raise _failure(gguf, header.num_params, exit_status, log)
+        raise conversion_error(gguf, header.num_params, exit_status, log)
     log.unlink()
     progress(Progress("convert", _NUM_STEPS, _NUM_STEPS, f"Converted {gguf.name}"))
 
 
 def _messages(log: Path) -> list[dict[str, Any]]:
-    """What the process has said so far; lines of libraries between are passed over."""
+    """The JSON messages of the process so far, without the lines that libraries print."""
     messages = []
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith("{"):
@@ -66,8 +70,8 @@ def _messages(log: Path) -> list[dict[str, Any]]:
     return messages
 
 
-def _failure(gguf: Path, num_params: int, exit_status: int, log: Path) -> Exception:
-    """The error that a failed process means."""
+def conversion_error(gguf: Path, num_params: int, exit_status: int, log: Path) -> Exception:
+    """The error for a failed process."""
     for message in _messages(log):
         if message.get("errno") is not None:
             return OSError(message["errno"], message["error"])
