@@ -95,7 +95,7 @@ def attend_with_triton(
                 shared_paths(*args, group, **options)
             else:
                 decode_paths(*args, group.paths, **options)
-        decode_paths(*args, layout.alone, **options)
+        decode_paths(*args, layout.unshared, **options)
     else:
         decode_paths(*args, layout.single, **options)
     extend_paths(*args, layout.several, **options)

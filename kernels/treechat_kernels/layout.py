@@ -58,7 +58,7 @@ class Layout:
     no_splits: [1], a zero.
     single: the sequences with one new token.
     several: the sequences with more than one new token.
-    alone: the sequences of `single` that share no prefix.
+    unshared: the sequences of `single` that share no prefix.
     shared: the groups of `single` that read a prefix together.
     """
 
@@ -70,7 +70,7 @@ class Layout:
     no_splits: torch.Tensor
     single: Paths
     several: Paths
-    alone: Paths
+    unshared: Paths
     shared: tuple[SharedPrefix, ...]
 
     @classmethod
@@ -93,10 +93,10 @@ class Layout:
         several = [i for i, q_len in enumerate(q_lens) if q_len > 1]
         whole = [(list(group), length // SPLIT_LEN * SPLIT_LEN) for group, length in prefixes if length >= SPLIT_LEN]
         together = {i for group, _ in whole for i in group}
-        alone = [i for i in single if i not in together]
+        unshared = [i for i in single if i not in together]
         sizes = [[length // SPLIT_LEN] for _, length in whole]
         groups = [group for group, _ in whole]
-        tables = [_starts(kv_lens), _starts(q_lens), kv_lens, [0], single, several, alone, *groups, *sizes]
+        tables = [_starts(kv_lens), _starts(q_lens), kv_lens, [0], single, several, unshared, *groups, *sizes]
         on_device = _to_device(tables, device)
 
         def paths(indices: list[int], table: torch.Tensor) -> Paths:
@@ -118,7 +118,7 @@ class Layout:
             on_device[3],
             paths(single, on_device[4]),
             paths(several, on_device[5]),
-            paths(alone, on_device[6]),
+            paths(unshared, on_device[6]),
             shared,
         )
 

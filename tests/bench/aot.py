@@ -56,7 +56,7 @@ DIMS = [(64, 64), (80, 80), (96, 96), (112, 112), (128, 128), (192, 128), (192, 
 Variant = tuple[str, Callable[[], object]]
 
 
-class Usage(NamedTuple):
+class KernelResources(NamedTuple):
     """The resources of one compiled kernel.
 
     variant: the name of the call that launched it.
@@ -202,7 +202,7 @@ def _described(tile: Tile) -> str:
     return f"{tile.rows}x{tile.keys}, {tile.num_warps} warps, {tile.num_stages} stages"
 
 
-def compile_all(arch: int, calls: Iterable[Variant]) -> Iterator[Usage]:
+def compile_all(arch: int, calls: Iterable[Variant]) -> Iterator[KernelResources]:
     """Compile the launches of these calls for one chip. A kernel that several calls launch is yielded once."""
     triton.runtime.driver.set_active(NoDevice(arch))
     launched: list[Any] = []
@@ -222,7 +222,7 @@ def compile_all(arch: int, calls: Iterable[Variant]) -> Iterator[Usage]:
             for kernel in launched:
                 if kernel.hash not in seen:
                     seen.add(kernel.hash)
-                    yield _usage(name, arch, kernel)
+                    yield _resources(name, arch, kernel)
     finally:
         JITFunction.run = run
 
@@ -236,7 +236,7 @@ def until(stop_at: float, calls: Iterable[Variant], left: list[str]) -> Iterator
             left.append(name)
 
 
-def _usage(variant: str, arch: int, kernel: Any) -> Usage:
+def _resources(variant: str, arch: int, kernel: Any) -> KernelResources:
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
         cubin.write(kernel.asm["cubin"])
@@ -245,17 +245,17 @@ def _usage(variant: str, arch: int, kernel: Any) -> Usage:
     registers = int(re.search(r"REG:(\d+)", report).group(1))
     # Only what ptxas spills is on the stack of these kernels.
     spilled = int(re.search(r"STACK:(\d+)", report).group(1)) + int(re.search(r"LOCAL:(\d+)", report).group(1))
-    return Usage(variant, kernel.metadata.name, arch, registers, spilled, kernel.metadata.shared)
+    return KernelResources(variant, kernel.metadata.name, arch, registers, spilled, kernel.metadata.shared)
 
 
-def table(usages: Iterable[Usage]) -> str:
+def table(resources: Iterable[KernelResources]) -> str:
     """Return a Markdown table of the largest figures per kernel and chip: registers / bytes spilled / bytes shared."""
     most: dict[str, dict[int, tuple[int, int, int]]] = {}
-    for usage in usages:
-        by_arch = most.setdefault(usage.kernel, {})
-        taken = (usage.num_registers, usage.spilled, usage.shared)
-        before = by_arch.get(usage.arch, (0, 0, 0))
-        by_arch[usage.arch] = tuple(max(pair) for pair in zip(taken, before, strict=True))
+    for used in resources:
+        by_arch = most.setdefault(used.kernel, {})
+        taken = (used.num_registers, used.spilled, used.shared)
+        before = by_arch.get(used.arch, (0, 0, 0))
+        by_arch[used.arch] = tuple(max(pair) for pair in zip(taken, before, strict=True))
     archs = sorted({arch for by_arch in most.values() for arch in by_arch})
     lines = [
         "| kernel | " + " | ".join(f"sm_{arch}" for arch in archs) + " |",
@@ -278,22 +278,22 @@ def main() -> int:
     args = parser.parse_args()
     print(f"triton {triton.__version__}; registers and spilled bytes per thread, shared bytes per block")
     print(f"{'kernel':<16} {'variant':<44} {'chip':>6} {'registers':>9} {'spilled':>7} {'shared':>7}")
-    stop_at, left, usages = time.monotonic() + args.seconds, [], []
+    stop_at, left, resources = time.monotonic() + args.seconds, [], []
     for arch in args.arch or (80, 90, 100):
         calls = candidate_variants(args.few) if args.candidates else variants(args.few, args.dtype or tuple(DTYPES))
-        for usage in compile_all(arch, until(stop_at, calls, left)):
-            usages.append(usage)
+        for used in compile_all(arch, until(stop_at, calls, left)):
+            resources.append(used)
             print(
-                f"{usage.kernel:<16} {usage.variant:<44} {'sm_' + str(arch):>6} {usage.num_registers:>9} "
-                f"{usage.spilled:>7} {usage.shared:>7}{'' if usage.fits else '  DOES NOT FIT'}",
+                f"{used.kernel:<16} {used.variant:<44} {'sm_' + str(arch):>6} {used.num_registers:>9} "
+                f"{used.spilled:>7} {used.shared:>7}{'' if used.fits else '  DOES NOT FIT'}",
                 flush=True,
             )
     if args.table:
-        print(table(usages))
-    bad = sum(not usage.fits for usage in usages)
+        print(table(resources))
+    bad = sum(not used.fits for used in resources)
     if left:
         print(f"time is up: {len(left)} variants are left, from {left[0]} on; run the same command to continue")
-    print(f"{bad} do not fit" if bad else f"the {len(usages)} so far fit" if left else "all fit")
+    print(f"{bad} do not fit" if bad else f"the {len(resources)} so far fit" if left else "all fit")
     return 1 if bad else 3 if left else 0
 
 

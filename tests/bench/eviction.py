@@ -33,7 +33,7 @@ MAX_PATH = 8_000
 
 
 @dataclass
-class Message:
+class TraceMessage:
     """A node of the history.
 
     parent: the node above it; -1 for the root.
@@ -49,7 +49,7 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Turn:
+class TraceTurn:
     """One request.
 
     path: the nodes of its prompt.
@@ -67,8 +67,8 @@ class Person:
 
     def __init__(self, seed: int, days: int) -> None:
         self.chance = random.Random(seed)
-        self.messages = [Message(-1, -1, SYSTEM_LEN)]
-        self.turns: list[Turn] = []
+        self.messages = [TraceMessage(-1, -1, SYSTEM_LEN)]
+        self.turns: list[TraceTurn] = []
         self.bookmarks: list[int] = []
         self.recent: list[int] = []  # Conversations, the latest last.
         self.last: list[int] = []  # Per conversation, its latest current node.
@@ -137,7 +137,7 @@ class Person:
         self.last[conversation] = reply
         self.recent = [c for c in self.recent if c != conversation] + [conversation]
         screen = self.ends(reply)[:12]
-        self.turns.append(Turn(self.path(prompt), reply, [reply, *self.bookmarks, *screen]))
+        self.turns.append(TraceTurn(self.path(prompt), reply, [reply, *self.bookmarks, *screen]))
         return reply
 
     def add(self, parent: int, tokens: int) -> int:
@@ -145,7 +145,7 @@ class Person:
         if conversation < 0:
             conversation = len(self.last)
             self.last.append(0)
-        self.messages.append(Message(parent, conversation, tokens))
+        self.messages.append(TraceMessage(parent, conversation, tokens))
         self.messages[parent].children.append(len(self.messages) - 1)
         return len(self.messages) - 1
 

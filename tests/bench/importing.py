@@ -49,7 +49,7 @@ def write_export(path: Path, num_nodes: int, num_bytes: int, conversation_len: i
         file.write("]")
 
 
-class Run(NamedTuple):
+class CommandRun(NamedTuple):
     """One command in a separate process.
 
     wall_s, cpu_s: seconds.
@@ -63,7 +63,7 @@ class Run(NamedTuple):
     output: str
 
 
-def treechat(*args: str) -> Run:
+def treechat(*args: str) -> CommandRun:
     before = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "treechat", *args], stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -72,7 +72,7 @@ def treechat(*args: str) -> Run:
     if status:
         raise SystemExit(f"treechat {' '.join(args)} failed: {output.decode()[-500:]}")
     cpu_s = usage.ru_utime + usage.ru_stime
-    return Run(time.perf_counter() - before, cpu_s, usage.ru_maxrss / 1024, output.decode())
+    return CommandRun(time.perf_counter() - before, cpu_s, usage.ru_maxrss / 1024, output.decode())
 
 
 def measure_import(folder: Path, num_nodes: int, num_bytes: int, conversation_len: int) -> dict[str, float]:

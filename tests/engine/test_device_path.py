@@ -17,7 +17,7 @@ def kernels(request, monkeypatch):
     if request.param == "triton":
         triton = pytest.importorskip("triton")
         if not triton.knobs.runtime.interpret:
-            pytest.skip("the interpreter is off where there is a GPU: run `make gpu`")
+            pytest.skip("kernels are not interpreted on a machine with a GPU: run `make gpu`")
     monkeypatch.setattr(dispatch, "forced_kernels", lambda: request.param)
     monkeypatch.setattr(dispatch, "uses_tables", lambda device: True)
     return request.param
@@ -45,7 +45,7 @@ def test_the_device_path_gives_the_tokens_of_transformers(family, kernels, model
 def test_a_deterministic_engine_beside_one_with_tiles_of_its_own_uses_the_fixed_ones(models, prompt, monkeypatch):
     triton = pytest.importorskip("triton")
     if not triton.knobs.runtime.interpret:
-        pytest.skip("the interpreter is off where there is a GPU: run `make gpu`")
+        pytest.skip("kernels are not interpreted on a machine with a GPU: run `make gpu`")
     from treechat_engine import engine
     from treechat_engine.startup import device_tuning
     from treechat_kernels import decode_attention

@@ -9,7 +9,9 @@ from treechat_engine import Engine, EngineConfig, SamplingParams
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: run `make gpu` where there is one"),
+    pytest.mark.skipif(
+        not torch.cuda.is_available(), reason="needs a CUDA device: run `make gpu` on a machine with one"
+    ),
 ]
 GREEDY = SamplingParams(max_tokens=12)
 

@@ -17,7 +17,7 @@ def device():
 
 
 @pytest.fixture(autouse=True)
-def poisoned():
+def nan_in_new_tensors():
     """Fill new tensors with NaN, so values that a kernel fails to write are noticed."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     assert torch.utils.deterministic.fill_uninitialized_memory

@@ -152,7 +152,7 @@ def test_a_mixed_batch_with_two_groups_of_siblings_takes_all_three_kernels(make,
     start = kv_lens[0] + kv_lens[1]
     slots[start : start + SPLIT_LEN] = slots[:SPLIT_LEN]
     layout = Layout.build(kv_lens, q_lens, q.device, [([0, 2], SPLIT_LEN + 3)])
-    assert [group.prefix_len for group in layout.shared] == [SPLIT_LEN] and layout.alone.indices.tolist() == [1]
+    assert [group.prefix_len for group in layout.shared] == [SPLIT_LEN] and layout.unshared.indices.tolist() == [1]
     out = attend_with_triton(q, k_pool, v_pool, slots, layout, scaling=0.2)
     close(out, exact_attention(q, k_pool, v_pool, slots, kv_lens, q_lens, scaling=0.2))
 

@@ -10,7 +10,9 @@ from treechat_kernels.layout import SPLIT_LEN, Layout
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: run `make gpu` where there is one"),
+    pytest.mark.skipif(
+        not torch.cuda.is_available(), reason="needs a CUDA device: run `make gpu` on a machine with one"
+    ),
 ]
 NUM_SLOTS = 20_000
 TOLERANCE = {torch.float32: 5e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}

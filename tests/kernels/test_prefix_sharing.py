@@ -26,7 +26,7 @@ TIE = 0.01
 
 
 @pytest.fixture
-def measured():
+def measurements():
     """Return the rows of the committed measurements."""
     found = []
     for row in json.loads(RESULTS.read_text())["shared prefix"]:
@@ -39,9 +39,9 @@ def measured():
     return found
 
 
-def test_the_faster_way_is_chosen_in_every_row_without_a_tie(measured):
+def test_the_faster_way_is_chosen_in_every_row_without_a_tie(measurements):
     wrong = []
-    for siblings, plain_s, shared_s in measured:
+    for siblings, plain_s, shared_s in measurements:
         is_tie = abs(plain_s - shared_s) < TIE * min(plain_s, shared_s)
         if sharing_is_faster(siblings) != (shared_s < plain_s):
             assert is_tie, f"{siblings}: {plain_s} s each by itself, {shared_s} s once"
@@ -49,16 +49,16 @@ def test_the_faster_way_is_chosen_in_every_row_without_a_tie(measured):
     assert len(wrong) <= 1
 
 
-def test_the_default_rates_are_fitted_to_the_measurements(measured):
-    assert fit(measured) == pytest.approx(H100, rel=0.02)
-    for siblings, plain_s, shared_s in measured:
+def test_the_default_rates_are_fitted_to_the_measurements(measurements):
+    assert fit(measurements) == pytest.approx(H100, rel=0.02)
+    for siblings, plain_s, shared_s in measurements:
         assert plain_seconds(siblings, H100) == pytest.approx(plain_s, rel=0.2)
         assert shared_seconds(siblings, H100) == pytest.approx(shared_s, rel=0.3)
 
 
-def test_a_fit_recovers_the_rates_of_the_times_and_none_is_negative(measured):
+def test_a_fit_recovers_the_rates_of_the_times_and_none_is_negative(measurements):
     rates = Rates(2e-6, 1e-12, 5e-6, 3e-12, 1e-11)
-    points = [each.siblings for each in measured]
+    points = [each.siblings for each in measurements]
     made = [SharingTimes(p, plain_seconds(p, rates), shared_seconds(p, rates)) for p in points]
     assert fit(made) == pytest.approx(rates, rel=1e-6)
     falling = [SharingTimes(p, plain_s, 1e-3 / p.prefix_len) for p, plain_s, _ in made]

@@ -28,7 +28,7 @@ MAX_GATHERED_LEN = 64
 MIN_CHUNK_LEN = 256
 
 
-class Part(NamedTuple):
+class StretchRead(NamedTuple):
     """A stretch that several rows attend to together, as a view or as gathered slots.
 
     rows: the paths that share it.
@@ -54,7 +54,7 @@ class SiblingPlan(NamedTuple):
     num_levels: how many partial results the merge takes, the tails included.
     """
 
-    parts: list[Part]
+    parts: list[StretchRead]
     tails: torch.Tensor
     hidden: torch.Tensor | None
     num_levels: int
@@ -73,7 +73,7 @@ def plan_siblings(extents: Sequence[Sequence[Extent]], kv_lens: Sequence[int], n
         return None
     chunks = 1 if num_kv_heads % max(1, torch.get_num_threads()) == 0 else 2
     levels = [0] * len(paths)
-    parts: list[Part] = []
+    parts: list[StretchRead] = []
     for rows, start, stop in stretches:
         _add_parts(parts, levels, rows, plan_reads(paths[rows[0]], start, stop), chunks)
     tails: list[list[Extent]] = []
@@ -119,7 +119,7 @@ def _attend_part(
     grouped: torch.Tensor,
     k_pool: torch.Tensor,
     v_pool: torch.Tensor,
-    part: Part,
+    part: StretchRead,
     scaling: float,
     outs: torch.Tensor,
     lses: torch.Tensor,
@@ -186,7 +186,7 @@ def _common_len(a: list[Extent], b: list[Extent]) -> int:
 
 
 def _add_parts(
-    parts: list[Part],
+    parts: list[StretchRead],
     levels: list[int],
     rows: tuple[int, ...],
     reads: PathReads,
@@ -196,7 +196,7 @@ def _add_parts(
 
     def add(view: Extent | None, num_chunks: int, slots: torch.Tensor | None) -> None:
         level = max(levels[row] for row in rows)
-        parts.append(Part(index, level, view, num_chunks, slots))
+        parts.append(StretchRead(index, level, view, num_chunks, slots))
         for row in rows:
             levels[row] = level + num_chunks
 

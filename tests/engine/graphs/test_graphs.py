@@ -17,7 +17,7 @@ from treechat_kernels.layout import SPLIT_LEN
 
 triton = pytest.importorskip("triton")
 if not triton.knobs.runtime.interpret:
-    pytest.skip("the interpreter is off where there is a GPU: run `make gpu`", allow_module_level=True)
+    pytest.skip("kernels are not interpreted on a machine with a GPU: run `make gpu`", allow_module_level=True)
 
 
 class Replay:
