@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
-
 import pytest
 
+from tests.bench.eviction import Person, optimal_share, reused_share
 from treechat_engine import EngineError
 from treechat_engine.kvcache.eviction import POLICIES, Policy, make_policy
 from treechat_engine.kvcache.radix import RadixTree
@@ -88,19 +84,8 @@ def test_a_policy_of_another_name_is_refused() -> None:
         make_policy("mru")
 
 
-@pytest.fixture(scope="module")
-def traces() -> ModuleType:
-    path = Path(__file__).parents[2] / "bench" / "eviction.py"
-    spec = importlib.util.spec_from_file_location("bench_eviction", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_over_days_in_a_tree_the_tree_policy_reuses_most_and_no_more_than_is_possible(traces: ModuleType) -> None:
-    people = [traces.Person(seed, 3) for seed in range(10, 13)]
-    shares = {name: sum(traces.reused(person, 12_000, name) for person in people) for name in POLICIES}
+def test_over_days_in_a_tree_the_tree_policy_reuses_most_and_no_more_than_is_possible() -> None:
+    people = [Person(seed, 3) for seed in range(10, 13)]
+    shares = {name: sum(reused_share(person, 12_000, name) for person in people) for name in POLICIES}
     assert max(shares, key=shares.__getitem__) == "tree"
-    assert shares["tree"] < sum(traces.optimal(person, 12_000) for person in people)
+    assert shares["tree"] < sum(optimal_share(person, 12_000) for person in people)
