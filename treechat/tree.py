@@ -121,6 +121,24 @@ def preview_of(text: str) -> str:
     return said or " ".join(text[: PREVIEW_LEN * 4].split())[:PREVIEW_LEN]
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A maximal chain of visible nodes without a fork.
+
+    index: position among all runs of the tree, from 0.
+    parent: index of the run above; None at a root.
+    depth: number of forks above.
+    place: position of the first node among its siblings, from 1.
+    node_ids: the nodes, in order.
+    """
+
+    index: int
+    parent: int | None
+    depth: int
+    place: int
+    node_ids: list[str]
+
+
 class Tree:
     """The structure of one conversation: nodes by id, children derived from parent ids.
 
@@ -246,6 +264,33 @@ class Tree:
         """Ids of all nodes, parents before children, roots and siblings in order."""
         for root_id in self.children(None, hidden):
             yield from self.subtree(root_id, hidden)
+
+    def chain(self, head_id: str) -> list[str]:
+        """Ids of the node and those below it, up to the next fork or leaf."""
+        ids = [head_id]
+        while (child_id := self.only_child(ids[-1])) is not None:
+            ids.append(child_id)
+        return ids
+
+    def run_of(self, node_id: str) -> list[str]:
+        """Ids of the run that contains the node, in order."""
+        head_id = node_id
+        while (parent_id := self.nodes[head_id].parent_id) is not None and not self.is_fork(parent_id):
+            head_id = parent_id
+        return self.chain(head_id)
+
+    def runs(self) -> Iterator[Run]:
+        """All visible runs, parents before children, roots and siblings in order."""
+        roots: list[tuple[str, int | None, int, int]] = [(id_, None, 0, i) for i, id_ in enumerate(self.roots, 1)]
+        stack = roots[::-1]
+        index = 0
+        while stack:
+            head_id, parent, depth, place = stack.pop()
+            node_ids = self.chain(head_id)
+            yield Run(index, parent, depth, place, node_ids)
+            below = [(id_, index, depth + 1, i) for i, id_ in enumerate(self.children(node_ids[-1]), 1)]
+            stack.extend(reversed(below))
+            index += 1
 
     @property
     def num_visible(self) -> int:

@@ -88,3 +88,23 @@ def test_walks_see_every_change(steps) -> None:
             above = [] if node.parent_id is None else tree.path(node.parent_id)
             assert tree.path(node.id) == [*above, node.id]
             tree.path(node.id).clear()
+
+
+def test_runs_come_parents_first_and_hold_each_visible_node_once():
+    tree = forked()
+    assert [run.node_ids for run in tree.runs()] == [["r"], ["a"], ["c"], ["d"], ["b"]]
+    assert [(run.index, run.parent, run.depth, run.place) for run in tree.runs()] == [
+        (0, None, 0, 1), (1, 0, 1, 1), (2, 1, 2, 1), (3, 1, 2, 2), (4, 0, 1, 2),
+    ]  # fmt: skip
+    tree.change("d", hidden=True)
+    assert [run.node_ids for run in tree.runs()] == [["r"], ["a", "c"], ["b"]]
+    assert all(tree.run_of(node_id) == run.node_ids for run in tree.runs() for node_id in run.node_ids)
+
+
+def test_a_run_of_a_hundred_thousand_nodes_and_as_many_forks_need_no_recursion():
+    assert [len(run.node_ids) for run in chain(100_000).runs()] == [100_000]
+    tree = chain(50_000)
+    for i in range(49_999):
+        tree.add(Node(f"leaf{i}", str(i), "user"))
+    assert sum(1 for _ in tree.runs()) == 99_999
+    assert tree.run_of("49998") == ["49998"]

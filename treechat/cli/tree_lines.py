@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from treechat.cli.output import one_line, pad, plural
 from treechat.tree import Node, Tree
-from treechat.tui.tree.rows import RowLayout, TreeRow, gutter
+from treechat.tui.tree.rows import RowLayout, gutter
 
 _SHORT_LEN = 8
 
@@ -22,7 +22,7 @@ def lines(tree: Tree, current_id: str | None, root_id: str | None, messages: boo
     """
     layout = RowLayout(tree, current_id, hoisted_id=root_id, expanded_ids=_Everything())
     for row in layout.rows:
-        nodes = [tree[node_id] for node_id in _run(tree, row)]
+        nodes = [tree[node_id] for node_id in layout.nodes_of(row)]
         guides = gutter(row, width - _SHORT_LEN - 2)
         place = f"{row.index}/{row.num_siblings}" if row.num_siblings > 1 else ""
         if not messages:
@@ -40,13 +40,6 @@ class _Everything(frozenset[str | None]):
 
     def __contains__(self, _: object) -> bool:
         return True
-
-
-def _run(tree: Tree, row: TreeRow) -> list[str]:
-    ids = [row.head_id]
-    while ids[-1] != row.tip_id:
-        ids.append(tree.children(ids[-1])[0])
-    return ids
 
 
 def _facts(nodes: list[Node], current_id: str | None) -> str:

@@ -117,17 +117,12 @@ def _holding(store: Store, model: ChatModel, conversation_id: str, title: str, b
             held[root_id] = Held()
         begun.add(span.ids)
     branches = []
-    stack = [(head_id, 0) for head_id in reversed(tree.roots)]
-    while stack:
-        head_id, depth = stack.pop()
-        run = [head_id]
-        while len(children := tree.children(run[-1])) == 1:
-            run.append(children[0])
-        node = next((tree[i] for i in run if tree[i].role != "system"), tree[head_id])
-        label = next((tree[i].label for i in (run[-1], head_id) if tree[i].label), None)
-        own = sum((held[i] for i in run), Held())
-        branches.append(Branch(head_id, run[-1], len(run), depth, label or node.preview, own))
-        stack.extend((child, depth + 1) for child in reversed(children))
+    for run in tree.runs():
+        ids = run.node_ids
+        node = next((tree[i] for i in ids if tree[i].role != "system"), tree[ids[0]])
+        label = next((tree[i].label for i in (ids[-1], ids[0]) if tree[i].label), None)
+        own = sum((held[i] for i in ids), Held())
+        branches.append(Branch(ids[0], ids[-1], len(ids), run.depth, label or node.preview, own))
     return Holding(conversation_id, title, sum(held.values(), Held()), tuple(branches))
 
 

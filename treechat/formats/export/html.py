@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 from treechat.formats.document import Document, Message
-from treechat.formats.export.document_runs import Run, runs_of
+from treechat.formats.export.document_runs import NumberedRun, runs_of
 from treechat.formats.export.html_text import code_css, escape, text_html
 from treechat.formats.export.markdown import NAMES
 from treechat.tree import Turn
@@ -140,7 +140,7 @@ def _title(document: Document) -> str:
     return " ".join(document.conversation.title.split()) or "Untitled"
 
 
-def _name(run: Run, by_id: dict[str, Message]) -> str:
+def _name(run: NumberedRun, by_id: dict[str, Message]) -> str:
     node = by_id[run.node_ids[0]].node
     return node.label or node.preview[:80] or "(empty)"
 
@@ -149,12 +149,12 @@ def _anchor(node_id: str) -> str:
     return "n-" + quote(node_id, safe="", errors="replace")
 
 
-def _run_heading(run: Run, above: Run | None, by_id: dict[str, Message]) -> str:
+def _run_heading(run: NumberedRun, above: NumberedRun | None, by_id: dict[str, Message]) -> str:
     link = f' <a href="#{_anchor(above.node_ids[-1])}">goes on from {above.number}</a>' if above else ""
     return f"<h2>{run.number} · <bdi>{escape(_name(run, by_id))}</bdi>{link}</h2>\n"
 
 
-def _ways(runs: list[Run], by_id: dict[str, Message]) -> str:
+def _ways(runs: list[NumberedRun], by_id: dict[str, Message]) -> str:
     items = "".join(
         f'<li><a href="#{_anchor(run.node_ids[0])}">{run.number} <bdi>{escape(_name(run, by_id))}</bdi></a></li>\n'
         for run in runs
@@ -162,7 +162,7 @@ def _ways(runs: list[Run], by_id: dict[str, Message]) -> str:
     return f'<nav class="ways" aria-label="Ways on">\n<ol>\n{items}</ol>\n</nav>\n'
 
 
-def _row(run: Run, by_id: dict[str, Message]) -> str:
+def _row(run: NumberedRun, by_id: dict[str, Message]) -> str:
     marked = any(by_id[node_id].node.bookmarked for node_id in run.node_ids)
     depth = min(run.depth + 1, DEPTHS)
     name = f"<b>{run.number}</b> <bdi>{escape(_name(run, by_id))}</bdi>"

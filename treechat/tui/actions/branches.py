@@ -17,7 +17,6 @@ from treechat.tui.screens.compare import CompareScreen
 from treechat.tui.screens.pick import MAX_CHOICES, PickScreen
 from treechat.tui.screens.split import SplitScreen
 from treechat.tui.screens.tokens import ForkPoint, TokenScreen
-from treechat.tui.tree.rows import run_of
 from treechat.tui.widgets.choice_list import ListChoice
 from treechat.tui.window import Window
 
@@ -111,7 +110,7 @@ class BranchActions(Window):
 
     def _name_of(self, node_id: str) -> str:
         tree = self.chat.tree
-        head = tree[run_of(tree, node_id)[0]]
+        head = tree[tree.run_of(node_id)[0]]
         here = "  ← here" if node_id == self.chat.current_id else ""
         return f"{tree[node_id].label or head.label or without_markdown(head.preview)}{here}"
 

@@ -7,7 +7,6 @@ from textual import on
 from treechat.tui.transcript.minimap import Minimap
 from treechat.tui.transcript.view import Transcript
 from treechat.tui.tree.pane import TreePane
-from treechat.tui.tree.rows import run_of
 from treechat.tui.window import Window
 
 
@@ -52,14 +51,14 @@ class NavigationActions(Window):
         if self.cursor_id is None:
             return
         tree = self.chat.tree
-        head_id = run_of(tree, self.cursor_id)[0]
+        head_id = tree.run_of(self.cursor_id)[0]
         siblings = tree.siblings(head_id)
         index = siblings.index(head_id) + by if head_id in siblings else -1
         if not 0 <= index < len(siblings):
             self.bell()
             return
         leaf_id = self.leaf_of(siblings[index])
-        self.look_at(run_of(tree, siblings[index])[-1] if self.in_tree else siblings[index], view_id=leaf_id)
+        self.look_at(tree.run_of(siblings[index])[-1] if self.in_tree else siblings[index], view_id=leaf_id)
 
     def action_fork(self, by: int) -> None:
         tree = self.chat.tree

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from textual import on
 
 from treechat.tui.screens.siblings import SiblingsScreen
-from treechat.tui.tree.rows import run_of
 from treechat.tui.widgets.composer import Composer
 from treechat.tui.window import Window
 
@@ -56,7 +55,7 @@ class ReplyActions(Window):
         if self.cursor_id is None:
             return
         tree = self.chat.tree
-        head_id = run_of(tree, self.cursor_id)[0]
+        head_id = tree.run_of(self.cursor_id)[0]
         siblings = tree.siblings(head_id)
         if len(siblings) < 2:
             self.say("No alternatives here: 3 r makes three replies, e edits beside")

@@ -144,13 +144,9 @@ class RowLayout:
     def _add(self, head_id: str, item: _Item) -> tuple[str, bool]:
         """Add the row of the run at `head_id`; returns its tip, and whether rows below it are shown."""
         tree = self._tree
-        row_index = len(self.rows)
-        tip_id, num_nodes = head_id, 1
-        self._row_of[head_id] = row_index
-        while (child_id := tree.only_child(tip_id)) is not None:
-            tip_id = child_id
-            num_nodes += 1
-            self._row_of[tip_id] = row_index
+        node_ids = tree.chain(head_id)
+        tip_id, num_nodes = node_ids[-1], len(node_ids)
+        self._row_of.update(dict.fromkeys(node_ids, len(self.rows)))
         is_folded = head_id in self._folded_ids and bool(tree.children(tip_id))
         num_below = sum(1 for _ in tree.subtree(tip_id)) - 1 if is_folded else 0
         guides = (item.guides + item.joint)[-2 * GUIDES_KEPT :]
@@ -174,14 +170,3 @@ def gutter(row: TreeRow, width: int) -> str:
     if row.depth <= room:
         return row.guides
     return "…" + row.guides[-2 * room :][1:]
-
-
-def run_of(tree: Tree, node_id: str) -> list[str]:
-    """Ids of the run that the node is part of, in order."""
-    head_id = node_id
-    while (parent_id := tree[head_id].parent_id) is not None and not tree.is_fork(parent_id):
-        head_id = parent_id
-    ids = [head_id]
-    while (child_id := tree.only_child(ids[-1])) is not None:
-        ids.append(child_id)
-    return ids

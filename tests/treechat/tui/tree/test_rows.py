@@ -7,7 +7,7 @@ import time
 import pytest
 
 from treechat.tree import Node, Tree
-from treechat.tui.tree.rows import DEAD_ENDS, RowLayout, gutter, run_of
+from treechat.tui.tree.rows import DEAD_ENDS, RowLayout, gutter
 
 
 def build(edges: dict[str, str | None]) -> Tree:
@@ -104,4 +104,4 @@ def test_a_hundred_thousand_nodes_are_laid_out_without_recursion() -> None:
     layout = RowLayout(tree, "49999")
     assert len(layout.rows) > 90_000
     assert time.perf_counter() - start < 10
-    assert run_of(tree, "60000") == ["60000"]
+    assert tree.run_of("60000") == ["60000"]
