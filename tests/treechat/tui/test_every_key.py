@@ -177,7 +177,7 @@ def sizes(place: str) -> tuple[int, int]:
 async def test_each_key_does_something_in_its_place(app_of_keys, place) -> None:
     d = app_of_keys
     idle = []
-    tried = [one for one in KEYS if one.where == place and one.id not in ELSEWHERE]
+    tried = [one for one in KEYS if one.place == place and one.id not in ELSEWHERE]
     for key, name in ((one, name) for one in tried for name in one.keys.split(",")):
         chat, here = d.app.chat, d.app.chat.current_id
         await go(d, place)
