@@ -147,8 +147,7 @@ class Scheduler:
         """Return how many of its next tokens the request computes.
 
         Deterministic: a whole chunk or nothing, so that no other request moves its borders; and the last token alone,
-            as if
-        the rest were cached.
+        as if the rest were cached.
         """
         if not self.deterministic:
             return min(budget, request.num_remaining)

@@ -185,10 +185,11 @@ class DecodeGraphs:
     def launch_next(self, last: Step, batch: Sequence[Work], samplers: Sequence[Sampler]) -> Step | None:
         """Start the step after `last`, whose tokens need not be read: its rows continue with the tokens that it chose.
 
+        Returns None if another graph is needed.
+
         last: the step before.
         batch: the same sequences with `start` advanced; their ids are ignored.
         samplers: how each row's token is chosen.
-        Returns None if another graph is needed.
         """
         max_len = max(work.start + 1 for work in batch)
         if max_len > last.key.splits * SPLIT_LEN or max_len > self._max_len:

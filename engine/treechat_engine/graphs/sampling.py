@@ -2,11 +2,9 @@
 
 The next step can therefore be launched before the chosen tokens are known. Each row is penalised, cut and drawn from as
 in `sampling/`, with numbers that the host draws ahead. Only the likeliest tokens are sorted. If a row keeps more
-tokens,
-the pass reports it, and the host chooses from the step's logits. The penalties of a request's history are a row over
-the
-vocabulary on the device, and each step adds its chosen token. The host rewrites the row when it launches a step whose
-tokens it knows.
+tokens, the pass reports it, and the host chooses from the step's logits. The penalties of a request's history are a row
+over the vocabulary on the device, and each step adds its chosen token. The host rewrites the row when it launches a
+step whose tokens it knows.
 """
 
 from __future__ import annotations

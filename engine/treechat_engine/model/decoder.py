@@ -63,8 +63,7 @@ class FusedDecoder:
             x = layer(i, x, rotary, context)
         if index is not None:
             x = x.index_select(0, index)
-        # The end of a prompt uses the exact head: it has one row, like a decoding step, but must not use smaller
-        #     weights.
+        # The end of a prompt has one row, like a decoding step, but must not use the smaller weights.
         head = self._head if index is None else self._exact_head
         logits = head(parts.norm(x))
         if parts.logits_scale != 1.0:

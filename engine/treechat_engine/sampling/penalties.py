@@ -1,8 +1,7 @@
 """The effect of a request's history on its logits: repetition, presence and frequency penalties, and logit bias.
 
 Only the logits of penalised or biased tokens are changed, for all rows of a batch in one operation. The cost of a row
-is
-therefore its number of distinct tokens, not the size of the vocabulary.
+is therefore its number of distinct tokens, not the size of the vocabulary.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ class History:
     """The distinct tokens of one request, and the presence and frequency penalties of each.
 
     `reply_ids` are those of its reply. The repetition penalty counts prompt and reply, the other two only the reply,
-    like
-    other inference servers.
+    like other inference servers.
     """
 
     def __init__(self, params: SamplingParams, prompt_ids: Sequence[int]) -> None:
