@@ -141,9 +141,9 @@ class SamplingParams:
                 raise ValueError(message)
         for token_id, value in self.logit_bias.items():
             if not isinstance(token_id, int):
-                raise ValueError(f"logit_bias names token {token_id!r}, which is no whole number")
+                raise ValueError(f"logit_bias names token {token_id!r}, which is not an integer")
             if not (abs(value) <= _MAX_SHIFT or value == -math.inf):
-                raise ValueError(f"the logit_bias of token {token_id} is {value}: more than 1,000,000 from 0")
+                raise ValueError(f"the logit_bias of token {token_id} is {value}: not within 1,000,000 of 0")
 
 
 @dataclass(frozen=True, slots=True)

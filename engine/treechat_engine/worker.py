@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 _NO_TOKEN_ERROR = (
     "the model's logits are not numbers, or all its tokens are forbidden. "
-    'A model that was made for more precision may run with dtype = "float32"'
+    'A model trained in higher precision may run with dtype = "float32"'
 )
 # A shorter prefill is a poor measure of the rate of a long one.
 _MIN_RATED_PREFILL = 32
@@ -150,7 +150,7 @@ class Worker:
             self.scheduler.end(request)
         except Exception:
             # The slots are free, and the reply is complete.
-            logger.exception("what request %d computed could not be cached", request.id)
+            logger.exception("the tokens of request %d could not be cached", request.id)
 
     def _fail(self, requests: Sequence[Request], cause: Exception) -> None:
         """End the requests with the error. Their earlier tokens stay cached; their slots are freed."""

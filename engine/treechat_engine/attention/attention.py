@@ -53,7 +53,7 @@ def treechat_attention(
         raise UnsupportedModelError("the model's attention adds a mask or bias of its own to the scores")
     for name in _UNKNOWN_OPTIONS:
         if kwargs.get(name) is not None:
-            raise UnsupportedModelError(f"the model's attention uses {name}, which the engine cannot honour")
+            raise UnsupportedModelError(f"the model's attention uses {name}, which the engine does not support")
     options = AttentionOptions(
         scaling if scaling is not None else query.shape[-1] ** -0.5, sliding_window, softcap or None, s_aux
     )

@@ -263,7 +263,7 @@ class KVCache:
             assert path == lease.slots[: lease.committed_len].tolist(), (
                 f"{len(path)} tokens in the tree: not the lease's"
             )
-            assert lease.extents == extents_of(lease.slots), f"{len(lease.extents)} runs are not those of the slots"
+            assert lease.extents == extents_of(lease.slots), f"{len(lease.extents)} extents do not match the slots"
             slots.extend(lease.slots[lease.committed_len :])
             locks.update(self.tree.path(lease.node))
         assert sorted(slots) == list(range(self.num_slots)), (

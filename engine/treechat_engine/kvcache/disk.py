@@ -91,9 +91,9 @@ class KVFile:
         except (OSError, SafetensorError) as error:
             raise DamagedError(f"{self.path.name}: {error}") from error
         if rows.shape[0] != self.num_tokens or _hash_of(rows) != self.rows_hash:
-            raise DamagedError(f"{self.path.name}: the rows are not those that were written")
+            raise DamagedError(f"{self.path.name}: the rows differ from those that were written")
         if not bool(rows.isfinite().all()):
-            raise DamagedError(f"{self.path.name}: the rows are not numbers")
+            raise DamagedError(f"{self.path.name}: the rows are not finite")
         return rows
 
 
@@ -133,12 +133,14 @@ def open_file(path: Path, model_key: str, width: int, dtype: torch.dtype) -> KVF
         with safe_open(path, "pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise DamagedError(f"{path.name}: not a file of KV of this version")
+                raise DamagedError(f"{path.name}: not a KV file of this version")
             if metadata.get("model") != model_key:
-                raise DamagedError(f"{path.name}: of another model")
+                raise DamagedError(f"{path.name}: for another model")
             size, shape = file.get_slice("ids").get_shape(), file.get_slice("rows").get_shape()
             if len(size) != 1 or not 0 < size[0] <= MAX_SEGMENT_LEN or shape != [size[0], width]:
-                raise DamagedError(f"{path.name}: rows of shape {shape} for ids of shape {size}, of width {width} here")
+                raise DamagedError(
+                    f"{path.name}: rows of shape {shape} for ids of shape {size}, expected width {width}"
+                )
             kind = file.get_slice("rows")[:0].dtype
             ids = array("q", file.get_tensor("ids").tolist())
             prefix_len = int(metadata["prefix_len"])
@@ -148,7 +150,7 @@ def open_file(path: Path, model_key: str, width: int, dtype: torch.dtype) -> KVF
     if not is_sealed:
         raise DamagedError(f"{path.name}: changed since it was written")
     if kind != dtype:
-        raise DamagedError(f"{path.name}: rows of {kind}, {dtype} here")
+        raise DamagedError(f"{path.name}: rows of {kind}, expected {dtype}")
     return KVFile(path, metadata["prefix"], prefix_len, ids, metadata["rows"])
 
 
@@ -177,11 +179,11 @@ def find_files(
     for file in sorted(files, key=lambda each: each.prefix_len):
         prefix = paths.get(file.prefix_key)
         if prefix is None or len(prefix) != file.prefix_len:
-            notes.append(f"{file.path.name}: what it goes on from is not here")
+            notes.append(f"{file.path.name}: the segment before it is missing")
             continue
         whole = prefix + file.ids
         if file.path.name != file_name(whole):
-            notes.append(f"{file.path.name}: of another path than its name says")
+            notes.append(f"{file.path.name}: the name is that of another path")
             continue
         paths[path_key(whole)] = whole
         found.append((whole, file))

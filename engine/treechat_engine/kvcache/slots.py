@@ -86,7 +86,7 @@ class FreeSlots:
         after: continue at the slot after this one, if possible.
         room: slots that the caller expects to request next.
         """
-        assert 0 <= n <= self.num_free, f"{n} slots asked, {self.num_free} free"
+        assert 0 <= n <= self.num_free, f"{n} slots requested, {self.num_free} free"
         extents = []
         left = n
         if after is not None and left and (length := self._len_at.get(after + 1, 0)):
@@ -218,7 +218,7 @@ class SlotPool:
         room: slots that the branch is expected to request next.
         """
         if n > self._free.num_free:
-            raise OutOfSlots(f"{n} slots asked, {self._free.num_free} of {self.num_slots} free")
+            raise OutOfSlots(f"{n} slots requested, {self._free.num_free} of {self.num_slots} free")
         slots = array("q")
         for start, length in self._free.take(n, after, room):
             slots.extend(range(start, start + length))

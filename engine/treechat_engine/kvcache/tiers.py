@@ -65,7 +65,7 @@ class LowerTiers:
         try:
             rows = self._read_files(node.slots)
         except DamagedError as error:
-            logger.warning("cached KV is left out: %s", error)
+            logger.warning("cached KV is skipped: %s", error)
             self._damaged_node = node
             return False
         self.rows.scatter(slots, rows.to(self.rows.device))

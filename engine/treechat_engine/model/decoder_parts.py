@@ -139,7 +139,7 @@ def read_parts(model: Any) -> DecoderParts:
         if not isinstance(getattr(decoder, name, None), nn.Module):
             raise NotStandardError(f"the model has no {name}")
     if type(head) is not nn.Linear:
-        raise NotStandardError("the model's head is no plain linear layer")
+        raise NotStandardError("the model's head is not a plain linear layer")
     text = model.config.get_text_config(decoder=True)
     rope_type = getattr(decoder.rotary_emb, "rope_type", "default")
     for name in rope_type.values() if isinstance(rope_type, dict) else (rope_type,):
@@ -185,7 +185,7 @@ def _probe(model: Any, decoder: Any) -> tuple[ProbeContext, float]:
     scale = float(seen[0].double().norm() / embedded.double().norm().clamp_min(1e-30))
     scale = 1.0 if abs(scale - 1) < 1e-5 else scale
     if not torch.allclose(embedded * scale, seen[0], rtol=1e-2, atol=1e-5):
-        raise NotStandardError("the embeddings are more than scaled")
+        raise NotStandardError("the embeddings are not only scaled")
     return probe, scale
 
 
@@ -255,13 +255,13 @@ def _read_qk_norms(
         return None, None
     q, k = _read_norm(attention.q_norm), _read_norm(attention.k_norm)
     if q.weight is None or k.weight is None or q.eps != k.eps:
-        raise NotStandardError("the norms of queries and keys have no weights of their own")
+        raise NotStandardError("the norms of queries and keys have no weights, or differ in eps")
     if q.weight.numel() == k.weight.numel() == head_dim:
         weight = torch.cat([q.weight.expand(num_q_heads, -1), k.weight.expand(num_kv_heads, -1)])
         return Norm(weight, q.eps), None
     if q.weight.numel() == num_q_heads * head_dim and k.weight.numel() == num_kv_heads * head_dim:
         return None, (q, k)
-    raise NotStandardError("the norms of queries and keys go neither by head nor over all heads")
+    raise NotStandardError("the norms of queries and keys are neither per head nor over all heads")
 
 
 def _read_norm(module: nn.Module) -> Norm:
@@ -269,7 +269,7 @@ def _read_norm(module: nn.Module) -> Norm:
     weight = getattr(module, "weight", None)
     eps = getattr(module, "variance_epsilon", None) or getattr(module, "eps", None)
     if not isinstance(weight, torch.Tensor) or not isinstance(eps, float):
-        raise NotStandardError(f"{type(module).__name__} is no RMS norm")
+        raise NotStandardError(f"{type(module).__name__} is not an RMS norm")
     with torch.inference_mode():
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(3, weight.shape[0], generator=generator).to(weight)
@@ -279,7 +279,7 @@ def _read_norm(module: nn.Module) -> Norm:
             scale = float(expected.abs().max().clamp_min(1.0))
             if float((norm(x).float() - expected).abs().max()) <= 1e-2 * scale:
                 return norm
-    raise NotStandardError(f"{type(module).__name__} is no RMS norm")
+    raise NotStandardError(f"{type(module).__name__} is not an RMS norm")
 
 
 def _read_activation(module: nn.Module) -> str | None:

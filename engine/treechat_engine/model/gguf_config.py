@@ -143,7 +143,7 @@ def _llama3(theta: float, divisors: np.ndarray) -> dict[str, Any]:
     wavelengths = 2 * math.pi * theta ** (np.arange(len(divisors)) / len(divisors))
     smooth = np.clip((original_len / wavelengths - low) / (high - low), 0, 1)
     if not np.allclose(divisors, 1 / ((1 - smooth) / factor + smooth), rtol=1e-3):
-        raise UnsupportedModelError("the file's rotary frequencies are none that transformers can express", _HINT)
+        raise UnsupportedModelError("transformers cannot express the file's rotary frequencies", _HINT)
     return {
         "rope_type": "llama3",
         "factor": factor,

@@ -26,7 +26,7 @@ def choose_device(name: str | None) -> torch.device:
         torch.empty(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
-        raise EngineError(f"the device {name!r} cannot be used: {reason}", "Choose cpu, or leave it open") from error
+        raise EngineError(f"the device {name!r} cannot be used: {reason}", "Choose cpu, or set no device") from error
     return device
 
 
@@ -78,7 +78,7 @@ def load_model(source: str | Path, config: EngineConfig, progress: Callable[[str
 def _check_complete(missing: Collection[str]) -> None:
     """Refuse a model with missing weights: transformers would continue with random ones."""
     if missing:
-        reason = f"{len(missing)} of the model's weights are in none of its files: {min(missing)}"
+        reason = f"{len(missing)} of the model's weights are missing from its files: {min(missing)}"
         raise EngineError(reason, "Its download may be incomplete: fetch it again")
 
 

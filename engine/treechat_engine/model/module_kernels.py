@@ -70,7 +70,7 @@ class Replacements:
         if not self._modules:
             return ""
         kinds = [f"{self.replaced[kind]} of {self.found[kind]} {kind}" for kind in _KINDS if self.found[kind]]
-        return f"; as kernels run {', '.join(kinds)}"
+        return f"; kernels run {', '.join(kinds)}"
 
     def give_back(self) -> None:
         for module in self._modules:

@@ -89,7 +89,7 @@ def inspect_model(model: Any) -> ModelSpec:
     _check_layers([layer for layer, _, _ in probe.calls], text.num_hidden_layers)
     for layer, kind in enumerate(getattr(text, "layer_types", None) or ()):
         if kind == "sliding_attention" and probe.calls[layer][2].sliding_window is None:
-            raise UnsupportedModelError(f"layer {layer} has a sliding window that only its mask knows", _WHAT_WORKS)
+            raise UnsupportedModelError(f"layer {layer} has a sliding window that is only in its mask", _WHAT_WORKS)
     windows = [options.sliding_window for _, _, options in probe.calls if options.sliding_window is not None]
     return ModelSpec(
         layer_shapes=[shape for _, shape, _ in probe.calls],

@@ -47,7 +47,7 @@ def choose_forward(model: Any, runner: ModelRunner, cache: KVCache, config: Engi
     if config.decode_weights not in ("float32", "float16", "int8"):
         raise EngineError(f"decode_weights {config.decode_weights!r} is unknown", "Choose float32, float16 or int8")
     if config.forward == "transformers":
-        return ForwardChoice(None, "the configuration asks for it")
+        return ForwardChoice(None, "the configuration requires it")
     choice = _try_fused(model, runner, cache, config)
     if choice.fused is None and config.forward == "fused":
         raise EngineError(f"the fused forward does not run this model: {choice.reason}", "Choose forward='auto'")

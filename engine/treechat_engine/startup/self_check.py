@@ -43,8 +43,8 @@ def self_check(model: Any, runner: ModelRunner, cache: KVCache, spec: ModelSpec)
     difference = float((torch.cat(rows[1:]).float() - expected).abs().max())
     tolerance = _TOLERANCES.get(rows[0].dtype, 1e-1) * max(1.0, float(expected.abs().max()))
     if not difference <= tolerance:
-        reason = f"cached and plain forwards differ by {difference:.2g} in a logit, more than {tolerance:.2g}"
-        raise UnsupportedModelError(reason, "The model does more with its past than attend to it")
+        reason = f"cached and eager forwards differ by {difference:.2g} in a logit, more than {tolerance:.2g}"
+        raise UnsupportedModelError(reason, "The model uses earlier tokens by more than attention")
     return difference
 
 

@@ -42,7 +42,7 @@ def test_a_truncated_file_is_left_out_with_what_goes_on_from_it(tmp_path: Path, 
     cache = make_cache()
     kept = load(cache, tmp_path)
     assert (kept.num_files, len(kept.notes)) == (0, 3)
-    assert trunk.name in kept.notes[0] and "goes on from" in kept.notes[1]
+    assert trunk.name in kept.notes[0] and "before it is missing" in kept.notes[1]
     cache.check()
 
 

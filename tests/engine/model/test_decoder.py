@@ -17,7 +17,7 @@ FUSED = [
 NOT_FUSED = {
     "mixtral": "experts",
     "gpt2": "no embed_tokens",
-    "cohere": "no RMS norm",
+    "cohere": "not an RMS norm",
     "glm": "differs by",
     "gpt_oss": "experts",
 }
@@ -71,7 +71,7 @@ def test_the_weights_are_held_once():
 
 def test_the_transformers_forward_can_be_asked_for():
     with Engine(build(SUPPORTED["llama"]), EngineConfig(kv_tokens=64, forward="transformers")) as engine:
-        assert engine.stats().forward_reason == "the configuration asks for it"
+        assert engine.stats().forward_reason == "the configuration requires it"
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_in_16_bits_the_same_parts_are_replaced(kernels):
     model = build(SUPPORTED["glm"]).to(torch.bfloat16)
     before = logits(model)
     replaced = Replacements(model)
-    assert replaced.summary == "; as kernels run 5 of 5 norms, 2 of 2 rotary embeddings, 2 of 2 gated activations"
+    assert replaced.summary == "; kernels run 5 of 5 norms, 2 of 2 rotary embeddings, 2 of 2 gated activations"
     difference = (logits(model) - before).float().norm() / before.float().norm()
     assert 0 < difference < 0.02
 
@@ -255,7 +255,7 @@ def test_an_engine_says_so_and_gives_the_parts_back(kernels, deterministic):
     config = EngineConfig(kv_tokens=64, self_check=False, deterministic=deterministic)
     with Engine(model, config) as engine:
         assert engine.stats().forward == "transformers"
-        assert engine.stats().forward_reason.endswith("; as kernels run 5 of 5 norms, 2 of 2 rotary embeddings")
+        assert engine.stats().forward_reason.endswith("; kernels run 5 of 5 norms, 2 of 2 rotary embeddings")
     assert not overridden(model)
 
 
