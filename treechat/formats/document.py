@@ -74,10 +74,10 @@ class ImportReport:
     nodes: int = 0
     forks: int = 0
     imported: list[dict[str, Any]] = field(default_factory=list)
-    known: set[str] = field(default_factory=set)
+    known_ids: set[str] = field(default_factory=set)
     dropped: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
-    num_unsaid: int = 0
+    num_omitted: int = 0
 
     def count(
         self, conversation_id: str, title: str, source: Source, is_new: bool, num_nodes: int, num_forks: int
@@ -90,7 +90,7 @@ class ImportReport:
             counts = {"new": is_new, "nodes": num_nodes, "forks": num_forks}
             self.imported.append({"id": conversation_id, "title": title, "source": source.name, **counts})
         else:
-            self.known.add(conversation_id)
+            self.known_ids.add(conversation_id)
 
     def add(self, other: ImportReport) -> None:
         """Take over the counts of another report."""
@@ -98,25 +98,25 @@ class ImportReport:
         self.nodes += other.nodes
         self.forks += other.forks
         self.imported += other.imported
-        self.known |= other.known
+        self.known_ids |= other.known_ids
 
     @property
     def num_unchanged(self) -> int:
         """Conversations that were read and had nothing new."""
-        return len(self.known - {one["id"] for one in self.imported})
+        return len(self.known_ids - {entry["id"] for entry in self.imported})
 
-    def drop(self, where: str, why: str) -> None:
-        self._say(self.dropped, f"{where}: {why}")
+    def drop(self, place: str, why: str) -> None:
+        self._append(self.dropped, f"{place}: {why}")
 
-    def fail(self, where: str, why: str) -> None:
+    def fail(self, place: str, why: str) -> None:
         """why: may begin with the name in `where` itself, which is said once."""
-        self._say(self.failed, why if why.startswith(where) else f"{where}: {why}")
+        self._append(self.failed, why if why.startswith(place) else f"{place}: {why}")
 
-    def _say(self, sentences: list[str], sentence: str) -> None:
+    def _append(self, sentences: list[str], sentence: str) -> None:
         if len(sentences) < MAX_SENTENCES:
             sentences.append(sentence)
         else:
-            self.num_unsaid += 1
+            self.num_omitted += 1
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -127,5 +127,5 @@ class ImportReport:
             "unchanged": self.num_unchanged,
             "dropped": self.dropped,
             "failed": self.failed,
-            "unsaid": self.num_unsaid,
+            "unsaid": self.num_omitted,
         }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.treechat.formats.writers import WRITERS, Said
+from tests.treechat.formats.writers import WRITERS, WrittenMessage
 from treechat.store import Store
 
 MAX_MB = 1_500
@@ -71,7 +71,7 @@ def start(file: Path, db: Path, **more) -> subprocess.Popen:
 
 
 def many_conversations(path: Path, count: int, length: int) -> None:
-    tree = [Said(i - 1 if i else None, "assistant" if i % 2 else "user", f"{i}.") for i in range(length)]
+    tree = [WrittenMessage(i - 1 if i else None, "assistant" if i % 2 else "user", f"{i}.") for i in range(length)]
     [one] = json.loads(WRITERS["chatgpt"](tree))
     path.write_text(json.dumps([one | {"conversation_id": f"c-{i}"} for i in range(count)]))
 

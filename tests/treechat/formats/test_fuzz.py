@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.treechat.formats.writers import DATABASES, WRITERS, Said, openai_pairs
+from tests.treechat.formats.writers import DATABASES, WRITERS, WrittenMessage, openai_pairs
 from treechat.errors import FormatError
 from treechat.formats.document import Document, ImportReport, Message
 from treechat.formats.importers.registry import IMPORTERS, importer_for
@@ -22,11 +22,11 @@ from treechat.transfer.import_writer import import_document
 from treechat.tree import Conversation, Node
 
 TREE = [
-    Said(None, "user", "Hello"),
-    Said(0, "assistant", "One é 😀"),
-    Said(0, "assistant", "Two"),
-    Said(1, "user", "More"),
-    Said(3, "assistant", "Yes"),
+    WrittenMessage(None, "user", "Hello"),
+    WrittenMessage(0, "assistant", "One é 😀"),
+    WrittenMessage(0, "assistant", "Two"),
+    WrittenMessage(1, "user", "More"),
+    WrittenMessage(3, "assistant", "Yes"),
 ]
 ODD: list[Any] = [
     None, True, 0, -1, 1e308, 10**400, "", "node-0", "\ud800", "\0", "x" * 5000, [], {}, [[]], {"a": {}}, "2024-99-99",

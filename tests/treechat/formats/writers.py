@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 STAMP = 1_700_000_000
 
 
-class Said(NamedTuple):
+class WrittenMessage(NamedTuple):
     """One message; parent is the number of an earlier one."""
 
     parent: int | None
@@ -19,7 +19,7 @@ class Said(NamedTuple):
     text: str
 
 
-def children(tree: list[Said], parent: int | None) -> list[int]:
+def children(tree: list[WrittenMessage], parent: int | None) -> list[int]:
     return [number for number, said in enumerate(tree) if said.parent == parent]
 
 
@@ -27,14 +27,14 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 
 
 @st.composite
-def trees(draw) -> list[Said]:
+def trees(draw) -> list[WrittenMessage]:
     """Deep, broad and other trees with one root. Each text is unlike all others, and not empty."""
     shape, tree = draw(st.sampled_from(["deep", "broad", "any"])), []
     for number, text in enumerate(draw(st.lists(texts, min_size=1, max_size=12))):
         above = {"deep": number - 1, "broad": 0, "any": draw(st.integers(0, max(0, number - 1)))}[shape]
         parent = above if number else None
         role = "assistant" if parent is not None and tree[parent].role == "user" else "user"
-        tree.append(Said(parent, role, f"{number}: {text}."))
+        tree.append(WrittenMessage(parent, role, f"{number}: {text}."))
     return tree
 
 
@@ -46,7 +46,7 @@ def _iso(number: int) -> str:
     return f"2024-01-01T{number // 3600:02d}:{number // 60 % 60:02d}:{number % 60:02d}Z"
 
 
-def chatgpt(tree: list[Said]) -> bytes:
+def chatgpt(tree: list[WrittenMessage]) -> bytes:
     mapping: dict = {"root": {"id": "root", "message": None, "parent": None, "children": [_node_id(0)]}}
     for number, said in enumerate(tree):
         mapping[f"node-{number}"] = {
@@ -66,7 +66,7 @@ def chatgpt(tree: list[Said]) -> bytes:
     return json.dumps([head | {"mapping": dict(reversed(mapping.items()))}]).encode()
 
 
-def claude(tree: list[Said]) -> bytes:
+def claude(tree: list[WrittenMessage]) -> bytes:
     messages = [
         {
             "uuid": _node_id(number),
@@ -82,19 +82,19 @@ def claude(tree: list[Said]) -> bytes:
     return json.dumps([chat]).encode()
 
 
-def _libre(tree: list[Said], number: int) -> dict:
+def _libre(tree: list[WrittenMessage], number: int) -> dict:
     said = tree[number]
     none = "00000000-0000-0000-0000-000000000000"
     fields = {"messageId": _node_id(number), "parentMessageId": _node_id(said.parent) or none, "text": said.text}
     return fields | {"isCreatedByUser": said.role == "user", "createdAt": _iso(number), "model": "m"}
 
 
-def librechat(tree: list[Said]) -> bytes:
+def librechat(tree: list[WrittenMessage]) -> bytes:
     messages = [_libre(tree, number) for number in range(len(tree))]
     return json.dumps({"conversationId": "c", "title": "T", "recursive": False, "messages": messages}).encode()
 
 
-def librechat_nested(tree: list[Said]) -> bytes:
+def librechat_nested(tree: list[WrittenMessage]) -> bytes:
     messages = [_libre(tree, number) | {"children": []} for number in range(len(tree))]
     for number, said in enumerate(tree):
         if said.parent is not None:
@@ -102,7 +102,7 @@ def librechat_nested(tree: list[Said]) -> bytes:
     return json.dumps({"conversationId": "c", "title": "T", "recursive": True, "messages": messages[:1]}).encode()
 
 
-def openwebui(tree: list[Said]) -> bytes:
+def openwebui(tree: list[WrittenMessage]) -> bytes:
     messages = {
         _node_id(number): {
             "id": _node_id(number),
@@ -118,7 +118,7 @@ def openwebui(tree: list[Said]) -> bytes:
     return json.dumps([{"id": "c", "title": "T", "chat": {"title": "T", "models": ["m"], "history": history}}]).encode()
 
 
-def llamacpp(tree: list[Said]) -> bytes:
+def llamacpp(tree: list[WrittenMessage]) -> bytes:
     lines: list[dict] = [{"type": "session", "id": "c", "name": "T", "currNode": _node_id(len(tree) - 1)}]
     for number, said in enumerate(tree):
         message = {"id": _node_id(number), "parent": _node_id(said.parent), "role": said.role, "content": said.text}
@@ -127,7 +127,7 @@ def llamacpp(tree: list[Said]) -> bytes:
     return _lines(lines)
 
 
-def pi(tree: list[Said]) -> bytes:
+def pi(tree: list[WrittenMessage]) -> bytes:
     lines: list[dict] = [{"type": "session", "version": 3, "id": "c", "timestamp": _iso(0), "cwd": "/"}]
     for number, said in enumerate(tree):
         message = {"role": said.role, "content": [{"type": "text", "text": said.text}], "stopReason": "stop"}
@@ -141,7 +141,7 @@ def pi(tree: list[Said]) -> bytes:
     return _lines(lines)
 
 
-def loom(tree: list[Said]) -> bytes:
+def loom(tree: list[WrittenMessage]) -> bytes:
     nodes = [
         {
             "id": _node_id(number),
@@ -159,7 +159,7 @@ def loom(tree: list[Said]) -> bytes:
     return json.dumps({"version": 1, "nodes": nodes}, indent=2).encode()
 
 
-def _paths(tree: list[Said]) -> list[list[Said]]:
+def _paths(tree: list[WrittenMessage]) -> list[list[WrittenMessage]]:
     """Those that end in a leaf, the first child's first."""
     found, stack = [], [[0]]
     while stack:
@@ -171,18 +171,18 @@ def _paths(tree: list[Said]) -> list[list[Said]]:
     return found
 
 
-def openai(tree: list[Said]) -> bytes:
+def openai(tree: list[WrittenMessage]) -> bytes:
     rows = [[{"role": said.role, "content": said.text} for said in path] for path in _paths(tree)]
     return _lines([{"messages": row} for row in rows])
 
 
-def sharegpt(tree: list[Said]) -> bytes:
+def sharegpt(tree: list[WrittenMessage]) -> bytes:
     senders = {"user": "human", "assistant": "gpt"}
     rows = [[{"from": senders[said.role], "value": said.text} for said in path] for path in _paths(tree)]
     return json.dumps([{"id": str(i), "conversations": row} for i, row in enumerate(rows)]).encode()
 
 
-def sillytavern(tree: list[Said]) -> bytes:
+def sillytavern(tree: list[WrittenMessage]) -> bytes:
     """The first branch, with the other children as swipes; what is below those is not in such a file."""
     lines: list[dict] = [{"user_name": "Me", "character_name": "Ada", "chat_metadata": {}}]
     level = children(tree, None)
@@ -194,7 +194,7 @@ def sillytavern(tree: list[Said]) -> bytes:
     return _lines(lines)
 
 
-def llm(tree: list[Said], path: Path) -> bytes:
+def llm(tree: list[WrittenMessage], path: Path) -> bytes:
     path.unlink(missing_ok=True)
     conn = sqlite3.connect(path)
     conn.executescript(
@@ -217,7 +217,7 @@ def llm(tree: list[Said], path: Path) -> bytes:
     return path.read_bytes()
 
 
-def openwebui_database(tree: list[Said], path: Path) -> bytes:
+def openwebui_database(tree: list[WrittenMessage], path: Path) -> bytes:
     path.unlink(missing_ok=True)
     [record] = json.loads(openwebui(tree))
     conn = sqlite3.connect(path)
@@ -229,7 +229,7 @@ def openwebui_database(tree: list[Said], path: Path) -> bytes:
     return path.read_bytes()
 
 
-def openai_pairs(tree: list[Said]) -> bytes:
+def openai_pairs(tree: list[WrittenMessage]) -> bytes:
     """Preference rows: each message with two children at least, the first of which is chosen."""
     rows = []
     for number, said in enumerate(tree):
@@ -243,7 +243,7 @@ def _lines(records: list[dict]) -> bytes:
     return "".join(json.dumps(record) + "\n" for record in records).encode()
 
 
-WRITERS: dict[str, Callable[[list[Said]], bytes]] = {
+WRITERS: dict[str, Callable[[list[WrittenMessage]], bytes]] = {
     "chatgpt": chatgpt,
     "claude": claude,
     "librechat": librechat,
@@ -258,5 +258,8 @@ WRITERS: dict[str, Callable[[list[Said]], bytes]] = {
 }
 """By the importer's name, and what tells two of one importer apart."""
 
-DATABASES: dict[str, Callable[[list[Said], Path], bytes]] = {"llm": llm, "openwebui database": openwebui_database}
+DATABASES: dict[str, Callable[[list[WrittenMessage], Path], bytes]] = {
+    "llm": llm,
+    "openwebui database": openwebui_database,
+}
 """Those that write an SQLite file, likewise."""

@@ -34,8 +34,8 @@ def boxes(document: Document, messages: bool) -> Iterator[Box]:
         index_of: dict[str, int] = {}
         for index, node_id in enumerate(tree.walk()):
             node, index_of[node_id] = tree[node_id], index
-            above = index_of[node.parent_id] if node.parent_id is not None else None
-            yield Box(index, above, [_name(node), node.role], node.role, node_id == current_id, node.bookmarked)
+            parent = index_of[node.parent_id] if node.parent_id is not None else None
+            yield Box(index, parent, [_name(node), node.role], node.role, node_id == current_id, node.bookmarked)
         return
     for run in runs_of(tree):
         nodes = [tree[node_id] for node_id in run.node_ids]

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from treechat.formats.document import Document, Message
 from treechat.formats.export.document_runs import NumberedRun, runs_of
 from treechat.formats.export.html_text import code_css, escape, text_html
-from treechat.formats.export.markdown import NAMES
+from treechat.formats.export.markdown import ROLE_NAMES
 from treechat.tree import Turn
 
 DEPTHS = 12
@@ -108,30 +108,30 @@ def _conversation(number: int, document: Document, rows: list[str]) -> Iterator[
     """Its sections, and into `rows` a row of the tree for each, in the same order."""
     by_id = {message.node.id: message for message in document.messages}
     runs = list(runs_of(document.tree))
-    ways: dict[int | None, list[int]] = {}
+    children_of: dict[int | None, list[int]] = {}
     for run in runs:
-        ways.setdefault(run.parent, []).append(run.index)
+        children_of.setdefault(run.parent, []).append(run.index)
     num = len(document.messages)
     created = _time(document.conversation.created_at)
     counts = f"{num:,} message{'' if num == 1 else 's'}"
     top = f"c{number}"
     yield f'<section class="top" id="{top}"><h1 dir="auto">{escape(_title(document))}</h1>\n'
     yield f"<p>{' · '.join(part for part in (counts, created) if part)}</p>\n"
-    roots = [runs[index] for index in ways.get(None, ())]
-    yield _ways(roots, by_id) if len(roots) > 1 else ""
+    roots = [runs[index] for index in children_of.get(None, ())]
+    yield _branch_links(roots, by_id) if len(roots) > 1 else ""
     yield "</section>\n"
     rows.append(
         f'<li class="d0"><a href="#{top}"><bdi>{escape(_title(document))}</bdi></a> <small>{num:,}</small></li>\n'
     )
     current_id = document.conversation.current_id
     for run in runs:
-        up = top if run.parent is None else f"r{number}-{run.parent}"
-        below = [runs[index] for index in ways.get(run.index, ())]
-        yield f'<section class="run" id="r{number}-{run.index}" data-up="{up}">\n'
+        parent_anchor = top if run.parent is None else f"r{number}-{run.parent}"
+        below = [runs[index] for index in children_of.get(run.index, ())]
+        yield f'<section class="run" id="r{number}-{run.index}" data-up="{parent_anchor}">\n'
         yield _run_heading(run, None if run.parent is None else runs[run.parent], by_id)
         for node_id in run.node_ids:
             yield _article(by_id[node_id], node_id == current_id)
-        yield _ways(below, by_id) if below else ""
+        yield _branch_links(below, by_id) if below else ""
         yield "</section>\n"
         rows.append(_row(run, by_id))
 
@@ -149,12 +149,12 @@ def _anchor(node_id: str) -> str:
     return "n-" + quote(node_id, safe="", errors="replace")
 
 
-def _run_heading(run: NumberedRun, above: NumberedRun | None, by_id: dict[str, Message]) -> str:
-    link = f' <a href="#{_anchor(above.node_ids[-1])}">goes on from {above.number}</a>' if above else ""
+def _run_heading(run: NumberedRun, parent: NumberedRun | None, by_id: dict[str, Message]) -> str:
+    link = f' <a href="#{_anchor(parent.node_ids[-1])}">goes on from {parent.number}</a>' if parent else ""
     return f"<h2>{run.number} · <bdi>{escape(_name(run, by_id))}</bdi>{link}</h2>\n"
 
 
-def _ways(runs: list[NumberedRun], by_id: dict[str, Message]) -> str:
+def _branch_links(runs: list[NumberedRun], by_id: dict[str, Message]) -> str:
     items = "".join(
         f'<li><a href="#{_anchor(run.node_ids[0])}">{run.number} <bdi>{escape(_name(run, by_id))}</bdi></a></li>\n'
         for run in runs
@@ -163,10 +163,10 @@ def _ways(runs: list[NumberedRun], by_id: dict[str, Message]) -> str:
 
 
 def _row(run: NumberedRun, by_id: dict[str, Message]) -> str:
-    marked = any(by_id[node_id].node.bookmarked for node_id in run.node_ids)
+    is_bookmarked = any(by_id[node_id].node.bookmarked for node_id in run.node_ids)
     depth = min(run.depth + 1, DEPTHS)
     name = f"<b>{run.number}</b> <bdi>{escape(_name(run, by_id))}</bdi>"
-    count = f"<small>{len(run.node_ids):,}{' ★' if marked else ''}</small>"
+    count = f"<small>{len(run.node_ids):,}{' ★' if is_bookmarked else ''}</small>"
     return f'<li class="d{depth}"><a href="#{_anchor(run.node_ids[0])}">{name}</a> {count}</li>\n'
 
 
@@ -178,7 +178,7 @@ def _article(message: Message, is_current: bool) -> str:
     if time := _time(node.created_at):
         notes.append(time)
     anchor = _anchor(node.id)
-    heading = f'<h3><a href="#{escape(anchor)}">{NAMES[node.role]}</a> {" ".join(notes)}</h3>'
+    heading = f'<h3><a href="#{escape(anchor)}">{ROLE_NAMES[node.role]}</a> {" ".join(notes)}</h3>'
     current = " data-current" if is_current else ""
     text = text_html(message.text) if message.text.strip() else '<p class="empty">(empty)</p>\n'
     turn = f'<p class="turn">{_turn(message.turn)}</p>\n' if message.turn else ""
@@ -198,15 +198,15 @@ def _part(part: dict[str, Any]) -> str:
     kind, name, text = part.get("type"), part.get("name"), part.get("text")
     match kind:
         case "thoughts" if isinstance(text, str):
-            inside = f'<div class="text" dir="auto">{text_html(text)}</div>'
+            body = f'<div class="text" dir="auto">{text_html(text)}</div>'
         case "call" | "result":
-            said = part.get("arguments") if kind == "call" else text
-            said = said if isinstance(said, str) else _json(said)
-            inside = f'<pre class="plain">{escape(said)}</pre>'
+            value = part.get("arguments") if kind == "call" else text
+            value = value if isinstance(value, str) else _json(value)
+            body = f'<pre class="plain">{escape(value)}</pre>'
         case _:
             return ""
     title = f"{kind} · {name}" if isinstance(name, str) else str(kind)
-    return f'<details class="part"><summary>{escape(title)}</summary>\n{inside}\n</details>\n'
+    return f'<details class="part"><summary>{escape(title)}</summary>\n{body}\n</details>\n'
 
 
 def _json(value: Any) -> str:
@@ -233,7 +233,7 @@ def _turn(turn: Turn) -> str:
 def _time(seconds: float) -> str:
     """A `time` element; empty where the time is not known or cannot be one."""
     try:
-        at = datetime.fromtimestamp(seconds, UTC) if seconds > 0 else None
+        moment = datetime.fromtimestamp(seconds, UTC) if seconds > 0 else None
     except (OverflowError, OSError, ValueError):
         return ""
-    return f'<time datetime="{at:%Y-%m-%dT%H:%M:%SZ}">{at:%Y-%m-%d %H:%M} UTC</time>' if at else ""
+    return f'<time datetime="{moment:%Y-%m-%dT%H:%M:%SZ}">{moment:%Y-%m-%d %H:%M} UTC</time>' if moment else ""

@@ -33,19 +33,19 @@ _SIMPLE = re.compile(r"[^\W\d_][\w ,;?'()]*[.!]?")
 _SAFE_LINK = re.compile(r"(https?|mailto):", re.IGNORECASE)
 
 
-def visible(text: str) -> str:
+def escape_controls(text: str) -> str:
     """The text with each control character, bidi override and lone surrogate shown as what it is."""
     return _CONTROL.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
 
 
 def escape(text: str) -> str:
     """Text for an element or a quoted attribute."""
-    return html.escape(visible(text))
+    return html.escape(escape_controls(text))
 
 
 def text_html(text: str) -> str:
     """The text as blocks of HTML."""
-    text = visible(text.replace("\r\n", "\n"))
+    text = escape_controls(text.replace("\r\n", "\n"))
     if _SIMPLE.fullmatch(text):
         return f"<p>{html.escape(text)}</p>\n"
     if len(text) > MAX_MARKDOWN_CHARS:
@@ -74,17 +74,17 @@ def _fence(self: RendererHTML, tokens: Sequence[Token], index: int, options: Opt
     token = tokens[index]
     name = token.info.split()[0] if token.info.strip() else ""
     label = f' data-language="{html.escape(name)}"' if name else ""
-    return f'<pre class="code"{label} tabindex="0"><code>{_coloured(token.content, name)}</code></pre>\n'
+    return f'<pre class="code"{label} tabindex="0"><code>{_highlight(token.content, name)}</code></pre>\n'
 
 
-def _coloured(code: str, name: str) -> str:
+def _highlight(code: str, name: str) -> str:
     if name and len(code) <= MAX_CODE_CHARS:
         try:
             lexer = get_lexer_by_name(name, stripnl=False, ensurenl=False)
         except ClassNotFound:
             return html.escape(code)
-        coloured: str = highlight(code, lexer, HtmlFormatter(nowrap=True))
-        return coloured
+        highlighted: str = highlight(code, lexer, HtmlFormatter(nowrap=True))
+        return highlighted
     return html.escape(code)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from treechat.formats.document import Document, Message
 from treechat.formats.export.document_runs import runs_of
 
-NAMES = {"system": "System", "user": "You", "assistant": "Assistant"}
+ROLE_NAMES = {"system": "System", "user": "You", "assistant": "Assistant"}
 
 
 def write(document: Document) -> Iterator[str]:
@@ -48,7 +48,7 @@ def _message(message: Message, level: int) -> str:
     node = message.node
     notes = [f"“{_one_line(label)}”" for label in message.labels] + (["★"] if node.bookmarked else [])
     notes += [node.status] if node.status != "complete" else []
-    heading = " · ".join([NAMES[node.role], *notes])
+    heading = " · ".join([ROLE_NAMES[node.role], *notes])
     return f"{'#' * level} {heading}\n\n{message.text.strip()}\n\n"
 
 

@@ -22,14 +22,14 @@ def write(document: Document, bookmarked: bool = False, weights: bool = False) -
     """
     by_id = {message.node.id: message for message in document.messages}
     tree = document.tree
-    taught: set[str] = set()
+    trained_ids: set[str] = set()
 
     def is_end(node_id: str) -> bool:
         return tree[node_id].bookmarked if bookmarked else not tree.children(node_id)
 
     for path in _paths(tree, is_end):
         messages = [by_id[node_id] for node_id in path]
-        rows = _weighted(messages, taught) if weights else [_row(message) for message in messages]
+        rows = _weighted_rows(messages, trained_ids) if weights else [_row(message) for message in messages]
         if rows:
             yield json.dumps({"messages": rows}, ensure_ascii=False) + "\n"
 
@@ -51,18 +51,18 @@ def _row(message: Message) -> dict[str, Any]:
     return {"role": message.node.role, "content": message.text}
 
 
-def _weighted(messages: list[Message], taught: set[str]) -> list[dict[str, Any]]:
+def _weighted_rows(messages: list[Message], trained_ids: set[str]) -> list[dict[str, Any]]:
     """The rows up to the last reply; empty where none of them has a weight. What has one goes into `taught`."""
     rows: list[dict[str, Any]] = []
-    num_rows, teaches = 0, False
+    num_rows, has_weight = 0, False
     for message in messages:
         row = _row(message)
         rows.append(row)
         if message.node.role == "assistant":
             node = message.node
-            is_new = node.status == "complete" and node.id not in taught and bool(message.text)
+            is_new = node.status == "complete" and node.id not in trained_ids and bool(message.text)
             row["weight"] = int(is_new)
-            teaches |= is_new
-            taught.add(node.id)
+            has_weight |= is_new
+            trained_ids.add(node.id)
             num_rows = len(rows)
-    return rows[:num_rows] if teaches else []
+    return rows[:num_rows] if has_weight else []

@@ -6,11 +6,11 @@ from typing import Any
 
 from treechat.formats.document import Document, ImportReport
 from treechat.formats.importers.content_blocks import add_blocks
-from treechat.formats.importers.importer import Importer, by_record
+from treechat.formats.importers.importer import Importer, read_by_record
 from treechat.formats.reading.lenient_fields import dict_of, first_text, id_of, list_of, seconds, text_of
 from treechat.formats.trees.content import Content
 from treechat.formats.trees.draft import Draft
-from treechat.formats.trees.sibling_order import in_order
+from treechat.formats.trees.sibling_order import order_siblings
 from treechat.tree import Role
 
 SENDERS: dict[str, Role] = {"human": "user", "user": "user", "assistant": "assistant"}
@@ -21,42 +21,42 @@ def recognises(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("chat_messages"), list)
 
 
-def convert(value: Any, where: str, report: ImportReport) -> Document | None:
+def convert(value: Any, place: str, report: ImportReport) -> Document | None:
     record = dict_of(value)
     title = first_text(record, "name", "title")
-    where = f"{where} ({title[:60]})" if title else where
+    place = f"{place} ({title[:60]})" if title else place
     messages: dict[str, dict[str, Any]] = {}
     for number, message in enumerate(list_of(record.get("chat_messages")), 1):
         if not isinstance(message, dict):
-            report.drop(where, f"message {number} is not an object")
+            report.drop(place, f"message {number} is not an object")
             continue
         message_id = id_of(message.get("uuid")) or f"message-{number}"
         if message_id in messages:
-            report.drop(where, f"message {message_id} comes twice; the first one stays")
+            report.drop(place, f"message {message_id} comes twice; the first one stays")
         else:
             messages[message_id] = message
     if not messages:
-        report.drop(where, "it has no messages")
+        report.drop(place, "it has no messages")
         return None
     source_id = first_text(record, "uuid", "id") or next(iter(messages))
-    times = seconds(record.get("created_at")), seconds(record.get("updated_at"))
-    draft = Draft("claude", source_id, title, *times, meta={"summary": record.get("summary")})
+    conversation_times = seconds(record.get("created_at")), seconds(record.get("updated_at"))
+    draft = Draft("claude", source_id, title, *conversation_times, meta={"summary": record.get("summary")})
     parents = _parents(messages)
-    written = {message_id: seconds(message.get("created_at")) for message_id, message in messages.items()}
-    unknown: set[str] = set()
+    message_times = {message_id: seconds(message.get("created_at")) for message_id, message in messages.items()}
+    unknown_kinds: set[str] = set()
     speakers = _speakers(messages)
-    for message_id in in_order(parents, {}, written):
+    for message_id in order_siblings(parents, {}, message_times):
         if draft.is_full:
-            report.fail(where, "it has too many messages; the rest is left out")
+            report.fail(place, "it has too many messages; the rest is left out")
             break
         message, model = messages[message_id], first_text(record, "model")
-        _add(draft, message_id, parents[message_id], speakers[message_id], message, model, unknown)
+        _add_message(draft, message_id, parents[message_id], speakers[message_id], message, model, unknown_kinds)
     if num_unsigned := sum(text_of(message.get("sender")) not in SENDERS for message in messages.values()):
-        report.drop(where, f"no known sender in {num_unsigned:,} messages; both sides are taken to speak in turn")
-    for kind in sorted(unknown):
-        report.drop(where, f"content of the unknown type {kind}; its text was kept")
+        report.drop(place, f"no known sender in {num_unsigned:,} messages; both sides are taken to speak in turn")
+    for kind in sorted(unknown_kinds):
+        report.drop(place, f"content of the unknown type {kind}; its text was kept")
     draft.current = id_of(record.get("current_leaf_message_uuid"))
-    return draft.document(report, where)
+    return draft.document(report, place)
 
 
 def _parents(messages: dict[str, dict[str, Any]]) -> dict[str, str | None]:
@@ -70,28 +70,28 @@ def _parents(messages: dict[str, dict[str, Any]]) -> dict[str, str | None]:
 def _speakers(messages: dict[str, dict[str, Any]]) -> dict[str, Role]:
     """Who sent each message; where one does not say it, not the one who sent the message before it in the array."""
     speakers: dict[str, Role] = {}
-    before: Role = "assistant"
+    previous: Role = "assistant"
     for message_id, message in messages.items():
-        before = SENDERS.get(text_of(message.get("sender")), "assistant" if before == "user" else "user")
-        speakers[message_id] = before
+        previous = SENDERS.get(text_of(message.get("sender")), "assistant" if previous == "user" else "user")
+        speakers[message_id] = previous
     return speakers
 
 
-def _add(
+def _add_message(
     draft: Draft,
     message_id: str,
     parent_id: str | None,
     role: Role,
     message: dict[str, Any],
     model: str,
-    unknown: set[str],
+    unknown_kinds: set[str],
 ) -> None:
     content = Content()
     blocks = list_of(message.get("content"))
-    unknown.update(add_blocks(content, blocks))
+    unknown_kinds.update(add_blocks(content, blocks))
     if not any(dict_of(block).get("type") == "text" and dict_of(block).get("text") for block in blocks):
         # In one shape the text is here and there are no blocks; in the other this is always empty.
-        content.say(text_of(message.get("text")))
+        content.add_text(text_of(message.get("text")))
     for attachment in map(dict_of, list_of(message.get("attachments"))):
         name = first_text(attachment, "file_name", "name")
         content.attach("file", name, text_of(attachment.get("extracted_content")), size=attachment.get("file_size"))
@@ -111,4 +111,4 @@ def _add(
     )
 
 
-IMPORTER = Importer("claude", "Claude", recognises, by_record(convert))
+IMPORTER = Importer("claude", "Claude", recognises, read_by_record(convert))

@@ -13,41 +13,43 @@ def add_blocks(content: Content, value: Any) -> list[str]:
 
     Returns the types of blocks that are unknown; what text they have is added all the same.
     """
-    unknown = []
+    unknown_kinds = []
     for block in [value] if isinstance(value, str | dict) else list_of(value):
         if isinstance(block, str):
-            content.say(block)
+            content.add_text(block)
         elif not _add_block(content, dict_of(block)):
             kind = text_of(dict_of(block).get("type")) or type(block).__name__
-            unknown.append(kind)
-            content.keep(kind, raw=block)
-            content.say(words_in(block))
-    return unknown
+            unknown_kinds.append(kind)
+            content.add_part(kind, raw=block)
+            content.add_text(words_in(block))
+    return unknown_kinds
 
 
 def _add_block(content: Content, block: dict[str, Any]) -> bool:
     match block.get("type"):
         case "text" | "input_text" | "output_text":
             # Data sets write `value`, and one interface an object with a `value`.
-            content.say(first_text(block, "text", "value") or first_text(dict_of(block.get("text")), "value"))
+            content.add_text(first_text(block, "text", "value") or first_text(dict_of(block.get("text")), "value"))
         case "refusal":
-            content.say(text_of(block.get("refusal")))
+            content.add_text(text_of(block.get("refusal")))
         case "thinking" | "think" | "reasoning":
-            content.think(first_text(block, "thinking", "think", "text", "value") or words_in(block.get("summary")))
+            content.add_thoughts(
+                first_text(block, "thinking", "think", "text", "value") or words_in(block.get("summary"))
+            )
         case "redacted_thinking":
-            content.think("", raw=block)
+            content.add_thoughts("", raw=block)
         case "tool_use" | "toolCall" | "server_tool_use" | "function_call":
             arguments = block.get("input", block.get("arguments"))
-            content.call(text_of(block.get("name")), arguments, id=block.get("id"))
+            content.add_call(text_of(block.get("name")), arguments, id=block.get("id"))
         case "tool_call":
             call = dict_of(block.get("tool_call")) or dict_of(json_in(block.get("value"))) or block
-            content.call(text_of(call.get("name")), call.get("args", call.get("arguments")), id=call.get("id"))
+            content.add_call(text_of(call.get("name")), call.get("args", call.get("arguments")), id=call.get("id"))
             if text_of(call.get("output")):
-                content.result(text_of(call.get("name")), text_of(call.get("output")))
+                content.add_result(text_of(call.get("name")), text_of(call.get("output")))
         case "tool_result" | "web_search_tool_result" | "function_call_output":
             text = words_in(block.get("content", block.get("output")))
             error = True if block.get("is_error") is True else None
-            content.result(text_of(block.get("name")), text, id=block.get("tool_use_id"), error=error)
+            content.add_result(text_of(block.get("name")), text, id=block.get("tool_use_id"), error=error)
         case "image_url" | "input_image":
             url = block.get("image_url", block.get("value"))
             url = url if isinstance(url, str) else first_text(dict_of(url), "url")

@@ -13,9 +13,9 @@ from treechat.formats.reading.inputs import Input
 from treechat.formats.reading.records import read_records
 from treechat.formats.reading.sqlite_source import SqliteSource
 
-NUM_SAMPLED = 12
+NUM_SAMPLE_RECORDS = 12
 
-Read = Callable[[Input, ImportReport], Iterator[Document]]
+Reader = Callable[[Input, ImportReport], Iterator[Document]]
 
 
 class Importer(NamedTuple):
@@ -29,24 +29,24 @@ class Importer(NamedTuple):
     name: str
     title: str
     recognises: Callable[[Any], bool]
-    read: Read
-    is_in: Callable[[SqliteSource], bool] | None = None
+    read: Reader
+    recognises_database: Callable[[SqliteSource], bool] | None = None
 
 
-def by_record(convert: Callable[[Any, str, ImportReport], Document | None]) -> Read:
+def read_by_record(convert: Callable[[Any, str, ImportReport], Document | None]) -> Reader:
     """A reader for formats in which one record is one conversation. convert: takes a record, and where it stands."""
 
     def read(file: Input, report: ImportReport) -> Iterator[Document]:
-        for where, value in read_records(file, report):
-            document = convert(value, where, report)
+        for place, value in read_records(file, report):
+            document = convert(value, place, report)
             if document is not None:
                 yield document
 
     return read
 
 
-def sample(file: Input, report: ImportReport) -> Iterator[Any]:
+def sample_records(file: Input, report: ImportReport) -> Iterator[Any]:
     """The first records of a file, for a look. Raises OSError, and FormatError for a bad zip."""
     with closing(read_records(replace(file, progress=None), report)) as records:
-        for record in islice(records, NUM_SAMPLED):
+        for record in islice(records, NUM_SAMPLE_RECORDS):
             yield record.value

@@ -7,11 +7,11 @@ from typing import Any
 
 from treechat.formats.document import Document, ImportReport
 from treechat.formats.importers.content_blocks import add_blocks
-from treechat.formats.importers.importer import Importer, by_record
+from treechat.formats.importers.importer import Importer, read_by_record
 from treechat.formats.reading.lenient_fields import dict_of, first_text, id_of, list_of, seconds, text_of
 from treechat.formats.trees.content import Content
 from treechat.formats.trees.draft import MAX_NODES, Draft
-from treechat.formats.trees.sibling_order import in_order
+from treechat.formats.trees.sibling_order import order_siblings
 
 NO_PARENT = "00000000-0000-0000-0000-000000000000"
 
@@ -24,69 +24,69 @@ def _messages(record: dict[str, Any]) -> list[Any] | None:
     return next((record[key] for key in ("messages", "messagesTree") if isinstance(record.get(key), list)), None)
 
 
-def convert(value: Any, where: str, report: ImportReport) -> Document | None:
+def convert(value: Any, place: str, report: ImportReport) -> Document | None:
     record = dict_of(value)
     title = first_text(record, "title")
-    where = f"{where} ({title[:60]})" if title else where
+    place = f"{place} ({title[:60]})" if title else place
     messages: dict[str, dict[str, Any]] = {}
     parents: dict[str, str | None] = {}
-    for message_id, parent_id, message in _walk(_messages(record) or [], where, report):
+    for message_id, parent_id, message in _walk(_messages(record) or [], place, report):
         if message_id in messages:
-            report.drop(where, f"message {message_id} comes twice; the first one stays")
+            report.drop(place, f"message {message_id} comes twice; the first one stays")
         elif len(messages) == MAX_NODES:
-            report.fail(where, f"more than {MAX_NODES:,} messages; the rest is left out")
+            report.fail(place, f"more than {MAX_NODES:,} messages; the rest is left out")
             break
         else:
             messages[message_id], parents[message_id] = message, parent_id
     if not messages:
-        report.drop(where, "it has no messages")
+        report.drop(place, "it has no messages")
         return None
     source_id = first_text(record, "conversationId") or next(iter(messages))
     options = dict_of(record.get("options"))
-    more = {"endpoint": record.get("endpoint"), "options": options}
+    meta = {"endpoint": record.get("endpoint"), "options": options}
     draft = Draft(
-        "librechat", source_id, title, seconds(record.get("createdAt")), seconds(record.get("updatedAt")), more
+        "librechat", source_id, title, seconds(record.get("createdAt")), seconds(record.get("updatedAt")), meta
     )
     times = {message_id: seconds(message.get("createdAt")) for message_id, message in messages.items()}
-    system_id = draft.begin_with(first_text(options, "promptPrefix", "system"))
-    unknown: set[str] = set()
-    ids = in_order(parents, {}, times)
+    system_id = draft.add_system_prompt(first_text(options, "promptPrefix", "system"))
+    unknown_kinds: set[str] = set()
+    ids = order_siblings(parents, {}, times)
     model = first_text(options, "model")
     for message_id in ids:
         parent_id = parents.pop(message_id)
-        above = system_id if parent_id is None else parent_id
-        _add(draft, message_id, above, messages.pop(message_id), model, unknown)
+        container_id = system_id if parent_id is None else parent_id
+        _add_message(draft, message_id, container_id, messages.pop(message_id), model, unknown_kinds)
     # Else a million messages are held once more while the draft is put in order.
     del ids, parents, messages, times
-    for kind in sorted(unknown):
-        report.drop(where, f"content of the unknown type {kind}; its text was kept")
-    return draft.document(report, where)
+    for kind in sorted(unknown_kinds):
+        report.drop(place, f"content of the unknown type {kind}; its text was kept")
+    return draft.document(report, place)
 
 
-def _walk(messages: list[Any], where: str, report: ImportReport) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
+def _walk(messages: list[Any], place: str, report: ImportReport) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
     """Every message with its id and its parent's, from a flat list or a nested one."""
     num_messages = 0
     stack: list[tuple[Any, str | None]] = [(message, None) for message in reversed(messages)]
     while stack:
-        message, above = stack.pop()
+        message, container_id = stack.pop()
         num_messages += 1
         if not isinstance(message, dict):
-            report.drop(where, f"message {num_messages} is not an object")
+            report.drop(place, f"message {num_messages} is not an object")
             continue
         message_id = id_of(message.get("messageId")) or f"message-{num_messages}"
         # What a message is nested in is its parent, whatever it says.
-        parent_id = above if above is not None else id_of(message.get("parentMessageId"))
+        parent_id = container_id if container_id is not None else id_of(message.get("parentMessageId"))
         yield message_id, None if parent_id == NO_PARENT else parent_id, message
         stack.extend((child, message_id) for child in reversed(list_of(message.get("children"))))
 
 
-def _add(
-    draft: Draft, message_id: str, parent_id: str | None, message: dict[str, Any], model: str, unknown: set[str]
+def _add_message(
+    draft: Draft, message_id: str, parent_id: str | None, message: dict[str, Any], model: str, unknown_kinds: set[str]
 ) -> None:
     content = Content()
-    unknown.update(add_blocks(content, list_of(message.get("content"))))
+    unknown_kinds.update(add_blocks(content, list_of(message.get("content"))))
     if not content.texts:
-        content.say(text_of(message.get("text")))
+        content.add_text(text_of(message.get("text")))
     for file in map(dict_of, [*list_of(message.get("files")), *list_of(message.get("attachments"))]):
         kind = "image" if text_of(file.get("type")).startswith("image/") else "file"
         content.attach(kind, first_text(file, "filename", "name", "file_id"), id=file.get("file_id"))
@@ -106,4 +106,4 @@ def _add(
     )
 
 
-IMPORTER = Importer("librechat", "LibreChat", recognises, by_record(convert))
+IMPORTER = Importer("librechat", "LibreChat", recognises, read_by_record(convert))

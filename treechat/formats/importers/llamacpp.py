@@ -14,110 +14,112 @@ from treechat.formats.reading.lenient_fields import dict_of, first_text, id_of, 
 from treechat.formats.reading.records import read_records
 from treechat.formats.trees.content import Content
 from treechat.formats.trees.draft import MAX_NODES, Draft
-from treechat.formats.trees.joined_turns import Joining, Link, Speaks
-from treechat.formats.trees.sibling_order import shape_of
+from treechat.formats.trees.joined_turns import MessageKind, SourceMessage, TurnJoiner
+from treechat.formats.trees.sibling_order import ordered_forest
 
-ROLES: dict[str, Speaks] = {"user": "user", "system": "system", "assistant": "part", "tool": "part"}
+ROLES: dict[str, MessageKind] = {"user": "user", "system": "system", "assistant": "part", "tool": "part"}
 
 
 def recognises(value: Any) -> bool:
     if not isinstance(value, dict):
         return False
-    in_lines = value.get("type") == "session" and "currNode" in value
-    return in_lines or (isinstance(value.get("conv"), dict) and isinstance(value.get("messages"), list))
+    is_session = value.get("type") == "session" and "currNode" in value
+    return is_session or (isinstance(value.get("conv"), dict) and isinstance(value.get("messages"), list))
 
 
 def read(file: Input, report: ImportReport) -> Iterator[Document]:
     session: dict[str, Any] = {}
-    session_where = file.name
+    session_place = file.name
     messages: list[Any] = []
-    for where, value in read_records(file, report):
+    for place, value in read_records(file, report):
         record = dict_of(value)
         if record.get("type") == "message" and isinstance(record.get("message"), dict):
             if len(messages) < MAX_NODES:
                 messages.append(record["message"])
             else:
-                report.fail(where, f"more than {MAX_NODES:,} messages in one conversation; it is left out")
+                report.fail(place, f"more than {MAX_NODES:,} messages in one conversation; it is left out")
         elif recognises(record):
             if session or messages:
-                yield from _convert(session, messages, session_where, report)
-            session, session_where, messages = record, where, []
+                yield from _convert_session(session, messages, session_place, report)
+            session, session_place, messages = record, place, []
             if isinstance(record.get("conv"), dict):
-                yield from _convert(record["conv"], record["messages"], where, report)
+                yield from _convert_session(record["conv"], record["messages"], place, report)
                 session = {}
         else:
-            report.fail(where, "it is neither a session nor a message")
+            report.fail(place, "it is neither a session nor a message")
     if session or messages:
-        yield from _convert(session, messages, session_where, report)
+        yield from _convert_session(session, messages, session_place, report)
 
 
-def _convert(session: dict[str, Any], raw: list[Any], where: str, report: ImportReport) -> Iterator[Document]:
+def _convert_session(session: dict[str, Any], raw: list[Any], place: str, report: ImportReport) -> Iterator[Document]:
     title = first_text(session, "name", "title")
-    where = f"{where} ({title[:60]})" if title else where
+    place = f"{place} ({title[:60]})" if title else place
     messages: dict[str, dict[str, Any]] = {}
     for number, message in enumerate(raw[:MAX_NODES], 1):
         message_id = id_of(dict_of(message).get("id")) or f"message-{number}"
         if not isinstance(message, dict):
-            report.drop(where, f"message {number} is not an object")
+            report.drop(place, f"message {number} is not an object")
         elif message_id in messages:
-            report.drop(where, f"message {message_id} comes twice; the first one stays")
+            report.drop(place, f"message {message_id} comes twice; the first one stays")
         else:
             messages[message_id] = message
     if len(raw) > MAX_NODES:
-        report.fail(where, f"more than {MAX_NODES:,} messages; the rest is left out")
+        report.fail(place, f"more than {MAX_NODES:,} messages; the rest is left out")
     listed = {i: [id_of(child) for child in list_of(message.get("children"))] for i, message in messages.items()}
     parents = {i: id_of(message.get("parent")) for i, message in messages.items()}
     times = {i: seconds(message.get("timestamp")) for i, message in messages.items()}
-    strangers = {parent for parent in parents.values() if parent is not None and parent not in messages}
-    if "-1" in strangers or (len(strangers) == 1 and None not in parents.values()):
+    missing_parents = {parent for parent in parents.values() if parent is not None and parent not in messages}
+    if "-1" in missing_parents or (len(missing_parents) == 1 and None not in parents.values()):
         # A single branch is saved without the root above it, which says nothing.
-        parents = {i: None if parent in strangers else parent for i, parent in parents.items()}
-    shape = shape_of(parents, listed, times, report, where)
+        parents = {i: None if parent in missing_parents else parent for i, parent in parents.items()}
+    forest = ordered_forest(parents, listed, times, report, place)
     source_id = id_of(session.get("id")) or next(iter(messages), "")
     draft = Draft("llamacpp", source_id, title, updated_at=seconds(session.get("lastModified")))
-    joining = Joining(draft, where, report)
-    unknown: set[str] = set()
-    joining.join(shape.children, lambda i: _speaks(messages[i]), lambda i: _link(i, messages[i], unknown))
-    for kind in sorted(unknown):
-        report.drop(where, f"content of the unknown type {kind}; its text was kept")
+    joiner = TurnJoiner(draft, place, report)
+    unknown_kinds: set[str] = set()
+    joiner.join(
+        forest.children, lambda i: _kind_of(messages[i]), lambda i: _source_message(i, messages[i], unknown_kinds)
+    )
+    for kind in sorted(unknown_kinds):
+        report.drop(place, f"content of the unknown type {kind}; its text was kept")
     current = id_of(session.get("currNode"))
-    draft.current = joining.home_of(current, shape.parents) or (current if current not in messages else None)
+    draft.current = joiner.node_of(current, forest.parents) or (current if current not in messages else None)
     if len(draft):
-        yield draft.document(report, where)
+        yield draft.document(report, place)
     else:
-        report.drop(where, "it has no messages")
+        report.drop(place, "it has no messages")
 
 
-def _speaks(message: dict[str, Any]) -> Speaks:
+def _kind_of(message: dict[str, Any]) -> MessageKind:
     if message.get("type") == "root":
         return "nothing"
     return ROLES.get(text_of(message.get("role")), "part")
 
 
-def _link(message_id: str, message: dict[str, Any], unknown: set[str]) -> Link:
+def _source_message(message_id: str, message: dict[str, Any], unknown_kinds: set[str]) -> SourceMessage:
     content = Content()
     if thoughts := first_text(message, "reasoningContent", "thinking", "reasoning_content"):
-        content.think(thoughts)
+        content.add_thoughts(thoughts)
     role = message.get("role")
     if role == "tool":
-        content.result(first_text(message, "toolName", "name"), text_of(message.get("content")))
+        content.add_result(first_text(message, "toolName", "name"), text_of(message.get("content")))
     else:
-        unknown.update(add_blocks(content, message.get("content")))
+        unknown_kinds.update(add_blocks(content, message.get("content")))
     calls = _calls(message.get("toolCalls"))
     for call in calls:
         function = dict_of(call.get("function"))
-        content.call(text_of(function.get("name")), function.get("arguments"), id=call.get("id"))
+        content.add_call(text_of(function.get("name")), function.get("arguments"), id=call.get("id"))
     for extra in map(dict_of, list_of(message.get("extra"))):
         kind = text_of(extra.get("type")).lower()
-        kind = next((known for known in ("image", "audio") if known in kind), "file")
+        kind = next((name for name in ("image", "audio") if name in kind), "file")
         content.attach(kind, first_text(extra, "name"), first_text(extra, "content"), raw=_without_content(extra))
-    return Link(
+    return SourceMessage(
         message_id,
-        _speaks(message),
+        _kind_of(message),
         content,
         seconds(message.get("timestamp")),
         first_text(message, "model") or None,
-        ends=role == "assistant" and not calls,
+        ends_turn=role == "assistant" and not calls,
     )
 
 

@@ -14,7 +14,7 @@ from treechat.formats.reading.inputs import Input
 from treechat.formats.reading.lenient_fields import dict_of, first_text, id_of, list_of, seconds, text_of
 from treechat.formats.reading.records import read_records
 from treechat.formats.trees.draft import MAX_NODES, Draft
-from treechat.formats.trees.sibling_order import Shape, shape_of
+from treechat.formats.trees.sibling_order import OrderedForest, ordered_forest
 from treechat.tree import ROLES, Role
 
 
@@ -26,40 +26,40 @@ def recognises(value: Any) -> bool:
 
 
 def read(file: Input, report: ImportReport) -> Iterator[Document]:
-    for where, value in read_records(file, report):
+    for place, value in read_records(file, report):
         nodes: dict[str, dict[str, Any]] = {}
         for number, node in enumerate(list_of(dict_of(value).get("nodes")), 1):
             node_id = id_of(dict_of(node).get("id"))
             if node_id is None:
-                report.drop(where, f"node {number} has no id")
+                report.drop(place, f"node {number} has no id")
             elif node_id in nodes:
-                report.drop(where, f"node {node_id} comes twice; the first one stays")
+                report.drop(place, f"node {node_id} comes twice; the first one stays")
             elif len(nodes) == MAX_NODES:
-                report.fail(where, f"more than {MAX_NODES:,} nodes; the rest is left out")
+                report.fail(place, f"more than {MAX_NODES:,} nodes; the rest is left out")
                 break
             else:
                 nodes[node_id] = node
         if not nodes:
-            report.drop(where, "it has no nodes")
+            report.drop(place, "it has no nodes")
             continue
         parents = {node_id: id_of(node.get("parent_id")) for node_id, node in nodes.items()}
         for node_id, node in nodes.items():
             context_id = id_of(node.get("context_id"))
             if parents[node_id] is None and context_id != node_id and _is_context(nodes.get(context_id or "", {})):
                 parents[node_id] = context_id
-        shape = shape_of(parents, {}, _places(nodes), report, where)
+        forest = ordered_forest(parents, {}, _branch_indices(nodes), report, place)
         trees: dict[str, list[str]] = {}
-        for root_id in shape.children[None]:
+        for root_id in forest.children[None]:
             trees.setdefault(first_text(nodes[root_id], "tree_id", "root_id") or root_id, []).append(root_id)
         for tree_id, root_ids in trees.items():
-            yield _tree(tree_id, root_ids, nodes, shape, where, report)
+            yield _tree(tree_id, root_ids, nodes, forest, place, report)
 
 
 def _is_context(node: dict[str, Any]) -> bool:
     return node.get("kind") == "context"
 
 
-def _places(nodes: dict[str, dict[str, Any]]) -> dict[str, float | None]:
+def _branch_indices(nodes: dict[str, dict[str, Any]]) -> dict[str, float | None]:
     """What orders siblings: older files number them."""
     numbers = {node_id: node.get("branch_index") for node_id, node in nodes.items()}
     return {i: float(number) if type(number) is int and abs(number) < 2**31 else None for i, number in numbers.items()}
@@ -69,8 +69,8 @@ def _tree(
     tree_id: str,
     root_ids: list[str],
     nodes: dict[str, dict[str, Any]],
-    shape: Shape,
-    where: str,
+    forest: OrderedForest,
+    place: str,
     report: ImportReport,
 ) -> Document:
     root = nodes.get(tree_id, nodes[root_ids[0]])
@@ -85,7 +85,7 @@ def _tree(
         sampling = {key: node[key] for key in ("temperature", "max_tokens") if type(node.get(key)) in (int, float)}
         draft.add(
             node_id,
-            shape.parents[node_id],
+            forest.parents[node_id],
             _role(node, model),
             text_of(node.get("text")),
             seconds(node.get("created_at")),
@@ -94,22 +94,22 @@ def _tree(
             bookmarked=metadata.get("bookmarked") is True,
             meta={key: node.get(key) for key in ("kind", "strategy", "context_id", "metadata")},
         )
-        stack.extend(reversed(shape.children.get(node_id, ())))
-    draft.current = _checked_out(tree_id if tree_id in nodes else root_ids[0], nodes, shape)
-    return draft.document(report, where)
+        stack.extend(reversed(forest.children.get(node_id, ())))
+    draft.current = _last_checked_out(tree_id if tree_id in nodes else root_ids[0], nodes, forest)
+    return draft.document(report, place)
 
 
 def _role(node: dict[str, Any], model: str | None) -> Role:
     if _is_context(node):
         return "system"
-    told = dict_of(node.get("metadata")).get("role")
-    return next((role for role in ROLES if role == told), "assistant" if model else "user")
+    role_name = dict_of(node.get("metadata")).get("role")
+    return next((role for role in ROLES if role == role_name), "assistant" if model else "user")
 
 
-def _checked_out(root_id: str, nodes: dict[str, dict[str, Any]], shape: Shape) -> str | None:
+def _last_checked_out(root_id: str, nodes: dict[str, dict[str, Any]], forest: OrderedForest) -> str | None:
     """Where the marks of the checked-out children lead; None where there are none."""
     node_id = root_id
-    while chosen := [i for i in shape.children.get(node_id, ()) if nodes[i].get("checked_out") in (True, 1)]:
+    while chosen := [i for i in forest.children.get(node_id, ()) if nodes[i].get("checked_out") in (True, 1)]:
         node_id = chosen[0]
     return None if node_id == root_id else node_id
 

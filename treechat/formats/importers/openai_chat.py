@@ -11,12 +11,12 @@ from typing import Any
 from treechat.formats.document import Document, ImportReport
 from treechat.formats.importers.content_blocks import add_blocks
 from treechat.formats.importers.importer import Importer
-from treechat.formats.importers.preferences import TAKEN, Shape, Way, has_pair, ways_of
+from treechat.formats.importers.preferences import MESSAGE_FIELDS, MessageForm, PreferenceRow, has_pair, preference_rows
 from treechat.formats.reading.inputs import Input
 from treechat.formats.reading.lenient_fields import dict_of, first_text, list_of, text_of
 from treechat.formats.reading.records import read_records
 from treechat.formats.trees.content import Content
-from treechat.formats.trees.prefix_rows import Rows, Said
+from treechat.formats.trees.prefix_rows import PrefixRows, RowMessage
 from treechat.tree import Role
 
 ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
@@ -29,7 +29,7 @@ def recognises(value: Any) -> bool:
     messages = value.get("messages")
     if _is_message(value) or (isinstance(messages, list) and any(map(_is_message, messages))):
         return True
-    return has_pair(value, PAIRS)
+    return has_pair(value, MESSAGE_FORM)
 
 
 def _is_message(value: Any) -> bool:
@@ -40,7 +40,7 @@ def _is_message(value: Any) -> bool:
     )
 
 
-PAIRS = Shape(
+MESSAGE_FORM = MessageForm(
     _is_message,
     lambda message: message["role"] in ("assistant", *TOOLS),
     lambda text: {"role": "user", "content": text},
@@ -49,60 +49,62 @@ PAIRS = Shape(
 
 
 def read(file: Input, report: ImportReport) -> Iterator[Document]:
-    rows = Rows("openai", report)
-    alone: list[Any] = []
-    for where, value in read_records(file, report):
+    rows = PrefixRows("openai", report)
+    single_messages: list[Any] = []
+    for place, value in read_records(file, report):
         record = dict_of(value)
         messages = list_of(record.get("messages"))
-        ways = ways_of(record, messages, PAIRS)
-        if ways or isinstance(record.get("messages"), list):
-            rest = {key: item for key, item in record.items() if key not in ("messages", *(TAKEN if ways else ()))}
-            for way in ways or [Way(messages)]:
-                row = _row(way.messages, record, where, report)
-                yield from rows.add(row, where, {"row": rest, "preference": way.preference}, way.preference == "chosen")
+        pairs = preference_rows(record, messages, MESSAGE_FORM)
+        if pairs or isinstance(record.get("messages"), list):
+            own_fields = ("messages", *(MESSAGE_FIELDS if pairs else ()))
+            extra = {key: item for key, item in record.items() if key not in own_fields}
+            for side in pairs or [PreferenceRow(messages)]:
+                row = _row(side.messages, record, place, report)
+                meta = {"row": extra, "preference": side.preference}
+                yield from rows.add(row, place, meta, side.preference == "chosen")
         elif "role" in record:
-            alone.append(record)
+            single_messages.append(record)
         else:
-            report.fail(where, "it has no messages")
-    if alone:
-        yield from rows.add(_row(alone, {}, file.name, report), file.name)
-    yield from rows.rest(file.name)
+            report.fail(place, "it has no messages")
+    if single_messages:
+        yield from rows.add(_row(single_messages, {}, file.name, report), file.name)
+    yield from rows.flush(file.name)
 
 
-def _row(messages: list[Any], record: dict[str, Any], where: str, report: ImportReport) -> list[Said]:
-    row: list[Said] = []
+def _row(messages: list[Any], record: dict[str, Any], place: str, report: ImportReport) -> list[RowMessage]:
+    row: list[RowMessage] = []
     after_tool = False
     names: dict[str, str] = {}
     for number, message in enumerate(map(dict_of, messages), 1):
         role = text_of(message.get("role"))
         if role not in (*ROLES, *TOOLS):
-            report.drop(where, f"message {number} has the role {role[:40] or 'none'}; it is left out")
+            report.drop(place, f"message {number} has the role {role[:40] or 'none'}; it is left out")
             continue
-        content = _content(message, names, f"{where}, message {number}", report)
+        content = _content(message, names, f"{place}, message {number}", report)
         if row and row[-1].role == "assistant" and (role in TOOLS or (role == "assistant" and after_tool)):
             # Calls, their results and what was said then are one turn.
             row[-1].content.extend(content)
         else:
             meta = {"name": message.get("name"), "weight": message.get("weight")}
             model = first_text(record, "model") or None
-            row.append(Said(ROLES.get(role, "assistant"), content, {} if role in TOOLS else meta, model))
+            row.append(RowMessage(ROLES.get(role, "assistant"), content, {} if role in TOOLS else meta, model))
         after_tool = role in TOOLS
     return row
 
 
-def _content(message: dict[str, Any], names: dict[str, str], where: str, report: ImportReport) -> Content:
+def _content(message: dict[str, Any], names: dict[str, str], place: str, report: ImportReport) -> Content:
     content = Content()
-    content_said = message.get("content")
+    value = message.get("content")
     if reasoning := first_text(message, "reasoning_content", "reasoning"):
-        content.think(reasoning)
+        content.add_thoughts(reasoning)
     if message.get("role") in TOOLS:
         inner = Content()
-        unknown = add_blocks(inner, content_said)
+        unknown_kinds = add_blocks(inner, value)
         name = first_text(message, "name") or names.get(text_of(message.get("tool_call_id")), "")
-        content.result(name, inner.text, id=message.get("tool_call_id"))
+        content.add_result(name, inner.text, id=message.get("tool_call_id"))
     else:
-        unknown = add_blocks(content, content_said)
-        content.say(text_of(message.get("refusal")))
+        unknown_kinds = add_blocks(content, value)
+        content.add_text(text_of(message.get("refusal")))
     calls = [dict_of(call) for call in list_of(message.get("tool_calls"))]
     if isinstance(message.get("function_call"), dict):
         calls.append({"function": message["function_call"]})
@@ -110,9 +112,9 @@ def _content(message: dict[str, Any], names: dict[str, str], where: str, report:
         function = dict_of(call.get("function")) or dict_of(call.get("custom"))
         name = text_of(function.get("name"))
         names[text_of(call.get("id"))] = name
-        content.call(name, function.get("arguments", function.get("input")), id=call.get("id"))
-    for kind in unknown:
-        report.drop(where, f"content of the unknown type {kind}; its text was kept")
+        content.add_call(name, function.get("arguments", function.get("input")), id=call.get("id"))
+    for kind in unknown_kinds:
+        report.drop(place, f"content of the unknown type {kind}; its text was kept")
     return content
 
 

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 from treechat.errors import FormatError
 from treechat.formats.document import Document, ImportReport
 from treechat.formats.importers.content_blocks import add_blocks
-from treechat.formats.importers.importer import Importer, by_record
+from treechat.formats.importers.importer import Importer, read_by_record
 from treechat.formats.reading.inputs import Input
 from treechat.formats.reading.lenient_fields import dict_of, first_text, id_of, list_of, seconds, text_of
 from treechat.formats.reading.records import parse_record
-from treechat.formats.reading.sqlite_source import SqliteSource, opened
+from treechat.formats.reading.sqlite_source import SqliteSource, open_sqlite
 from treechat.formats.trees.content import Content, words_in
 from treechat.formats.trees.draft import MAX_NODES, Draft
-from treechat.formats.trees.sibling_order import in_order, parents_by_listing
+from treechat.formats.trees.sibling_order import fill_parents, order_siblings
 from treechat.tree import Role
 
 ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
@@ -38,79 +38,81 @@ def _history(record: dict[str, Any]) -> dict[str, Any]:
     return dict_of(dict_of(chat.get("history")).get("messages"))
 
 
-def convert(value: Any, where: str, report: ImportReport) -> Document | None:
+def convert(value: Any, place: str, report: ImportReport) -> Document | None:
     record = dict_of(value)
     chat = dict_of(record.get("chat")) or record
     title = first_text(record, "title") or first_text(chat, "title")
-    where = f"{where} ({title[:60]})" if title else where
-    messages = _messages(record, chat, where, report)
+    place = f"{place} ({title[:60]})" if title else place
+    messages = _messages(record, chat, place, report)
     if not messages:
-        report.drop(where, "it has no messages")
+        report.drop(place, "it has no messages")
         return None
     created_at = seconds(record.get("created_at")) or seconds(chat.get("timestamp"))
     source_id = first_text(record, "id") or first_text(chat, "id") or next(iter(messages))
-    more = {key: chat.get(key) for key in ("models", "tags")}
-    more |= {"folder": record.get("folder"), "archived": True if record.get("archived") in (True, 1) else None}
-    draft = Draft("openwebui", source_id, title, created_at, seconds(record.get("updated_at")), more)
+    meta = {key: chat.get(key) for key in ("models", "tags")}
+    meta |= {"folder": record.get("folder"), "archived": True if record.get("archived") in (True, 1) else None}
+    draft = Draft("openwebui", source_id, title, created_at, seconds(record.get("updated_at")), meta)
     listed = {i: list_of(message.get("childrenIds")) for i, message in messages.items()}
-    parents = parents_by_listing({i: id_of(message.get("parentId")) for i, message in messages.items()}, listed)
+    parents = fill_parents({i: id_of(message.get("parentId")) for i, message in messages.items()}, listed)
     times = {i: seconds(message.get("timestamp")) for i, message in messages.items()}
     system = first_text(chat, "system") or first_text(dict_of(chat.get("params")), "system")
-    has_own = any(parents[i] is None and message.get("role") == "system" for i, message in messages.items())
-    system_id = draft.begin_with("" if has_own else system)
-    for message_id in in_order(parents, listed, times):
+    has_system_root = any(parents[i] is None and message.get("role") == "system" for i, message in messages.items())
+    system_id = draft.add_system_prompt("" if has_system_root else system)
+    for message_id in order_siblings(parents, listed, times):
         parent_id = parents[message_id]
-        _add(draft, message_id, system_id if parent_id is None else parent_id, messages[message_id], where, report)
+        _add_message(
+            draft, message_id, system_id if parent_id is None else parent_id, messages[message_id], place, report
+        )
     draft.current = id_of(dict_of(chat.get("history")).get("currentId"))
-    return draft.document(report, where)
+    return draft.document(report, place)
 
 
 def _messages(
-    record: dict[str, Any], chat: dict[str, Any], where: str, report: ImportReport
+    record: dict[str, Any], chat: dict[str, Any], place: str, report: ImportReport
 ) -> dict[str, dict[str, Any]]:
     """By id. Chats without a history are a single branch."""
-    found: dict[str, dict[str, Any]] = {}
+    by_id: dict[str, dict[str, Any]] = {}
     previous = None
     history = _history(record)
-    flat = {} if history else dict(enumerate(list_of(chat.get("messages")), 1))
-    for key, message in (history or flat).items():
+    flat_messages = {} if history else dict(enumerate(list_of(chat.get("messages")), 1))
+    for key, message in (history or flat_messages).items():
         message_id = str(key) if history else id_of(dict_of(message).get("id")) or f"message-{key}"
         if not isinstance(message, dict):
-            report.drop(where, f"message {message_id} is not an object")
-        elif len(found) == MAX_NODES:
-            report.fail(where, f"more than {MAX_NODES:,} messages; the rest is left out")
+            report.drop(place, f"message {message_id} is not an object")
+        elif len(by_id) == MAX_NODES:
+            report.fail(place, f"more than {MAX_NODES:,} messages; the rest is left out")
             break
-        elif message_id not in found:
-            chained = {} if history else {"parentId": message.get("parentId", previous)}
-            found[message_id] = message | chained
+        elif message_id not in by_id:
+            parent_link = {} if history else {"parentId": message.get("parentId", previous)}
+            by_id[message_id] = message | parent_link
             previous = message_id
-    return found
+    return by_id
 
 
-def _add(
-    draft: Draft, message_id: str, parent_id: str | None, message: dict[str, Any], where: str, report: ImportReport
+def _add_message(
+    draft: Draft, message_id: str, parent_id: str | None, message: dict[str, Any], place: str, report: ImportReport
 ) -> None:
     content = Content()
-    said = message.get("content")
-    if isinstance(said, str):
-        exact = _from_output(list_of(message.get("output")))
-        if exact is not None and exact.spoken.split() == _spoken(said).split():
-            content = exact.content
+    value = message.get("content")
+    if isinstance(value, str):
+        output = _from_output(list_of(message.get("output")))
+        if output is not None and output.plain_text.split() == _plain_text(value).split():
+            content = output.content
         else:
-            _add_text(content, said)
+            _add_text(content, value)
     else:
-        for kind in add_blocks(content, said):
-            report.drop(where, f"content of the unknown type {kind}; its text was kept")
+        for kind in add_blocks(content, value):
+            report.drop(place, f"content of the unknown type {kind}; its text was kept")
     for file in map(dict_of, list_of(message.get("files"))):
         kind = "image" if file.get("type") == "image" else "file"
         name = first_text(file, "name") or first_text(dict_of(file.get("file")), "filename")
         content.attach(kind, name, raw=file)
     role = text_of(message.get("role"))
     if role not in ROLES:
-        report.drop(where, f"message {message_id} has the role {role[:40] or 'none'}; it is taken as the assistant's")
+        report.drop(place, f"message {message_id} has the role {role[:40] or 'none'}; it is taken as the assistant's")
     error = message.get("error")
     if error:
-        content.fail(raw=error)
+        content.add_error(raw=error)
     draft.add(
         message_id,
         parent_id,
@@ -122,14 +124,14 @@ def _add(
     )
 
 
-class _Exact(NamedTuple):
+class _OutputContent(NamedTuple):
     """A message by its parts. spoken: its text without placeholders."""
 
     content: Content
-    spoken: str
+    plain_text: str
 
 
-def _from_output(items: list[Any]) -> _Exact | None:
+def _from_output(items: list[Any]) -> _OutputContent | None:
     """What newer versions keep beside the text: each part by itself. None where there is nothing of it."""
     content, names = Content(), dict[str, str]()
     texts = []
@@ -138,25 +140,25 @@ def _from_output(items: list[Any]) -> _Exact | None:
         match item.get("type"):
             case "message":
                 texts.append(words_in(item.get("content")))
-                content.say(texts[-1])
+                content.add_text(texts[-1])
             case "reasoning":
                 thoughts = words_in(item.get("content")) or words_in(item.get("summary"))
-                content.think(thoughts, seconds=item.get("duration"))
+                content.add_thoughts(thoughts, seconds=item.get("duration"))
             case "function_call":
                 names[call_id] = text_of(item.get("name"))
-                content.call(names[call_id], item.get("arguments"), id=call_id)
+                content.add_call(names[call_id], item.get("arguments"), id=call_id)
             case "function_call_output":
-                content.result(names.get(call_id, ""), words_in(item.get("output")), id=call_id)
+                content.add_result(names.get(call_id, ""), words_in(item.get("output")), id=call_id)
             case kind:
-                content.keep(text_of(kind) or "output", raw=item)
-    return _Exact(content, "\n".join(texts)) if items else None
+                content.add_part(text_of(kind) or "output", raw=item)
+    return _OutputContent(content, "\n".join(texts)) if items else None
 
 
-def _spoken(text: str) -> str:
+def _plain_text(text: str) -> str:
     """The text without the HTML in it. An edited message says something else here than in its parts."""
-    said = Content()
-    _add_text(said, text)
-    return "\n".join(each for each in said.texts if not each.startswith(("[thoughts]", "[called ", "[result of ")))
+    value = Content()
+    _add_text(value, text)
+    return "\n".join(text for text in value.texts if not text.startswith(("[thoughts]", "[called ", "[result of ")))
 
 
 def _add_text(content: Content, text: str) -> None:
@@ -167,11 +169,11 @@ def _add_text(content: Content, text: str) -> None:
         end = text.find(CLOSE, head_end) if head_end >= 0 else -1
         if end < 0:
             break
-        content.say(text[position:start].strip("\n"))
+        content.add_text(text[position:start].strip("\n"))
         _add_details(content, text[start:head_end], text[head_end + 1 : end])
         position = end + len(CLOSE)
     rest = text[position:]
-    content.say(rest.lstrip("\n") if position else rest)
+    content.add_text(rest.lstrip("\n") if position else rest)
 
 
 def _add_details(content: Content, head: str, body: str) -> None:
@@ -179,45 +181,45 @@ def _add_details(content: Content, head: str, body: str) -> None:
     inner = _QUOTE.sub("", html.unescape(_SUMMARY.sub("", body, count=1))).strip()
     match attributes.get("type"):
         case "reasoning":
-            content.think(inner, seconds=attributes.get("duration"))
+            content.add_thoughts(inner, seconds=attributes.get("duration"))
         case "tool_calls":
-            content.call(attributes.get("name", ""), attributes.get("arguments"), id=attributes.get("id"))
+            content.add_call(attributes.get("name", ""), attributes.get("arguments"), id=attributes.get("id"))
             if "result" in attributes:
-                content.result(attributes.get("name", ""), attributes["result"], id=attributes.get("id"))
+                content.add_result(attributes.get("name", ""), attributes["result"], id=attributes.get("id"))
         case kind:
-            content.keep(kind or "details", text=inner, attributes=attributes)
-            content.say(inner)
+            content.add_part(kind or "details", text=inner, attributes=attributes)
+            content.add_text(inner)
 
 
-def holds(source: SqliteSource) -> bool:
+def recognises_database(source: SqliteSource) -> bool:
     return source.has("chat", "id", "chat", "user_id")
 
 
 def read(file: Input, report: ImportReport) -> Iterator[Document]:
     if not file.is_sqlite:
-        yield from by_record(convert)(file, report)
+        yield from read_by_record(convert)(file, report)
         return
-    with opened(file) as source:
-        if not holds(source):
+    with open_sqlite(file) as source:
+        if not recognises_database(source):
             raise FormatError(f"{file.name} is a database, but not Open WebUI's", "That one is called webui.db")
         folders = {row["id"]: row["name"] for row in source.rows("folder", ("id", "name"))}
         # One chat may be too large to be read: each is asked for by itself.
         for number, key in enumerate(source.rows("chat", ("id",), "ORDER BY rowid"), 1):
-            where = f"{file.name}, chat {number}"
+            place = f"{file.name}, chat {number}"
             try:
                 row = next(source.rows("chat", CHAT_COLUMNS, "WHERE id = ?", (key["id"],)), None)
             except sqlite3.DataError as error:
-                report.fail(where, f"it cannot be read ({error})")
+                report.fail(place, f"it cannot be read ({error})")
                 continue
             if row is None:
-                report.fail(where, "it cannot be found by its id; the database may be damaged")
+                report.fail(place, "it cannot be found by its id; the database may be damaged")
                 continue
-            record = parse_record(text_of(row["chat"]).encode(), where, report)
+            record = parse_record(text_of(row["chat"]).encode(), place, report)
             if record is not None:
-                known = row | {"chat": dict_of(record.value), "folder": folders.get(row["folder_id"])}
-                document = convert(known, where, report)
+                chat_record = row | {"chat": dict_of(record.value), "folder": folders.get(row["folder_id"])}
+                document = convert(chat_record, place, report)
                 if document is not None:
                     yield document
 
 
-IMPORTER = Importer("openwebui", "Open WebUI", recognises, read, holds)
+IMPORTER = Importer("openwebui", "Open WebUI", recognises, read, recognises_database)

@@ -13,14 +13,14 @@ from treechat.formats.reading.lenient_fields import dict_of, first_text, id_of, 
 from treechat.formats.reading.records import read_records
 from treechat.formats.trees.content import Content
 from treechat.formats.trees.draft import MAX_NODES, Draft
-from treechat.formats.trees.joined_turns import Joining, Link, Speaks
-from treechat.formats.trees.sibling_order import shape_of
+from treechat.formats.trees.joined_turns import MessageKind, SourceMessage, TurnJoiner
+from treechat.formats.trees.sibling_order import ordered_forest
 from treechat.tree import Status
 
 STATUSES: dict[str, Status] = {"error": "failed", "aborted": "stopped"}
-REASONS = {"stop": "stop", "length": "length"}
-SHOWN = ("user", "assistant", "toolResult", "bashExecution")
-KNOWN = (
+FINISH_REASONS = {"stop": "stop", "length": "length"}
+VISIBLE_ROLES = ("user", "assistant", "toolResult", "bashExecution")
+ENTRY_TYPES = (
     "message",
     "model_change",
     "thinking_level_change",
@@ -43,34 +43,34 @@ def read(file: Input, report: ImportReport) -> Iterator[Document]:
     entries: dict[str, dict[str, Any]] = {}
     parents: dict[str, str | None] = {}
     last: str | None = None
-    for number, (where, value) in enumerate(read_records(file, report)):
+    for number, (place, value) in enumerate(read_records(file, report)):
         entry = dict_of(value)
         if entry.get("type") == "session":
             header = header or entry
             continue
         if not isinstance(entry.get("type"), str):
-            report.fail(where, "it is not an entry")
+            report.fail(place, "it is not an entry")
             continue
         # The first version had no ids: each entry follows the one before.
         entry_id = id_of(entry.get("id")) or f"entry-{number}"
         parent_id = id_of(entry.get("parentId")) if "parentId" in entry else last
         if entry_id in entries:
-            report.drop(where, f"entry {entry_id} comes twice; the first one stays")
+            report.drop(place, f"entry {entry_id} comes twice; the first one stays")
         elif len(entries) == MAX_NODES:
-            report.fail(where, f"more than {MAX_NODES:,} entries; the rest is left out")
+            report.fail(place, f"more than {MAX_NODES:,} entries; the rest is left out")
             break
         else:
             entries[entry_id], parents[entry_id] = entry, parent_id
             last = entry_id
-    yield from _convert(header, entries, parents, last, file.name, report)
+    yield from _convert_session(header, entries, parents, last, file.name, report)
 
 
-def _convert(
+def _convert_session(
     header: dict[str, Any],
     entries: dict[str, dict[str, Any]],
     parents: dict[str, str | None],
     last: str | None,
-    where: str,
+    place: str,
     report: ImportReport,
 ) -> Iterator[Document]:
     names = [text_of(entry.get("name")) for entry in entries.values() if entry["type"] == "session_info"]
@@ -78,58 +78,62 @@ def _convert(
     for entry in entries.values():
         if entry["type"] == "label" and (target := id_of(entry.get("targetId"))):
             labels[target] = text_of(entry.get("label"))
-    for kind in sorted({entry["type"] for entry in entries.values()} - set(KNOWN)):
-        report.drop(where, f"entries of the unknown type {kind[:40]}")
-    shape = shape_of(parents, {}, {}, report, where)
+    for kind in sorted({entry["type"] for entry in entries.values()} - set(ENTRY_TYPES)):
+        report.drop(place, f"entries of the unknown type {kind[:40]}")
+    forest = ordered_forest(parents, {}, {}, report, place)
     source_id = id_of(header.get("id")) or next(iter(entries), "")
     meta = {"cwd": header.get("cwd"), "parent_session": header.get("parentSession")}
     draft = Draft("pi", source_id, names[-1] if names else "", seconds(header.get("timestamp")), meta=meta)
-    joining = Joining(draft, where, report, labels)
-    unknown: set[str] = set()
-    joining.join(shape.children, lambda i: _speaks(entries[i]), lambda i: _link(i, entries[i], unknown))
-    for kind in sorted(unknown):
-        report.drop(where, f"content of the unknown type {kind}; its text was kept")
-    draft.current = joining.home_of(last, shape.parents)
+    joiner = TurnJoiner(draft, place, report, labels)
+    unknown_kinds: set[str] = set()
+    joiner.join(
+        forest.children, lambda i: _kind_of(entries[i]), lambda i: _source_message(i, entries[i], unknown_kinds)
+    )
+    for kind in sorted(unknown_kinds):
+        report.drop(place, f"content of the unknown type {kind}; its text was kept")
+    draft.current = joiner.node_of(last, forest.parents)
     if len(draft):
-        yield draft.document(report, where)
+        yield draft.document(report, place)
     else:
-        report.drop(where, "it has no messages")
+        report.drop(place, "it has no messages")
 
 
-def _speaks(entry: dict[str, Any]) -> Speaks:
+def _kind_of(entry: dict[str, Any]) -> MessageKind:
     role = dict_of(entry.get("message")).get("role")
-    if entry["type"] == "message" and role in SHOWN:
+    if entry["type"] == "message" and role in VISIBLE_ROLES:
         return "user" if role in ("user", "bashExecution") else "part"
     if entry["type"] == "custom_message" and entry.get("display") is True:
         return "user"
     return "hidden" if entry["type"] in ("message", "custom_message", "compaction", "branch_summary") else "nothing"
 
 
-def _link(entry_id: str, entry: dict[str, Any], unknown: set[str]) -> Link:
+def _source_message(entry_id: str, entry: dict[str, Any], unknown_kinds: set[str]) -> SourceMessage:
     content = Content()
     message = dict_of(entry.get("message"))
-    said = message.get("content")
+    message_content = message.get("content")
     match message.get("role"):
         case "toolResult":
             inner = Content()
-            unknown.update(add_blocks(inner, said))
+            unknown_kinds.update(add_blocks(inner, message_content))
             error = True if message.get("isError") is True else None
-            content.result(text_of(message.get("toolName")), inner.text, id=message.get("toolCallId"), error=error)
+            content.add_result(text_of(message.get("toolName")), inner.text, id=message.get("toolCallId"), error=error)
         case "bashExecution":
-            content.say(f"$ {text_of(message.get('command'))}\n{text_of(message.get('output'))}".rstrip("\n"))
+            content.add_text(f"$ {text_of(message.get('command'))}\n{text_of(message.get('output'))}".rstrip("\n"))
         case _:
-            unknown.update(add_blocks(content, entry.get("content") if entry["type"] == "custom_message" else said))
+            unknown_kinds.update(
+                add_blocks(content, entry.get("content") if entry["type"] == "custom_message" else message_content)
+            )
     if error_message := first_text(message, "errorMessage"):
-        content.fail(text=error_message)
+        content.add_error(text=error_message)
     stop_reason = text_of(message.get("stopReason"))
-    return Link(
+    return SourceMessage(
         entry_id,
-        _speaks(entry),
+        _kind_of(entry),
         content,
         seconds(entry.get("timestamp")) or seconds(message.get("timestamp")),
         first_text(message, "model") or None,
-        ends=message.get("role") == "assistant" and stop_reason != "toolUse",
-        finish_reason=REASONS.get(stop_reason),
+        ends_turn=message.get("role") == "assistant" and stop_reason != "toolUse",
+        finish_reason=FINISH_REASONS.get(stop_reason),
         status=STATUSES.get(stop_reason, "complete"),
         raw=entry,
     )

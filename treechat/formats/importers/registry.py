@@ -18,12 +18,12 @@ from treechat.formats.importers import (
     sillytavern,
 )
 from treechat.formats.importers.chatgpt import chatgpt_export
-from treechat.formats.importers.importer import Importer, sample
+from treechat.formats.importers.importer import Importer, sample_records
 from treechat.formats.importers.llm import llm_logs
 from treechat.formats.native.reader import read_native
 from treechat.formats.native.writer import FORMAT
 from treechat.formats.reading.inputs import Input
-from treechat.formats.reading.sqlite_source import opened
+from treechat.formats.reading.sqlite_source import open_sqlite
 
 
 def _read(file: Input, report: ImportReport) -> Iterator[Document]:
@@ -65,19 +65,22 @@ def importer_for(file: Input) -> Importer | None:
     treechat's own.
     """
     if file.is_sqlite:
-        with opened(file) as source:
+        with open_sqlite(file) as source:
             if source.has("nodes", "conversation_id", "parent_id") and source.has("spans", "node_id"):
                 option = f"--db {file.name}"
                 hint = f"Open it with `{option}`, or import what `export --all {option} -o all.jsonl` writes"
                 raise FormatError(f"{file.name} is a database of treechat's own", hint)
-            return next((each for each in IMPORTERS.values() if each.is_in is not None and each.is_in(source)), None)
-    look = ImportReport()
-    for value in sample(file, look):
+            for importer in IMPORTERS.values():
+                if importer.recognises_database is not None and importer.recognises_database(source):
+                    return importer
+            return None
+    sample_report = ImportReport()
+    for value in sample_records(file, sample_report):
         for importer in IMPORTERS.values():
             if importer.recognises(value):
                 return importer
-    if look.failed:
-        raise unknown_format(file.name, look.failed[0].removeprefix(file.name).lstrip(", "))
+    if sample_report.failed:
+        raise unknown_format(file.name, sample_report.failed[0].removeprefix(file.name).lstrip(", "))
     return None
 
 

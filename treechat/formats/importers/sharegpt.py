@@ -11,12 +11,12 @@ from typing import Any
 from treechat.formats.document import Document, ImportReport
 from treechat.formats.importers.content_blocks import add_blocks
 from treechat.formats.importers.importer import Importer
-from treechat.formats.importers.preferences import TAKEN, Shape, Way, ways_of
+from treechat.formats.importers.preferences import MESSAGE_FIELDS, MessageForm, PreferenceRow, preference_rows
 from treechat.formats.reading.inputs import Input
 from treechat.formats.reading.lenient_fields import dict_of, first_text
 from treechat.formats.reading.records import read_records
 from treechat.formats.trees.content import Content, words_in
-from treechat.formats.trees.prefix_rows import Rows, Said
+from treechat.formats.trees.prefix_rows import PrefixRows, RowMessage
 from treechat.tree import Role
 
 ROLES: dict[str, Role] = {
@@ -42,7 +42,7 @@ def _is_turn(value: Any) -> bool:
     return isinstance(value, dict) and {"from", "value"} <= set(value)
 
 
-PAIRS = Shape(
+MESSAGE_FORM = MessageForm(
     _is_turn,
     lambda turn: turn["from"] in TOOLS or ROLES.get(turn["from"]) == "assistant",
     lambda text: {"from": "human", "value": text},
@@ -51,52 +51,53 @@ PAIRS = Shape(
 
 
 def read(file: Input, report: ImportReport) -> Iterator[Document]:
-    rows = Rows("sharegpt", report)
-    for where, value in read_records(file, report):
+    rows = PrefixRows("sharegpt", report)
+    for place, value in read_records(file, report):
         record = dict_of(value)
         turns = record.get("conversations")
         if not isinstance(turns, list):
-            report.fail(where, "it has no conversations")
+            report.fail(place, "it has no conversations")
             continue
         system = first_text(record, "system")
-        taken = ("conversations", "system")
-        ways = ways_of(record, turns, PAIRS)
-        for way in ways or [Way(turns)]:
-            rest = {key: item for key, item in record.items() if key not in (*taken, *(TAKEN if ways else ()))}
-            row = _row(way.messages, system, where, report)
-            yield from rows.add(row, where, {"row": rest, "preference": way.preference}, way.preference == "chosen")
-    yield from rows.rest(file.name)
+        pairs = preference_rows(record, turns, MESSAGE_FORM)
+        own_fields = ("conversations", "system", *(MESSAGE_FIELDS if pairs else ()))
+        for side in pairs or [PreferenceRow(turns)]:
+            extra = {key: item for key, item in record.items() if key not in own_fields}
+            row = _row(side.messages, system, place, report)
+            meta = {"row": extra, "preference": side.preference}
+            yield from rows.add(row, place, meta, side.preference == "chosen")
+    yield from rows.flush(file.name)
 
 
-def _row(turns: list[Any], system: str, where: str, report: ImportReport) -> list[Said]:
-    row: list[Said] = []
+def _row(turns: list[Any], system: str, place: str, report: ImportReport) -> list[RowMessage]:
+    row: list[RowMessage] = []
     if system:
-        row.append(Said("system", _content(system)))
+        row.append(RowMessage("system", _content(system)))
     after_tool = False
     for number, turn in enumerate(map(dict_of, turns), 1):
         sender = first_text(turn, "from", "role")
-        said = turn.get("value", turn.get("content"))
+        value = turn.get("value", turn.get("content"))
         if sender not in (*ROLES, *TOOLS):
-            report.drop(where, f"message {number} is from {sender[:40] or 'nobody'}; it is left out")
+            report.drop(place, f"message {number} is from {sender[:40] or 'nobody'}; it is left out")
             continue
-        content = _content(said)
+        content = _content(value)
         if sender in ("function_call", "tool_call"):
             content = Content()
-            content.call("", said)
+            content.add_call("", value)
         elif sender in TOOLS:
             content = Content()
-            content.result("", words_in(said))
+            content.add_result("", words_in(value))
         if row and row[-1].role == "assistant" and (sender in TOOLS or (after_tool and ROLES[sender] == "assistant")):
             row[-1].content.extend(content)
         else:
-            row.append(Said(ROLES.get(sender, "assistant"), content, {"weight": turn.get("weight")}))
+            row.append(RowMessage(ROLES.get(sender, "assistant"), content, {"weight": turn.get("weight")}))
         after_tool = sender in TOOLS
     return row
 
 
-def _content(said: Any) -> Content:
+def _content(value: Any) -> Content:
     content = Content()
-    add_blocks(content, said)
+    add_blocks(content, value)
     return content
 
 

@@ -19,13 +19,13 @@ from treechat.formats.trees.content import Content
 from treechat.formats.trees.draft import Draft, derived_id
 from treechat.tree import Role
 
-_AT = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2}) ?@(\d{1,2})h ?(\d{1,2})m ?(\d{1,2})s(?: ?(\d{1,3})ms)?")
-_WRITTEN = re.compile(r"([A-Z][a-z]{2,8}) (\d{1,2}), (\d{4}) (\d{1,2}):(\d{2}) ?([ap])m", re.IGNORECASE)
+_DATE_AT_TIME = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2}) ?@(\d{1,2})h ?(\d{1,2})m ?(\d{1,2})s(?: ?(\d{1,3})ms)?")
+_ENGLISH_DATE = re.compile(r"([A-Z][a-z]{2,8}) (\d{1,2}), (\d{4}) (\d{1,2}):(\d{2}) ?([ap])m", re.IGNORECASE)
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _NO_NAMES = ("", "unused")
 
 
-class _Way(NamedTuple):
+class _Alternative(NamedTuple):
     """One of the alternatives of a message."""
 
     text: str
@@ -43,26 +43,26 @@ def recognises(value: Any) -> bool:
 def read(file: Input, report: ImportReport) -> Iterator[Document]:
     header: dict[str, Any] = {}
     draft: Draft | None = None
-    above: str | None = None
-    known: set[str] = set()
-    for where, value in read_records(file, report):
+    parent_id: str | None = None
+    known_ids: set[str] = set()
+    for place, value in read_records(file, report):
         record = dict_of(value)
         if not isinstance(record.get("mes"), str):
             if draft is None and recognises(record):
                 header = record
             else:
-                report.fail(where, "it is not a message")
+                report.fail(place, "it is not a message")
             continue
         if draft is None:
             draft = _draft(header, record)
         if draft.is_full:
-            report.fail(where, "the chat is too long; the rest is left out")
+            report.fail(place, "the chat is too long; the rest is left out")
             break
-        above = _add(draft, above, record, known)
+        parent_id = _add_message(draft, parent_id, record, known_ids)
     if draft is None:
         report.drop(file.name, "it has no messages")
     else:
-        draft.current = above
+        draft.current = parent_id
         yield draft.document(report, file.name)
 
 
@@ -77,70 +77,70 @@ def _draft(header: dict[str, Any], first: dict[str, Any]) -> Draft:
     return Draft("sillytavern", derived_id(name, began), name, created_at, meta=meta)
 
 
-def _add(draft: Draft, above: str | None, record: dict[str, Any], known: set[str]) -> str:
+def _add_message(draft: Draft, parent_id: str | None, record: dict[str, Any], known_ids: set[str]) -> str:
     """Add a message with all its swipes; returns the id of the one that the chat goes on from."""
-    ways, chosen = _ways(record)
+    alternatives, chosen = _alternatives(record)
     extra = dict_of(record.get("extra"))
     role: Role = "user" if record.get("is_user") is True else "assistant"
     if extra.get("type") == "narrator":
         role = "system"
     ids = []
-    for way in ways:
-        ids.append(node_id := derived_id(above or "", role, way.text))
-        if node_id in known:
+    for alternative in alternatives:
+        ids.append(node_id := derived_id(parent_id or "", role, alternative.text))
+        if node_id in known_ids:
             continue
-        known.add(node_id)
+        known_ids.add(node_id)
         meta = {"name": record.get("name"), "is_system": record.get("is_system") or None}
-        model = first_text(way.extra, "model") or None
-        draft.add(node_id, above, role, _content(way), time_of(way.sent), model=model, meta=meta)
+        model = first_text(alternative.extra, "model") or None
+        draft.add(node_id, parent_id, role, _content(alternative), time_of(alternative.sent), model=model, meta=meta)
     return ids[chosen]
 
 
-def _ways(record: dict[str, Any]) -> tuple[list[_Way], int]:
+def _alternatives(record: dict[str, Any]) -> tuple[list[_Alternative], int]:
     """The alternatives in order, and which one is chosen. `mes`, which may have been edited, is one in any case."""
-    own = _Way(record["mes"], record.get("send_date"), dict_of(record.get("extra")))
+    current = _Alternative(record["mes"], record.get("send_date"), dict_of(record.get("extra")))
     swipes = list_of(record.get("swipes"))
     infos = list_of(record.get("swipe_info"))
-    ways = []
+    alternatives = []
     for number, swipe in enumerate(swipes):
         info = dict_of(infos[number]) if number < len(infos) else {}
         if isinstance(swipe, str):
-            ways.append(_Way(swipe, info.get("send_date", own.sent), dict_of(info.get("extra"))))
+            alternatives.append(_Alternative(swipe, info.get("send_date", current.sent), dict_of(info.get("extra"))))
     swipe_id = record.get("swipe_id")
-    place = swipe_id if type(swipe_id) is int and 0 <= swipe_id < len(ways) else len(ways) - 1
-    if place >= 0 and ways[place].text == own.text:
-        ways[place] = own
-        return ways, place
-    same = next((i for i, way in enumerate(ways) if way.text == own.text), None)
+    index = swipe_id if type(swipe_id) is int and 0 <= swipe_id < len(alternatives) else len(alternatives) - 1
+    if index >= 0 and alternatives[index].text == current.text:
+        alternatives[index] = current
+        return alternatives, index
+    same = next((i for i, alternative in enumerate(alternatives) if alternative.text == current.text), None)
     if same is not None:
-        return ways, same
-    ways.insert(place + 1, own)
-    return ways, place + 1
+        return alternatives, same
+    alternatives.insert(index + 1, current)
+    return alternatives, index + 1
 
 
-def _content(way: _Way) -> Content:
+def _content(alternative: _Alternative) -> Content:
     content = Content()
-    if reasoning := first_text(way.extra, "reasoning"):
-        content.think(reasoning)
-    content.say(way.text)
-    for image in filter(None, [way.extra.get("image"), *list_of(way.extra.get("image_swipes"))]):
+    if reasoning := first_text(alternative.extra, "reasoning"):
+        content.add_thoughts(reasoning)
+    content.add_text(alternative.text)
+    for image in filter(None, [alternative.extra.get("image"), *list_of(alternative.extra.get("image_swipes"))]):
         content.attach("image", text_of(image).rpartition("/")[2][:200])
-    if file := dict_of(way.extra.get("file")):
+    if file := dict_of(alternative.extra.get("file")):
         content.attach("file", first_text(file, "name"), first_text(file, "text"), url=file.get("url"))
     return content
 
 
 def time_of(value: Any) -> float | None:
     """One of the many ways in which SillyTavern wrote times; those without a zone are local."""
-    if (plain := seconds(value)) is not None or not isinstance(value, str):
-        return plain
+    if (number := seconds(value)) is not None or not isinstance(value, str):
+        return number
     try:
-        if at := _AT.match(value):
-            year, month, day, hour, minute, second, ms = (int(item or 0) for item in at.groups())
+        if date_at_time := _DATE_AT_TIME.match(value):
+            year, month, day, hour, minute, second, ms = (int(item or 0) for item in date_at_time.groups())
             stamp = datetime(year, month, day, hour, minute, second, ms * 1000).timestamp()
-        elif written := _WRITTEN.match(value):
-            name, day_, year_, hour_, minute_, half = written.groups()
-            hour = int(hour_) % 12 + (12 if half.lower() == "p" else 0)
+        elif english_date := _ENGLISH_DATE.match(value):
+            name, day_, year_, hour_, minute_, am_or_pm = english_date.groups()
+            hour = int(hour_) % 12 + (12 if am_or_pm.lower() == "p" else 0)
             month = _MONTHS.index(name[:3].lower()) + 1
             stamp = datetime(int(year_), month, int(day_), hour, int(minute_)).timestamp()
         else:

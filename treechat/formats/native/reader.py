@@ -12,24 +12,22 @@ from treechat.formats.document import Document, ImportReport, Message, Source
 from treechat.formats.native.writer import FORMAT, VERSION
 from treechat.formats.reading.lines import Line, read_lines, without_surrogates
 from treechat.formats.reading.strict_fields import (
-    Bad,
+    FieldError,
     boolean,
     choice,
-    finite,
     logprobs,
     mapping,
     number,
+    parse_finite,
     string,
     strings,
     token_ids,
 )
-from treechat.formats.trees.repair import arrange
+from treechat.formats.trees.draft import MAX_NODES
+from treechat.formats.trees.repair import repair_messages
 from treechat.tree import ROLES, STATUSES, Conversation, Node, Span, Turn, preview_of
 
-MAX_NODES = 1_000_000
-"""Nodes of one conversation; the rest of a longer one is reported and left out."""
-
-_DECODER = json.JSONDecoder(parse_float=finite, parse_constant=finite)
+_DECODER = json.JSONDecoder(parse_float=parse_finite, parse_constant=parse_finite)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _ID = re.compile(r"[\w.:-]{1,128}")
 
@@ -53,7 +51,7 @@ def read_native(stream: BinaryIO, name: str, report: ImportReport) -> Iterator[D
         elif header is None:
             raise FormatError(f"{name} is not a treechat export: its first line is no header")
         elif record is not None and len(messages) < MAX_NODES:
-            _take(record, f"{name}, line {line.number}", messages, report)
+            _add_message(record, f"{name}, line {line.number}", messages, report)
         elif record is not None:
             report.fail(f"{name}, line {line.number}", f"more than {MAX_NODES:,} nodes in one conversation")
     if header is None:
@@ -62,9 +60,9 @@ def read_native(stream: BinaryIO, name: str, report: ImportReport) -> Iterator[D
 
 
 def _record(line: Line, name: str, report: ImportReport) -> dict[str, Any] | None:
-    where = f"{name}, line {line.number}"
+    place = f"{name}, line {line.number}"
     if line.text is None:
-        report.fail(where, "the line is too long")
+        report.fail(place, "the line is too long")
         return None
     try:
         value, num_surrogates = _DECODER.decode(line.text), 0
@@ -72,13 +70,13 @@ def _record(line: Line, name: str, report: ImportReport) -> dict[str, Any] | Non
         if _SURROGATE.search(line.text):
             value, num_surrogates = without_surrogates(value)
     except (ValueError, RecursionError) as error:
-        report.fail(where, f"not JSON ({type(error).__name__})")
+        report.fail(place, f"not JSON ({type(error).__name__})")
         return None
     if not isinstance(value, dict):
-        report.fail(where, "not a JSON object")
+        report.fail(place, "not a JSON object")
         return None
     if num_replaced := line.num_replaced + num_surrogates:
-        report.drop(where, f"{num_replaced} invalid characters were replaced")
+        report.drop(place, f"{num_replaced} invalid characters were replaced")
     return value
 
 
@@ -88,11 +86,11 @@ def _check_version(record: dict[str, Any], name: str) -> None:
         raise FormatError(f"{name} has version {version} of the format", f"This treechat reads version {VERSION}")
 
 
-def _take(record: dict[str, Any], where: str, messages: list[Message], report: ImportReport) -> None:
+def _add_message(record: dict[str, Any], place: str, messages: list[Message], report: ImportReport) -> None:
     try:
         messages.append(_message(record))
-    except Bad as error:
-        report.fail(where, str(error))
+    except FieldError as error:
+        report.fail(place, str(error))
 
 
 def _message(record: dict[str, Any]) -> Message:
@@ -116,7 +114,7 @@ def _message(record: dict[str, Any]) -> Message:
 def _node_id(record: dict[str, Any], key: str) -> str:
     value = string(record, key)
     if not _ID.fullmatch(value):
-        raise Bad(f"{key} is not a node id")
+        raise FieldError(f"{key} is not a node id")
     return value
 
 
@@ -124,36 +122,36 @@ def _turn(record: dict[str, Any]) -> Turn:
     return Turn(
         model=string(record, "model"),
         sampling=mapping(record, "sampling"),
-        seed=_whole(record, "seed", end=2**64),
+        seed=_integer(record, "seed", end=2**64),
         finish_reason=None if record.get("finish_reason") is None else string(record, "finish_reason"),
-        prompt_tokens=_whole(record, "prompt_tokens"),
-        cached_tokens=_whole(record, "cached_tokens"),
-        restored_tokens=_whole(record, "restored_tokens"),
-        computed_tokens=_whole(record, "computed_tokens"),
-        completion_tokens=_whole(record, "completion_tokens"),
+        prompt_tokens=_integer(record, "prompt_tokens"),
+        cached_tokens=_integer(record, "cached_tokens"),
+        restored_tokens=_integer(record, "restored_tokens"),
+        computed_tokens=_integer(record, "computed_tokens"),
+        completion_tokens=_integer(record, "completion_tokens"),
         queue_s=number(record, "queue_s"),
         ttft_s=number(record, "ttft_s"),
         total_s=number(record, "total_s"),
     )
 
 
-def _whole(record: dict[str, Any], key: str, end: int = 2**63) -> int | None:
+def _integer(record: dict[str, Any], key: str, end: int = 2**63) -> int | None:
     value = record.get(key)
     # SQLite's integers have 64 bits, of which one is the sign.
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < end):
         return value
-    raise Bad(f"{key} is not a whole number")
+    raise FieldError(f"{key} is not a whole number")
 
 
 def _spans(record: dict[str, Any]) -> tuple[Span, ...]:
-    spans = record.get("spans", [])
-    if not isinstance(spans, list) or not all(isinstance(span, dict) for span in spans):
-        raise Bad("spans is not a list of objects")
-    read = [Span(string(span, "tokenizer"), token_ids(span, "ids"), logprobs(span, "logprobs")) for span in spans]
-    for span in read:
+    values = record.get("spans", [])
+    if not isinstance(values, list) or not all(isinstance(span, dict) for span in values):
+        raise FieldError("spans is not a list of objects")
+    spans = [Span(string(span, "tokenizer"), token_ids(span, "ids"), logprobs(span, "logprobs")) for span in values]
+    for span in spans:
         if span.logprobs is not None and len(span.logprobs) != len(span.ids):
-            raise Bad(f"a span has {len(span.ids)} ids and {len(span.logprobs)} logprobs")
-    return tuple(read)
+            raise FieldError(f"a span has {len(span.ids)} ids and {len(span.logprobs)} logprobs")
+    return tuple(spans)
 
 
 def _document(header: dict[str, Any], messages: list[Message], name: str, report: ImportReport) -> Document:
@@ -161,15 +159,15 @@ def _document(header: dict[str, Any], messages: list[Message], name: str, report
         conversation_id, title = _node_id(header, "id"), string(header, "title", "")
         created_at, meta = number(header, "created") or 0.0, mapping(header, "meta")
         updated_at, source = number(header, "updated") or created_at, _source(mapping(header, "source"))
-    except Bad as error:
+    except FieldError as error:
         raise FormatError(f"the header of {name} cannot be used: {error}") from error
-    arranged = arrange(messages, report, name)
+    repaired = repair_messages(messages, report, name)
     current_id = header.get("current")
-    if current_id is not None and not any(message.node.id == current_id for message in arranged):
+    if current_id is not None and not any(message.node.id == current_id for message in repaired):
         report.drop(name, f"the current node {current_id} is missing")
         current_id = None
     conversation = Conversation(conversation_id, title, created_at, updated_at, current_id, meta)
-    return Document(conversation, arranged, source)
+    return Document(conversation, repaired, source)
 
 
 def _source(record: dict[str, Any]) -> Source | None:

@@ -19,7 +19,7 @@ from treechat.tree import Span, Turn
 FORMAT = "treechat"
 VERSION = 1
 
-_DEPTH = 100
+_MAX_DEPTH = 100
 """Objects and lists in one another that a meta keeps where it cannot be written as it is."""
 
 
@@ -35,17 +35,17 @@ def _line(record: dict[str, Any]) -> str:
     try:
         return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
     except (ValueError, RecursionError):
-        return json.dumps(_sayable(record), ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(_json_safe(record), ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _sayable(value: Any, depth: int = _DEPTH) -> Any:
+def _json_safe(value: Any, depth: int = _MAX_DEPTH) -> Any:
     """The value with null for what JSON or its parsers cannot take; what was imported may hold such."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {key: _sayable(item, depth - 1) for key, item in value.items()} if depth else None
+        return {key: _json_safe(item, depth - 1) for key, item in value.items()} if depth else None
     if isinstance(value, list | tuple):
-        return [_sayable(item, depth - 1) for item in value] if depth else None
+        return [_json_safe(item, depth - 1) for item in value] if depth else None
     return value
 
 

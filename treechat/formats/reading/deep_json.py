@@ -16,14 +16,14 @@ def parse(text: str, decoder: json.JSONDecoder) -> Any:
     top: list[Any] = []
     containers: list[Any] = [top]
     keys: list[str] = []
-    position, expecting = _skip(text, 0), "value"
+    position, expected = _skip(text, 0), "value"
     while position < len(text):
-        char, holder = text[position], containers[-1]
-        closes = char in "]}" and len(containers) > 1 and (char == "]") == isinstance(holder, list)
-        if closes and expecting in ("value or end", "key or end", "comma"):
+        char, container = text[position], containers[-1]
+        closes = char in "]}" and len(containers) > 1 and (char == "]") == isinstance(container, list)
+        if closes and expected in ("value or end", "key or end", "comma"):
             containers.pop()
-            position, expecting = position + 1, "comma"
-        elif expecting in ("key", "key or end"):
+            position, expected = position + 1, "comma"
+        elif expected in ("key", "key or end"):
             if char != '"':
                 raise ValueError("a key is no string")
             key, position = scanstring(text, position + 1, decoder.strict)
@@ -31,17 +31,17 @@ def parse(text: str, decoder: json.JSONDecoder) -> Any:
             if text[position : position + 1] != ":":
                 raise ValueError("a key has no value")
             keys.append(key)
-            position, expecting = position + 1, "value"
-        elif expecting.startswith("value"):
-            value, position, opened = _value(text, position, decoder)
-            _put(holder, keys, value)
-            if opened:
+            position, expected = position + 1, "value"
+        elif expected.startswith("value"):
+            value, position, is_container = _value(text, position, decoder)
+            _put(container, keys, value)
+            if is_container:
                 containers.append(value)
-                expecting = "value or end" if isinstance(value, list) else "key or end"
+                expected = "value or end" if isinstance(value, list) else "key or end"
             else:
-                expecting = "comma"
+                expected = "comma"
         elif char == "," and len(containers) > 1:
-            position, expecting = position + 1, "value" if isinstance(holder, list) else "key"
+            position, expected = position + 1, "value" if isinstance(container, list) else "key"
         else:
             raise ValueError(f"{char!r} is out of place")
         position = _skip(text, position)
@@ -72,8 +72,8 @@ def _value(text: str, position: int, decoder: json.JSONDecoder) -> tuple[Any, in
     return decoder.decode(atom.group()), atom.end(), False
 
 
-def _put(holder: Any, keys: list[str], value: Any) -> None:
-    if isinstance(holder, list):
-        holder.append(value)
+def _put(container: Any, keys: list[str], value: Any) -> None:
+    if isinstance(container, list):
+        container.append(value)
     else:
-        holder[keys.pop()] = value
+        container[keys.pop()] = value

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from treechat.errors import FormatError
-from treechat.formats.reading.refusals import HEAD_BYTES, refuse_what_is_no_export
+from treechat.formats.reading.refusals import HEAD_BYTES, refuse_non_export
 
 MAX_FILES = 100_000
 """Files of one folder or zip."""
@@ -57,11 +57,11 @@ class Input:
 
     def open(self) -> BinaryIO:
         """A stream of its own, from the start. Raises OSError, and FormatError, also while it is read."""
-        return io.BufferedReader(_Counted(self.opener(), self.progress))
+        return io.BufferedReader(_CountingStream(self.opener(), self.progress))
 
     def peek(self) -> BinaryIO:
         """As `open`, and no progress is made."""
-        return io.BufferedReader(_Counted(self.opener(), None))
+        return io.BufferedReader(_CountingStream(self.opener(), None))
 
     @contextmanager
     def on_disk(self) -> Iterator[Path]:
@@ -75,7 +75,7 @@ class Input:
                 f"{self.name} needs {self.size / 2**20:,.0f} MB of temporary space, and {free / 2**20:,.0f} are free",
                 "Unpack the zip, and import the file itself",
             )
-        with self.open() as stream, _spooled(stream) as copy:
+        with self.open() as stream, _temporary_copy(stream) as copy:
             yield copy
 
     @property
@@ -84,7 +84,7 @@ class Input:
             return stream.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
 
 
-class _Counted(io.RawIOBase):
+class _CountingStream(io.RawIOBase):
     """A stream that tells how much was read of it, and in which a damaged zip is a FormatError."""
 
     def __init__(self, stream: io.RawIOBase | BinaryIO, progress: Progress | None) -> None:
@@ -112,21 +112,21 @@ class _Counted(io.RawIOBase):
 def inputs_of(path: Path, stdin: BinaryIO | None = None, progress: Progress | None = None) -> Iterator[Iterator[Input]]:
     """The files at `path`. stdin: what `-` stands for. Raises OSError and FormatError."""
     if str(path) == "-" and stdin is not None:
-        with _spooled(stdin) as file, _of_file(file, "standard input", progress) as found:
-            yield found
+        with _temporary_copy(stdin) as file, _file_inputs(file, "standard input", progress) as inputs:
+            yield inputs
     elif path.is_dir():
-        yield _of_folder(path, progress)
+        yield _folder_inputs(path, progress)
     elif path.exists() and not path.is_file():
         # A pipe, such as a shell's <(command), can be read only once.
-        with path.open("rb") as pipe, _spooled(pipe) as file, _of_file(file, path.name, progress) as found:
-            yield found
+        with path.open("rb") as pipe, _temporary_copy(pipe) as file, _file_inputs(file, path.name, progress) as inputs:
+            yield inputs
     else:
-        with _of_file(path, path.name, progress) as found:
-            yield found
+        with _file_inputs(path, path.name, progress) as inputs:
+            yield inputs
 
 
 @contextmanager
-def _spooled(stream: BinaryIO) -> Iterator[Path]:
+def _temporary_copy(stream: BinaryIO) -> Iterator[Path]:
     with tempfile.NamedTemporaryFile(prefix="treechat-") as file:
         shutil.copyfileobj(stream, file)
         file.flush()
@@ -134,41 +134,41 @@ def _spooled(stream: BinaryIO) -> Iterator[Path]:
 
 
 @contextmanager
-def _of_file(path: Path, name: str, progress: Progress | None) -> Iterator[Iterator[Input]]:
+def _file_inputs(path: Path, name: str, progress: Progress | None) -> Iterator[Iterator[Input]]:
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
-        refuse_what_is_no_export(head, name)
+        refuse_non_export(head, name)
         if head.startswith((b"PK\3\4", b"PK\5\6", b"PK\7\x08")):
-            with _archive(file, name) as archive:
-                yield _of_zip(archive, name, path.stat().st_size, progress)
+            with _open_archive(file, name) as archive:
+                yield _zip_inputs(archive, name, path.stat().st_size, progress)
             return
-    yield iter([Input(name, path.stat().st_size, partial(_open, path), path, progress)])
+    yield iter([Input(name, path.stat().st_size, partial(_open_file, path), path, progress)])
 
 
-def _open(path: Path) -> BinaryIO:
+def _open_file(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def _of_folder(path: Path, progress: Progress | None) -> Iterator[Input]:
+def _folder_inputs(path: Path, progress: Progress | None) -> Iterator[Input]:
     num_files = 0
     for folder, folders, names in os.walk(path):
         folders.sort()
         for name in sorted(names):
             file = Path(folder, name)
-            if not _is_looked_at(name) or not file.is_file():
+            if not _may_hold_conversations(name) or not file.is_file():
                 continue
             num_files += 1
             if num_files > MAX_FILES:
                 raise FormatError(f"{path.name} holds more than {MAX_FILES:,} files", "Import its folders one by one")
-            yield Input(str(file.relative_to(path)), file.stat().st_size, partial(_open, file), file, progress)
+            yield Input(str(file.relative_to(path)), file.stat().st_size, partial(_open_file, file), file, progress)
 
 
-def _is_looked_at(name: str) -> bool:
+def _may_hold_conversations(name: str) -> bool:
     """Whether it may hold conversations. macOS puts a file of its own beside each, named alike behind `._`."""
     return name.lower().endswith(SUFFIXES) and not name.startswith("._")
 
 
-def _archive(file: BinaryIO, name: str) -> zipfile.ZipFile:
+def _open_archive(file: BinaryIO, name: str) -> zipfile.ZipFile:
     _check_directory(file, name)
     try:
         return zipfile.ZipFile(file)
@@ -193,35 +193,35 @@ def _check_directory(file: BinaryIO, name: str) -> None:
     file.seek(0)
 
 
-def _of_zip(archive: zipfile.ZipFile, name: str, size: int, progress: Progress | None) -> Iterator[Input]:
-    budget = _Budget(name, max(FREE_EXPANSION_BYTES, size * MAX_EXPANSION))
+def _zip_inputs(archive: zipfile.ZipFile, name: str, size: int, progress: Progress | None) -> Iterator[Input]:
+    budget = _ExpansionBudget(name, max(FREE_EXPANSION_BYTES, size * MAX_EXPANSION))
     for info in sorted(archive.infolist(), key=lambda info: info.filename):
-        if info.is_dir() or not _is_looked_at(info.filename.rpartition("/")[2]):
+        if info.is_dir() or not _may_hold_conversations(info.filename.rpartition("/")[2]):
             continue
         yield Input(
             f"{name}/{info.filename}",
             info.file_size,
-            partial(_Member, archive, info, budget),
+            partial(_ZipMember, archive, info, budget),
             progress=progress,
         )
 
 
-class _Budget:
+class _ExpansionBudget:
     """What all members of a zip together may still expand to."""
 
     def __init__(self, name: str, num_bytes: int) -> None:
-        self.name, self.left = name, num_bytes
+        self.name, self.num_bytes_left = name, num_bytes
 
-    def take(self, num_bytes: int) -> None:
-        self.left -= num_bytes
-        if self.left < 0:
+    def spend(self, num_bytes: int) -> None:
+        self.num_bytes_left -= num_bytes
+        if self.num_bytes_left < 0:
             raise FormatError(f"{self.name} expands to far more than a zip of conversations would", "It is not read on")
 
 
-class _Member(io.RawIOBase):
+class _ZipMember(io.RawIOBase):
     """One member, unpacked while it is read."""
 
-    def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: _Budget) -> None:
+    def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: _ExpansionBudget) -> None:
         try:
             self._stream, self._budget = archive.open(info), budget
         except ZIP_ERRORS as error:
@@ -229,7 +229,7 @@ class _Member(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         data = self._stream.read(size)
-        self._budget.take(len(data))
+        self._budget.spend(len(data))
         return data
 
     def close(self) -> None:

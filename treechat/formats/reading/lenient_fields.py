@@ -82,14 +82,14 @@ def _from_string(text: str) -> float | None:
         return None
 
 
-def kept(value: Any, depth: int = MAX_META_DEPTH) -> Any:
+def meta_value(value: Any, depth: int = MAX_META_DEPTH) -> Any:
     """The value as it may be kept in a node's meta: JSON of at most `depth` levels, no number that it cannot say, and
     with text for the bytes that a database may have in any column.
     """
     if isinstance(value, dict):
-        return {str(key): kept(item, depth - 1) for key, item in value.items()} if depth else "…"
+        return {str(key): meta_value(item, depth - 1) for key, item in value.items()} if depth else "…"
     if isinstance(value, list):
-        return [kept(item, depth - 1) for item in value] if depth else "…"
+        return [meta_value(item, depth - 1) for item in value] if depth else "…"
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else value

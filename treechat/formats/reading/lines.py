@@ -54,18 +54,20 @@ def decode(raw: bytes) -> tuple[str, int]:
 
 
 def without_surrogates(value: Any) -> tuple[Any, int]:
-    """A JSON value with lone surrogates in its strings replaced by U+FFFD, and how many there were.
-
-    Recursion is bounded: the JSON parser refuses values nested deeper than the interpreter's own limit.
-    """
-    if isinstance(value, str):
-        return _SURROGATES.subn("\ufffd", value)
-    if isinstance(value, list):
-        pairs = [without_surrogates(item) for item in value]
-        return [item for item, _ in pairs], sum(count for _, count in pairs)
-    if isinstance(value, dict):
-        keys = [without_surrogates(key) for key in value]
-        pairs = [without_surrogates(item) for item in value.values()]
-        cleaned = {key: item for (key, _), (item, _) in zip(keys, pairs, strict=True)}
-        return cleaned, sum(count for _, count in keys + pairs)
-    return value, 0
+    """The JSON value, changed in place, with U+FFFD for lone surrogates in its strings, and how many. Iterative."""
+    holder, num_replaced = [value], 0
+    stack: list[Any] = [holder]
+    while stack:
+        current = stack.pop()
+        for key, item in list(current.items() if isinstance(current, dict) else enumerate(current)):
+            if isinstance(item, str):
+                current[key], count = _SURROGATES.subn("\ufffd", item)
+                num_replaced += count
+            elif isinstance(item, dict | list):
+                stack.append(item)
+            if isinstance(key, str) and _SURROGATES.search(key):
+                # The key moves to the end of its object, where order has no meaning.
+                clean_key, count = _SURROGATES.subn("\ufffd", key)
+                current[clean_key] = current.pop(key)
+                num_replaced += count
+    return holder[0], num_replaced

@@ -12,14 +12,14 @@ HEAD_BYTES = 4096
 _HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|body|!--)", re.IGNORECASE)
 _XML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<\?xml")
 _OFFICE = (b"[Content_Types].xml", b"mimetypeapplication/vnd.oasis", b"word/document.xml")
-_BEGINNINGS = (
+_MAGIC_NUMBERS = (
     ((b"%PDF-",), "a PDF document"),
     ((b"{\\rtf",), "a text document (RTF)"),
     ((b"\xd0\xcf\x11\xe0",), "an office document"),
     ((b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8"), "an image"),
     ((b"PAR1",), "a Parquet table"),
 )
-_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"(\xb5/\xfd", b"7z\xbc\xaf", b"Rar!\x1a")
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"(\xb5/\xfd", b"7z\xbc\xaf", b"Rar!\x1a")
 
 EXPORT_HINT = (
     "Programs write such files for reading. Ask them for the data itself: in ChatGPT and Claude that is "
@@ -27,14 +27,14 @@ EXPORT_HINT = (
 )
 
 
-def refuse_what_is_no_export(head: bytes, name: str) -> None:
+def refuse_non_export(head: bytes, name: str) -> None:
     """Raises FormatError, with what to do instead, where `head` begins a file of another kind."""
     if (kind := _kind(head)) is not None:
         hint = "Write it out as JSON lines first" if head.startswith(b"PAR1") else EXPORT_HINT
         raise FormatError(f"{name} is {kind}, not an export of conversations", hint)
     if head.startswith((b"\xff\xfe", b"\xfe\xff", b"{\0", b"[\0", b"\0{", b"\0[")):
         raise FormatError(f"{name} is text in UTF-16", "Save it as UTF-8; PowerShell's > does not, `export -o` does")
-    if head.startswith(_PACKED):
+    if head.startswith(_COMPRESSED):
         raise FormatError(f"{name} is packed in a way that treechat does not unpack", "Unpack it, or make a zip of it")
 
 
@@ -45,4 +45,4 @@ def _kind(head: bytes) -> str | None:
         return "an XML document"
     if head.startswith(b"PK") and any(sign in head for sign in _OFFICE):
         return "an office document"
-    return next((kind for beginnings, kind in _BEGINNINGS if head.startswith(beginnings)), None)
+    return next((kind for magic_numbers, kind in _MAGIC_NUMBERS if head.startswith(magic_numbers)), None)

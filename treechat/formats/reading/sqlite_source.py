@@ -11,11 +11,11 @@ from treechat.errors import FormatError
 from treechat.formats.reading.inputs import Input
 from treechat.formats.reading.records import MAX_RECORD_BYTES
 
-BATCH = 500
+BATCH_SIZE = 500
 
 
 @contextmanager
-def opened(file: Input) -> Iterator[SqliteSource]:
+def open_sqlite(file: Input) -> Iterator[SqliteSource]:
     """The database, only to be read. Raises FormatError where it is none or damaged, also while it is read."""
     if not file.is_sqlite:
         raise FormatError(f"{file.name} is not an SQLite file")
@@ -49,7 +49,7 @@ class SqliteSource:
         return set(columns) <= self._columns.get(table, set()) and table in self._columns
 
     def rows(
-        self, table: str, columns: Sequence[str], where: str = "", parameters: Sequence[Any] = ()
+        self, table: str, columns: Sequence[str], clause: str = "", parameters: Sequence[Any] = ()
     ) -> Iterator[dict[str, Any]]:
         """Rows as dicts, None for a column that the file does not have; nothing where the table is missing.
 
@@ -61,22 +61,22 @@ class SqliteSource:
         if not present:
             return
         quoted = ", ".join(map(_quoted, present))
-        query = f"SELECT {quoted} FROM {_quoted(table)} {where}"
+        query = f"SELECT {quoted} FROM {_quoted(table)} {clause}"
         for row in self._conn.execute(query, parameters):
             yield dict.fromkeys(columns) | dict(zip(present, row, strict=True))
 
-    def rows_of(
+    def rows_matching(
         self, table: str, columns: Sequence[str], key: str, values: Sequence[Any], order: str = ""
     ) -> Iterator[dict[str, Any]]:
         """The rows whose `key` is one of `values`."""
         if not self.has(table, key):
             return
         order = ", ".join(_quoted(column) for column in order.split() if self.has(table, column))
-        for start in range(0, len(values), BATCH):
-            piece = list(values[start : start + BATCH])
-            marks = ", ".join("?" * len(piece))
-            tail = f" ORDER BY {order}" if order else ""
-            yield from self.rows(table, columns, f"WHERE {_quoted(key)} IN ({marks}){tail}", piece)
+        for start in range(0, len(values), BATCH_SIZE):
+            batch = list(values[start : start + BATCH_SIZE])
+            placeholders = ", ".join("?" * len(batch))
+            order_clause = f" ORDER BY {order}" if order else ""
+            yield from self.rows(table, columns, f"WHERE {_quoted(key)} IN ({placeholders}){order_clause}", batch)
 
 
 def _quoted(name: str) -> str:

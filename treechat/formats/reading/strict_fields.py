@@ -9,15 +9,15 @@ from typing import Any, TypeVar
 T = TypeVar("T", bound=str)
 
 
-class Bad(ValueError):
+class FieldError(ValueError):
     """A field is missing or has a wrong type."""
 
 
-def finite(text: str) -> float:
+def parse_finite(text: str) -> float:
     """A JSON number with a point or exponent. Python would read NaN and 1e999 too, which no other tool could."""
     value = float(text)
     if not math.isfinite(value):
-        raise Bad(f"{text} is not a number")
+        raise FieldError(f"{text} is not a number")
     return value
 
 
@@ -26,24 +26,24 @@ def string(record: dict[str, Any], key: str, default: str | None = None) -> str:
     value = record.get(key)
     value = default if value is None else value
     if not isinstance(value, str):
-        raise Bad(f"{key} is not a string")
+        raise FieldError(f"{key} is not a string")
     return value
 
 
 def strings(record: dict[str, Any], key: str) -> tuple[str, ...]:
     value = record.get(key, [])
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise Bad(f"{key} is not a list of strings")
+        raise FieldError(f"{key} is not a list of strings")
     return tuple(value)
 
 
 def choice(record: dict[str, Any], key: str, choices: Sequence[T], default: T | None = None) -> T:
     """The one of `choices` that stands under `key`."""
     value = record.get(key, default)
-    for known in choices:
-        if value == known:
-            return known
-    raise Bad(f"{key} is none of {', '.join(choices)}")
+    for option in choices:
+        if value == option:
+            return option
+    raise FieldError(f"{key} is none of {', '.join(choices)}")
 
 
 def number(record: dict[str, Any], key: str) -> float | None:
@@ -52,7 +52,7 @@ def number(record: dict[str, Any], key: str) -> float | None:
     if value is None:
         return None
     if not _is_number(value):
-        raise Bad(f"{key} is not a number")
+        raise FieldError(f"{key} is not a number")
     return float(value)
 
 
@@ -64,7 +64,7 @@ def _is_number(value: Any) -> bool:
 def boolean(record: dict[str, Any], key: str) -> bool:
     value = record.get(key, False)
     if not isinstance(value, bool):
-        raise Bad(f"{key} is neither true nor false")
+        raise FieldError(f"{key} is neither true nor false")
     return value
 
 
@@ -73,7 +73,7 @@ def mapping(record: dict[str, Any], key: str) -> dict[str, Any]:
     value = record.get(key)
     value = {} if value is None else value
     if not isinstance(value, dict):
-        raise Bad(f"{key} is not an object")
+        raise FieldError(f"{key} is not an object")
     return value
 
 
@@ -81,7 +81,7 @@ def token_ids(record: dict[str, Any], key: str) -> tuple[int, ...]:
     """Token ids, which fit into 31 bits."""
     value = record.get(key)
     if not isinstance(value, list) or not all(type(item) is int and 0 <= item < 2**31 for item in value):
-        raise Bad(f"{key} is not a list of token ids")
+        raise FieldError(f"{key} is not a list of token ids")
     return tuple(value)
 
 
@@ -91,5 +91,5 @@ def logprobs(record: dict[str, Any], key: str) -> tuple[float, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list) or not all(item is None or _is_number(item) for item in value):
-        raise Bad(f"{key} is not a list of numbers")
+        raise FieldError(f"{key} is not a list of numbers")
     return tuple(-math.inf if item is None else float(item) for item in value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from treechat.formats.reading.lenient_fields import dict_of, kept, text_of
+from treechat.formats.reading.lenient_fields import dict_of, meta_value, text_of
 from treechat.tree import preview_of
 
 _TEXT_KEYS = ("text", "content", "value", "result", "output", "summary", "error", "message")
@@ -41,35 +41,37 @@ class Content:
     def __bool__(self) -> bool:
         return bool(self.texts or self.parts)
 
-    def say(self, text: str) -> None:
+    def add_text(self, text: str) -> None:
         if text:
             self.texts.append(text)
 
-    def think(self, text: str, **more: Any) -> None:
-        self._mark("[thoughts]", "thoughts", text=text, **more)
+    def add_thoughts(self, text: str, **details: Any) -> None:
+        self._add_placeholder("[thoughts]", "thoughts", text=text, **details)
 
-    def call(self, name: str, arguments: Any, **more: Any) -> None:
+    def add_call(self, name: str, arguments: Any, **details: Any) -> None:
         name = name or "a tool"
-        self._mark(f"[called {name}]", "call", name=name, arguments=arguments, **more)
+        self._add_placeholder(f"[called {name}]", "call", name=name, arguments=arguments, **details)
 
-    def result(self, name: str, text: str, **more: Any) -> None:
+    def add_result(self, name: str, text: str, **details: Any) -> None:
         name = name or "a tool"
-        self._mark(f"[result of {name}]", "result", name=name, text=text, **more)
+        self._add_placeholder(f"[result of {name}]", "result", name=name, text=text, **details)
 
-    def attach(self, kind: str, name: str, text: str = "", **more: Any) -> None:
+    def attach(self, kind: str, name: str, text: str = "", **details: Any) -> None:
         """A file, image or audio. text: what is written in it, as far as the source took that out."""
-        self._mark(f"[{kind}: {name}]" if name else f"[{kind}]", kind, name=name, **more)
-        self.say(text)
+        self._add_placeholder(f"[{kind}: {name}]" if name else f"[{kind}]", kind, name=name, **details)
+        self.add_text(text)
 
-    def fail(self, **error: Any) -> None:
+    def add_error(self, **error: Any) -> None:
         """What went wrong instead of a reply, or in it; it is shown where nothing else was said."""
         if not self.texts:
             self.texts.append(f"[error: {preview_of(words_in([*error.values()]))}]")
-        self.keep("error", **error)
+        self.add_part("error", **error)
 
-    def keep(self, kind: str, **more: Any) -> None:
+    def add_part(self, kind: str, **details: Any) -> None:
         """A part that nobody needs to see."""
-        self.parts.append({"type": kind} | {key: kept(value) for key, value in more.items() if value not in (None, "")})
+        self.parts.append(
+            {"type": kind} | {key: meta_value(value) for key, value in details.items() if value not in (None, "")}
+        )
 
     def extend(self, other: Content) -> None:
         for text in other.texts:
@@ -77,10 +79,10 @@ class Content:
                 self.texts.append(text)
         self.parts.extend(other.parts)
 
-    def _mark(self, placeholder: str, kind: str, **more: Any) -> None:
+    def _add_placeholder(self, placeholder: str, kind: str, **details: Any) -> None:
         if placeholder != "[thoughts]" or self.texts[-1:] != [placeholder]:
             self.texts.append(placeholder)
-        self.keep(kind, **more)
+        self.add_part(kind, **details)
 
 
 def words_in(value: Any, depth: int = 6) -> str:

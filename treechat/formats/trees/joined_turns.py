@@ -1,6 +1,6 @@
-"""Chains of messages that are one turn of the assistant: thoughts, calls, results and the answer become one node.
+"""Join each chain of messages that is one assistant turn (thoughts, calls, results, answer) into one node.
 
-A fork inside a chain gives one node for each way through it. Hidden messages are kept with the node they lead to.
+A fork inside a chain gives one node per branch. A hidden message is kept with the next node below it.
 """
 
 from __future__ import annotations
@@ -14,26 +14,38 @@ from treechat.formats.trees.content import Content
 from treechat.formats.trees.draft import Draft
 from treechat.tree import Role, Status
 
-MAX_CARRIED = 64
-"""Messages of a chain that a fork in it repeats on each side; a longer one is split into two nodes there."""
+MAX_REPEATED_MESSAGES = 64
+"""Messages of a chain that a fork repeats on each branch. A longer chain is split into two nodes at the fork."""
 
 MAX_REPEATED_BYTES = 16 * 1024 * 1024
-"""What all such repetitions of one conversation may take."""
+"""Limit on all these repetitions in one conversation."""
 
-Speaks = Literal["user", "system", "part", "hidden", "nothing"]
+MessageKind = Literal["user", "system", "part", "hidden", "nothing"]
+"""`user` and `system` messages become nodes. A `part` belongs to an assistant turn. A `hidden` message is not visible
+in the source. `nothing` is skipped."""
 
 
-class Link(NamedTuple):
-    """A message of the source. speaks: `user` and `system` are nodes of their own, a `part` belongs to the assistant's
-    turn, nobody sees what is `hidden`, and `nothing` is skipped. ends: the turn is over with this part.
+class SourceMessage(NamedTuple):
+    """One message of the source.
+
+    id: the source's id.
+    kind: see `MessageKind`.
+    content: text and parts.
+    created_at: seconds since the epoch, None if unknown.
+    model: the model that generated it, None if unknown.
+    ends_turn: the assistant turn ends with this part.
+    finish_reason: why generation stopped, None if unknown.
+    status: of the message.
+    raw: the source's record; kept in the meta if the message is hidden.
+    sampling: sampling settings, None if unknown.
     """
 
     id: str
-    speaks: Speaks
+    kind: MessageKind
     content: Content
     created_at: float | None = None
     model: str | None = None
-    ends: bool = False
+    ends_turn: bool = False
     finish_reason: str | None = None
     status: Status = "complete"
     raw: Any = None
@@ -41,114 +53,148 @@ class Link(NamedTuple):
 
 
 class _Chain(NamedTuple):
-    """What was passed on the way down and belongs to the node that comes next; the last one first."""
+    """Messages on the way from the last node down to here, as a linked list. They belong to the next node.
 
-    above: _Chain | None
-    link: Link
+    previous: the rest of the chain, None at its first message.
+    message: the last message of the chain.
+    length: messages in the chain.
+    last_part: id of the last `part` in the chain, None if all messages are hidden.
+    """
+
+    previous: _Chain | None
+    message: SourceMessage
     length: int
     last_part: str | None
 
 
-class Joining:
-    """Adds the nodes of one conversation to a draft. links must not have cycles or missing parents."""
+class TurnJoiner:
+    """Adds the nodes of one conversation to a draft."""
 
-    def __init__(self, draft: Draft, where: str, report: ImportReport, labels: Mapping[str, str] | None = None) -> None:
-        self.draft, self.where, self.report, self.labels = draft, where, report, labels or {}
-        self.homes: dict[str, str] = {}
-        self.made: set[str] = set()
-        self.repeatable = MAX_REPEATED_BYTES
+    def __init__(self, draft: Draft, place: str, report: ImportReport, labels: Mapping[str, str] | None = None) -> None:
+        """Create a joiner.
+
+        draft: receives the nodes.
+        place: file and place, for the report.
+        report: gets the messages that are left out.
+        labels: labels by message id.
+        """
+        self.draft, self.place, self.report, self.labels = draft, place, report, labels or {}
+        self.node_ids: dict[str, str] = {}
+        self.added_ids: set[str] = set()
+        self.num_bytes_left = MAX_REPEATED_BYTES
 
     def join(
         self,
         children: Mapping[str | None, Sequence[str]],
-        speaks: Callable[[str], Speaks],
-        link: Callable[[str], Link],
+        kind_of: Callable[[str], MessageKind],
+        load: Callable[[str], SourceMessage],
     ) -> None:
-        """children: ids by parent, in order. speaks: what `link` will say, told cheaply. link: called once for each."""
+        """Add all messages.
+
+        children: message ids by parent, in order, roots under None; without cycles or missing parents.
+        kind_of: returns the kind of a message, cheaply; it may be called several times.
+        load: returns a message; called once for each.
+        """
         stack: list[tuple[str, str | None, _Chain | None]] = [(i, None, None) for i in reversed(children[None])]
         while stack:
-            node_id, above, chain = stack.pop()
-            below = children.get(node_id, ())
-            above, chain = self._pass(link(node_id), above, chain)
+            message_id, parent_id, chain = stack.pop()
+            child_ids = children.get(message_id, ())
+            parent_id, chain = self._visit(load(message_id), parent_id, chain)
             if chain is not None:
-                ends = chain.link.ends or not below or any(speaks(i) in ("user", "system") for i in below)
-                if chain.last_part is not None and ends:
-                    above, chain = self._flush(above, chain), None
-                elif not below:
-                    self.report.drop(self.where, f"nothing follows the hidden message {chain.link.id}")
-                elif len(below) > 1:
-                    above, chain = self._at_fork(above, chain, len(below))
-            stack.extend((i, above, chain) for i in reversed(below))
+                is_end = chain.message.ends_turn or not child_ids
+                is_end = is_end or any(kind_of(i) in ("user", "system") for i in child_ids)
+                if chain.last_part is not None and is_end:
+                    parent_id, chain = self._flush(parent_id, chain), None
+                elif not child_ids:
+                    self.report.drop(self.place, f"nothing follows the hidden message {chain.message.id}")
+                elif len(child_ids) > 1:
+                    parent_id, chain = self._visit_fork(parent_id, chain, len(child_ids))
+            stack.extend((i, parent_id, chain) for i in reversed(child_ids))
 
-    def home_of(self, source_id: str | None, parents: Mapping[str, str | None]) -> str | None:
-        """The node that a message of the source became part of, or else the next one above it."""
+    def node_of(self, source_id: str | None, parents: Mapping[str, str | None]) -> str | None:
+        """Return the node that contains a message of the source, else the node of its nearest ancestor."""
         seen = set()
-        while source_id is not None and source_id not in self.homes and source_id not in seen:
+        while source_id is not None and source_id not in self.node_ids and source_id not in seen:
             seen.add(source_id)
             source_id = parents.get(source_id)
-        return None if source_id is None else self.homes.get(source_id)
+        return None if source_id is None else self.node_ids.get(source_id)
 
-    def _pass(self, link: Link, above: str | None, chain: _Chain | None) -> tuple[str | None, _Chain | None]:
-        if link.speaks == "nothing":
-            return above, chain
-        if link.speaks in ("user", "system"):
+    def _visit(
+        self, message: SourceMessage, parent_id: str | None, chain: _Chain | None
+    ) -> tuple[str | None, _Chain | None]:
+        """Add the message as a node or append it to the chain; return the parent and the chain of its children."""
+        if message.kind == "nothing":
+            return parent_id, chain
+        if message.kind in ("user", "system"):
             if chain is not None and chain.last_part is not None:
-                above, chain = self._flush(above, chain), None
-            self._add(link.id, above, "user" if link.speaks == "user" else "system", chain, link)
-            return link.id, None
-        last_part = link.id if link.speaks == "part" else chain.last_part if chain else None
-        return above, _Chain(chain, link, chain.length + 1 if chain else 1, last_part)
+                parent_id, chain = self._flush(parent_id, chain), None
+            self._add(message.id, parent_id, "user" if message.kind == "user" else "system", chain, message)
+            return message.id, None
+        last_part = message.id if message.kind == "part" else chain.last_part if chain else None
+        return parent_id, _Chain(chain, message, chain.length + 1 if chain else 1, last_part)
 
-    def _flush(self, above: str | None, chain: _Chain) -> str:
-        """Make the chain a node, once; returns the node's id."""
+    def _flush(self, parent_id: str | None, chain: _Chain) -> str:
+        """Add the chain as a node unless it was added before; return the node's id."""
         assert chain.last_part is not None, "hidden messages alone are no node"
-        if chain.last_part not in self.made:
-            self._add(chain.last_part, above, "assistant", chain)
+        if chain.last_part not in self.added_ids:
+            self._add(chain.last_part, parent_id, "assistant", chain)
         return chain.last_part
 
-    def _at_fork(self, above: str | None, chain: _Chain, num_ways: int) -> tuple[str | None, _Chain | None]:
-        """Take the chain along on each way, or end it here where that would be too much."""
-        size = sum(len(json.dumps(link.content.parts)) + len(link.content.text) for link in _links(chain))
-        self.repeatable -= size * (num_ways - 1)
-        if chain.length <= MAX_CARRIED and self.repeatable >= 0:
-            return above, chain
+    def _visit_fork(self, parent_id: str | None, chain: _Chain, num_branches: int) -> tuple[str | None, _Chain | None]:
+        """Repeat the chain on each branch, or end it at the fork if that exceeds a limit."""
+        messages = _messages(chain)
+        size = sum(len(json.dumps(message.content.parts)) + len(message.content.text) for message in messages)
+        self.num_bytes_left -= size * (num_branches - 1)
+        if chain.length <= MAX_REPEATED_MESSAGES and self.num_bytes_left >= 0:
+            return parent_id, chain
         if chain.last_part is None:
-            self.report.drop(self.where, f"hidden messages above {num_ways} branches, the last one {chain.link.id}")
-            return above, None
-        return self._flush(above, chain), None
+            last_id = chain.message.id
+            self.report.drop(self.place, f"hidden messages above {num_branches} branches, the last one {last_id}")
+            return parent_id, None
+        return self._flush(parent_id, chain), None
 
-    def _add(self, node_id: str, above: str | None, role: Role, chain: _Chain | None, own: Link | None = None) -> None:
+    def _add(
+        self,
+        node_id: str,
+        parent_id: str | None,
+        role: Role,
+        chain: _Chain | None,
+        last: SourceMessage | None = None,
+    ) -> None:
+        """Add one node that consists of the chain and then of `last`, if given."""
         content = Content()
-        links = [*_links(chain), *([own] if own else [])]
-        for link in links:
-            if link.speaks == "hidden":
-                content.keep("hidden", raw=link.raw)
+        messages = [*_messages(chain), *([last] if last else [])]
+        for message in messages:
+            if message.kind == "hidden":
+                content.add_part("hidden", raw=message.raw)
             else:
-                content.extend(link.content)
-            self.homes.setdefault(link.id, node_id)
-        shown = [link for link in links if link.speaks != "hidden"]
-        self.made.add(node_id)
+                content.extend(message.content)
+            self.node_ids.setdefault(message.id, node_id)
+        visible = [message for message in messages if message.kind != "hidden"]
+        self.added_ids.add(node_id)
         self.draft.add(
             node_id,
-            above,
+            parent_id,
             role,
             content,
-            _first(link.created_at for link in shown),
-            model=_first(link.model for link in reversed(shown)),
-            sampling=_first(link.sampling for link in reversed(shown)),
-            finish_reason=shown[-1].finish_reason,
-            status=shown[-1].status,
-            label=_first(self.labels.get(link.id) for link in reversed(links)),
+            _first(message.created_at for message in visible),
+            model=_first(message.model for message in reversed(visible)),
+            sampling=_first(message.sampling for message in reversed(visible)),
+            finish_reason=visible[-1].finish_reason,
+            status=visible[-1].status,
+            label=_first(self.labels.get(message.id) for message in reversed(messages)),
         )
 
 
 def _first(values: Iterable[Any]) -> Any:
+    """Return the first value that is true, else None."""
     return next(filter(None, values), None)
 
 
-def _links(chain: _Chain | None) -> list[Link]:
-    links = []
+def _messages(chain: _Chain | None) -> list[SourceMessage]:
+    """Return the messages of a chain, the first one first."""
+    messages = []
     while chain is not None:
-        links.append(chain.link)
-        chain = chain.above
-    return links[::-1]
+        messages.append(chain.message)
+        chain = chain.previous
+    return messages[::-1]

@@ -19,7 +19,7 @@ PORTION_BYTES = 32 * 1024 * 1024
 """Text that is held before it is given on."""
 
 
-class Said(NamedTuple):
+class RowMessage(NamedTuple):
     """One message of a row. meta: what else is known of it."""
 
     role: Role
@@ -28,7 +28,7 @@ class Said(NamedTuple):
     model: str | None = None
 
 
-class Rows:
+class PrefixRows:
     """Rows of one file on their way to documents of the format `source`."""
 
     def __init__(self, source: str, report: ImportReport) -> None:
@@ -37,40 +37,40 @@ class Rows:
         self._num_bytes = 0
 
     def add(
-        self, row: Sequence[Said], where: str, meta: Mapping[str, Any] | None = None, is_chosen: bool = False
+        self, row: Sequence[RowMessage], place: str, meta: Mapping[str, Any] | None = None, is_chosen: bool = False
     ) -> Iterator[Document]:
         """Take a row; yields what is ready. meta: of the row; it is kept with its last message. is_chosen: the
         conversation stands at its end, until one that is chosen too comes.
         """
         if not row:
-            self.report.drop(where, "it has no messages")
+            self.report.drop(place, "it has no messages")
             return
         path = ""
-        for number, said in enumerate(row, 1):
-            above, path = path, derived_id(path, said.role, said.content.text, *said.content.identity)
+        for number, message in enumerate(row, 1):
+            parent_path, path = path, derived_id(path, message.role, message.content.text, *message.content.identity)
             if number == 1:
                 if path not in self._drafts:
                     self._drafts[path] = Draft(self.source, path), set()
-                draft, known = self._drafts[path]
-            if path in known:
+                draft, known_ids = self._drafts[path]
+            if path in known_ids:
                 continue
             if number > MAX_NODES:
-                self.report.fail(where, f"more than {MAX_NODES:,} messages in one row; the rest is left out")
+                self.report.fail(place, f"more than {MAX_NODES:,} messages in one row; the rest is left out")
                 break
-            known.add(path)
-            extra = dict(said.meta) | (dict(meta or {}) if number == len(row) else {})
-            draft.add(path, above or None, said.role, said.content, model=said.model, meta=extra)
+            known_ids.add(path)
+            extra = dict(message.meta) | (dict(meta or {}) if number == len(row) else {})
+            draft.add(path, parent_path or None, message.role, message.content, model=message.model, meta=extra)
             # What a node takes beside its text.
-            self._num_bytes += len(said.content.text) + 1_000
+            self._num_bytes += len(message.content.text) + 1_000
         if is_chosen:
             draft.current = path
         if self._num_bytes >= PORTION_BYTES:
-            for document in self.rest(where):
+            for document in self.flush(place):
                 yield replace(document, is_part=True)
 
-    def rest(self, where: str) -> Iterator[Document]:
+    def flush(self, place: str) -> Iterator[Document]:
         """Whatever was not given on yet."""
         drafts, self._drafts, self._num_bytes = self._drafts, {}, 0
         while drafts:
             draft, _ = drafts.pop(next(iter(drafts)))
-            yield draft.document(self.report, where)
+            yield draft.document(self.report, place)

@@ -17,46 +17,46 @@ class Forest(NamedTuple):
     ids: list[str]
 
 
-def arrange(messages: Sequence[Message], report: ImportReport, where: str) -> list[Message]:
+def repair_messages(messages: Sequence[Message], report: ImportReport, place: str) -> list[Message]:
     """The messages as `mend` orders them. The first of several with one id stays."""
     by_id: dict[str, Message] = {}
     for message in messages:
         if message.node.id in by_id:
-            report.drop(where, f"node {message.node.id} comes twice; the first one stays")
+            report.drop(place, f"node {message.node.id} comes twice; the first one stays")
         else:
             by_id[message.node.id] = message
-    forest = mend({node_id: message.node.parent_id for node_id, message in by_id.items()}, report, where)
-    arranged = []
+    forest = repair_forest({node_id: message.node.parent_id for node_id, message in by_id.items()}, report, place)
+    repaired = []
     for node_id in forest.ids:
         message = by_id[node_id]
         if message.node.parent_id != forest.parents[node_id]:
             message = replace(message, node=replace(message.node, parent_id=None))
-        arranged.append(message)
-    return arranged
+        repaired.append(message)
+    return repaired
 
 
-def mend(parents: Mapping[str, str | None], report: ImportReport, where: str) -> Forest:
+def repair_forest(parents: Mapping[str, str | None], report: ImportReport, place: str) -> Forest:
     """A valid forest: siblings in the order of `parents`, which gives each id its parent's.
 
     A missing parent, or the parent that closes a cycle, is given up: the node becomes a root. Iterative, O(n).
     """
-    mended = dict(parents)
+    repaired = dict(parents)
     for node_id, parent_id in parents.items():
         if parent_id is not None and parent_id not in parents:
-            report.drop(where, f"the parent {parent_id} of node {node_id} is missing; it became a root")
-            mended[node_id] = None
-    for node_id in _cycle_starts(mended):
-        report.drop(where, f"node {node_id} is its own ancestor; it became a root")
-        mended[node_id] = None
+            report.drop(place, f"the parent {parent_id} of node {node_id} is missing; it became a root")
+            repaired[node_id] = None
+    for node_id in _cycle_starts(repaired):
+        report.drop(place, f"node {node_id} is its own ancestor; it became a root")
+        repaired[node_id] = None
     children: defaultdict[str | None, list[str]] = defaultdict(list)
-    for node_id, parent_id in mended.items():
+    for node_id, parent_id in repaired.items():
         children[parent_id].append(node_id)
     ids = []
     stack = children.pop(None, [])[::-1]
     while stack:
         ids.append(node_id := stack.pop())
         stack.extend(reversed(children.pop(node_id, ())))
-    return Forest(mended, ids)
+    return Forest(repaired, ids)
 
 
 def _cycle_starts(parents: Mapping[str, str | None]) -> list[str]:

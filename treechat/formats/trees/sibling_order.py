@@ -7,32 +7,30 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from treechat.formats.document import ImportReport
-from treechat.formats.trees.repair import mend
+from treechat.formats.trees.repair import repair_forest
 
 
-def in_order(
+def order_siblings(
     parents: Mapping[str, str | None], listed: Mapping[str, Sequence[object]], times: Mapping[str, float | None]
 ) -> list[str]:
     """The ids of `parents`, so that those of one parent stand in their order. listed: children by parent, which may
     be incomplete, or wrong.
     """
-    places: dict[str, int] = {}
+    ranks: dict[str, int] = {}
     for parent_id, children in listed.items():
-        for place, child in enumerate(children):
+        for rank, child in enumerate(children):
             if isinstance(child, str) and parents.get(child) == parent_id:
-                places.setdefault(child, place)
+                ranks.setdefault(child, rank)
 
     def key(node_id: str) -> tuple[bool, int, float]:
         time = times.get(node_id)
         # One that is not listed comes behind those that are.
-        return node_id not in places, places.get(node_id, 0), float("inf") if time is None else time
+        return node_id not in ranks, ranks.get(node_id, 0), float("inf") if time is None else time
 
     return sorted(parents, key=key)
 
 
-def parents_by_listing(
-    parents: Mapping[str, str | None], listed: Mapping[str, Sequence[object]]
-) -> dict[str, str | None]:
+def fill_parents(parents: Mapping[str, str | None], listed: Mapping[str, Sequence[object]]) -> dict[str, str | None]:
     """`parents`, where a node without a parent goes under the first that lists it as a child."""
     listers: dict[str, str] = {}
     for parent_id, children in listed.items():
@@ -42,24 +40,24 @@ def parents_by_listing(
     return {node_id: listers.get(node_id) if parent is None else parent for node_id, parent in parents.items()}
 
 
-class Shape(NamedTuple):
+class OrderedForest(NamedTuple):
     """A structure without cycles and missing parents. children: by parent, in order, roots under None."""
 
     children: dict[str | None, list[str]]
     parents: dict[str, str | None]
 
 
-def shape_of(
+def ordered_forest(
     parents: Mapping[str, str | None],
     listed: Mapping[str, Sequence[object]],
     times: Mapping[str, float | None],
     report: ImportReport,
-    where: str,
-) -> Shape:
+    place: str,
+) -> OrderedForest:
     """The structure of messages; what had to be mended is in `report`."""
-    full = parents_by_listing(parents, listed)
-    forest = mend({node_id: full[node_id] for node_id in in_order(full, listed, times)}, report, where)
+    full = fill_parents(parents, listed)
+    forest = repair_forest({node_id: full[node_id] for node_id in order_siblings(full, listed, times)}, report, place)
     children: defaultdict[str | None, list[str]] = defaultdict(list)
     for node_id in forest.ids:
         children[forest.parents[node_id]].append(node_id)
-    return Shape(children, forest.parents)
+    return OrderedForest(children, forest.parents)

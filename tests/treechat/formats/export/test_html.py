@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.treechat.formats.export.test_document_runs import comb
 from treechat.formats.document import Document, Message
 from treechat.formats.export import html
-from treechat.formats.export.html_text import MAX_MARKDOWN_CHARS, code_css, text_html, visible
+from treechat.formats.export.html_text import MAX_MARKDOWN_CHARS, code_css, escape_controls, text_html
 from treechat.tree import Conversation, Node, Turn, preview_of
 
 VOID = {"meta", "input", "br", "hr"}
@@ -218,7 +218,7 @@ def test_a_message_too_long_for_markdown_is_plain_and_whole():
 
 
 def test_control_characters_are_shown():
-    assert visible("a\x1bb\u202e\n\t") == "a⟨U+001B⟩b⟨U+202E⟩\n\t"
+    assert escape_controls("a\x1bb\u202e\n\t") == "a⟨U+001B⟩b⟨U+202E⟩\n\t"
 
 
 def test_forks_and_chains_of_any_depth_give_a_flat_page():

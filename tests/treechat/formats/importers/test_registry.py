@@ -3,14 +3,14 @@
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 
-from tests.treechat.formats.writers import DATABASES, WRITERS, Said, children, sillytavern, trees
+from tests.treechat.formats.writers import DATABASES, WRITERS, WrittenMessage, children, sillytavern, trees
 from treechat.formats.document import Document, ImportReport
 from treechat.formats.importers.registry import IMPORTERS
 from treechat.store import Store
 from treechat.transfer.import_writer import import_document
 
 ONE_TREE = sorted(set(WRITERS) - {"sillytavern"})
-DEEP = [Said(i - 1 if i else None, "assistant" if i % 2 else "user", f"{i}.") for i in range(2_000)]
+DEEP = [WrittenMessage(i - 1 if i else None, "assistant" if i % 2 else "user", f"{i}.") for i in range(2_000)]
 random_trees = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
@@ -26,7 +26,7 @@ def outline(document: Document) -> list[tuple[int, str, str]]:
     return rows
 
 
-def expected(tree: list[Said]) -> list[tuple[int, str, str]]:
+def expected(tree: list[WrittenMessage]) -> list[tuple[int, str, str]]:
     rows, stack = [], [(0, number) for number in reversed(children(tree, None))]
     below: dict[int | None, list[int]] = {}
     for number, said in enumerate(tree):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.treechat.formats.writers import Said, llm
+from tests.treechat.formats.writers import WrittenMessage, llm
 from treechat.errors import FormatError
 from treechat.formats.importers.registry import importer_for
 from treechat.formats.reading import inputs
@@ -18,7 +18,11 @@ from treechat.formats.reading.inputs import inputs_of
 from treechat.store import Store
 
 CHAT = [{"messages": [{"role": "user", "content": "Hi"}]}]
-TREE = [Said(None, "user", "Hello"), Said(0, "assistant", "One"), Said(0, "assistant", "Two")]
+TREE = [
+    WrittenMessage(None, "user", "Hello"),
+    WrittenMessage(0, "assistant", "One"),
+    WrittenMessage(0, "assistant", "Two"),
+]
 
 
 def zipped(members: dict[str, bytes]) -> bytes:

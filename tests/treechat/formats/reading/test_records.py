@@ -56,7 +56,7 @@ def test_the_iterative_parser_refuses_what_the_standard_one_refuses(text):
 
 def test_a_record_too_large_is_left_out_and_the_next_one_read(monkeypatch):
     monkeypatch.setattr(records, "MAX_RECORD_BYTES", 1000)
-    monkeypatch.setattr(records, "_PEEK_BYTES", 64)
+    monkeypatch.setattr(records, "PEEK_BYTES", 64)
     large = [{"a": "x" * 5000}, {"a": ["y"] * 2000}, {"b": '"\\' * 3000}]
     for one in large:
         text = json.dumps([{"n": 1}, one, {"n": 2}])
@@ -65,7 +65,7 @@ def test_a_record_too_large_is_left_out_and_the_next_one_read(monkeypatch):
 
 def test_a_string_without_end_is_not_held(monkeypatch):
     monkeypatch.setattr(records, "MAX_RECORD_BYTES", 1000)
-    monkeypatch.setattr(records, "_PEEK_BYTES", 64)
+    monkeypatch.setattr(records, "PEEK_BYTES", 64)
     assert list(records.split(io.BytesIO(b'[{"a": "' + b"x\\" * 50_000))) == [None]
 
 
@@ -83,12 +83,12 @@ def test_invalid_utf_8_and_lone_surrogates_are_replaced_and_counted(read):
 
 
 def test_control_characters_in_strings_are_taken_as_they_are():
-    assert records._parsed('{"a": "x\ty\n"}') == {"a": "x\ty\n"}
+    assert records.parse_json('{"a": "x\ty\n"}') == {"a": "x\ty\n"}
 
 
 def test_a_value_nested_100_000_deep_is_read():
     depth = 100_000
-    value = records._parsed('{"a": ' * depth + "1" + "}" * depth)
+    value = records.parse_json('{"a": ' * depth + "1" + "}" * depth)
     for _ in range(depth):
         value = value["a"]
     assert value == 1

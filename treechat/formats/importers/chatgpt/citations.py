@@ -18,14 +18,14 @@ def without_marks(text: str, metadata: dict[str, Any]) -> str:
     """metadata: of the message; it knows what its marks stand for."""
     if "\ue200" not in text and "【" not in text:
         return text
-    shown: dict[str, str] = {}
+    replacements: dict[str, str] = {}
     for citation in map(dict_of, list_of(metadata.get("citations"))):
         start, end = citation.get("start_ix"), citation.get("end_ix")
         if type(start) is int and type(end) is int and 0 <= start < end:
-            shown.setdefault(text[start:end].strip(), _link(dict_of(citation.get("metadata"))))
+            replacements.setdefault(text[start:end].strip(), _link(dict_of(citation.get("metadata"))))
     for reference in map(dict_of, list_of(metadata.get("content_references"))):
-        shown.setdefault(text_of(reference.get("matched_text")).strip(), text_of(reference.get("alt")))
-    return _MARK.sub(lambda mark: _drawn(mark.group(), shown), text)
+        replacements.setdefault(text_of(reference.get("matched_text")).strip(), text_of(reference.get("alt")))
+    return _MARK.sub(lambda mark: _replacement(mark.group(), replacements), text)
 
 
 def _link(page: dict[str, Any]) -> str:
@@ -34,9 +34,9 @@ def _link(page: dict[str, Any]) -> str:
     return f" ([{title}]({url}))" if url and not re.search(r"[\s()<>]", url) else f" ({title})" if title else ""
 
 
-def _drawn(mark: str, shown: dict[str, str]) -> str:
-    if shown.get(mark):
-        return shown[mark]
+def _replacement(mark: str, replacements: dict[str, str]) -> str:
+    if replacements.get(mark):
+        return replacements[mark]
     if mark.startswith("【"):
         # Brackets of the language itself, or a citation of which nothing is known.
         return mark

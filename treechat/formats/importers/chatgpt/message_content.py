@@ -12,7 +12,7 @@ CONTEXTS = ("user_editable_context", "model_editable_context")
 """Instructions that come with each request; never shown as a message."""
 
 
-def content_of(message: dict[str, Any], unknown: set[str]) -> Content:
+def content_of(message: dict[str, Any], unknown_kinds: set[str]) -> Content:
     """The content of a message. unknown: types met that this treechat does not know are added to it."""
     content = Content()
     record = dict_of(message.get("content"))
@@ -23,34 +23,34 @@ def content_of(message: dict[str, Any], unknown: set[str]) -> Content:
     }
     match kind:
         case "text" | "multimodal_text" | "":
-            _add_parts(content, message, record, names, unknown)
+            _add_parts(content, message, record, names, unknown_kinds)
         case "code":
             text = first_text(record, "text")
             recipient = text_of(message.get("recipient"))
             language = text_of(record.get("language"))
             if recipient not in ("", "all"):
-                content.call(recipient, text, language=language)
+                content.add_call(recipient, text, language=language)
             elif text:
-                content.say(f"```{'' if language == 'unknown' else language}\n{text}\n```")
+                content.add_text(f"```{'' if language == 'unknown' else language}\n{text}\n```")
         case "execution_output" | "system_error":
-            content.result(_author_name(message), words_in(record))
+            content.add_result(_author_name(message), words_in(record))
         case "tether_quote":
-            more = {"title": record.get("title"), "url": record.get("url")}
-            content.result(_author_name(message), words_in(record), **more)
+            details = {"title": record.get("title"), "url": record.get("url")}
+            content.add_result(_author_name(message), words_in(record), **details)
         case "tether_browsing_display":
-            content.result(_author_name(message), first_text(record, "result", "summary"))
+            content.add_result(_author_name(message), first_text(record, "result", "summary"))
         case "thoughts":
             thoughts = [dict_of(item) for item in list_of(record.get("thoughts"))]
-            pieces = [piece for item in thoughts for piece in (item.get("summary"), item.get("content"))]
-            content.think("\n\n".join(filter(None, map(text_of, pieces))))
+            texts = [text for item in thoughts for text in (item.get("summary"), item.get("content"))]
+            content.add_thoughts("\n\n".join(filter(None, map(text_of, texts))))
         case "reasoning_recap":
-            content.keep("recap", text=words_in(record))
+            content.add_part("recap", text=words_in(record))
         case _ if kind in CONTEXTS:
-            content.keep(kind, raw=record)
+            content.add_part(kind, raw=record)
         case _:
-            unknown.add(kind)
-            content.keep(kind, raw=record)
-            content.say(words_in(record))
+            unknown_kinds.add(kind)
+            content.add_part(kind, raw=record)
+            content.add_text(words_in(record))
     for file_id, name in names.items():
         content.attach("file", name or file_id, id=file_id)
     return content
@@ -61,31 +61,31 @@ def _author_name(message: dict[str, Any]) -> str:
 
 
 def _add_parts(
-    content: Content, message: dict[str, Any], record: dict[str, Any], names: dict[str, str], unknown: set[str]
+    content: Content, message: dict[str, Any], record: dict[str, Any], names: dict[str, str], unknown_kinds: set[str]
 ) -> None:
     texts = []
     for part in list_of(record.get("parts")) or [record.get("text")]:
         if isinstance(part, str):
             texts.append(without_marks(part, dict_of(message.get("metadata"))))
         elif isinstance(part, dict):
-            _add_object(content, part, names, unknown)
+            _add_object(content, part, names, unknown_kinds)
     text = "\n\n".join(filter(None, texts))
     role = text_of(dict_of(message.get("author")).get("role"))
     recipient = text_of(message.get("recipient"))
     if not text:
         return
     if role == "assistant" and recipient not in ("", "all"):
-        content.call(recipient, text)
+        content.add_call(recipient, text)
     elif role == "assistant" and message.get("channel") == "analysis":
-        content.think(text)
+        content.add_thoughts(text)
     elif role == "tool":
-        content.result(_author_name(message), text)
+        content.add_result(_author_name(message), text)
     else:
         # The question about an image stands under it, as the source shows it.
-        content.say(text)
+        content.add_text(text)
 
 
-def _add_object(content: Content, part: dict[str, Any], names: dict[str, str], unknown: set[str]) -> None:
+def _add_object(content: Content, part: dict[str, Any], names: dict[str, str], unknown_kinds: set[str]) -> None:
     kind = text_of(part.get("content_type"))
     pointer = first_text(part, "asset_pointer") or first_text(dict_of(part.get("audio_asset_pointer")), "asset_pointer")
     file_id = pointer.rpartition("//")[2]
@@ -94,14 +94,14 @@ def _add_object(content: Content, part: dict[str, Any], names: dict[str, str], u
         case "image_asset_pointer":
             content.attach("image", name, raw=part)
         case "audio_transcription":
-            content.keep(kind, raw=part)
-            content.say(text_of(part.get("text")))
+            content.add_part(kind, raw=part)
+            content.add_text(text_of(part.get("text")))
         case "audio_asset_pointer" | "real_time_user_audio_video_asset_pointer":
             content.attach("audio", name, raw=part)
         case "video_container_asset_pointer":
             content.attach("video", name, raw=part)
         case _:
             if kind:
-                unknown.add(kind)
-            content.keep(kind or "object", raw=part)
-            content.say(words_in(part))
+                unknown_kinds.add(kind)
+            content.add_part(kind or "object", raw=part)
+            content.add_text(words_in(part))

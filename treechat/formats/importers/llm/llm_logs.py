@@ -13,10 +13,10 @@ from treechat.formats.importers.importer import Importer
 from treechat.formats.importers.llm.message_tree import read_tree
 from treechat.formats.importers.llm.responses import read_responses
 from treechat.formats.reading.inputs import Input
-from treechat.formats.reading.sqlite_source import SqliteSource, opened
+from treechat.formats.reading.sqlite_source import SqliteSource, open_sqlite
 
 
-def holds(source: SqliteSource) -> bool:
+def recognises_database(source: SqliteSource) -> bool:
     return _has_responses(source) or _has_tree(source)
 
 
@@ -29,8 +29,8 @@ def _has_tree(source: SqliteSource) -> bool:
 
 
 def read(file: Input, report: ImportReport) -> Iterator[Document]:
-    with opened(file) as source:
-        if not holds(source):
+    with open_sqlite(file) as source:
+        if not recognises_database(source):
             raise FormatError(f"{file.name} is a database, but not llm's", "`llm logs path` says where that is")
         in_tree: set[str] = set()
         if _has_tree(source):
@@ -39,4 +39,4 @@ def read(file: Input, report: ImportReport) -> Iterator[Document]:
             yield from read_responses(source, in_tree, file, report)
 
 
-IMPORTER = Importer("llm", "llm's logs.db", lambda _: False, read, holds)
+IMPORTER = Importer("llm", "llm's logs.db", lambda _: False, read, recognises_database)

@@ -33,9 +33,9 @@ def read_responses(source: SqliteSource, in_tree: set[str], file: Input, report:
         elif conversation_id in in_tree:
             # llm itself took these messages over into its tree, as far as it does that.
             ids = [row["id"] for row in group]
-            if num := sum(1 for _ in source.rows_of("prompt_attachments", ("response_id",), "response_id", ids)):
-                where = f"{file.name} ({names.get(conversation_id, '')[:60] or conversation_id})"
-                report.drop(where, f"what was attached before llm 0.32 ({num}) is not in its tree of messages")
+            if num := sum(1 for _ in source.rows_matching("prompt_attachments", ("response_id",), "response_id", ids)):
+                place = f"{file.name} ({names.get(conversation_id, '')[:60] or conversation_id})"
+                report.drop(place, f"what was attached before llm 0.32 ({num}) is not in its tree of messages")
         else:
             yield _conversation(conversation_id, names.get(conversation_id, ""), list(group), source, file, report)
 
@@ -43,48 +43,48 @@ def read_responses(source: SqliteSource, in_tree: set[str], file: Input, report:
 def _conversation(
     conversation_id: str, name: str, rows: list[dict[str, Any]], source: SqliteSource, file: Input, report: ImportReport
 ) -> Document:
-    where = f"{file.name} ({name[:60] or conversation_id})"
+    place = f"{file.name} ({name[:60] or conversation_id})"
     draft = Draft("llm", conversation_id, name, seconds(rows[0]["datetime_utc"]), seconds(rows[-1]["datetime_utc"]))
-    more = _More(source, [row["id"] for row in rows])
-    above: str | None = None
+    details = _ResponseDetails(source, [row["id"] for row in rows])
+    parent_id: str | None = None
     system = ""
     pending = Content()
     for row in rows:
         if draft.is_full:
-            report.fail(where, "the conversation is too long; the rest is left out")
+            report.fail(place, "the conversation is too long; the rest is left out")
             break
-        row_id, at = id_of(row["id"]) or "", seconds(row["datetime_utc"])
-        new_system = "\n\n".join(filter(None, [*more.system_fragments[row["id"]], text_of(row["system"])]))
+        row_id, created_at = id_of(row["id"]) or "", seconds(row["datetime_utc"])
+        new_system = "\n\n".join(filter(None, [*details.system_fragments[row["id"]], text_of(row["system"])]))
         if new_system and new_system != system:
-            draft.add(f"{row_id}/system", above, "system", new_system, at)
-            above, system = f"{row_id}/system", new_system
-        prompt, results = more.prompt(row), more.results[row["id"]]
+            draft.add(f"{row_id}/system", parent_id, "system", new_system, created_at)
+            parent_id, system = f"{row_id}/system", new_system
+        prompt, results = details.prompt(row), details.results[row["id"]]
         for result in results:
-            pending.result(text_of(result["name"]), text_of(result["output"]), id=result["tool_call_id"])
+            pending.add_result(text_of(result["name"]), text_of(result["output"]), id=result["tool_call_id"])
         if prompt or not results:
-            if pending and above is not None:
-                draft.add(f"{row_id}/results", above, "assistant", pending, at)
-                above, pending = f"{row_id}/results", Content()
-            draft.add(f"{row_id}/prompt", above, "user", prompt, at)
-            above = f"{row_id}/prompt"
+            if pending and parent_id is not None:
+                draft.add(f"{row_id}/results", parent_id, "assistant", pending, created_at)
+                parent_id, pending = f"{row_id}/results", Content()
+            draft.add(f"{row_id}/prompt", parent_id, "user", prompt, created_at)
+            parent_id = f"{row_id}/prompt"
         if reasoning := text_of(row["reasoning"]):
-            pending.think(reasoning)
-        pending.say(text_of(row["response"]))
-        calls = more.calls[row["id"]]
+            pending.add_thoughts(reasoning)
+        pending.add_text(text_of(row["response"]))
+        calls = details.calls[row["id"]]
         for call in calls:
-            pending.call(text_of(call["name"]), json_in(call["arguments"]), id=call["tool_call_id"])
+            pending.add_call(text_of(call["name"]), json_in(call["arguments"]), id=call["tool_call_id"])
         if calls and row is not rows[-1]:
             # The results come with the next row, and so does the answer.
             continue
         model = first_text(row, "resolved_model", "model") or None
         options = options_in(row["options_json"])
         counts = {key: row[key] for key in ("input_tokens", "output_tokens", "duration_ms")}
-        draft.add(row_id, above, "assistant", pending, at, model=model, sampling=options, meta=counts)
-        above, pending = row_id, Content()
-    return draft.document(report, where)
+        draft.add(row_id, parent_id, "assistant", pending, created_at, model=model, sampling=options, meta=counts)
+        parent_id, pending = row_id, Content()
+    return draft.document(report, place)
 
 
-class _More:
+class _ResponseDetails:
     """What other tables know of these responses."""
 
     def __init__(self, source: SqliteSource, ids: list[Any]) -> None:
@@ -94,31 +94,35 @@ class _More:
         self.system_fragments: dict[Any, list[str]] = defaultdict(list)
         self.attachments: dict[Any, list[dict[str, Any]]] = defaultdict(list)
         columns = ("response_id", "name", "arguments", "output", "tool_call_id")
-        for table, found in (("tool_calls", self.calls), ("tool_results", self.results)):
-            for row in source.rows_of(table, columns, "response_id", ids, "id"):
-                found[row["response_id"]].append(row)
+        for table, by_response in (("tool_calls", self.calls), ("tool_results", self.results)):
+            for row in source.rows_matching(table, columns, "response_id", ids, "id"):
+                by_response[row["response_id"]].append(row)
         for table, texts in (("prompt_fragments", self.fragments), ("system_fragments", self.system_fragments)):
-            links = list(source.rows_of(table, ("response_id", "fragment_id"), "response_id", ids, "response_id order"))
+            links = list(
+                source.rows_matching(table, ("response_id", "fragment_id"), "response_id", ids, "response_id order")
+            )
             contents = {
                 row["id"]: text_of(row["content"])
-                for row in source.rows_of("fragments", ("id", "content"), "id", [link["fragment_id"] for link in links])
+                for row in source.rows_matching(
+                    "fragments", ("id", "content"), "id", [link["fragment_id"] for link in links]
+                )
             }
             for link in links:
                 texts[link["response_id"]].append(contents.get(link["fragment_id"], ""))
         pair = ("response_id", "attachment_id")
-        links = list(source.rows_of("prompt_attachments", pair, "response_id", ids, "response_id order"))
-        known = {
+        links = list(source.rows_matching("prompt_attachments", pair, "response_id", ids, "response_id order"))
+        attachment_rows = {
             row["id"]: row
-            for row in source.rows_of(
+            for row in source.rows_matching(
                 "attachments", ATTACHMENT_COLUMNS, "id", [link["attachment_id"] for link in links]
             )
         }
         for link in links:
-            self.attachments[link["response_id"]].append(known.get(link["attachment_id"], {}))
+            self.attachments[link["response_id"]].append(attachment_rows.get(link["attachment_id"], {}))
 
     def prompt(self, row: dict[str, Any]) -> Content:
         content = Content()
-        content.say("\n\n".join(filter(None, [*self.fragments[row["id"]], text_of(row["prompt"])])))
+        content.add_text("\n\n".join(filter(None, [*self.fragments[row["id"]], text_of(row["prompt"])])))
         for attachment in self.attachments[row["id"]]:
             add_attachment(content, attachment)
         return content
