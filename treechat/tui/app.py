@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from treechat.chat.model.room import LoadNamed
 
 TWICE_S = 0.6
-"""Two presses of esc within this time open the tree."""
+"""Two presses of esc within this many seconds open the tree."""
 
 WATCH_S = 1.0
-"""How often other windows' changes are taken over."""
+"""Seconds between two checks for changes by other windows."""
 
 
 class TreechatApp(
@@ -65,7 +65,7 @@ class TreechatApp(
     SettingsActions,
     KvActions,
 ):
-    """One window on a store of conversations. The keys in bindings.py name its actions."""
+    """One window on a store of conversations. `bindings.py` says which key calls which action."""
 
     BINDINGS = APP_BINDINGS
 
@@ -83,7 +83,7 @@ class TreechatApp(
 
         store_path: None keeps everything in memory.
         config: the values of the configuration file; None for the defaults.
-        model_spec: what `load_model` loads, None for the default model.
+        model_spec: the name or path of the model that `load_model` loads; None for the default model.
         chat: id of a conversation; None opens the latest one.
         load_model: loads the first model; None for a window without a model.
         load_named: loads another model by its spec; None if there is only the first one.
@@ -123,7 +123,7 @@ class TreechatApp(
         self.composer.focus()
         self.kv_watch.start()
         self.set_interval(WATCH_S, self._watch)
-        # Sizes are known after the first refresh, and the model must not be in the way of the first frame.
+        # Sizes are known after the first refresh. The model is loaded later so that it does not delay the first frame.
         self.call_after_refresh(self.first_frame)
 
     def _restyle(self) -> None:
@@ -132,7 +132,7 @@ class TreechatApp(
             self.transcript.restyle()
 
     def _theme_changed(self) -> None:
-        """One that was chosen here is there at the next start, unless the configuration names one."""
+        """Save a theme that was chosen in the app for the next start, unless the configuration names one."""
         self._restyle()
         if self.theme == self._saved_theme:
             return
@@ -149,7 +149,7 @@ class TreechatApp(
         if self._load_model is not None:
             self.models.load_first(self._load_model)
 
-    # Other windows
+    # Changes by other windows, and errors
 
     def _watch(self) -> None:
         if not self.is_up:
@@ -168,7 +168,7 @@ class TreechatApp(
         default_namespace: DOMNode | None = None,
         namespaces: Mapping[str, DOMNode] | None = None,
     ) -> bool:
-        """An action that fails for a reason outside of the app (a full disk, say) is told, and the app goes on."""
+        """Run an action. If it fails for a reason outside of the app (a full disk, for example), show the error."""
         try:
             return await super().run_action(action, default_namespace, namespaces)
         except TreechatError as error:
@@ -176,13 +176,13 @@ class TreechatApp(
             return True
 
     async def _on_message(self, message: Message) -> None:
-        """The same for what follows from a click, or from what a widget says."""
+        """Handle a message, such as a click. An error is shown as an action's error is."""
         try:
             await super()._on_message(message)
         except TreechatError as error:
             self.tell(error, NOTHING_LOST)
 
-    # Keys that belong to no part
+    # Keys of the whole window
 
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.Key) and self.is_up:
@@ -196,11 +196,14 @@ class TreechatApp(
 
     @property
     def clipboard(self) -> str:
-        """What ctrl+v of a text field takes: a message that was copied, say."""
+        """The text that ctrl+v pastes into a text field, for example a copied message."""
         return as_input(super().clipboard)
 
     def action_escape(self) -> None:
-        """Stops what is being written; else leaves an edit or the tree. Twice: the tree, on the current node."""
+        """Stop the replies; without replies, open the tree at the current node if pressed twice, else end one thing.
+
+        That is the first of: a queued message, a load that the user asked for, an edit, the focus outside the composer.
+        """
         now = time.monotonic()
         is_twice, self._escaped_at = now - self._escaped_at < TWICE_S, now
         if self.replies.stop():
@@ -262,7 +265,7 @@ def run_app(
     load_model: LoadModel | None = None,
     load_named: LoadNamed | None = None,
 ) -> None:
-    """Open the window and stay until it is closed. Arguments as of `TreechatApp`."""
+    """Run the app until its window is closed. The arguments are those of `TreechatApp`."""
     TreechatApp(
         store_path, config=config, model_spec=model_spec, chat=chat, load_model=load_model, load_named=load_named
     ).run()

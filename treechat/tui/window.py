@@ -323,7 +323,7 @@ class Window(App[None]):
             self._unnotify(notification, refresh=False)
 
     def tell(self, error: TreechatError, kept: str = "") -> None:
-        """Show an error: its message, what was kept, and its hint."""
+        """Show an error: its message, the sentence `kept` about data that was not lost, and its hint."""
         lines = [error.message, kept, error.hint]
         self.notify("\n".join(line for line in lines if line), severity="error", timeout=10, markup=False)
 

@@ -1,1 +1,1 @@
-"""What keys do: one flat mixin over `Window` per file, all named in `app.py`."""
+"""The actions of keys: one mixin over `Window` per file. `TreechatApp` inherits from all of them."""

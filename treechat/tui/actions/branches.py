@@ -1,4 +1,4 @@
-"""ForkPoint inside a message, compare two branches, and copy or replay a branch elsewhere."""
+"""Fork inside a message, compare two branches, and copy or replay a branch elsewhere."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class BranchActions(Window):
         self.ask(screen, done)
 
     def action_split(self) -> None:
-        """A reply goes on from the words that are kept; of one's own message they go to the composer."""
+        """Fork after a chosen word: continue a reply from there; put the words of another message into the composer."""
         node = self.cursor
         if node is None:
             return
@@ -82,7 +82,10 @@ class BranchActions(Window):
     # Comparing
 
     def action_compare(self) -> None:
-        """With the branch under the cursor; on the current branch, with the sibling visited last or the next one."""
+        """Compare the current branch with the one under the cursor.
+
+        If the cursor is on the current branch, compare with the next or previous sibling at the nearest fork.
+        """
         chat, left_id, right_id = self.chat, self.chat.current_id, self._other_branch()
         if left_id is None or right_id is None:
             self.say("Nothing to compare with: put the cursor on another branch")
@@ -117,7 +120,7 @@ class BranchActions(Window):
     # Copying and replaying
 
     def action_graft(self) -> None:
-        """The whole row in the tree, the message and all below it in the transcript."""
+        """Copy the branch under the cursor below another node."""
         chat, node_id = self.chat, self.branch_id
         if node_id is None:
             return
@@ -137,7 +140,7 @@ class BranchActions(Window):
         self._pick(f"Copy {num:,} message{'s' if num != 1 else ''} under", node_id, "copies", done)
 
     def action_rebase(self) -> None:
-        """One's own turns from the cursor on, to the end of the branch that is shown."""
+        """Send the user's messages from the cursor to the end of the visible branch again below another node."""
         chat, node_id = self.chat, self.branch_id
         if node_id is None:
             return
@@ -155,7 +158,13 @@ class BranchActions(Window):
         self._pick(f"Replay {num:,} turn{'s' if num != 1 else ''} of yours under", turns[0], "replays", done)
 
     def _pick(self, title: str, node_id: str, verb: str, done: Callable[[str | None], None]) -> None:
-        """Have a target chosen that the message can follow."""
+        """Ask for a target node.
+
+        title: of the list.
+        node_id: the message that must be able to follow the target.
+        verb: the effect of enter, as the list shows it.
+        done: called with the target's id, None for a new root.
+        """
         chat = self.chat
 
         def chosen(target_id: str | None) -> None:
@@ -183,7 +192,7 @@ class BranchActions(Window):
 
 
 def words_of(pieces: list[Piece]) -> tuple[list[int], list[str]]:
-    """Where words begin, as indices of tokens, and the words; tokens without text belong to the word before them."""
+    """Return the token indices at which words begin, and the words. A token without text belongs to the word before."""
     starts: list[int] = []
     words: list[str] = []
     for index, piece in enumerate(pieces):

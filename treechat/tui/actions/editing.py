@@ -24,7 +24,7 @@ CHANGES = {"hide_conversation": "hiding the conversation", "graft": "copy", "reb
 
 
 class EditingActions(Window):
-    """The actions that change a message without a model."""
+    """The actions that change or describe one message, and undo changes."""
 
     def action_edit(self) -> None:
         if (node := self.cursor) is not None:

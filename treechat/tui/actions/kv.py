@@ -7,7 +7,7 @@ from treechat.tui.window import Window
 
 
 class KvActions(Window):
-    """The actions on the cache."""
+    """The actions that show or change which KV is in memory."""
 
     def action_warm(self) -> None:
         self.kv_watch.warm(self.cursor_id)

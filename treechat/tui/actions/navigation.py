@@ -11,7 +11,7 @@ from treechat.tui.window import Window
 
 
 class NavigationActions(Window):
-    """The actions that change nothing in the conversation."""
+    """The actions that move the cursor, the current node or the focus. None changes a message."""
 
     def action_row(self, by: int) -> None:
         """Go to the next or previous row or message; within a long message, scroll first."""

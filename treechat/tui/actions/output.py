@@ -26,7 +26,7 @@ from treechat.tui.window import Window
 _CODE = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 BACKUP = "backup"
-"""Among the formats, SQLite's own copy."""
+"""The format that is a copy of the database by SQLite itself."""
 
 SCOPES = {
     "branch": ("This branch", ("markdown", "html", "native", "openai")),
@@ -52,7 +52,7 @@ NOTES = {
 
 
 def export_choices() -> list[ListChoice]:
-    """Ids are `scope:format`."""
+    """The entries of the export list; their ids are `scope:format`."""
     made = []
     for scope, (title, forms) in SCOPES.items():
         for form in forms:
@@ -90,7 +90,7 @@ class OutputActions(Window):
         self.say(f"This terminal takes no copies. {what} written to {target}")
 
     def action_pager(self) -> None:
-        """The message in `$PAGER` (in a browser: a tab), control characters made visible: a pager may pass them on."""
+        """Open the message in `$PAGER`, or in a browser's tab. Control characters are escaped: a pager may not."""
         if self.cursor_id is None:
             return
         text = escape_controls(self.chat.text(self.cursor_id))
@@ -127,14 +127,11 @@ class OutputActions(Window):
         self.ask(PickScreen("Export", find, "what, or as what: html, branch, …", "writes"), done)
 
     async def _export(self, scope: str, form: str) -> None:
-        """In a thread: a large conversation takes a while. The file is new; exports never overwrite.
-
-        In a browser it is a download.
-        """
+        """Write a new file in a thread, as a large conversation takes a while; a browser downloads it."""
         write = self._writer(scope, form)
         title = "conversations" if scope == "everything" else self.chat.title
         name = re.sub(r"[^\w-]+", "-", title).strip("-").lower()[:40] or "conversation"
-        # A file that is being downloaded is open, and needs no name any more.
+        # A file that is being downloaded is open, so its folder can be removed.
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             await self._write(Path(folder if self.is_web else ""), name, _suffix(form), write)
 
@@ -158,7 +155,7 @@ class OutputActions(Window):
         return lambda target: write_file(target, make_text())
 
     def _text_source(self, scope: str, form: str) -> Callable[[], Iterator[str]]:
-        """What makes the text; what is in sight is looked up now, the rest when it is called."""
+        """Return a function that yields the text. It reads the store; the cursor and the view are the present ones."""
         store, conversation_id = self.store, self.chat.conversation_id
         if scope == "everything":
             tokens = form == "native"
@@ -174,7 +171,7 @@ class OutputActions(Window):
 
 
 def lacks_clipboard(env: Mapping[str, str]) -> bool:
-    """Whether the terminal is one that is known to take no copies (OSC 52)."""
+    """Whether the terminal is known not to support copying by OSC 52."""
     return env.get("TERM", "") in ("linux", "dumb", "vt100", "vt220") or env.get("TERM_PROGRAM") == "Apple_Terminal"
 
 
@@ -183,8 +180,11 @@ def _suffix(form: str) -> str:
 
 
 def _write_new(folder: Path, name: str, suffix: str, write: Callable[[Path], None]) -> Path:
-    """Write to a name that is not taken, and return it. Raises OSError, StoreError."""
-    # Where the working folder was removed in the meantime, this fails, and it is said as any other failure.
+    """Write a file under a name that does not exist yet, and return its path; no export overwrites a file.
+
+    Raises OSError, StoreError.
+    """
+    # This raises OSError if the working folder was removed in the meantime.
     folder = folder.absolute()
     for number in count():
         target = folder / f"{name}{f'-{number}' if number else ''}{suffix}"

@@ -1,1 +1,1 @@
-"""Background work that the window holds as plain objects."""
+"""Background work of a window: plain objects with public methods, created by `TreechatApp`."""

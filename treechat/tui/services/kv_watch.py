@@ -1,4 +1,4 @@
-"""Look up off the draw path where the KV of the visible rows is, and warm the branch that the cursor rests on."""
+"""Look up the KV costs of the visible rows off the draw path, and warm the branch that the cursor rests on."""
 
 from __future__ import annotations
 

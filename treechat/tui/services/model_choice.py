@@ -91,7 +91,7 @@ class ModelChoice:
             self.choose(own)
 
     def model_loaded(self) -> None:
-        """Remember what loads the model in use, and report whether the conversation has another one."""
+        """Save the spec of the model in use, and report it if the conversation has another model."""
         model, spec = self._window.chat.model, self._window.models.spec
         if model is not None and spec is not None:
             save_model_spec(model.name, spec)

@@ -66,7 +66,7 @@ class ModelLoader:
     """The model in use, and at most one load. A load begins after the thread of the previous one has ended.
 
     load: the load that runs.
-    spec: what loaded the model in use; None for the default one.
+    spec: the spec that the model in use was loaded by; None for the default one.
     parked: a loaded model, and its spec, that is used again after another model's one reply.
     lacks_room: whether two models do not fit into memory together; None asks the system.
     """

@@ -25,7 +25,7 @@ class StatusLine(Widget):
     """One line. If it is too long, its left part is cut.
 
     activity: the current activities, by the rule of `ACTIVITIES`. model: the model in use. memory: the slots in use.
-    row: what a reply at the node under the cursor would cost.
+    row: the cost of a reply at the node under the cursor.
     """
 
     activity = reactive("")
