@@ -23,7 +23,7 @@ from textual.widget import Widget
 from tests.bench.ui_trees import long_reply
 from tests.fakes import scripted_model
 from treechat.chat.model.load import load_chat_model
-from treechat.config import Config
+from treechat.config import Config, Sampling
 from treechat.tui import app
 from treechat.tui.app import TreechatApp
 from treechat.tui.screens.pick import PickScreen
@@ -53,7 +53,8 @@ class Probe(TreechatApp):
         def scripted(progress):
             return scripted_model(long_reply(REPLY_LEN))
 
-        config = Config(max_tokens=1500 if mode == "replies" else 2 * REPLY_LEN, temperature=0.8, seed=11)
+        max_tokens = 1500 if mode == "replies" else 2 * REPLY_LEN
+        config = Config(max_tokens=max_tokens, sampling=Sampling(temperature=0.8), seed=11)
         super().__init__(path, config=config, load_model={"replies": load, "stream": scripted}.get(mode))
         self.seconds: dict[str, list[float]] = {}
         self.memory: dict[str, int] = {}
