@@ -58,8 +58,8 @@ class EngineConfig:
     cuda_graphs: on CUDA, decode by graphs, captured at the first use of each size.
     deterministic: a reply's tokens and log-probabilities are bitwise the same, whatever other requests run. Each
         sequence is computed alone, in chunks that other requests do not change, and the last token of a prompt alone.
-        The same prompt, parameters and seed then give the same reply if the prompt's cached KV is the same; the README
-        says when it is. Batches are no faster, and a prompt takes one more forward.
+        The same prompt, parameters and seed then give the same reply if the prompt's cached KV is the same; `runner.py`
+        has the conditions. Batches are no faster, and a prompt takes one more forward.
     """
 
     device: str | None = None
@@ -148,7 +148,10 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The cost of a request. prompt_tokens = cached + restored + computed. Times are in seconds from submission."""
+    """The cost of a request. prompt_tokens = cached + restored + computed. Times are in seconds from submission.
+
+    `computed_tokens` counts prompt tokens once: a request that gave its slots back may compute some of them again.
+    """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0

@@ -1,4 +1,13 @@
-"""The model, and one step of it: a ragged batch of tokens in, rows of logits out. Uses no request and no tree."""
+"""The model, and one step of it: a ragged batch of tokens in, rows of logits out. Uses no request and no tree.
+
+A reply's bits depend on the number of rows in its steps, which chooses the kernels of matrix products, and on a CPU on
+the places of its slots. `EngineConfig.deterministic` removes both: each sequence is computed alone, in whole chunks,
+the last token of a prompt alone, and the CPU first copies a path together. Tokens and log-probabilities then depend
+only on prompt, parameters, seed and the KV that was cached for the prompt at the start. That KV is bitwise the same if
+it was computed in the same chunks. A regenerated reply therefore repeats itself. A prompt whose beginning was evicted,
+or computed as part of a reply, may differ. Further conditions: the same machine, libraries and `num_threads`, no step
+that runs out of memory, and no request that has to give its slots back.
+"""
 
 from __future__ import annotations
 

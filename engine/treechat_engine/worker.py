@@ -1,4 +1,13 @@
-"""The engine's thread: plan, run, sample, deliver, repeat. It holds the lock for the tree, never during a forward."""
+"""The engine's thread: plan, run, sample, deliver, repeat. It holds the lock for the tree, never during a forward.
+
+Around the forward a greedy step of 8 takes 0.9 ms of wall time with two threads, 1.1 ms with one (`python -m
+tests.bench.bookkeeping --threads 2`: AMD EPYC, 2 cores, 49,152 logits). Two fifths are log-probabilities. Cuts add 0.5
+to 2 ms.
+
+An exception fails only its own requests, with the error's text: in a forward those of its step, elsewhere one request.
+If memory runs out, on device or host, the step runs once more with half of the prompt tokens, or with half of the
+requests if all decode.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,16 @@
 
 A policy makes a ranking for the present state of the tree. The lowest rank is evicted first. `lru`, `lfu` and `fifo`
 rank a node by itself. `TreePolicy` uses how a person moves in a tree, as far as the app reports it (`protect`).
+
+Share of all prompt tokens that were computed again, over six days of four people's work in a tree (`python -m
+tests.bench.eviction --seeds 4`; the weights were chosen on other seeds; the result does not depend on the machine):
+
+| slots | 10,000 | 14,000 | 20,000 | 28,000 | 40,000 | 64,000 |
+| --- | --- | --- | --- | --- | --- | --- |
+| tree | 3.6 % | 2.5 % | 1.5 % | 0.9 % | 0.5 % | 0.2 % |
+| lfu | 3.8 % | 2.8 % | 2.1 % | 1.4 % | 0.8 % | 0.3 % |
+| lru, fifo | 4.5 % | 3.4 % | 2.3 % | 1.7 % | 1.0 % | 0.3 % |
+| optimal, which uses the future | 2.0 % | 0.8 % | 0.2 % | 0.0 % | 0.0 % | 0.0 % |
 """
 
 from __future__ import annotations

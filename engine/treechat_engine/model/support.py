@@ -1,4 +1,22 @@
-"""Check whether the engine can run a model exactly. Each refusal has its reason."""
+"""Check whether the engine can run a model exactly. Each refusal has its reason.
+
+Of 73 model types of transformers (`python -m tests.bench.families` prints the table):
+
+- Run, with the tokens of transformers through prefill, chunks, fork, jump, batch, eviction and rebuild. By the fused
+  forward: cwm, gemma, gemma2, gemma3, granite, llama, ministral, ministral3, mistral, olmo2, olmo3, phi3, qwen2,
+  qwen3, seed_oss, smollm3, vaultgemma. By that of transformers: afmoe, apertus, arcee, aria_text, biogpt, bitnet,
+  cohere, cohere2, cohere2_moe, ctrl, deepseek_v2, deepseek_v3, dots1, ernie4_5, ernie4_5_moe, exaone4, exaone_moe,
+  flex_olmo, gemma3n, gemma4, glm, glm4, glm4_moe, glm4_moe_lite, gpt2, gpt_bigcode, gpt_neox, gpt_oss, granitemoe,
+  granitemoeshared, helium, hunyuan_v1_dense, hunyuan_v1_moe, hy_v3, jais2, jetmoe, laguna, mellum, mimo_v2_flash,
+  minicpm3, minimax_m2, mixtral, modernbert_decoder, nanochat, nemotron, olmo, olmoe, opt, persimmon, phi, phimoe,
+  qwen2_moe, qwen3_moe, solar_open, stablelm, starcoder2.
+- Refused, with the reason: recurrent, hybrid and convolution layers (mamba, mamba2, jamba, bamba, falcon_h1,
+  granitemoehybrid, qwen3_next, recurrent_gemma, lfm2, rwkv); chunked attention (llama4); encoder-decoders (t5, bart,
+  whisper and similar); attention that transformers implements inline (falcon, bloom, mpt, gptj, codegen, gpt_neo,
+  xglm); two attentions in a layer (diffllama); indexed or compressed attention (deepseek_v32); attention that is not
+  causal (bert); a bias computed for the scores (doge); `longrope` and `dynamic` rotary embeddings, unless
+  `max_model_len` is within the original context, in which they do not change.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Decide whether to copy KV of a lower tier or to compute it again, by measurements on this machine."""
+"""Decide whether to copy KV of a lower tier or to compute it again, by measurements on this machine.
+
+The model is fitted at the start, and corrected by the measured rate of real prefills.
+"""
 
 from __future__ import annotations
 
