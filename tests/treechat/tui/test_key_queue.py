@@ -16,7 +16,7 @@ def type_fast(app, *keys: str) -> None:
 
 
 @pytest.mark.parametrize("round_trips", [1, 3])
-async def test_keys_behind_tab_reach_the_part_that_it_leads_to(open_app, round_trips) -> None:
+async def test_keys_after_tab_reach_the_part_that_it_focuses(open_app, round_trips) -> None:
     async with open_app() as d:
         app = d.app
         await d.send("hello")
@@ -28,7 +28,7 @@ async def test_keys_behind_tab_reach_the_part_that_it_leads_to(open_app, round_t
         assert app.chat.path()[1].bookmarked == (round_trips % 2 == 1)
 
 
-async def test_a_window_that_opens_takes_what_is_typed_behind_its_key(open_app) -> None:
+async def test_keys_after_a_key_that_opens_a_screen_go_to_that_screen(open_app) -> None:
     async with open_app() as d:
         app = d.app
         reply = await d.send("hello")
@@ -40,7 +40,7 @@ async def test_a_window_that_opens_takes_what_is_typed_behind_its_key(open_app) 
         assert len(app.screen_stack) == 1
 
 
-async def test_what_is_typed_behind_enter_is_the_next_message(open_app) -> None:
+async def test_text_after_enter_is_the_next_message(open_app) -> None:
     async with open_app() as d:
         app = d.app
         type_fast(app, *"hi", "enter", "enter", *"bye")
@@ -48,7 +48,7 @@ async def test_what_is_typed_behind_enter_is_the_next_message(open_app) -> None:
         assert [app.chat.text(node.id) for node in app.chat.path()] == ["hi", "Hello *there*."]
 
 
-async def test_a_text_pasted_behind_a_key_waits_for_it(open_app) -> None:
+async def test_a_text_pasted_after_a_key_waits_for_it(open_app) -> None:
     async with open_app() as d:
         app = d.app
         await d.send("hello")
@@ -60,7 +60,7 @@ async def test_a_text_pasted_behind_a_key_waits_for_it(open_app) -> None:
         assert app.composer.text == ""
 
 
-async def test_a_key_that_is_lost_holds_up_no_other(open_app, monkeypatch) -> None:
+async def test_a_lost_key_does_not_block_the_next_ones(open_app, monkeypatch) -> None:
     async with open_app() as d:
         app = d.app
         post = app.composer.post_message

@@ -25,7 +25,7 @@ async def test_a_branch_is_copied_under_a_picked_message_and_undone(open_app) ->
         assert not chat.tree[copy].hidden and d.app.cursor_id == copy
 
 
-async def test_only_messages_that_can_stand_above_are_offered(open_app) -> None:
+async def test_only_messages_that_the_copy_can_follow_are_offered(open_app) -> None:
     async with open_app(reply=lambda n: f"reply {n}") as d:
         await d.send("one")
         await d.press("tab", "tab", "C")
@@ -36,7 +36,7 @@ async def test_only_messages_that_can_stand_above_are_offered(open_app) -> None:
         assert len(d.app.chat.tree) == 2
 
 
-async def test_turns_are_replayed_with_progress_and_escape_keeps_what_was_done(open_app) -> None:
+async def test_turns_are_replayed_with_progress_and_escape_keeps_the_finished_ones(open_app) -> None:
     def reply(n: int) -> str:
         if n == 4:
             model.engine.gate.clear()
@@ -67,7 +67,7 @@ async def test_turns_are_replayed_with_progress_and_escape_keeps_what_was_done(o
         assert len(chat.tree.roots) == 1
 
 
-async def test_where_no_turn_follows_it_says_so(open_app) -> None:
+async def test_a_replay_without_turns_is_refused(open_app) -> None:
     async with open_app() as d:
         await d.send("one")
         await d.press("tab", "tab", "R")

@@ -27,7 +27,7 @@ async def test_search_finds_a_message_of_this_conversation(open_app) -> None:
         await d.until(lambda: d.app.cursor_id == d.app.chat.path()[1].id, "the found reply")
 
 
-async def test_the_palette_opens_it_with_the_tree_beside_it(open_app) -> None:
+async def test_the_palette_opens_the_tour_with_the_tree_focused(open_app) -> None:
     async with open_app(size=(120, 40)) as d:
         assert "tour" in d.screen_text()
         await d.press("ctrl+p")
@@ -42,7 +42,7 @@ async def test_the_palette_opens_it_with_the_tree_beside_it(open_app) -> None:
         assert d.app.chat.tree.path(reply.id)[:2] == d.app.chat.tree.path(d.app.chat.path()[1].id)
 
 
-def test_the_command_opens_the_app_at_it(tmp_path, monkeypatch) -> None:
+def test_the_tour_command_opens_the_app_at_the_tour(tmp_path, monkeypatch) -> None:
     opened = []
     monkeypatch.setenv("TEXTUAL_DRIVER", "one that needs no terminal")
     monkeypatch.setattr("treechat.tui.app.run_app", lambda path, **options: opened.append((path, options["chat"])))

@@ -40,7 +40,7 @@ async def test_labels_and_bookmarks_show_in_the_tree(open_app) -> None:
         assert "hello" in row and "★" not in row
 
 
-async def test_what_an_undo_took_back_is_not_said_any_more_and_errors_stay(open_app, tmp_path) -> None:
+async def test_an_undo_replaces_the_message_about_the_change_and_errors_stay(open_app, tmp_path) -> None:
     path = tmp_path / "a.db"
     async with open_app(path) as d:
         app = d.app
@@ -60,7 +60,7 @@ async def test_what_an_undo_took_back_is_not_said_any_more_and_errors_stay(open_
         assert sorted(told.severity for told in app._notifications) == ["error", "information"]
 
 
-def test_details_say_what_is_known_and_nothing_else() -> None:
+def test_details_list_known_values_only() -> None:
     turn = Turn("smol", {"temperature": 0.2, "top_k": 40}, 7, "stop", 10, 8, 0, 2, 30, 0.0, 0.5, 3.4)
     facts = dict(facts_of(Node("a1", "u1", "assistant"), turn, None))
     assert (facts["model"], facts["seed"], facts["temperature"], facts["top k"]) == ("smol", "7", "0.2", "40")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.fakes import scripted_model
 
 
-async def test_a_protected_branch_is_marked_and_the_engine_is_told(open_app) -> None:
+async def test_a_protected_branch_is_marked_until_protection_ends(open_app) -> None:
     async with open_app(size=(120, 30)) as d:
         await d.send("hello")
         protected_id = d.app.chat.current_id
@@ -17,7 +17,7 @@ async def test_a_protected_branch_is_marked_and_the_engine_is_told(open_app) -> 
         assert "◆" not in d.screen_text()
 
 
-async def test_resting_on_a_cold_branch_warms_it_and_moving_cancels(open_app, tmp_path) -> None:
+async def test_resting_on_a_cold_branch_warms_it(open_app, tmp_path) -> None:
     path = tmp_path / "cold.db"
     async with open_app(path) as d:
         await d.send("one")

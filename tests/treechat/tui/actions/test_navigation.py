@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-async def test_siblings_are_changed_in_place(open_app) -> None:
+async def test_sibling_keys_show_another_sibling_in_place(open_app) -> None:
     async with open_app(reply=lambda n: f"reply {n}") as d:
         app = d.app
         first = await d.send("hello")
@@ -32,7 +32,7 @@ async def test_escape_twice_opens_the_tree_on_the_current_node_and_enter_changes
         assert d.app.chat.current_id == here and d.app.composer.has_focus and d.app.composer.text == ""
 
 
-async def test_a_jump_marks_what_the_branch_just_left_does_not_have_until_the_next_key(open_app) -> None:
+async def test_a_jump_marks_messages_that_the_previous_branch_lacks_until_the_next_key(open_app) -> None:
     async with open_app(reply=lambda n: f"reply {n}") as d:
         await d.send("hello")
         await d.press("tab", "tab", "r")

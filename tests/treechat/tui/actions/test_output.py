@@ -12,12 +12,12 @@ from treechat.tui.screens.pick import PickScreen
 
 
 @pytest.mark.parametrize("env", [{"TERM": "linux"}, {"TERM": "xterm-256color", "TERM_PROGRAM": "Apple_Terminal"}])
-def test_terminals_that_take_no_copies_are_known(env) -> None:
+def test_terminals_without_clipboard_are_recognised(env) -> None:
     assert lacks_clipboard(env)
     assert not lacks_clipboard({"TERM": "xterm-256color"})
 
 
-async def test_where_the_terminal_takes_no_copies_they_go_to_a_file(open_app, tmp_path, monkeypatch) -> None:
+async def test_without_clipboard_a_copy_is_written_to_a_file(open_app, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("TERM", "linux")
     monkeypatch.setenv("TREECHAT_CACHE_DIR", str(tmp_path))
     async with open_app(size=(120, 30)) as d:
@@ -43,7 +43,7 @@ def test_each_format_is_offered():
     assert len({choice.text for choice in export_choices()}) == len(export_choices())
 
 
-async def test_enter_writes_the_branch_as_markdown_and_never_over_a_file(open_app, tmp_path, monkeypatch):
+async def test_enter_writes_the_branch_as_markdown_and_overwrites_no_file(open_app, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     async with open_app() as d:
         await d.send("hello there")
@@ -54,7 +54,7 @@ async def test_enter_writes_the_branch_as_markdown_and_never_over_a_file(open_ap
         assert "Written to" in d.screen_text()
 
 
-async def test_typing_chooses_the_page_of_the_conversation(open_app, tmp_path, monkeypatch):
+async def test_typing_selects_the_html_page_of_the_conversation(open_app, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     async with open_app() as d:
         await d.send("one")
@@ -78,7 +78,7 @@ async def test_from_this_message_on_begins_at_the_cursor(open_app, tmp_path, mon
         assert nodes[0]["id"] == second and nodes[0]["parent"] is None
 
 
-async def test_everything_with_its_tokens(open_app, tmp_path, monkeypatch):
+async def test_all_conversations_are_exported_with_tokens(open_app, tmp_path, monkeypatch):
     folder = tmp_path / "out"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -115,7 +115,7 @@ async def test_every_choice_writes_a_file_whose_name_stays_in_the_folder(open_ap
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["out"]
 
 
-async def test_a_folder_that_cannot_be_written_is_said(open_app, tmp_path, monkeypatch):
+async def test_a_folder_that_cannot_be_written_is_reported(open_app, tmp_path, monkeypatch):
     folder = tmp_path / "gone"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -128,7 +128,7 @@ async def test_a_folder_that_cannot_be_written_is_said(open_app, tmp_path, monke
         await d.until(lambda: "cannot be written" in d.screen_text(), "the sentence")
 
 
-async def test_a_copy_of_the_database_has_what_was_hidden(open_app, tmp_path, monkeypatch):
+async def test_a_copy_of_the_database_has_hidden_messages(open_app, tmp_path, monkeypatch):
     folder = tmp_path / "out"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -142,7 +142,7 @@ async def test_a_copy_of_the_database_has_what_was_hidden(open_app, tmp_path, mo
         assert store.undo() is not None
 
 
-async def test_an_export_that_fails_says_so_and_leaves_nothing(open_app, tmp_path, monkeypatch):
+async def test_a_failed_export_is_reported_and_leaves_no_file(open_app, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     async with open_app() as d:
         await d.send("one")

@@ -18,7 +18,7 @@ async def test_a_message_is_sent_and_its_reply_appears(open_app) -> None:
         assert d.app.composer.text == ""
 
 
-async def test_jumping_to_an_own_turn_and_sending_makes_a_sibling(open_app) -> None:
+async def test_jumping_to_a_users_message_and_sending_makes_a_sibling(open_app) -> None:
     async with open_app() as d:
         app = d.app
         await d.send("first try")
@@ -34,7 +34,7 @@ async def test_jumping_to_an_own_turn_and_sending_makes_a_sibling(open_app) -> N
         await d.until(lambda: "⋔ 2/2" in d.screen_text(), "the fork in the header")
 
 
-async def test_stopping_keeps_what_came_and_it_can_be_continued(open_app) -> None:
+async def test_a_stopped_reply_is_kept_and_can_be_continued(open_app) -> None:
     model = scripted_model("A long story about nothing.")
     model.engine.pause_at = 6
     async with open_app(model=model) as d:
@@ -54,7 +54,7 @@ async def test_stopping_keeps_what_came_and_it_can_be_continued(open_app) -> Non
 
 
 @pytest.mark.parametrize("keys", [("ctrl+q",), ()], ids=["by the key", "by going down"])
-async def test_leaving_while_a_reply_is_written_keeps_it(open_app, tmp_path, keys) -> None:
+async def test_quitting_while_a_reply_streams_keeps_it(open_app, tmp_path, keys) -> None:
     model = scripted_model("Half of a reply")
     model.engine.pause_at = 4
     path = tmp_path / "kept.db"
@@ -70,7 +70,7 @@ async def test_leaving_while_a_reply_is_written_keeps_it(open_app, tmp_path, key
         assert (reply.role, d.app.chat.text(reply.id), reply.status) == ("assistant", "Half", "stopped")
 
 
-async def test_escapes_in_messages_are_drawn_as_data(open_app) -> None:
+async def test_escape_sequences_in_messages_are_drawn_as_text(open_app) -> None:
     async with open_app(reply="\x1b[31mred\x1b]0;title\x07 <b>html</b> [bold]markup[/bold]") as d:
         await d.send("\x1b[2Jwipe [red]x[/red]")
         text = d.screen_text()
@@ -79,7 +79,7 @@ async def test_escapes_in_messages_are_drawn_as_data(open_app) -> None:
         assert "␛[31mred␛]0;title␇ <b>html</b> [bold]markup[/bold]" in text
 
 
-async def test_up_in_an_empty_composer_takes_the_last_own_turn(open_app) -> None:
+async def test_up_in_an_empty_composer_takes_the_users_last_message(open_app) -> None:
     async with open_app() as d:
         await d.send("my words")
         await d.press("up")
@@ -89,7 +89,7 @@ async def test_up_in_an_empty_composer_takes_the_last_own_turn(open_app) -> None
         assert d.app.composer.text == "" and d.app.editing_id is None
 
 
-async def test_pasted_text_and_new_lines_are_only_text(open_app) -> None:
+async def test_pasted_text_and_new_lines_are_inserted_as_text(open_app) -> None:
     async with open_app() as d:
         d.app.post_message(events.Paste("one\ntwo\n"))
         await d.until(lambda: "two" in d.app.composer.text, "the pasted text")

@@ -31,7 +31,7 @@ def start(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("max_bytes", [10_000_000, 2 * BRANCH_BYTES])
-async def test_the_branch_one_was_on_is_restored_where_others_have_no_room(
+async def test_the_current_branch_is_restored_even_if_others_have_no_room(
     open_app, tmp_path, start, monkeypatch, max_bytes
 ) -> None:
     monkeypatch.setattr(KvWatch, "rest_s", 1_000)

@@ -40,7 +40,7 @@ def roomy(d):
     d.app.models.lacks_room = lambda spec, progress: False
 
 
-async def test_f4_offers_the_model_that_wrote_the_branch_first(open_app, tmp_path, models) -> None:
+async def test_f4_lists_the_model_that_wrote_the_branch_first(open_app, tmp_path, models) -> None:
     path = tmp_path / "s.db"
     with Store.open(path) as store:
         conversation = store.create_conversation("x")
@@ -66,7 +66,7 @@ async def test_f4_offers_the_model_that_wrote_the_branch_first(open_app, tmp_pat
     assert model_specs() == {"elsewhere": "/models/second", "second": "/models/second"}
 
 
-async def test_the_settings_set_a_conversations_model_and_it_is_offered_when_it_opens_again(
+async def test_a_conversations_model_is_set_in_the_settings_and_offered_at_the_next_start(
     open_app,
     tmp_path,
     models,
@@ -104,7 +104,7 @@ async def test_the_settings_set_a_conversations_model_and_it_is_offered_when_it_
         assert d.app.chat.own == {"model": "third"}
 
 
-async def test_a_model_for_one_reply_leaves_the_other_one_warm_and_lets_it_go_on(open_app, models) -> None:
+async def test_after_a_model_for_one_reply_the_other_is_used_again_and_still_warm(open_app, models) -> None:
     first = scripted_model("from first", "first")
     async with open_app(model=first, load_named=models, size=(120, 30)) as d:
         app = d.app
@@ -128,7 +128,7 @@ async def test_a_model_for_one_reply_leaves_the_other_one_warm_and_lets_it_go_on
         assert app.chat.text((await d.send("and on")).id) == "from first"
 
 
-async def test_where_the_other_one_had_to_make_room_it_is_loaded_again_after_the_reply(
+async def test_a_model_closed_to_make_room_is_loaded_again_after_the_one_reply(
     open_app,
     models,
 ) -> None:
@@ -147,7 +147,7 @@ async def test_where_the_other_one_had_to_make_room_it_is_loaded_again_after_the
         assert app.chat.text((await d.send("and on")).id) == "from first"
 
 
-async def test_choosing_the_model_that_waits_takes_it_at_once(open_app, models) -> None:
+async def test_choosing_the_parked_model_uses_it_without_loading(open_app, models) -> None:
     first = scripted_model("from first", "first")
     async with open_app(model=first, load_named=models, size=(120, 30)) as d:
         roomy(d)

@@ -35,7 +35,7 @@ async def choose(d, *keys: str) -> None:
     await d.press(*keys, "enter")
 
 
-async def test_the_old_model_replies_until_the_new_one_is_up_and_is_closed_then(open_app, installed) -> None:
+async def test_the_old_model_replies_until_the_new_one_is_loaded_and_is_then_closed(open_app, installed) -> None:
     first, second = scripted_model("from the first", "first"), scripted_model("from the second", "second")
     ready = threading.Event()
 
@@ -62,7 +62,7 @@ async def test_the_old_model_replies_until_the_new_one_is_up_and_is_closed_then(
     assert second.engine.is_closed
 
 
-async def test_a_reply_that_is_being_written_is_finished_by_the_old_model(open_app, installed) -> None:
+async def test_a_streaming_reply_is_finished_by_the_old_model(open_app, installed) -> None:
     first, second = scripted_model("a long reply", "first"), scripted_model("short", "second")
     first.engine.pause_at = 6
     async with open_app(model=first, load_named=lambda spec, progress: second) as d:
@@ -99,7 +99,9 @@ async def test_a_failed_switch_leaves_the_old_model_working(open_app, installed)
         await d.until(lambda: not d.app.models.load, "the second try")
 
 
-async def test_where_memory_asks_the_old_model_goes_first_and_comes_back_after_a_failure(open_app, installed) -> None:
+async def test_if_memory_is_short_the_old_model_is_closed_first_and_loaded_again_after_a_failure(
+    open_app, installed
+) -> None:
     first, again = scripted_model("one", "first"), scripted_model("one again", "first")
     seen = []
 
@@ -118,7 +120,7 @@ async def test_where_memory_asks_the_old_model_goes_first_and_comes_back_after_a
         assert d.app.chat.text(reply.id) == "one again"
 
 
-def test_room_is_made_before_loading_where_both_would_not_fit() -> None:
+def test_room_is_made_before_loading_if_both_do_not_fit() -> None:
     calls = []
     model = scripted_model("x")
 
@@ -133,7 +135,7 @@ def test_room_is_made_before_loading_where_both_would_not_fit() -> None:
     assert calls == ["room", "load"]
 
 
-def test_running_out_of_memory_is_told_from_other_failures() -> None:
+def test_running_out_of_memory_is_distinguished_from_other_failures() -> None:
     assert is_out_of_memory(ModelError("too little memory is free for the KV of 256 tokens"))
     wrapped = ModelError("The weights cannot be read")
     wrapped.__cause__ = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
@@ -141,7 +143,7 @@ def test_running_out_of_memory_is_told_from_other_failures() -> None:
     assert not is_out_of_memory(ModelError("there is no model x"))
 
 
-async def test_a_branch_of_another_model_says_what_going_on_would_take(open_app, tmp_path, installed) -> None:
+async def test_the_cost_of_continuing_another_models_branch_is_shown(open_app, tmp_path, installed) -> None:
     path = tmp_path / "s.db"
     with Store.open(path) as store:
         conversation = store.create_conversation("x")
@@ -198,7 +200,7 @@ async def test_esc_stops_a_load_and_the_old_model_stays(open_app, installed) -> 
         assert seen == ["second", "second"]
 
 
-async def test_a_load_that_was_stopped_too_late_is_closed(open_app, installed) -> None:
+async def test_a_model_whose_load_was_stopped_too_late_is_closed(open_app, installed) -> None:
     first, second = scripted_model("x", "first"), scripted_model("x", "second")
     go_on = threading.Event()
 
@@ -216,7 +218,7 @@ async def test_a_load_that_was_stopped_too_late_is_closed(open_app, installed) -
         assert d.app.chat.model is first and d.app.models.spec is None
 
 
-async def test_the_first_load_is_stopped_from_the_list_and_another_model_taken(open_app, installed) -> None:
+async def test_the_first_load_is_stopped_from_the_list_and_another_model_is_loaded(open_app, installed) -> None:
     second = scripted_model("from the second", "second")
     held = threading.Event()
 
@@ -241,7 +243,7 @@ async def test_the_first_load_is_stopped_from_the_list_and_another_model_taken(o
         await d.until(lambda: len(app.chat.tree) == 2 and d.is_idle, "the reply")
 
 
-async def test_a_model_that_had_to_make_room_comes_back_when_the_other_is_stopped(open_app, installed) -> None:
+async def test_a_model_closed_to_make_room_is_loaded_again_when_the_other_is_stopped(open_app, installed) -> None:
     first, again, second = scripted_model("x", "first"), scripted_model("y", "first"), scripted_model("z", "second")
     load_named, _, seen = holding(again, second)
     async with open_app(model=first, load_named=load_named, size=(100, 30)) as d:

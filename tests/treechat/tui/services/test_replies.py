@@ -41,7 +41,7 @@ def held():
     model.template.go_on.set()
 
 
-async def test_progress_is_shown_and_esc_keeps_what_was_made(open_app, imported, held, monkeypatch):
+async def test_token_progress_is_shown_and_esc_keeps_the_message_and_its_tokens(open_app, imported, held, monkeypatch):
     # Resting on it would make its tokens before.
     monkeypatch.setattr(KvWatch, "rest_s", 1_000)
     async with open_app(imported, model=held) as d:
