@@ -47,17 +47,17 @@ async def test_an_undo_replaces_the_message_about_the_change_and_errors_stay(ope
         reply = await d.send("one")
         app.tell(TreechatError("It failed", "Mend it."))
         await d.press("tab", "tab", "d")
-        await d.until(lambda: any("hidden" in told.message for told in app._notifications), "the word about it")
+        await d.until(lambda: "hidden" in d.notices, "the word about it")
         assert app.cursor_id == app.chat.current_id == app.chat.tree[reply.id].parent_id
     async with open_app(path) as d:
         app = d.app
         app.tell(TreechatError("It failed", "Mend it."))
         await d.press("tab", "u")
-        await d.until(lambda: any("undone" in told.message for told in app._notifications), "the word about it")
+        await d.until(lambda: "undone" in d.notices, "the word about it")
         assert app.cursor_id == app.chat.current_id == reply.id
         await d.press("ctrl+r")
-        await d.until(lambda: any("done again" in told.message for told in app._notifications), "the word about it")
-        assert sorted(told.severity for told in app._notifications) == ["error", "information"]
+        await d.until(lambda: "done again" in d.notices, "the word about it")
+        assert sorted(notice.severity for notice in app._notifications) == ["error", "information"]
 
 
 def test_details_list_known_values_only() -> None:

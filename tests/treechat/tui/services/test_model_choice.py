@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.fakes import scripted_model
-from tests.treechat.tui.services.test_model_loader import choose, other_model, told
+from tests.treechat.tui.services.test_model_loader import choose, other_model
 from treechat.models import InstalledModel
 from treechat.store import NewNode, Store
 from treechat.tree import Turn
@@ -56,8 +56,8 @@ async def test_f4_lists_the_model_that_wrote_the_branch_first(open_app, tmp_path
     first = scripted_model("x", "first")
     async with open_app(path, model=first, load_named=models, size=(120, 40)) as d:
         roomy(d)
-        await d.until(lambda: "elsewhere wrote this branch; first is in use." in told(d), "who wrote it")
-        assert "f4, enter goes over to elsewhere" in told(d)
+        await d.until(lambda: "elsewhere wrote this branch; first is in use." in d.notices, "who wrote it")
+        assert "f4, enter goes over to elsewhere" in d.notices
         await d.press("f4")
         await d.until(lambda: "wrote this branch" in d.screen_text(), "the list")
         await d.press("enter")
@@ -93,7 +93,7 @@ async def test_a_conversations_model_is_set_in_the_settings_and_offered_at_the_n
     again = scripted_model("x", "first")
     async with open_app(path, model=again, load_named=models, size=(100, 30)) as d:
         roomy(d)
-        await d.until(lambda: "second is set for this conversation; first is in use." in told(d), "what it is set to")
+        await d.until(lambda: "second is set for this conversation; first is in use." in d.notices, "what it is set to")
         await d.press("f4")
         await d.until(lambda: d.app.screen is not d.app.main_screen, "the list")
         await d.press("enter")
@@ -114,17 +114,17 @@ async def test_after_a_model_for_one_reply_the_other_is_used_again_and_still_war
         screen.field("model").value = "second"
         await d.press("ctrl+t")
         await d.until(lambda: app.chat.model.name == "second", "the second model")
-        assert "second writes the next reply, then first goes on" in told(d)
+        assert "second writes the next reply, then first goes on" in d.notices
         assert "second · once" in d.screen_text()
-        await d.until(lambda: "second is up for one reply; it computes" in told(d), "what it costs")
+        await d.until(lambda: "second is up for one reply; it computes" in d.notices, "what it costs")
         second = app.chat.model
         reply = await d.send("one by the second")
         assert (app.chat.text(reply.id), app.chat.turn(reply.id).model) == ("from second", "second")
         await d.until(lambda: second.engine.is_closed, "the second is let go")
         assert app.chat.model is first and not first.engine.is_closed
         assert app.chat.own == app.chat.once == {}
-        await d.until(lambda: "second wrote this branch; first is in use." in told(d), "who wrote the last one")
-        assert "Going on with first computes" in told(d)
+        await d.until(lambda: "second wrote this branch; first is in use." in d.notices, "who wrote the last one")
+        assert "Going on with first computes" in d.notices
         assert app.chat.text((await d.send("and on")).id) == "from first"
 
 

@@ -25,10 +25,6 @@ def other_model(reply: str, name: str):
     return scripted_model(reply, name, ByteTokenizer(TURNS_ONLY + "{# another #}"))
 
 
-def told(d) -> str:
-    return "\n".join(notification.message for notification in d.app._notifications)
-
-
 async def choose(d, *keys: str) -> None:
     await d.press("f4")
     await d.until(lambda: d.app.screen is not d.app.main_screen, "the picker")
@@ -156,11 +152,11 @@ async def test_the_cost_of_continuing_another_models_branch_is_shown(open_app, t
     second = other_model("x", "second")
     async with open_app(path, load_named=lambda spec, progress: second, size=(120, 30)) as d:
         d.app.models.lacks_room = lambda spec, progress: False
-        await d.until(lambda: "elsewhere-7b wrote this branch; scripted-135m is in use." in told(d), "who wrote it")
-        assert "f4 takes another model" in told(d)
-        assert "Going on with scripted-135m computes 222 tokens, about 0.5 s, once." in told(d)
+        await d.until(lambda: "elsewhere-7b wrote this branch; scripted-135m is in use." in d.notices, "who wrote it")
+        assert "f4 takes another model" in d.notices
+        assert "Going on with scripted-135m computes 222 tokens, about 0.5 s, once." in d.notices
         await choose(d, *"second")
-        await d.until(lambda: "Going on with second computes 222 tokens" in told(d), "the same for the second model")
+        await d.until(lambda: "Going on with second computes 222 tokens" in d.notices, "the same for the second model")
         await d.send("on")
         assert second.fingerprint in [span.tokenizer for span in d.app.store.all_spans("a")]
 
@@ -189,7 +185,7 @@ async def test_esc_stops_a_load_and_the_old_model_stays(open_app, installed) -> 
         await d.until(lambda: "Fetching second 25% · esc stops it" in d.screen_text(), "the key beside the progress")
         await d.press("escape")
         assert app.models.load is None
-        assert "Stopped loading second. first stays in use." in told(d)
+        assert "Stopped loading second. first stays in use." in d.notices
         await d.until(lambda: not app.models.is_thread_alive, "the end of the thread")
         assert app.chat.model is first and not first.engine.is_closed
         assert app.chat.text((await d.send("hello")).id) == "from the first"
@@ -252,5 +248,5 @@ async def test_a_model_closed_to_make_room_is_loaded_again_when_the_other_is_sto
         await d.until(lambda: first.engine.is_closed and seen == ["second"], "room")
         await d.press("escape")
         await d.until(lambda: d.app.chat.model is again, "the first model again")
-        assert "The model before is loaded again" in told(d)
+        assert "The model before is loaded again" in d.notices
         assert seen == ["second", None]
