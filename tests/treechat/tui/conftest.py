@@ -1,4 +1,4 @@
-"""An app with a scripted model, and waiting for conditions."""
+"""An app with a scripted model, and a driver that presses keys and waits for conditions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Driver:
         for number in range(1600):
             if condition():
                 return
-            # Other threads need time too, on a busy machine a lot.
+            # Other threads need time too, a lot of it on a busy machine.
             await self.pilot.pause(None if number < 100 else 0.02)
         raise AssertionError(f"never came true: {what or condition}")
 
@@ -31,7 +31,7 @@ class Driver:
         await self.pilot.pause()
 
     async def send(self, text: str) -> Node:
-        """Write, enter, and wait for the whole reply; returns the reply."""
+        """Send a message, wait for the complete reply, and return it."""
         app = self.app
         before = len(app.chat.tree)
         app.composer.focus()
@@ -42,23 +42,23 @@ class Driver:
 
     @property
     def is_idle(self) -> bool:
-        """No reply is being written."""
+        """Whether no reply is being written."""
         return not any(worker.group == "replies" and not worker.is_finished for worker in self.app.workers)
 
     @property
     def notices(self) -> str:
-        """The notifications on the screen, a line or more each."""
+        """The texts of the visible notifications."""
         return "\n".join(notice.message for notice in self.app._notifications)
 
     def screen_text(self) -> str:
-        """What is on the screen, line by line."""
+        """The text of the screen, line by line."""
         compositor = self.app.screen._compositor
         return "\n".join(strip.text for strip in compositor.render_strips())
 
 
 @pytest.fixture(autouse=True)
 def data_dir(tmp_path_factory, monkeypatch):
-    """What the app keeps from one start to the next is not the user's."""
+    """A new data directory, so that the user's saved state is neither read nor changed."""
     folder = tmp_path_factory.mktemp("data")
     monkeypatch.setenv("TREECHAT_DATA_DIR", str(folder))
     return folder
@@ -66,7 +66,7 @@ def data_dir(tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def open_app():
-    """`async with open_app(...) as driver`: the app in a terminal of a size, model loaded unless told otherwise."""
+    """`async with open_app(...) as driver`: run the app in a terminal of a size, with a loaded model by default."""
     from contextlib import asynccontextmanager
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Keys typed faster than they are drawn: each goes where the one before it has led."""
+"""Keys typed faster than the app handles them: each goes to the part that the previous key focused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from treechat.tui.key_queue import KeyQueue
 
 
 def type_fast(app, *keys: str) -> None:
-    """All keys at once, as a terminal sends them that was not read for a while."""
+    """Send all keys at once, as a terminal does if it was not read for a while."""
     for key in keys:
         app.simulate_key(key)
 
@@ -20,7 +20,7 @@ async def test_keys_after_tab_reach_the_part_that_it_focuses(open_app, round_tri
     async with open_app() as d:
         app = d.app
         await d.send("hello")
-        # To the tree, a bookmark there, to the composer, letters that are commands elsewhere.
+        # To the tree, a bookmark there, to the composer, then letters that are commands in other parts.
         type_fast(app, *(("tab", "b", "i", "d", "b", "tab", "tab", "tab") * round_trips), "x", "enter")
         await d.until(lambda: app.chat.tree.num_visible == 4 and d.is_idle, "the message")
         assert app.chat.text(app.chat.path()[2].id) == "db" * round_trips + "x"

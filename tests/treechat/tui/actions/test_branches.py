@@ -1,4 +1,4 @@
-"""Copying a branch and replaying one, with the target picked from a list."""
+"""Copy and replay branches; the target is picked from a list."""
 
 from __future__ import annotations
 

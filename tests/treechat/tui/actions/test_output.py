@@ -1,4 +1,4 @@
-"""x: what to write and as what; files that are whole, new, and readable by what they are for."""
+"""Copy messages and export conversations: exports are complete, new files that other programs can read."""
 
 import json
 
@@ -28,7 +28,7 @@ async def test_without_clipboard_a_copy_is_written_to_a_file(open_app, tmp_path,
 
 
 async def export(d, tmp_path, query: str = "") -> list[str]:
-    """Export by what is typed, and the names of all files after it."""
+    """Export the list entry that `query` finds; return the names of all files afterwards."""
     before = {path.name for path in tmp_path.iterdir()}
     await d.press("x")
     await d.until(lambda: isinstance(d.app.screen, PickScreen), "the list")

@@ -1,4 +1,4 @@
-"""Writing, stopping and leaving: what was written or came is kept."""
+"""Send, stop and quit: messages and partial replies are kept."""
 
 from __future__ import annotations
 

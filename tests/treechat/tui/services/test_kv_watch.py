@@ -1,4 +1,4 @@
-"""Quitting and opening again: the branch one was on comes back from disk, with a real engine of a tiny model."""
+"""After a restart the current branch's KV is restored from disk, with a real engine and a tiny model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from treechat.config import Config, Sampling
 from treechat.tui.services.kv_watch import KvWatch
 
 BRANCH_BYTES = 150 * 2 * 2 * 32 * 4
-"""Of about 150 tokens: keys and values of 2 layers of 32 numbers."""
+"""Bytes of about 150 tokens: keys and values, 2 layers, 32 float32 numbers."""
 
 
 @pytest.fixture

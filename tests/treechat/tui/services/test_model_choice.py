@@ -1,4 +1,4 @@
-"""A conversation's model: remembered, offered by f4, set in the settings, and another one for a single reply."""
+"""A conversation's model: saved, listed by f4, set in the settings, and replaced for one reply."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from treechat.tui.screens.settings import SettingsScreen
 
 @pytest.fixture
 def models(monkeypatch, tmp_path):
-    """By name, made anew each time that they are loaded; `made` has them all. One is installed."""
+    """Return a `load_named` that makes a new model at each load, and lists them by name in `made`. One is installed."""
     second = InstalledModel("second", tmp_path, 2_000_000_000, "dir:/x", False)
     monkeypatch.setattr("treechat.models.installed", lambda: [second])
     made = {}
@@ -98,7 +98,7 @@ async def test_a_conversations_model_is_set_in_the_settings_and_offered_at_the_n
         await d.until(lambda: d.app.screen is not d.app.main_screen, "the list")
         await d.press("enter")
         await d.until(lambda: d.app.chat.model.name == "second", "the second model")
-        # The model that is chosen for the conversation later is its own from then on.
+        # A model chosen later becomes the conversation's own model.
         await choose(d, *"third")
         await d.until(lambda: d.app.chat.model.name == "third", "the third")
         assert d.app.chat.own == {"model": "third"}

@@ -1,4 +1,4 @@
-"""Another model in a running app: the old one works until the new one is up, and stays where that fails."""
+"""Switch models in a running app: the old model works until the new one is loaded, and stays if that fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def installed(monkeypatch, tmp_path):
 
 
 def other_model(reply: str, name: str):
-    """The same bytes under another fingerprint."""
+    """A model with the same byte tokens and another template, so another fingerprint."""
     return scripted_model(reply, name, ByteTokenizer(TURNS_ONLY + "{# another #}"))
 
 
@@ -162,7 +162,10 @@ async def test_the_cost_of_continuing_another_models_branch_is_shown(open_app, t
 
 
 def holding(*models, at="second"):
-    """A load_named that tells progress until `go_on` is set, for the spec `at`."""
+    """Return a `load_named`, its event `go_on`, and the specs it was called with.
+
+    For the spec `at` it reports progress until `go_on` is set.
+    """
     go_on, seen = threading.Event(), []
 
     def load_named(spec, progress):
@@ -189,7 +192,7 @@ async def test_esc_stops_a_load_and_the_old_model_stays(open_app, installed) -> 
         await d.until(lambda: not app.models.is_thread_alive, "the end of the thread")
         assert app.chat.model is first and not first.engine.is_closed
         assert app.chat.text((await d.send("hello")).id) == "from the first"
-        # It can be asked for again.
+        # The same model can be loaded again.
         go_on.set()
         await choose(d, *"second")
         await d.until(lambda: app.chat.model is second, "the second model")

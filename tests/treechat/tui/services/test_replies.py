@@ -1,4 +1,4 @@
-"""An imported conversation in the app: what going on takes, progress while its tokens are made, esc, and going on."""
+"""Continue an imported conversation: its cost, the progress of making its tokens, and stopping that."""
 
 import threading
 
@@ -25,7 +25,7 @@ def imported(tmp_path):
 
 @pytest.fixture
 def held():
-    """A model whose tokens stop coming at the 300th message until `go_on` is set."""
+    """A model whose template blocks at the 300th message until `go_on` is set."""
     model = scripted_model("Hello.")
     make, made = model.template.span_ids, []
     model.template.go_on = threading.Event()
@@ -42,7 +42,7 @@ def held():
 
 
 async def test_token_progress_is_shown_and_esc_keeps_the_message_and_its_tokens(open_app, imported, held, monkeypatch):
-    # Resting on it would make its tokens before.
+    # Warming would make the tokens before the message is sent.
     monkeypatch.setattr(KvWatch, "rest_s", 1_000)
     async with open_app(imported, model=held) as d:
         await d.until(lambda: "compute" in d.app.status.row, "what it takes, beforehand")
@@ -50,7 +50,7 @@ async def test_token_progress_is_shown_and_esc_keeps_the_message_and_its_tokens(
         d.app.composer.put("And now?")
         await d.press("enter")
         await d.until(lambda: f"tokens of 200/{NUM + 1} messages" in d.app.status.activity, "progress")
-        # The window answers meanwhile.
+        # Keys are handled in the meantime.
         await d.press("tab", "h")
         assert d.app.cursor_id != d.app.chat.current_id
         await d.press("escape")
