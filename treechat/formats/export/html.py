@@ -150,7 +150,7 @@ def _anchor(node_id: str) -> str:
 
 
 def _run_heading(run: NumberedRun, parent: NumberedRun | None, by_id: dict[str, Message]) -> str:
-    link = f' <a href="#{_anchor(parent.node_ids[-1])}">goes on from {parent.number}</a>' if parent else ""
+    link = f' <a href="#{_anchor(parent.node_ids[-1])}">continues from {parent.number}</a>' if parent else ""
     return f"<h2>{run.number} · <bdi>{escape(_name(run, by_id))}</bdi>{link}</h2>\n"
 
 
@@ -159,7 +159,7 @@ def _branch_links(runs: list[NumberedRun], by_id: dict[str, Message]) -> str:
         f'<li><a href="#{_anchor(run.node_ids[0])}">{run.number} <bdi>{escape(_name(run, by_id))}</bdi></a></li>\n'
         for run in runs
     )
-    return f'<nav class="ways" aria-label="Ways on">\n<ol>\n{items}</ol>\n</nav>\n'
+    return f'<nav class="ways" aria-label="Continuations">\n<ol>\n{items}</ol>\n</nav>\n'
 
 
 def _row(run: NumberedRun, by_id: dict[str, Message]) -> str:
@@ -213,7 +213,7 @@ def _json(value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, indent=2)
     except RecursionError:
-        return "(nested too deep to be shown)"
+        return "(nested too deeply to show)"
 
 
 def _turn(turn: Turn) -> str:

@@ -32,7 +32,7 @@ def convert(value: Any, place: str, report: ImportReport) -> Document | None:
             continue
         message_id = id_of(message.get("uuid")) or f"message-{number}"
         if message_id in messages:
-            report.drop(place, f"message {message_id} comes twice; the first one stays")
+            report.drop(place, f"message {message_id} occurs twice; the first one is kept")
         else:
             messages[message_id] = message
     if not messages:
@@ -52,7 +52,7 @@ def convert(value: Any, place: str, report: ImportReport) -> Document | None:
         message, model = messages[message_id], first_text(record, "model")
         _add_message(draft, message_id, parents[message_id], speakers[message_id], message, model, unknown_kinds)
     if num_unsigned := sum(text_of(message.get("sender")) not in SENDERS for message in messages.values()):
-        report.drop(place, f"no known sender in {num_unsigned:,} messages; both sides are taken to speak in turn")
+        report.drop(place, f"no known sender in {num_unsigned:,} messages; they are read as user and assistant in turn")
     for kind in sorted(unknown_kinds):
         report.drop(place, f"content of the unknown type {kind}; its text was kept")
     draft.current = id_of(record.get("current_leaf_message_uuid"))

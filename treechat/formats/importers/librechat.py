@@ -32,7 +32,7 @@ def convert(value: Any, place: str, report: ImportReport) -> Document | None:
     parents: dict[str, str | None] = {}
     for message_id, parent_id, message in _walk(_messages(record) or [], place, report):
         if message_id in messages:
-            report.drop(place, f"message {message_id} comes twice; the first one stays")
+            report.drop(place, f"message {message_id} occurs twice; the first one is kept")
         elif len(messages) == MAX_NODES:
             report.fail(place, f"more than {MAX_NODES:,} messages; the rest is left out")
             break

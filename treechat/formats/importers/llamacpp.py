@@ -60,7 +60,7 @@ def _convert_session(session: dict[str, Any], raw: list[Any], place: str, report
         if not isinstance(message, dict):
             report.drop(place, f"message {number} is not an object")
         elif message_id in messages:
-            report.drop(place, f"message {message_id} comes twice; the first one stays")
+            report.drop(place, f"message {message_id} occurs twice; the first one is kept")
         else:
             messages[message_id] = message
     if len(raw) > MAX_NODES:

@@ -33,7 +33,7 @@ def read(file: Input, report: ImportReport) -> Iterator[Document]:
             if node_id is None:
                 report.drop(place, f"node {number} has no id")
             elif node_id in nodes:
-                report.drop(place, f"node {node_id} comes twice; the first one stays")
+                report.drop(place, f"node {node_id} occurs twice; the first one is kept")
             elif len(nodes) == MAX_NODES:
                 report.fail(place, f"more than {MAX_NODES:,} nodes; the rest is left out")
                 break

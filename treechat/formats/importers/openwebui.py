@@ -201,7 +201,7 @@ def read(file: Input, report: ImportReport) -> Iterator[Document]:
         return
     with open_sqlite(file) as source:
         if not recognises_database(source):
-            raise FormatError(f"{file.name} is a database, but not Open WebUI's", "That one is called webui.db")
+            raise FormatError(f"{file.name} is a database, but not Open WebUI's", "Its file name is webui.db")
         folders = {row["id"]: row["name"] for row in source.rows("folder", ("id", "name"))}
         # One chat may be too large to be read: each is asked for by itself.
         for number, key in enumerate(source.rows("chat", ("id",), "ORDER BY rowid"), 1):

@@ -55,7 +55,7 @@ def read(file: Input, report: ImportReport) -> Iterator[Document]:
         entry_id = id_of(entry.get("id")) or f"entry-{number}"
         parent_id = id_of(entry.get("parentId")) if "parentId" in entry else last
         if entry_id in entries:
-            report.drop(place, f"entry {entry_id} comes twice; the first one stays")
+            report.drop(place, f"entry {entry_id} occurs twice; the first one is kept")
         elif len(entries) == MAX_NODES:
             report.fail(place, f"more than {MAX_NODES:,} entries; the rest is left out")
             break

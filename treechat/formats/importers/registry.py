@@ -87,6 +87,6 @@ def importer_for(file: Input) -> Importer | None:
 def unknown_format(name: str, why: str = "") -> FormatError:
     titles = ", ".join(importer.title for importer in IMPORTERS.values())
     return FormatError(
-        f"{name} is in no format that treechat knows ({titles}){f'; {why}' if why else ''}",
+        f"{name} is in no format that treechat reads ({titles}){f'; {why}' if why else ''}",
         "If it is one of these, name it with --format",
     )

@@ -49,7 +49,7 @@ def read_native(stream: BinaryIO, name: str, report: ImportReport) -> Iterator[D
             _check_version(record, name)
             header, messages = record, []
         elif header is None:
-            raise FormatError(f"{name} is not a treechat export: its first line is no header")
+            raise FormatError(f"{name} is not a treechat export: its first line is not a header")
         elif record is not None and len(messages) < MAX_NODES:
             _add_message(record, f"{name}, line {line.number}", messages, report)
         elif record is not None:
@@ -160,7 +160,7 @@ def _document(header: dict[str, Any], messages: list[Message], name: str, report
         created_at, meta = number(header, "created") or 0.0, mapping(header, "meta")
         updated_at, source = number(header, "updated") or created_at, _source(mapping(header, "source"))
     except FieldError as error:
-        raise FormatError(f"the header of {name} cannot be used: {error}") from error
+        raise FormatError(f"the header of {name} is invalid: {error}") from error
     repaired = repair_messages(messages, report, name)
     current_id = header.get("current")
     if current_id is not None and not any(message.node.id == current_id for message in repaired):

@@ -215,7 +215,10 @@ class _ExpansionBudget:
     def spend(self, num_bytes: int) -> None:
         self.num_bytes_left -= num_bytes
         if self.num_bytes_left < 0:
-            raise FormatError(f"{self.name} expands to far more than a zip of conversations would", "It is not read on")
+            raise FormatError(
+                f"{self.name} expands to far more than a zip of conversations would",
+                "The import of this zip stops here",
+            )
 
 
 class _ZipMember(io.RawIOBase):

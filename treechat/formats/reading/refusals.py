@@ -22,8 +22,8 @@ _MAGIC_NUMBERS = (
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"(\xb5/\xfd", b"7z\xbc\xaf", b"Rar!\x1a")
 
 EXPORT_HINT = (
-    "Programs write such files for reading. Ask them for the data itself: in ChatGPT and Claude that is "
-    "Settings, Export data, which gives a zip; elsewhere, an export as JSON"
+    "Such a file is for reading only. Export the data itself. In ChatGPT and Claude, "
+    "Settings, Export data gives a zip. In other programs, export as JSON"
 )
 
 
@@ -35,7 +35,9 @@ def refuse_non_export(head: bytes, name: str) -> None:
     if head.startswith((b"\xff\xfe", b"\xfe\xff", b"{\0", b"[\0", b"\0{", b"\0[")):
         raise FormatError(f"{name} is text in UTF-16", "Save it as UTF-8; PowerShell's > does not, `export -o` does")
     if head.startswith(_COMPRESSED):
-        raise FormatError(f"{name} is packed in a way that treechat does not unpack", "Unpack it, or make a zip of it")
+        raise FormatError(
+            f"{name} is compressed in a format that treechat does not read", "Unpack it, or make a zip of it"
+        )
 
 
 def _kind(head: bytes) -> str | None:

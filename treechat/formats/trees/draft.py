@@ -93,7 +93,7 @@ class Draft:
         self.messages = []
         repaired.reverse()
         if num_empty := sum(not message.text for message in repaired):
-            report.drop(place, f"{num_empty:,} of its {len(repaired):,} messages came without any text")
+            report.drop(place, f"{num_empty:,} of its {len(repaired):,} messages have no text")
         parent_ids = {message.node.parent_id for message in repaired}
         ids: dict[str | None, str | None] = {None: None}
         times: dict[str | None, float] = {None: self.created_at or time.time()}

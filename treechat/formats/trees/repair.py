@@ -22,7 +22,7 @@ def repair_messages(messages: Sequence[Message], report: ImportReport, place: st
     by_id: dict[str, Message] = {}
     for message in messages:
         if message.node.id in by_id:
-            report.drop(place, f"node {message.node.id} comes twice; the first one stays")
+            report.drop(place, f"node {message.node.id} occurs twice; the first one is kept")
         else:
             by_id[message.node.id] = message
     forest = repair_forest({node_id: message.node.parent_id for node_id, message in by_id.items()}, report, place)

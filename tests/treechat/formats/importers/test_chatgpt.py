@@ -282,4 +282,4 @@ def test_without_parents_and_children_the_messages_are_one_branch_by_time(read):
         del node["parent"], node["children"]
     found = read(slim, "chatgpt")
     assert list(found.nodes().items()) == [("a", (None, "user", "A")), ("b", ("a", "assistant", "B"))]
-    assert "name no parents" in found.report.dropped[0]
+    assert "have no parents" in found.report.dropped[0]

@@ -50,7 +50,7 @@ def test_nested_and_a_message_without_text_still_has_its_subtree(read):
         ])  # fmt: skip
         found = read(chat([nested], recursive=True, key=key), "librechat")
         assert list(found.nodes().items()) == list(EXPECTED.items())
-        assert found.report.dropped == ["export.bin, item 1 (T): 1 of its 5 messages came without any text"]
+        assert found.report.dropped == ["export.bin, item 1 (T): 1 of its 5 messages have no text"]
 
 
 def test_messages_nested_deep_are_read(read, depth):

@@ -271,7 +271,7 @@ def test_attachments_that_llm_did_not_take_over_into_its_tree_are_said(read, log
     )
     found = read(data, "llm")
     assert [m.text for m in found.documents[0].messages] == ["Look", "A cat"] and len(found.documents) == 1
-    assert "attached before llm 0.32 (1)" in found.report.dropped[0] and len(found.report.dropped) == 1
+    assert "attachments from before llm 0.32 (1)" in found.report.dropped[0] and len(found.report.dropped) == 1
 
 
 def test_bytes_in_columns_of_text_and_numbers_are_kept_as_text(read, logs):

@@ -137,7 +137,7 @@ def test_duplicates_missing_parents_and_cycles_are_reported_and_kept():
     assert {m.node.id for m in document.messages} == {"a", "b", "x", "y"}
     assert [m.node.id for m in document.messages if m.node.parent_id is None] == ["a", "b", "x"]
     assert len(report.dropped) == 3
-    assert "comes twice" in report.dropped[0]
+    assert "occurs twice" in report.dropped[0]
     assert "gone" in report.dropped[1]
     assert "its own ancestor" in report.dropped[2]
 

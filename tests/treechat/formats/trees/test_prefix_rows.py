@@ -167,7 +167,7 @@ def test_blocks_whose_text_is_under_value(read):
 
 def test_messages_without_any_text_are_said(read):
     found = read(lines(row("Hi", ""), row("Hi", "A")), "openai")
-    assert found.report.dropped == ["export.bin: 1 of its 3 messages came without any text"]
+    assert found.report.dropped == ["export.bin: 1 of its 3 messages have no text"]
 
 
 def test_calls_that_differ_only_in_what_they_ask_for_are_siblings(read):

@@ -64,7 +64,7 @@ def _forest(mapping: dict[str, Any], place: str, report: ImportReport) -> Ordere
                 report.drop(place, f"node {child} has several parents; {parents[child]} stays")
     times = {i: seconds(dict_of(dict_of(node).get("message")).get("create_time")) for i, node in mapping.items()}
     if len(mapping) > 1 and not any(parents.values()) and not any(listed.values()):
-        report.drop(place, "its messages name no parents; they are taken as one branch in the order of their times")
+        report.drop(place, "its messages have no parents; they become one branch, ordered by time")
         chain = sorted(mapping, key=lambda node_id: times[node_id] or 0)
         parents = dict(zip(chain, (None, *chain), strict=False))
     return ordered_forest(parents, listed, times, report, place)

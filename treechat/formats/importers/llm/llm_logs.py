@@ -31,7 +31,7 @@ def _has_tree(source: SqliteSource) -> bool:
 def read(file: Input, report: ImportReport) -> Iterator[Document]:
     with open_sqlite(file) as source:
         if not recognises_database(source):
-            raise FormatError(f"{file.name} is a database, but not llm's", "`llm logs path` says where that is")
+            raise FormatError(f"{file.name} is a database, but not llm's", "`llm logs path` prints its path")
         in_tree: set[str] = set()
         if _has_tree(source):
             yield from read_tree(source, in_tree, file, report)

@@ -35,7 +35,7 @@ def read_responses(source: SqliteSource, in_tree: set[str], file: Input, report:
             ids = [row["id"] for row in group]
             if num := sum(1 for _ in source.rows_matching("prompt_attachments", ("response_id",), "response_id", ids)):
                 place = f"{file.name} ({names.get(conversation_id, '')[:60] or conversation_id})"
-                report.drop(place, f"what was attached before llm 0.32 ({num}) is not in its tree of messages")
+                report.drop(place, f"attachments from before llm 0.32 ({num}) are not in its tree of messages")
         else:
             yield _conversation(conversation_id, names.get(conversation_id, ""), list(group), source, file, report)
 
