@@ -1,1 +1,1 @@
-"""One file per foreign or native format; values in, values out. `document` holds them, `structure` mends trees."""
+"""Import and export of conversations: values in, values out. `document` defines the values."""

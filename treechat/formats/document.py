@@ -1,4 +1,4 @@
-"""What every importer yields and every exporter takes: a conversation with its messages, and a report."""
+"""The values that importers yield and exporters take: a conversation with its messages, and an import report."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from treechat.tree import Conversation, Node, Span, Tree, Turn
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One node with all that belongs to it.
+    """One node with its text and everything stored for it.
 
-    labels: the node's own label, if any, is among them. spans: at most one per tokenizer. meta: whatever else the
-    source knew, JSON values.
+    node: the node of the tree.
+    text: the whole text of the message.
+    turn: the provenance of a generated node, None for others.
+    spans: at most one per tokenizer.
+    labels: all labels, the node's own label included.
+    meta: all other data of the source, JSON values.
     """
 
     node: Node
@@ -27,7 +31,11 @@ class Message:
 
 
 class Source(NamedTuple):
-    """Where a conversation was imported from: the name of the format, and the conversation's id there."""
+    """The origin of an imported conversation.
+
+    name: name of the format.
+    id: the conversation's id in the source.
+    """
 
     name: str
     id: str
@@ -37,8 +45,10 @@ class Source(NamedTuple):
 class Document:
     """One conversation, parents before children, siblings in order, without cycles or missing parents.
 
-    source: where it came from before it was written in the format that it was read from; None where it was made there.
-    is_part: more of the conversation may come, in a later document of the same file.
+    conversation: title, times and current node.
+    messages: the nodes in that order.
+    source: the origin that the file names; None if the conversation was created in the program that wrote the file.
+    is_part: a later document of the same file may contain more of this conversation.
     """
 
     conversation: Conversation
@@ -52,22 +62,27 @@ class Document:
 
     @property
     def num_forks(self) -> int:
-        """Nodes with more than one child."""
+        """The number of nodes with more than one child."""
         parents = Counter(message.node.parent_id for message in self.messages)
         return sum(count > 1 for parent_id, count in parents.items() if parent_id is not None)
 
 
 MAX_SENTENCES = 10_000
-"""Sentences of each kind that a report keeps; more are counted only, so that a hostile file cannot fill the memory."""
+"""Limit on the sentences of each kind. More are only counted, because a hostile file must not fill memory."""
 
 
 @dataclass(slots=True)
 class ImportReport:
-    """What came in, what was left out and why, what could not be read at all. One sentence per entry.
+    """The result of an import: counts, and one sentence for each thing that was left out.
 
-    conversations, nodes, forks: counts of what was added. imported: the same for each conversation that got something.
-    known: ids of those that had nothing new at some point of the file.
-    num_unsaid: sentences beyond `MAX_SENTENCES`.
+    conversations: new conversations.
+    nodes: added nodes.
+    forks: added forks.
+    imported: the same counts for each conversation that is new or got nodes.
+    known_ids: conversations of which a document had nothing new.
+    dropped: details that were left out or repaired, with the reason.
+    failed: records and files that could not be read, with the reason.
+    num_omitted: sentences beyond `MAX_SENTENCES`.
     """
 
     conversations: int = 0
@@ -82,7 +97,15 @@ class ImportReport:
     def count(
         self, conversation_id: str, title: str, source: Source, is_new: bool, num_nodes: int, num_forks: int
     ) -> None:
-        """Note what a conversation got."""
+        """Count the additions to one conversation.
+
+        conversation_id: id in the store.
+        title: title of the conversation.
+        source: its origin.
+        is_new: the import created it.
+        num_nodes: added nodes.
+        num_forks: added forks.
+        """
         self.conversations += is_new
         self.nodes += num_nodes
         self.forks += num_forks
@@ -93,7 +116,7 @@ class ImportReport:
             self.known_ids.add(conversation_id)
 
     def add(self, other: ImportReport) -> None:
-        """Take over the counts of another report."""
+        """Add the counts of another report; its sentences are not added."""
         self.conversations += other.conversations
         self.nodes += other.nodes
         self.forks += other.forks
@@ -102,14 +125,15 @@ class ImportReport:
 
     @property
     def num_unchanged(self) -> int:
-        """Conversations that were read and had nothing new."""
+        """The number of conversations that had nothing new."""
         return len(self.known_ids - {entry["id"] for entry in self.imported})
 
     def drop(self, place: str, why: str) -> None:
+        """Report a detail that is left out or repaired."""
         self._append(self.dropped, f"{place}: {why}")
 
     def fail(self, place: str, why: str) -> None:
-        """why: may begin with the name in `where` itself, which is said once."""
+        """Report a record or file that cannot be read. `place` is left out if `why` begins with it."""
         self._append(self.failed, why if why.startswith(place) else f"{place}: {why}")
 
     def _append(self, sentences: list[str], sentence: str) -> None:

@@ -1,1 +1,1 @@
-"""Documents as Markdown, HTML, OpenAI JSONL and diagrams."""
+"""Write documents as Markdown, HTML, OpenAI JSONL, DOT and Mermaid."""

@@ -1,4 +1,4 @@
-"""The structure of conversations as a graph, for Graphviz (DOT) and for Mermaid: a box per run, or per message."""
+"""The boxes of a diagram of a conversation: one per run, or one per message."""
 
 from __future__ import annotations
 
@@ -12,12 +12,20 @@ from treechat.tree import Node
 
 LABEL_CHARS = 60
 _FORBIDDEN = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters and those that turn the direction of text."""
+"""Control characters, bidi controls and surrogates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """parent: index of the box above. lines: texts from outside, not yet escaped."""
+    """One box.
+
+    index: position among all boxes, from 0.
+    parent: index of the parent box, None at a root.
+    lines: untrusted texts, not escaped.
+    role: role of the first message.
+    is_current: the box contains the current message.
+    is_bookmarked: the box contains a bookmarked message.
+    """
 
     index: int
     parent: int | None
@@ -28,6 +36,7 @@ class Box:
 
 
 def boxes(document: Document, messages: bool) -> Iterator[Box]:
+    """Yield the boxes, parents first. messages: one box per message, not per run."""
     tree = document.tree
     current_id = document.conversation.current_id
     if messages:
@@ -51,10 +60,11 @@ def _name(node: Node) -> str:
 
 
 def title(document: Document) -> str:
+    """Return the title of the conversation, or `Untitled`."""
     return document.conversation.title or "Untitled"
 
 
 def box_line(line: str) -> str:
-    """One short line without characters that a drawing cannot have."""
+    """Return the text as one line of at most `LABEL_CHARS` characters, without control characters."""
     line = _FORBIDDEN.sub("\ufffd", " ".join(line.split()))
     return line if len(line) <= LABEL_CHARS else line[: LABEL_CHARS - 1] + "…"

@@ -1,4 +1,4 @@
-"""The runs of a document: maximal chains of messages without a fork, numbered by the forks that lead to them."""
+"""The runs of a document (maximal chains of messages without a fork), numbered by the forks above them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from treechat.tree import Tree
 
 MAX_NUMBER_CHARS = 40
-"""A longer number begins again with the run's position in brackets: written out, thousands of forks in a row would
-take more room than their texts."""
+"""Limit on a number. A longer one restarts with the run's position in brackets, because the numbers of thousands of
+consecutive forks would be larger than the texts."""
 
 
 @dataclass(frozen=True, slots=True)
 class NumberedRun:
-    """index: position among all runs, from 0; parent: that of the run above, None at a root. depth: forks above.
+    """A run with its number.
 
-    number: `1.2.1`, the second way at the first fork and then the first; unique in its document.
+    index: position among all runs, from 0.
+    parent: index of the parent run, None at a root.
+    depth: number of forks above.
+    number: such as `1.2.1`, the second branch at the first fork and then the first; unique in its document.
+    node_ids: its nodes, the first one first.
     """
 
     index: int
@@ -27,7 +31,7 @@ class NumberedRun:
 
 
 def runs_of(tree: Tree) -> Iterator[NumberedRun]:
-    """All visible runs, the one above before those below, siblings in order. Iterative."""
+    """Yield all runs, parents first, siblings in order. Iterative."""
     numbers: list[str] = []
     for run in tree.runs():
         number = str(run.place) if run.parent is None else f"{numbers[run.parent]}.{run.place}"

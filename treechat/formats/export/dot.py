@@ -9,7 +9,7 @@ from treechat.formats.export.diagram_boxes import box_line, boxes, title
 
 
 def write(documents: Iterable[Document], messages: bool = False) -> Iterator[str]:
-    """One digraph, conversations as clusters. messages: a box per message, not per run."""
+    """Yield the text of one digraph with a cluster per conversation. messages: one box per message, not per run."""
     yield "digraph treechat {\n  rankdir=TB;\n"
     yield '  node [shape=box, style="rounded,filled", fillcolor=white, fontname="sans-serif", fontsize=11];\n'
     for number, document in enumerate(documents):
@@ -26,6 +26,6 @@ def write(documents: Iterable[Document], messages: bool = False) -> Iterator[str
 
 
 def _quote(lines: list[str]) -> str:
-    # Graphviz reads HTML entities in its labels, too.
+    # Graphviz also decodes HTML entities in labels.
     escaped = (box_line(line).replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"') for line in lines)
     return '"' + "\\n".join(escaped) + '"'

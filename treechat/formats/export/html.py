@@ -1,8 +1,8 @@
-"""One HTML page, written: every branch in it, and nothing from elsewhere.
+"""Write one self-contained HTML page with every branch.
 
-Without scripts it is a document: the runs one after another, each with links to where it goes on, the tree as a table
-of contents at the end. With them (page/page.js) the tree folds and one branch is shown, as in the app. The page's own
-policy (CSP) lets only that script run, by its hash, and lets nothing be fetched.
+Without scripts it is a document: all runs in sequence, each with links to its child runs, and the tree as a table of
+contents at the end. With scripts (page/page.js) the tree folds and one branch is visible, as in the app. The page's
+policy (CSP) allows only that script, by its hash, and no fetches.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from treechat.formats.export.markdown import ROLE_NAMES
 from treechat.tree import Turn
 
 DEPTHS = 12
-"""Steps of indentation in the tree; what is deeper is indented no further."""
+"""Limit on the indentation of the tree, in steps."""
 
 _FLAG = 'document.documentElement.className="js"'
 _HEAD = """<!doctype html>
@@ -77,7 +77,7 @@ _TAIL = """</main>
 
 
 def write(documents: Iterable[Document]) -> Iterator[str]:
-    """The page of one or several conversations, piece by piece. Each is read only when its turn comes."""
+    """Yield the page of one or several conversations in pieces. `documents` is consumed lazily."""
     rest = iter(documents)
     first = list(islice(rest, 2))
     title = _title(first[0]) if len(first) == 1 else "Conversations"
@@ -105,7 +105,7 @@ def _indents() -> str:
 
 
 def _conversation(number: int, document: Document, rows: list[str]) -> Iterator[str]:
-    """Its sections, and into `rows` a row of the tree for each, in the same order."""
+    """Yield the sections of a conversation; append one row of the tree per section to `rows`, in the same order."""
     by_id = {message.node.id: message for message in document.messages}
     runs = list(runs_of(document.tree))
     children_of: dict[int | None, list[int]] = {}
@@ -189,7 +189,7 @@ def _article(message: Message, is_current: bool) -> str:
 
 
 def _parts(message: Message) -> str:
-    """What an import kept beside the text, folded: thoughts, calls of tools and their results."""
+    """Return the stored parts of an imported message, folded: thoughts, tool calls and results."""
     parts = message.meta.get("parts")
     return "".join(_part(part) for part in parts if isinstance(part, dict)) if isinstance(parts, list) else ""
 
@@ -231,7 +231,7 @@ def _turn(turn: Turn) -> str:
 
 
 def _time(seconds: float) -> str:
-    """A `time` element; empty where the time is not known or cannot be one."""
+    """Return a `time` element, empty if the time is unknown or out of range."""
     try:
         moment = datetime.fromtimestamp(seconds, UTC) if seconds > 0 else None
     except (OverflowError, OSError, ValueError):

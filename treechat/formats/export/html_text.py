@@ -1,4 +1,4 @@
-"""A message's text as HTML: Markdown without HTML in it, code in colours, nothing fetched, nothing that can run."""
+"""Render a message's Markdown as HTML: raw HTML is escaped, code is highlighted, nothing is fetched or executed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from pygments.styles import get_style_by_name
 from pygments.util import ClassNotFound
 
 MAX_MARKDOWN_CHARS = 100_000
-"""A longer message is shown as plain text: parsing it could take minutes if it was made to."""
+"""Limit for rendering Markdown; a longer message is plain text. A crafted one could take minutes to parse."""
 
 MAX_CODE_CHARS = 10_000
-"""Longer code stays without colours: some lexers take time that grows with its square."""
+"""Limit for highlighting code: some lexers take quadratic time."""
 
 LIGHT, DARK = "friendly", "github-dark"
-"""Pygments' styles."""
+"""Styles of Pygments."""
 
 _CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 _SIMPLE = re.compile(r"[^\W\d_][\w ,;?'()]*[.!]?")
@@ -34,17 +34,17 @@ _SAFE_LINK = re.compile(r"(https?|mailto):", re.IGNORECASE)
 
 
 def escape_controls(text: str) -> str:
-    """The text with each control character, bidi override and lone surrogate shown as what it is."""
+    """Replace each control character, bidi override and lone surrogate by its code, such as ⟨U+001B⟩."""
     return _CONTROL.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
 
 
 def escape(text: str) -> str:
-    """Text for an element or a quoted attribute."""
+    """Escape text for an element or a quoted attribute."""
     return html.escape(escape_controls(text))
 
 
 def text_html(text: str) -> str:
-    """The text as blocks of HTML."""
+    """Return the text as HTML blocks."""
     text = escape_controls(text.replace("\r\n", "\n"))
     if _SIMPLE.fullmatch(text):
         return f"<p>{html.escape(text)}</p>\n"
@@ -89,7 +89,7 @@ def _highlight(code: str, name: str) -> str:
 
 
 def _image(self: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType) -> str:
-    """A link: showing the image would fetch it."""
+    """Render an image as a link, because displaying it would fetch it."""
     token = tokens[index]
     name = escapeHtml(token.content or "image")
     return (
@@ -103,20 +103,20 @@ def _link(self: RendererHTML, tokens: Sequence[Token], index: int, options: Opti
 
 
 def _cell(self: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType) -> str:
-    """With a class for its alignment: the page's policy lets no style in a text."""
+    """Render the alignment of a cell as a class: the page's policy (CSP) forbids inline styles."""
     token = tokens[index]
     side = str(token.attrs.get("style", "")).removeprefix("text-align:")
     return f'<{token.tag} class="{side}">' if side in ("center", "right") else f"<{token.tag}>"
 
 
 def _heading(self: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType) -> str:
-    """Below the page's own headings."""
+    """Render a heading below the level of the page's own headings."""
     level = min(int(tokens[index].tag[1:]) + 3, 6)
     return f"<h{level}>" if tokens[index].nesting > 0 else f"</h{level}>\n"
 
 
 def code_css() -> str:
-    """Pygments' classes in both themes."""
+    """Return the CSS of Pygments' token classes for the light and the dark theme."""
     light, dark = _colours(LIGHT), _colours(DARK)
     rules = []
     for name in sorted(light.keys() | dark.keys()):
@@ -133,7 +133,7 @@ def code_css() -> str:
 
 
 def _colours(style_name: str) -> dict[str, dict[str, Any]]:
-    """What a style says of each class of tokens."""
+    """Return the properties of each token class in a style."""
     formatter = HtmlFormatter(style=style_name)
     classes = {token: formatter._get_css_class(token) for token, _ in get_style_by_name(style_name)}
     return {name: dict(style) for token, style in get_style_by_name(style_name) if (name := classes[token])}

@@ -1,4 +1,4 @@
-"""Markdown, written: one branch as a chat, or the whole tree with a heading per run. Nothing reads it back."""
+"""Write Markdown: one branch as a chat, or the whole tree with a heading per run. There is no import for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROLE_NAMES = {"system": "System", "user": "You", "assistant": "Assistant"}
 
 
 def write(document: Document) -> Iterator[str]:
-    """The document as it is best read: a single branch as a chat, anything else as a tree."""
+    """Yield the document as a chat if it is a single branch, else as a tree."""
     tree = document.tree
     chain = list(tree.walk())
     if len(tree.roots) <= 1 and not any(tree.is_fork(node_id) for node_id in chain):
@@ -20,7 +20,7 @@ def write(document: Document) -> Iterator[str]:
 
 
 def write_branch(document: Document, node_ids: Sequence[str]) -> Iterator[str]:
-    """The messages of one path, each under a heading with its role."""
+    """Yield the messages of one path, each under a heading with its role."""
     by_id = {message.node.id: message for message in document.messages}
     yield _title(document)
     for node_id in node_ids:
@@ -28,7 +28,7 @@ def write_branch(document: Document, node_ids: Sequence[str]) -> Iterator[str]:
 
 
 def write_tree(document: Document) -> Iterator[str]:
-    """Every branch: each run under a heading numbered by the forks that lead to it (1, 1.2, 1.2.1)."""
+    """Yield every branch, each run under a heading numbered by the forks above it (1, 1.2, 1.2.1)."""
     by_id = {message.node.id: message for message in document.messages}
     tree = document.tree
     yield _title(document)

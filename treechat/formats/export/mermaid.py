@@ -12,7 +12,10 @@ _SPECIAL = re.compile(r"[^\w ,.;:!?()+*/=-]|_")
 
 
 def write(documents: Iterable[Document], messages: bool = False) -> Iterator[str]:
-    """One flowchart, conversations as subgraphs. Renderers take 500 edges at most unless told otherwise (maxEdges)."""
+    """Yield the text of one flowchart with a subgraph per conversation. messages: one box per message, not per run.
+
+    Renderers accept at most 500 edges by default (`maxEdges`).
+    """
     yield "flowchart TD\n"
     for number, document in enumerate(documents):
         yield f"  subgraph c{number}[{_quote([title(document)])}]\n    direction TB\n"
@@ -28,6 +31,6 @@ def write(documents: Iterable[Document], messages: bool = False) -> Iterator[str
 
 
 def _quote(lines: list[str]) -> str:
-    """Everything but letters, digits and harmless signs by its number: no Markdown, no HTML, no directive."""
+    """Quote the lines as one label. Special characters become numeric codes: no Markdown, HTML or directive remains."""
     escaped = (_SPECIAL.sub(lambda match: f"#{ord(match[0])};", box_line(line)) for line in lines)
     return '"' + "<br/>".join(escaped) + '"'

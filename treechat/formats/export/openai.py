@@ -1,6 +1,6 @@
-"""OpenAI chat JSONL, written: `{"messages": [{"role", "content"}]}`, one line per path.
+"""Write OpenAI chat JSONL: `{"messages": [{"role", "content"}]}`, one line per path.
 
-Paths that share a prefix repeat it, as the format wants it; reading the file back merges them into one tree again.
+Paths that share a prefix repeat it, because the format is flat. An import merges them into one tree again.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from treechat.tree import Tree
 
 
 def write(document: Document, bookmarked: bool = False, weights: bool = False) -> Iterator[str]:
-    """One line per path from a root to a leaf, or for `bookmarked` to each bookmarked node.
+    """Yield one line per path.
 
-    weights: for training. Each reply has weight 1 in the first line that it is in and 0 in the others, and 0 where it
-    was cut off, so that what branches share is learnt once. What follows the last reply, and a line that teaches
-    nothing, is left out.
+    document: the conversation.
+    bookmarked: paths end at the bookmarked nodes, not at the leaves.
+    weights: add training weights. A complete reply has weight 1 in its first line and 0 in later ones, so that training
+        uses a shared reply once; an incomplete reply has weight 0. Messages after the last reply, and lines without a
+        weight of 1, are omitted.
     """
     by_id = {message.node.id: message for message in document.messages}
     tree = document.tree
@@ -35,7 +37,7 @@ def write(document: Document, bookmarked: bool = False, weights: bool = False) -
 
 
 def _paths(tree: Tree, is_end: Callable[[str], bool]) -> Iterator[list[str]]:
-    """The paths to the nodes that are ends, in order. The list is one and the same: it changes with the next step."""
+    """Yield the path to each node for which `is_end` is true, in order. The yielded list changes at the next step."""
     path: list[str] = []
     stack = [(root_id, 0) for root_id in reversed(tree.roots)]
     while stack:
@@ -52,7 +54,7 @@ def _row(message: Message) -> dict[str, Any]:
 
 
 def _weighted_rows(messages: list[Message], trained_ids: set[str]) -> list[dict[str, Any]]:
-    """The rows up to the last reply; empty where none of them has a weight. What has one goes into `taught`."""
+    """Return the rows up to the last reply, none if no reply has weight 1. Adds the replies to `trained_ids`."""
     rows: list[dict[str, Any]] = []
     num_rows, has_weight = 0, False
     for message in messages:

@@ -1,1 +1,1 @@
-"""One file or folder per foreign format; `registry` lists them."""
+"""Import foreign formats: one file or folder per format; `registry` lists them."""

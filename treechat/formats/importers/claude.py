@@ -1,4 +1,4 @@
-"""Claude's data export, and the shape that its web API gives one conversation in: an object with `chat_messages`."""
+"""Import Claude's data export, and one conversation as its web API returns it: an object with `chat_messages`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def convert(value: Any, place: str, report: ImportReport) -> Document | None:
 
 
 def _parents(messages: dict[str, dict[str, Any]]) -> dict[str, str | None]:
-    """By `parent_message_uuid`; exports older than that are a single branch in the order of the array."""
+    """Return parents by `parent_message_uuid`. Older exports lack it; they are a single branch in the array's order."""
     if any(id_of(message.get("parent_message_uuid")) for message in messages.values()):
         parents = {i: id_of(message.get("parent_message_uuid")) for i, message in messages.items()}
         return {i: None if parent in NO_PARENT else parent for i, parent in parents.items()}
@@ -68,7 +68,7 @@ def _parents(messages: dict[str, dict[str, Any]]) -> dict[str, str | None]:
 
 
 def _speakers(messages: dict[str, dict[str, Any]]) -> dict[str, Role]:
-    """Who sent each message; where one does not say it, not the one who sent the message before it in the array."""
+    """Return the role of each message. One without a known sender alternates with the previous message of the array."""
     speakers: dict[str, Role] = {}
     previous: Role = "assistant"
     for message_id, message in messages.items():
@@ -90,7 +90,7 @@ def _add_message(
     blocks = list_of(message.get("content"))
     unknown_kinds.update(add_blocks(content, blocks))
     if not any(dict_of(block).get("type") == "text" and dict_of(block).get("text") for block in blocks):
-        # In one shape the text is here and there are no blocks; in the other this is always empty.
+        # Old exports have the text here and no blocks; in the web API this field is always empty.
         content.add_text(text_of(message.get("text")))
     for attachment in map(dict_of, list_of(message.get("attachments"))):
         name = first_text(attachment, "file_name", "name")

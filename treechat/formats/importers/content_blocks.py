@@ -9,9 +9,9 @@ from treechat.formats.trees.content import Content, words_in
 
 
 def add_blocks(content: Content, value: Any) -> list[str]:
-    """Add the content of a message as most chat interfaces write it, a string or a list of typed blocks.
+    """Add a message's content, a string or a list of typed blocks.
 
-    Returns the types of blocks that are unknown; what text they have is added all the same.
+    Return the unknown types of blocks; the text of such blocks is added too.
     """
     unknown_kinds = []
     for block in [value] if isinstance(value, str | dict) else list_of(value):
@@ -26,9 +26,10 @@ def add_blocks(content: Content, value: Any) -> list[str]:
 
 
 def _add_block(content: Content, block: dict[str, Any]) -> bool:
+    """Add one block; return False if its type is unknown."""
     match block.get("type"):
         case "text" | "input_text" | "output_text":
-            # Data sets write `value`, and one interface an object with a `value`.
+            # Data sets write `value`, and one program writes an object with a `value`.
             content.add_text(first_text(block, "text", "value") or first_text(dict_of(block.get("text")), "value"))
         case "refusal":
             content.add_text(text_of(block.get("refusal")))

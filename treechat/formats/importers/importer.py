@@ -1,4 +1,4 @@
-"""What an importer is: a name, a look at the content, and a way from one file to documents."""
+"""The interface of an importer: a name, a test of the content, and a function from one file to documents."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ Reader = Callable[[Input, ImportReport], Iterator[Document]]
 
 
 class Importer(NamedTuple):
-    """recognises: whether one of the first records of a file is of this format. read: yields whole conversations.
-    is_in: whether a database holds such conversations; None where the program has none.
+    """One foreign format.
 
-    `read` never raises for what is in a record: it reports, and goes on. Raises FormatError where nothing can be read,
-    and OSError.
+    name: for `--format` and for the store.
+    title: for users.
+    recognises: returns whether a record, one of the first of a file, has this format.
+    read: yields whole conversations. A fault in a record is reported, and the next record is read. Raises FormatError
+        if nothing can be read, and OSError.
+    recognises_database: returns whether a database has this format; None if the program has no database.
     """
 
     name: str
@@ -34,7 +37,10 @@ class Importer(NamedTuple):
 
 
 def read_by_record(convert: Callable[[Any, str, ImportReport], Document | None]) -> Reader:
-    """A reader for formats in which one record is one conversation. convert: takes a record, and where it stands."""
+    """Return a reader for a format with one conversation per record.
+
+    convert: takes a record, its place and the report.
+    """
 
     def read(file: Input, report: ImportReport) -> Iterator[Document]:
         for place, value in read_records(file, report):
@@ -46,7 +52,7 @@ def read_by_record(convert: Callable[[Any, str, ImportReport], Document | None])
 
 
 def sample_records(file: Input, report: ImportReport) -> Iterator[Any]:
-    """The first records of a file, for a look. Raises OSError, and FormatError for a bad zip."""
+    """Yield the first records of a file, to recognise its format. Raises OSError, and FormatError for a damaged zip."""
     with closing(read_records(replace(file, progress=None), report)) as records:
         for record in islice(records, NUM_SAMPLE_RECORDS):
             yield record.value

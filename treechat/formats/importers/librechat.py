@@ -1,4 +1,4 @@
-"""LibreChat's export of one conversation: messages in a flat list, or nested in `children` where `recursive` is set."""
+"""Import LibreChat's export of one conversation: a flat list, or nested `children` if `recursive` is set."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def convert(value: Any, place: str, report: ImportReport) -> Document | None:
         parent_id = parents.pop(message_id)
         container_id = system_id if parent_id is None else parent_id
         _add_message(draft, message_id, container_id, messages.pop(message_id), model, unknown_kinds)
-    # Else a million messages are held once more while the draft is put in order.
+    # Release them: the draft copies its messages, and there may be a million.
     del ids, parents, messages, times
     for kind in sorted(unknown_kinds):
         report.drop(place, f"content of the unknown type {kind}; its text was kept")
@@ -64,7 +64,7 @@ def convert(value: Any, place: str, report: ImportReport) -> Document | None:
 
 
 def _walk(messages: list[Any], place: str, report: ImportReport) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
-    """Every message with its id and its parent's, from a flat list or a nested one."""
+    """Yield the id, parent id and record of every message, from a flat or nested list."""
     num_messages = 0
     stack: list[tuple[Any, str | None]] = [(message, None) for message in reversed(messages)]
     while stack:
@@ -74,7 +74,7 @@ def _walk(messages: list[Any], place: str, report: ImportReport) -> Iterator[tup
             report.drop(place, f"message {num_messages} is not an object")
             continue
         message_id = id_of(message.get("messageId")) or f"message-{num_messages}"
-        # What a message is nested in is its parent, whatever it says.
+        # In a nested list the containing message is the parent, whatever `parentMessageId` is.
         parent_id = container_id if container_id is not None else id_of(message.get("parentMessageId"))
         yield message_id, None if parent_id == NO_PARENT else parent_id, message
         stack.extend((child, message_id) for child in reversed(list_of(message.get("children"))))

@@ -1,4 +1,4 @@
-"""llama.cpp's web UI: lines of a session and its messages, or, before that, objects with `conv` and `messages`."""
+"""Import llama.cpp's web UI: lines of a session and its messages, or older objects with `conv` and `messages`."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _convert_session(session: dict[str, Any], raw: list[Any], place: str, report
     times = {i: seconds(message.get("timestamp")) for i, message in messages.items()}
     missing_parents = {parent for parent in parents.values() if parent is not None and parent not in messages}
     if "-1" in missing_parents or (len(missing_parents) == 1 and None not in parents.values()):
-        # A single branch is saved without the root above it, which says nothing.
+        # A single branch is saved without its empty root.
         parents = {i: None if parent in missing_parents else parent for i, parent in parents.items()}
     forest = ordered_forest(parents, listed, times, report, place)
     source_id = id_of(session.get("id")) or next(iter(messages), "")
@@ -124,7 +124,7 @@ def _source_message(message_id: str, message: dict[str, Any], unknown_kinds: set
 
 
 def _calls(value: Any) -> list[dict[str, Any]]:
-    """The calls of tools, which stand in the message as a string of JSON."""
+    """Return the tool calls, which are a string of JSON in the message."""
     if isinstance(value, str) and value:
         try:
             value = json.loads(value)

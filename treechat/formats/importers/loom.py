@@ -1,6 +1,6 @@
-"""basemode-loom's JSON: nodes of text, each continuing the one above; the roots are what a person wrote.
+"""Import basemode-loom's JSON: nodes of text, each of which continues its parent; the user wrote the roots.
 
-A tree's context, which is a system prompt, is a node beside the root there and stands above it here.
+The context of a tree, a system prompt, is a sibling of the root there and becomes the root's parent here.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _is_context(node: dict[str, Any]) -> bool:
 
 
 def _branch_indices(nodes: dict[str, dict[str, Any]]) -> dict[str, float | None]:
-    """What orders siblings: older files number them."""
+    """Return the sort keys of siblings: older files number them, else None."""
     numbers = {node_id: node.get("branch_index") for node_id, node in nodes.items()}
     return {i: float(number) if type(number) is int and abs(number) < 2**31 else None for i, number in numbers.items()}
 
@@ -107,7 +107,7 @@ def _role(node: dict[str, Any], model: str | None) -> Role:
 
 
 def _last_checked_out(root_id: str, nodes: dict[str, dict[str, Any]], forest: OrderedForest) -> str | None:
-    """Where the marks of the checked-out children lead; None where there are none."""
+    """Return the last node along the checked-out children, None if there are none."""
     node_id = root_id
     while chosen := [i for i in forest.children.get(node_id, ()) if nodes[i].get("checked_out") in (True, 1)]:
         node_id = chosen[0]

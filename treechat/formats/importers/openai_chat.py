@@ -1,6 +1,6 @@
-"""OpenAI's chat format: `{"messages": [{role, content}]}` in each line, or a list of messages alone.
+"""Import OpenAI's chat format: `{"messages": [{role, content}]}` per line, or a bare list of messages.
 
-Rows for preference training have a chosen and a rejected way to go on.
+Rows for preference training have a chosen and a rejected continuation.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _row(messages: list[Any], record: dict[str, Any], place: str, report: Import
             continue
         content = _content(message, names, f"{place}, message {number}", report)
         if row and row[-1].role == "assistant" and (role in TOOLS or (role == "assistant" and after_tool)):
-            # Calls, their results and what was said then are one turn.
+            # Calls, their results and the following text are one turn.
             row[-1].content.extend(content)
         else:
             meta = {"name": message.get("name"), "weight": message.get("weight")}

@@ -1,4 +1,4 @@
-"""Open WebUI's export: an array of chats, each with a `history` of messages by id; or its database, webui.db."""
+"""Import Open WebUI's export, an array of chats with a `history` of messages by id, or its database, webui.db."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def convert(value: Any, place: str, report: ImportReport) -> Document | None:
 def _messages(
     record: dict[str, Any], chat: dict[str, Any], place: str, report: ImportReport
 ) -> dict[str, dict[str, Any]]:
-    """By id. Chats without a history are a single branch."""
+    """Return the messages by id. Chats without a history are a single branch."""
     by_id: dict[str, dict[str, Any]] = {}
     previous = None
     history = _history(record)
@@ -125,14 +125,18 @@ def _add_message(
 
 
 class _OutputContent(NamedTuple):
-    """A message by its parts. spoken: its text without placeholders."""
+    """A message from its `output`.
+
+    content: its text and parts.
+    plain_text: its text without placeholders.
+    """
 
     content: Content
     plain_text: str
 
 
 def _from_output(items: list[Any]) -> _OutputContent | None:
-    """What newer versions keep beside the text: each part by itself. None where there is nothing of it."""
+    """Return the message from `output`, where newer versions store each part separately; None if it is empty."""
     content, names = Content(), dict[str, str]()
     texts = []
     for item in map(dict_of, items):
@@ -155,14 +159,14 @@ def _from_output(items: list[Any]) -> _OutputContent | None:
 
 
 def _plain_text(text: str) -> str:
-    """The text without the HTML in it. An edited message says something else here than in its parts."""
+    """Return the text without its HTML details. It differs from the text in `output` if the user edited the message."""
     value = Content()
     _add_text(value, text)
     return "\n".join(text for text in value.texts if not text.startswith(("[thoughts]", "[called ", "[result of ")))
 
 
 def _add_text(content: Content, text: str) -> None:
-    """Reasoning and tool calls stand in the text as escaped HTML."""
+    """Add a text in which reasoning and tool calls are `<details>` elements of escaped HTML."""
     position = 0
     while (start := text.find(OPEN, position)) >= 0:
         head_end = text.find(">", start)
@@ -203,7 +207,7 @@ def read(file: Input, report: ImportReport) -> Iterator[Document]:
         if not recognises_database(source):
             raise FormatError(f"{file.name} is a database, but not Open WebUI's", "Its file name is webui.db")
         folders = {row["id"]: row["name"] for row in source.rows("folder", ("id", "name"))}
-        # One chat may be too large to be read: each is asked for by itself.
+        # Query chats one by one: a single one may be too large to read.
         for number, key in enumerate(source.rows("chat", ("id",), "ORDER BY rowid"), 1):
             place = f"{file.name}, chat {number}"
             try:

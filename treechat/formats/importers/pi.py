@@ -1,4 +1,4 @@
-"""pi's sessions: lines of entries that form a tree by `id` and `parentId`; the last one is where the session stands."""
+"""Import pi's sessions: lines of entries that form a tree by `id` and `parentId`. The last entry is current."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def read(file: Input, report: ImportReport) -> Iterator[Document]:
         if not isinstance(entry.get("type"), str):
             report.fail(place, "it is not an entry")
             continue
-        # The first version had no ids: each entry follows the one before.
+        # The first version has no ids: the parent is the previous entry.
         entry_id = id_of(entry.get("id")) or f"entry-{number}"
         parent_id = id_of(entry.get("parentId")) if "parentId" in entry else last
         if entry_id in entries:

@@ -1,4 +1,4 @@
-"""Rows for preference training: a chosen and a rejected way to go on from the same messages, which become siblings."""
+"""Rows for preference training: a chosen and a rejected continuation of the same messages, which become siblings."""
 
 from __future__ import annotations
 
@@ -13,21 +13,31 @@ KEYS: dict[Preference, tuple[str, ...]] = {
     "chosen": ("chosen", "chosen_messages", "preferred_output"),
     "rejected": ("rejected", "rejected_messages", "non_preferred_output"),
 }
-"""Names that the training libraries have for the two."""
+"""The names of the two continuations in the training libraries."""
 
 MESSAGE_FIELDS = ("prompt", "input", *(key for keys in KEYS.values() for key in keys))
-"""Fields of a row with such a pair that become messages."""
+"""Fields of such a row that become messages."""
 
 
 class PreferenceRow(NamedTuple):
-    """One row of messages. preference: None where the record has only this one."""
+    """One row of messages.
+
+    messages: the whole row, in the format's own form.
+    preference: None if the record has no pair.
+    """
 
     messages: list[Any]
     preference: Preference | None = None
 
 
 class MessageForm(NamedTuple):
-    """How a format writes messages. is_reply: of one that is a message. asks, replies: what stands for a string."""
+    """The form of a message in a format.
+
+    is_message: returns whether a value is a message.
+    is_reply: returns whether a message is the assistant's or a tool's.
+    user_message: makes a user message from a string.
+    assistant_message: makes an assistant message from a string.
+    """
 
     is_message: Callable[[Any], bool]
     is_reply: Callable[[Any], bool]
@@ -36,13 +46,16 @@ class MessageForm(NamedTuple):
 
 
 def has_pair(record: dict[str, Any], form: MessageForm) -> bool:
+    """Return whether the record has both a chosen and a rejected row."""
     return len(preference_rows(record, [], form)) == len(KEYS)
 
 
 def preference_rows(record: dict[str, Any], shared_messages: list[Any], form: MessageForm) -> list[PreferenceRow]:
-    """The rows of a record with a pair; empty where it has none.
+    """Return the chosen and the rejected row of a record, or none if it has no pair.
 
-    above: what both begin with, where it stands under a name of the format's own.
+    record: the record.
+    shared_messages: the beginning of both rows under the format's own field; empty if it is in `prompt` or `input`.
+    form: the form of messages in this format.
     """
     prompt = record.get("prompt") or dict_of(record.get("input")).get("messages")
     prompt_messages = [form.user_message(prompt)] if isinstance(prompt, str) else list_of(prompt)
@@ -50,7 +63,7 @@ def preference_rows(record: dict[str, Any], shared_messages: list[Any], form: Me
     pairs = []
     for preference in KEYS:
         messages = _messages(record, preference, form)
-        # Some repeat in each way what stands above both.
+        # Some data sets repeat the prompt in both continuations.
         has_prompt = bool(messages) and not form.is_reply(messages[0])
         if messages and (has_prompt or prompt_messages):
             pairs.append(PreferenceRow(messages if has_prompt else [*prompt_messages, *messages], preference))

@@ -1,4 +1,4 @@
-"""All importers, and which one a file is for: told from its content, never from its name."""
+"""All importers, and the choice of the importer for a file by its content. File names are not used."""
 
 from __future__ import annotations
 
@@ -55,14 +55,13 @@ IMPORTERS = {
         sharegpt.IMPORTER,
     )
 }
-"""By name; the first that recognises a file is the one for it."""
+"""Importers by name. The first that recognises a file imports it."""
 
 
 def importer_for(file: Input) -> Importer | None:
-    """The importer that recognises the content of a file; None where none does.
+    """Return the importer that recognises the content of a file, None if none does.
 
-    Raises OSError, and FormatError for a file that is damaged so far that nothing can be told, and for a database of
-    treechat's own.
+    Raises OSError. Raises FormatError for a file too damaged to recognise, and for treechat's own database.
     """
     if file.is_sqlite:
         with open_sqlite(file) as source:
@@ -85,6 +84,7 @@ def importer_for(file: Input) -> Importer | None:
 
 
 def unknown_format(name: str, why: str = "") -> FormatError:
+    """Return the error for a file that no importer recognises."""
     titles = ", ".join(importer.title for importer in IMPORTERS.values())
     return FormatError(
         f"{name} is in no format that treechat reads ({titles}){f'; {why}' if why else ''}",

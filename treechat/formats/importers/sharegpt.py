@@ -1,6 +1,6 @@
-"""ShareGPT: `{"conversations": [{"from": "human" | "gpt" | "system", "value"}]}`, in lines or in an array.
+"""Import ShareGPT: `{"conversations": [{"from": "human" | "gpt" | "system", "value"}]}`, in lines or in an array.
 
-Rows for preference training have a `chosen` and a `rejected` turn beside it.
+Rows for preference training also have a `chosen` and a `rejected` turn.
 """
 
 from __future__ import annotations

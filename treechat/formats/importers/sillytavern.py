@@ -1,6 +1,6 @@
-"""SillyTavern's chats: a file is one branch, with swipes beside the replies; files that share a prefix are one tree.
+"""Import SillyTavern's chats. A file is one branch whose replies have swipes (siblings without children).
 
-A message is known by all that leads to it, so the files of one chat merge, whether they come together or one by one.
+A message's id is a hash of its path, so files that share a prefix merge into one tree, in one import or in several.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ _NO_NAMES = ("", "unused")
 
 
 class _Alternative(NamedTuple):
-    """One of the alternatives of a message."""
+    """One alternative of a message.
+
+    text: its text.
+    sent: its time, in any format that `time_of` reads.
+    extra: its further fields.
+    """
 
     text: str
     sent: Any
@@ -67,7 +72,7 @@ def read(file: Input, report: ImportReport) -> Iterator[Document]:
 
 
 def _draft(header: dict[str, Any], first: dict[str, Any]) -> Draft:
-    """Chats with one character often begin with the same words: the time tells them apart."""
+    """Return a draft. Chats with the same character often begin with the same words, so the id includes the time."""
     name = first_text(header, "character_name")
     name = text_of(first.get("name")) if name in _NO_NAMES else name
     began = id_of(first.get("send_date")) or text_of(first.get("mes"))
@@ -78,7 +83,7 @@ def _draft(header: dict[str, Any], first: dict[str, Any]) -> Draft:
 
 
 def _add_message(draft: Draft, parent_id: str | None, record: dict[str, Any], known_ids: set[str]) -> str:
-    """Add a message with all its swipes; returns the id of the one that the chat goes on from."""
+    """Add a message with all its swipes; return the id of the swipe that the chat continues."""
     alternatives, chosen = _alternatives(record)
     extra = dict_of(record.get("extra"))
     role: Role = "user" if record.get("is_user") is True else "assistant"
@@ -97,7 +102,10 @@ def _add_message(draft: Draft, parent_id: str | None, record: dict[str, Any], kn
 
 
 def _alternatives(record: dict[str, Any]) -> tuple[list[_Alternative], int]:
-    """The alternatives in order, and which one is chosen. `mes`, which may have been edited, is one in any case."""
+    """Return the alternatives in order, and the index of the chosen one.
+
+    `mes` is always an alternative, because it may be an edited version of its swipe.
+    """
     current = _Alternative(record["mes"], record.get("send_date"), dict_of(record.get("extra")))
     swipes = list_of(record.get("swipes"))
     infos = list_of(record.get("swipe_info"))
@@ -131,7 +139,7 @@ def _content(alternative: _Alternative) -> Content:
 
 
 def time_of(value: Any) -> float | None:
-    """One of the many ways in which SillyTavern wrote times; those without a zone are local."""
+    """Parse any of SillyTavern's time formats; return seconds since the epoch or None. No zone means local time."""
     if (number := seconds(value)) is not None or not isinstance(value, str):
         return number
     try:

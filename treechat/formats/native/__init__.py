@@ -1,1 +1,1 @@
-"""treechat's own format."""
+"""Read and write treechat's own format."""

@@ -1,4 +1,4 @@
-"""treechat's own format, read: a line at a time, nothing in the file trusted, everything left out reported."""
+"""Read treechat's own format line by line. The file is not trusted; everything that is left out is reported."""
 
 from __future__ import annotations
 
@@ -33,10 +33,13 @@ _ID = re.compile(r"[\w.:-]{1,128}")
 
 
 def read_native(stream: BinaryIO, name: str, report: ImportReport) -> Iterator[Document]:
-    """The conversations of a file. `name` stands in the report's sentences.
+    """Yield the conversations of a file. A faulty line is reported as failed, and the next one is read.
 
-    Raises FormatError where the first line is no header of ours. What else is wrong with a line is reported as failed,
-    and reading goes on with the next.
+    Raises FormatError if the first line is not a treechat header.
+
+    stream: the file.
+    name: its name in the report.
+    report: gets the faults.
     """
     header: dict[str, Any] | None = None
     messages: list[Message] = []
@@ -66,7 +69,7 @@ def _record(line: Line, name: str, report: ImportReport) -> dict[str, Any] | Non
         return None
     try:
         value, num_surrogates = _DECODER.decode(line.text), 0
-        # UTF-8 has no surrogates: only an escape can have brought one.
+        # Valid UTF-8 has no surrogates; only an escape sequence can produce one.
         if _SURROGATE.search(line.text):
             value, num_surrogates = without_surrogates(value)
     except (ValueError, RecursionError) as error:
@@ -137,7 +140,7 @@ def _turn(record: dict[str, Any]) -> Turn:
 
 def _integer(record: dict[str, Any], key: str, end: int = 2**63) -> int | None:
     value = record.get(key)
-    # SQLite's integers have 64 bits, of which one is the sign.
+    # SQLite's integers have 64 bits, including the sign.
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < end):
         return value
     raise FieldError(f"{key} is not a whole number")

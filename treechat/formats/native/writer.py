@@ -1,8 +1,8 @@
-"""treechat's own format, written: JSON Lines, a header line, then a node per line, parents before children.
+"""Write treechat's own format: JSON Lines with a header line, then one node per line, parents before children.
 
-A file may hold several conversations, one after another. What is absent or empty is left out of a line, keys stand in
-a fixed order, and only what was stored is written: export, import, export gives the same bytes. The JSON schema is
-assets/treechat.schema.json; `native_reader` reads it.
+A file may contain several conversations in sequence. Absent and empty fields are omitted, keys have a fixed order, and
+only stored data is written: export, import, export gives the same bytes. The JSON schema is
+assets/treechat.schema.json; `native.reader` reads the format.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ FORMAT = "treechat"
 VERSION = 1
 
 _MAX_DEPTH = 100
-"""Objects and lists in one another that a meta keeps where it cannot be written as it is."""
+"""Depth at which a meta is cut if it cannot be written unchanged."""
 
 
 def write_native(documents: Iterable[Document], tokens: bool = False) -> Iterator[str]:
-    """The lines, each with its end. tokens: spans and logprobs too."""
+    """Yield the lines, each with its line end. tokens: include spans and logprobs."""
     for document in documents:
         yield _line(_header(document, tokens))
         for message in document.messages:
@@ -39,7 +39,7 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def _json_safe(value: Any, depth: int = _MAX_DEPTH) -> Any:
-    """The value with null for what JSON or its parsers cannot take; what was imported may hold such."""
+    """Return the value with null for NaN, infinity, and objects that are too deep; imported data may contain them."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
@@ -78,7 +78,7 @@ def _node(message: Message, tokens: bool) -> dict[str, Any]:
         "parent": node.parent_id,
         "role": node.role,
         "text": message.text,
-        # What streams now will be cut off wherever the file is read.
+        # A reply that is still streaming is incomplete in the file.
         "status": "interrupted" if node.status == "streaming" else node.status,
         "created": node.created_at,
     }
@@ -104,6 +104,6 @@ def _turn(turn: Turn) -> dict[str, Any]:
 def _span(span: Span) -> dict[str, Any]:
     record: dict[str, Any] = {"tokenizer": span.tokenizer, "ids": list(span.ids)}
     if span.logprobs is not None:
-        # JSON has no infinity: a token that the model ruled out is null.
+        # JSON has no infinity: the logprob of a token with probability 0 is null.
         record["logprobs"] = [value if math.isfinite(value) else None for value in span.logprobs]
     return record

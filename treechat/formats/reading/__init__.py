@@ -1,1 +1,1 @@
-"""From an untrusted file to records, each guarded."""
+"""Read records from an untrusted file, with limits."""

@@ -1,4 +1,4 @@
-"""JSON of any depth, for values that the standard parser refuses because it recurses. Slower, and iterative."""
+"""Parse JSON of any depth: an iterative and slower parser for values that exceed the standard parser's recursion."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ATOM = re.compile(r"-?\d[\d.eE+-]*|[a-zA-Z-]+")
 
 
 def parse(text: str, decoder: json.JSONDecoder) -> Any:
-    """The value of the whole text; numbers and names are left to `decoder`. Raises ValueError."""
+    """Return the value of the whole text; `decoder` parses numbers and names. Raises ValueError."""
     top: list[Any] = []
     containers: list[Any] = [top]
     keys: list[str] = []
@@ -57,7 +57,7 @@ def _skip(text: str, position: int) -> int:
 
 
 def _value(text: str, position: int, decoder: json.JSONDecoder) -> tuple[Any, int, bool]:
-    """The value that begins there, where it ends, and whether it was only opened."""
+    """Return the value at `position`, its end, and whether it is a container whose items follow."""
     char = text[position]
     if char == "{":
         return {}, position + 1, True

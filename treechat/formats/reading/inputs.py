@@ -1,6 +1,7 @@
-"""What an import reads: a file, the members of a zip, the files of a folder. Members are read, never extracted.
+"""The inputs of an import: a file, the members of a zip, or the files of a folder.
 
-A zip is bounded: in the number of its members, and in what they expand to.
+Zip members are read as streams and not extracted under their own paths. A zip is limited in its number of members and
+in its expanded size.
 """
 
 from __future__ import annotations
@@ -23,31 +24,38 @@ from treechat.errors import FormatError
 from treechat.formats.reading.refusals import HEAD_BYTES, refuse_non_export
 
 MAX_FILES = 100_000
-"""Files of one folder or zip."""
+"""Limit on the files of one folder."""
 
 MAX_EXPANSION = 250
-"""Times a zip may grow while it is read. JSON of conversations shrinks to a tenth, a bomb to a thousandth."""
+"""Limit on expanded size / zip size. JSON of conversations compresses about 10 times, a zip bomb about 1,000 times."""
 
 FREE_EXPANSION_BYTES = 256 * 1024 * 1024
-"""What any zip may expand to, however small it is."""
+"""Expanded size that is allowed for any zip, however small."""
 
 MAX_DIRECTORY_BYTES = 64 * 1024 * 1024
-"""Of a zip's list of members, which is read at once."""
+"""Limit on a zip's central directory, which is read at once."""
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".db", ".sqlite", ".sqlite3")
-"""Of the files in a folder or zip that are looked at."""
+"""Suffixes of the files in a folder or zip that are read."""
 
 SQLITE_MAGIC = b"SQLite format 3\0"
 
 Progress = Callable[[int], None]
-"""Called with the number of bytes that were read since the last call."""
+"""A callback that takes the number of bytes read since the last call."""
 
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One file to read. size: bytes. path: where it lies on disk, None for a member of a zip."""
+    """One file to read.
+
+    name: for the report.
+    size: bytes, expanded if it is a member of a zip.
+    opener: opens a raw stream.
+    path: path on disk, None for a member of a zip.
+    progress: see `Progress`.
+    """
 
     name: str
     size: int
@@ -56,16 +64,16 @@ class Input:
     progress: Progress | None = None
 
     def open(self) -> BinaryIO:
-        """A stream of its own, from the start. Raises OSError, and FormatError, also while it is read."""
+        """Return a new stream from the start. Raises OSError and FormatError, also while it is read."""
         return io.BufferedReader(_CountingStream(self.opener(), self.progress))
 
     def peek(self) -> BinaryIO:
-        """As `open`, and no progress is made."""
+        """Like `open`, without reporting progress."""
         return io.BufferedReader(_CountingStream(self.opener(), None))
 
     @contextmanager
     def on_disk(self) -> Iterator[Path]:
-        """Where it lies: its own path, or that of a copy, which is gone afterwards. Raises as `open`."""
+        """Yield the file's path, or that of a temporary copy. Raises like `open`."""
         if self.path is not None:
             yield self.path
             return
@@ -85,7 +93,7 @@ class Input:
 
 
 class _CountingStream(io.RawIOBase):
-    """A stream that tells how much was read of it, and in which a damaged zip is a FormatError."""
+    """A stream that reports the bytes read, and raises FormatError for a damaged zip."""
 
     def __init__(self, stream: io.RawIOBase | BinaryIO, progress: Progress | None) -> None:
         self._stream, self._progress = stream, progress
@@ -110,7 +118,12 @@ class _CountingStream(io.RawIOBase):
 
 @contextmanager
 def inputs_of(path: Path, stdin: BinaryIO | None = None, progress: Progress | None = None) -> Iterator[Iterator[Input]]:
-    """The files at `path`. stdin: what `-` stands for. Raises OSError and FormatError."""
+    """Yield the files at `path`. Raises OSError and FormatError.
+
+    path: a file, zip, folder or pipe, or `-` for `stdin`.
+    stdin: the stream for `-`; if None, `-` is an ordinary path.
+    progress: see `Progress`.
+    """
     if str(path) == "-" and stdin is not None:
         with _temporary_copy(stdin) as file, _file_inputs(file, "standard input", progress) as inputs:
             yield inputs
@@ -164,7 +177,7 @@ def _folder_inputs(path: Path, progress: Progress | None) -> Iterator[Input]:
 
 
 def _may_hold_conversations(name: str) -> bool:
-    """Whether it may hold conversations. macOS puts a file of its own beside each, named alike behind `._`."""
+    """Return whether the file may contain conversations. Excludes the `._` companion files of macOS."""
     return name.lower().endswith(SUFFIXES) and not name.startswith("._")
 
 
@@ -177,7 +190,7 @@ def _open_archive(file: BinaryIO, name: str) -> zipfile.ZipFile:
 
 
 def _check_directory(file: BinaryIO, name: str) -> None:
-    """Refuses a zip whose list of members would fill the memory, before the list is read."""
+    """Refuse a zip whose central directory would fill memory, before it is read. Raises FormatError."""
     size = file.seek(0, io.SEEK_END)
     file.seek(max(0, size - 65_557))
     tail = file.read()
@@ -185,7 +198,7 @@ def _check_directory(file: BinaryIO, name: str) -> None:
     if end >= 0 and len(tail) >= end + 22:
         directory = int.from_bytes(tail[end + 12 : end + 16], "little")
         if tail[max(0, end - 20) : end].startswith(b"PK\6\7"):
-            # A 64-bit zip: the real size stands in a record of its own, right before the two that end the file.
+            # A 64-bit zip: the real size is in a separate record, directly before the last two records.
             record = tail[max(0, end - 76) : end - 20]
             directory = int.from_bytes(record[40:48], "little") if record.startswith(b"PK\6\6") else 2**64
         if directory > MAX_DIRECTORY_BYTES:
@@ -207,7 +220,7 @@ def _zip_inputs(archive: zipfile.ZipFile, name: str, size: int, progress: Progre
 
 
 class _ExpansionBudget:
-    """What all members of a zip together may still expand to."""
+    """The number of bytes that all members of a zip together may still expand to."""
 
     def __init__(self, name: str, num_bytes: int) -> None:
         self.name, self.num_bytes_left = name, num_bytes
@@ -222,7 +235,7 @@ class _ExpansionBudget:
 
 
 class _ZipMember(io.RawIOBase):
-    """One member, unpacked while it is read."""
+    """One member of a zip, decompressed while it is read."""
 
     def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: _ExpansionBudget) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Fields of foreign JSON, taken as far as they make sense: what is missing or of another type is empty."""
+"""Read fields of foreign JSON leniently: a missing value or one of a wrong type counts as empty."""
 
 from __future__ import annotations
 
@@ -10,29 +10,32 @@ from datetime import UTC, datetime
 from typing import Any
 
 END_OF_TIME = 32_503_680_000.0
-"""The year 3000, seconds since the epoch. What lies behind it, or before 1970, is no time that a message has."""
+"""The year 3000, seconds since the epoch. Later times, and times before 1970, are taken as unknown."""
 
 MAX_META_DEPTH = 24
-"""Deeper JSON is cut where it is kept beside a text: all that reads it later may recurse."""
+"""Depth at which JSON in a node's meta is cut, because later readers may recurse."""
 
 _LARGEST_SECONDS = 1e11
 _FRACTION = re.compile(r"(\.\d{6})\d+")
 
 
 def text_of(value: Any) -> str:
+    """Return the value if it is a string, else an empty string."""
     return value if isinstance(value, str) else ""
 
 
 def dict_of(value: Any) -> dict[str, Any]:
+    """Return the value if it is an object, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
 def list_of(value: Any) -> list[Any]:
+    """Return the value if it is a list, else an empty one."""
     return value if isinstance(value, list) else []
 
 
 def json_in(value: Any) -> Any:
-    """The JSON value in a string, the string itself where it is none; None for anything else."""
+    """Return the JSON value in a string, or the string itself if it is not JSON; None for other types."""
     if not isinstance(value, str):
         return None
     try:
@@ -42,14 +45,14 @@ def json_in(value: Any) -> Any:
 
 
 def id_of(value: Any) -> str | None:
-    """A string or a whole number as an id; None for anything else, and for what is empty."""
+    """Return a non-empty string or an integer as an id; None for anything else."""
     if isinstance(value, str):
         return value or None
     return str(value) if type(value) is int and abs(value) < 2**63 else None
 
 
 def first_text(record: Mapping[str, Any], *keys: str) -> str:
-    """The first of these fields that is a string and not empty."""
+    """Return the first of these fields that is a non-empty string, else an empty string."""
     for key in keys:
         if isinstance(value := record.get(key), str) and value:
             return value
@@ -57,7 +60,10 @@ def first_text(record: Mapping[str, Any], *keys: str) -> str:
 
 
 def seconds(value: Any) -> float | None:
-    """A time as seconds since the epoch, from seconds, milliseconds, ISO 8601, or a number in a string."""
+    """Return a time in seconds since the epoch, None if it is invalid.
+
+    value: seconds, milliseconds, an ISO 8601 string (UTC if it has no zone), or a number in a string.
+    """
     if isinstance(value, str):
         value = _from_string(value.strip())
     if type(value) not in (int, float) or not abs(value) < 1e300:
@@ -83,8 +89,9 @@ def _from_string(text: str) -> float | None:
 
 
 def meta_value(value: Any, depth: int = MAX_META_DEPTH) -> Any:
-    """The value as it may be kept in a node's meta: JSON of at most `depth` levels, no number that it cannot say, and
-    with text for the bytes that a database may have in any column.
+    """Return the value as it is stored in a node's meta: JSON of at most `depth` levels.
+
+    NaN and infinity become None. Bytes, which SQLite allows in any column, become text.
     """
     if isinstance(value, dict):
         return {str(key): meta_value(item, depth - 1) for key, item in value.items()} if depth else "…"

@@ -1,4 +1,4 @@
-"""Lines of an untrusted file, one at a time: bounded in size, bad UTF-8 and surrogates replaced and counted."""
+"""Read lines of an untrusted file one at a time. Limits their size; replaces and counts bad UTF-8 and surrogates."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
-"""A longer line is left out: no message is that long, and a file without line ends must not fill the memory."""
+"""Limit on a line; a longer one is skipped. No message is that long, and a file without line ends must not fill
+memory."""
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line without its end. number counts from 1; text is None where it was too long; num_replaced: bad sequences."""
+    """A line without its line end.
+
+    number: counts from 1.
+    text: None if the line is too long.
+    num_replaced: invalid sequences that were replaced.
+    """
 
     number: int
     text: str | None
@@ -23,7 +29,7 @@ class Line:
 
 
 def read_lines(stream: BinaryIO, max_bytes: int = MAX_LINE_BYTES) -> Iterator[Line]:
-    """The lines of `stream`, blank ones left out. A line of more than `max_bytes` is skipped without being held."""
+    """Yield the lines of `stream` except blank ones. A line longer than `max_bytes` is skipped, not held in memory."""
     number = 0
     while raw := stream.readline(max_bytes + 1):
         number += 1
@@ -44,17 +50,20 @@ def _skip_to_end(stream: BinaryIO) -> None:
 
 
 def decode(raw: bytes) -> tuple[str, int]:
-    """`raw` as text, each invalid sequence replaced by U+FFFD, and how many there were."""
+    """Decode UTF-8. Return the text with U+FFFD for each invalid sequence, and the number of replacements."""
     try:
         return raw.decode("utf-8"), 0
     except UnicodeDecodeError:
         text = raw.decode("utf-8", errors="replace")
-        # A U+FFFD that was validly encoded was there before.
+        # Do not count a U+FFFD that is validly encoded in the file.
         return text, text.count("\ufffd") - raw.count(b"\xef\xbf\xbd")
 
 
 def without_surrogates(value: Any) -> tuple[Any, int]:
-    """The JSON value, changed in place, with U+FFFD for lone surrogates in its strings, and how many. Iterative."""
+    """Replace lone surrogates in the strings of a JSON value by U+FFFD, in place.
+
+    Return the value and the number of replacements. Iterative.
+    """
     holder, num_replaced = [value], 0
     stack: list[Any] = [holder]
     while stack:

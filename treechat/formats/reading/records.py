@@ -1,7 +1,7 @@
-"""The records of an untrusted JSON file, one at a time: the elements of an array, lines, or values one after another.
+"""Read the records of an untrusted JSON file one at a time: elements of an array, lines, or consecutive values.
 
-Nothing but the record at hand is in memory. A record that is too large, broken or cut off is reported, and reading
-goes on with the next.
+Only the current record is in memory. A record that is too large, broken or cut off is reported, and the next one is
+read.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from treechat.formats.reading.inputs import Input
 from treechat.formats.reading.lines import decode, read_lines, without_surrogates
 
 MAX_RECORD_BYTES = 64 * 1024 * 1024
-"""One conversation's JSON, or one line's. Its values take up to ten times as much memory while they are converted."""
+"""Limit on one record's JSON. Its values take up to ten times as much memory during conversion."""
 
 MAX_RECORD_VALUES = 5_000_000
-"""Values in one record, so that 64 MB of `[],[],` do not become gigabytes."""
+"""Limit on the values in one record: 64 MB of `[],[],` would take gigabytes as Python objects."""
 
 PEEK_BYTES = 1 << 20
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{}]', re.DOTALL)
@@ -29,14 +29,18 @@ _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class Record(NamedTuple):
-    """where: file and place, as the report's sentences begin. value: an object or array."""
+    """One record.
+
+    place: file and place, the beginning of the report's sentences.
+    value: an object or array.
+    """
 
     place: str
     value: Any
 
 
 def read_records(file: Input, report: ImportReport) -> Generator[Record, None, None]:
-    """The records of a file, with what is wrong in `report`."""
+    """Yield the records of a file. Faults go to `report`. Raises OSError and FormatError."""
     with file.open() as stream:
         if _holds_lines(file):
             for line in read_lines(stream, MAX_RECORD_BYTES):
@@ -51,7 +55,7 @@ def read_records(file: Input, report: ImportReport) -> Generator[Record, None, N
 
 
 def _holds_lines(file: Input) -> bool:
-    """Whether each line is a record: the first one is an object, and complete."""
+    """Return whether each line is a record: the first line is a complete object."""
     with file.peek() as stream:
         head = stream.read(PEEK_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
     line, end, _ = head.partition(b"\n")
@@ -59,9 +63,9 @@ def _holds_lines(file: Input) -> bool:
 
 
 def split(stream: BinaryIO) -> Iterator[bytes | None]:
-    """The objects and arrays of a JSON array, or of values one after another, as bytes; None for one too large.
+    """Yield the objects and arrays in a JSON array or in a sequence of values, as bytes; None for one too large.
 
-    What is between them is not looked at. The last one may be cut off, which its parser finds.
+    Text between them is ignored. The last one may be cut off; the parser detects that.
     """
     buffer, start, position = b"", -1, 0
     depth = base_depth = 0
@@ -72,7 +76,7 @@ def split(stream: BinaryIO) -> Iterator[bytes | None]:
         for match in _TOKEN.finditer(buffer, position):
             token = match.group()
             if token == b'"':
-                # The string goes on in what was not read yet.
+                # The string continues in the part that is not read yet.
                 resume = match.start()
                 break
             if token in (b"[", b"{"):
@@ -93,7 +97,7 @@ def split(stream: BinaryIO) -> Iterator[bytes | None]:
         if len(buffer) - keep_from > MAX_RECORD_BYTES:
             skipping, start, keep_from = skipping or depth > base_depth, -1, resume
             if len(buffer) - resume > MAX_RECORD_BYTES:
-                # A string without end: only that it is open is remembered, and whether its next character is escaped.
+                # A string without end: keep only the open quote and whether the next character is escaped.
                 num_backslashes = len(buffer) - len(buffer.rstrip(b"\\"))
                 buffer, keep_from, resume = b'"' + b"\\" * (num_backslashes % 2), 0, 0
         buffer, position = buffer[keep_from:], resume - keep_from
@@ -101,14 +105,17 @@ def split(stream: BinaryIO) -> Iterator[bytes | None]:
     if start >= 0 or skipping:
         yield None if skipping else buffer[start:]
     elif depth:
-        # The array itself was not closed: something may be missing.
+        # The array is not closed: records may be missing.
         yield b"["
 
 
 def parse_record(raw: bytes | None, place: str, report: ImportReport, num_replaced: int = 0) -> Record | None:
-    """The JSON of one record; None, with the reason in `report`, where it is too large or broken.
+    """Parse one record; return None and report the reason if it is too large or broken.
 
-    raw: None for what was too large to be held. num_replaced: invalid sequences that were replaced in it already.
+    raw: the JSON, None if it was too large to hold.
+    place: file and place, for the report.
+    report: gets the faults.
+    num_replaced: invalid sequences that were already replaced in it.
     """
     if raw is None or len(raw) > MAX_RECORD_BYTES:
         report.fail(place, f"it is larger than {MAX_RECORD_BYTES // 2**20} MB")
@@ -137,11 +144,12 @@ def _finite(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-# Not strict: some programs write line ends and other control characters into strings as they are.
+# Not strict: some programs write unescaped line ends and control characters into strings.
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None, strict=False)
 
 
 def parse_json(text: str) -> Any:
+    """Parse JSON of any depth. Raises ValueError."""
     try:
         return _DECODER.decode(text)
     except RecursionError:

@@ -1,4 +1,4 @@
-"""Files that people try to import and that no conversations can be read from: told by their first bytes."""
+"""Refuse files that contain no readable conversations (HTML, PDF, images, ...), recognised by their first bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from treechat.errors import FormatError
 
 HEAD_BYTES = 4096
-"""What is looked at."""
+"""Bytes at the start of a file that are checked."""
 
 _HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|body|!--)", re.IGNORECASE)
 _XML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<\?xml")
@@ -28,7 +28,7 @@ EXPORT_HINT = (
 
 
 def refuse_non_export(head: bytes, name: str) -> None:
-    """Raises FormatError, with what to do instead, where `head` begins a file of another kind."""
+    """Raise FormatError with a hint if `head` begins a file of another kind."""
     if (kind := _kind(head)) is not None:
         hint = "Write it out as JSON lines first" if head.startswith(b"PAR1") else EXPORT_HINT
         raise FormatError(f"{name} is {kind}, not an export of conversations", hint)
@@ -41,6 +41,7 @@ def refuse_non_export(head: bytes, name: str) -> None:
 
 
 def _kind(head: bytes) -> str | None:
+    """Return the kind of file that `head` begins, None if it may be an export."""
     if _HTML.match(head):
         return "a web page"
     if _XML.match(head):

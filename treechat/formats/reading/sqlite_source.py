@@ -1,4 +1,4 @@
-"""A foreign SQLite file: tables and columns that may be there or not."""
+"""Read a foreign SQLite file, in which tables and columns may be missing."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ BATCH_SIZE = 500
 
 @contextmanager
 def open_sqlite(file: Input) -> Iterator[SqliteSource]:
-    """The database, only to be read. Raises FormatError where it is none or damaged, also while it is read."""
+    """Open a database read-only. Raises FormatError if it is damaged or not a database, also while it is read."""
     if not file.is_sqlite:
         raise FormatError(f"{file.name} is not an SQLite file")
     with file.on_disk() as path:
-        # Where nothing waits to be written, SQLite needs no files of its own beside the database.
+        # Without a write-ahead log, `immutable` keeps SQLite from creating files next to the database.
         mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
         try:
             with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)) as conn:
@@ -29,13 +29,13 @@ def open_sqlite(file: Input) -> Iterator[SqliteSource]:
                 conn.text_factory = lambda raw: raw.decode("utf-8", errors="replace")
                 yield SqliteSource(conn)
         except (sqlite3.Error, UnicodeDecodeError) as error:
-            # SQLite's own messages quote a damaged schema, whose bytes may be no text.
+            # SQLite's messages quote a damaged schema, which may be invalid UTF-8: hence UnicodeDecodeError.
             hint = "It may be damaged, or not be a database"
             raise FormatError(f"{file.name} cannot be read ({error})", hint) from error
 
 
 class SqliteSource:
-    """Reads named columns of real tables only: a view of a stranger may be a program that never ends."""
+    """Reads named columns of real tables only: a view in an untrusted file may be a query that never ends."""
 
     def __init__(self, conn: sqlite3.Connection) -> None:
         self._conn = conn
@@ -46,14 +46,18 @@ class SqliteSource:
         }
 
     def has(self, table: str, *columns: str) -> bool:
+        """Return whether the table exists with these columns."""
         return set(columns) <= self._columns.get(table, set()) and table in self._columns
 
     def rows(
         self, table: str, columns: Sequence[str], clause: str = "", parameters: Sequence[Any] = ()
     ) -> Iterator[dict[str, Any]]:
-        """Rows as dicts, None for a column that the file does not have; nothing where the table is missing.
+        """Yield rows as dicts, with None for missing columns; no rows if the table is missing.
 
-        where: the rest of the query, of columns that are known to be there.
+        table: name of the table.
+        columns: columns to read.
+        clause: the rest of the query; it may name only columns that exist.
+        parameters: values for the placeholders in `clause`.
         """
         if table not in self._columns:
             return
@@ -68,7 +72,14 @@ class SqliteSource:
     def rows_matching(
         self, table: str, columns: Sequence[str], key: str, values: Sequence[Any], order: str = ""
     ) -> Iterator[dict[str, Any]]:
-        """The rows whose `key` is one of `values`."""
+        """Yield the rows whose `key` is one of `values`.
+
+        table: name of the table.
+        columns: columns to read.
+        key: name of the column to match.
+        values: values to match.
+        order: columns to sort by, separated by spaces; applied within each batch of values.
+        """
         if not self.has(table, key):
             return
         order = ", ".join(_quoted(column) for column in order.split() if self.has(table, column))

@@ -1,4 +1,4 @@
-"""Fields of an untrusted JSON object, each checked for its type. `Bad` says in a sentence what is wrong."""
+"""Read fields of an untrusted JSON object and check their types. Raises FieldError with a sentence about the fault."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class FieldError(ValueError):
 
 
 def parse_finite(text: str) -> float:
-    """A JSON number with a point or exponent. Python would read NaN and 1e999 too, which no other tool could."""
+    """Parse a JSON number with a point or exponent. Refuses NaN and 1e999, which only Python reads."""
     value = float(text)
     if not math.isfinite(value):
         raise FieldError(f"{text} is not a number")
@@ -22,7 +22,7 @@ def parse_finite(text: str) -> float:
 
 
 def string(record: dict[str, Any], key: str, default: str | None = None) -> str:
-    """The string under `key`; `default` where it is absent or null, Bad if that is None."""
+    """Return the string under `key`, `default` if it is absent or null. Raises FieldError if `default` is None then."""
     value = record.get(key)
     value = default if value is None else value
     if not isinstance(value, str):
@@ -31,6 +31,7 @@ def string(record: dict[str, Any], key: str, default: str | None = None) -> str:
 
 
 def strings(record: dict[str, Any], key: str) -> tuple[str, ...]:
+    """Return the list of strings under `key`, empty if it is absent."""
     value = record.get(key, [])
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise FieldError(f"{key} is not a list of strings")
@@ -38,7 +39,7 @@ def strings(record: dict[str, Any], key: str) -> tuple[str, ...]:
 
 
 def choice(record: dict[str, Any], key: str, choices: Sequence[T], default: T | None = None) -> T:
-    """The one of `choices` that stands under `key`."""
+    """Return the value under `key`, which must be one of `choices`."""
     value = record.get(key, default)
     for option in choices:
         if value == option:
@@ -47,7 +48,7 @@ def choice(record: dict[str, Any], key: str, choices: Sequence[T], default: T | 
 
 
 def number(record: dict[str, Any], key: str) -> float | None:
-    """A finite number as a float, None where it is absent or null."""
+    """Return the finite number under `key` as a float, None if it is absent or null."""
     value = record.get(key)
     if value is None:
         return None
@@ -57,11 +58,12 @@ def number(record: dict[str, Any], key: str) -> float | None:
 
 
 def _is_number(value: Any) -> bool:
-    # A larger whole number would not fit into a float.
+    # A larger integer would not fit into a float.
     return type(value) in (int, float) and abs(value) < 1e300
 
 
 def boolean(record: dict[str, Any], key: str) -> bool:
+    """Return the boolean under `key`, false if it is absent."""
     value = record.get(key, False)
     if not isinstance(value, bool):
         raise FieldError(f"{key} is neither true nor false")
@@ -69,7 +71,7 @@ def boolean(record: dict[str, Any], key: str) -> bool:
 
 
 def mapping(record: dict[str, Any], key: str) -> dict[str, Any]:
-    """The object under `key`, empty where it is absent or null."""
+    """Return the object under `key`, empty if it is absent or null."""
     value = record.get(key)
     value = {} if value is None else value
     if not isinstance(value, dict):
@@ -78,7 +80,7 @@ def mapping(record: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def token_ids(record: dict[str, Any], key: str) -> tuple[int, ...]:
-    """Token ids, which fit into 31 bits."""
+    """Return the list of token ids under `key`; each must fit into 31 bits."""
     value = record.get(key)
     if not isinstance(value, list) or not all(type(item) is int and 0 <= item < 2**31 for item in value):
         raise FieldError(f"{key} is not a list of token ids")
@@ -86,7 +88,7 @@ def token_ids(record: dict[str, Any], key: str) -> tuple[int, ...]:
 
 
 def logprobs(record: dict[str, Any], key: str) -> tuple[float, ...] | None:
-    """Natural-log probabilities, null standing for minus infinity; None where there are none."""
+    """Return the natural-log probabilities under `key`, None if absent. A null item means minus infinity."""
     value = record.get(key)
     if value is None:
         return None

@@ -1,1 +1,1 @@
-"""From records to a tree of messages."""
+"""Build a tree of messages from records."""

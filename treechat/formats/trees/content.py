@@ -1,4 +1,4 @@
-"""What one message says: its readable text, and everything that it is made of, in order."""
+"""The content of one message: its readable text, and its parts in order."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ _TEXT_KEYS = ("text", "content", "value", "result", "output", "summary", "error"
 
 
 class Content:
-    """A message's text is built from its parts; a part that is no text leaves a placeholder such as `[image: a.png]`.
+    """The text and parts of one message, added in order.
 
-    parts: what is kept in the node's meta, each with a `type` (`thoughts`, `call`, `result`, `image`, `file`, `audio`
-    or the source's own name) and what is known of it.
+    A part that is not text leaves a placeholder such as `[image: a.png]` in the text.
+
+    texts: paragraphs of the text.
+    parts: stored in the node's meta. Each has a `type` (`thoughts`, `call`, `result`, `image`, `file`, `audio`, or the
+        source's own name) and its known fields.
     """
 
     def __init__(self) -> None:
@@ -32,7 +35,7 @@ class Content:
 
     @property
     def identity(self) -> list[str]:
-        """What tells it from another of the same text. The names that a program gave its calls count for nothing."""
+        """The data that distinguishes it from content with the same text. Ids of calls are excluded."""
         return [
             json.dumps({key: value for key, value in part.items() if key != "id"}, sort_keys=True)
             for part in self.parts
@@ -42,6 +45,7 @@ class Content:
         return bool(self.texts or self.parts)
 
     def add_text(self, text: str) -> None:
+        """Add a paragraph, unless it is empty."""
         if text:
             self.texts.append(text)
 
@@ -57,23 +61,30 @@ class Content:
         self._add_placeholder(f"[result of {name}]", "result", name=name, text=text, **details)
 
     def attach(self, kind: str, name: str, text: str = "", **details: Any) -> None:
-        """A file, image or audio. text: what is written in it, as far as the source took that out."""
+        """Add a file, image or audio.
+
+        kind: type of the part.
+        name: file name, may be empty.
+        text: text of the file, if the source has extracted it.
+        details: further fields of the part.
+        """
         self._add_placeholder(f"[{kind}: {name}]" if name else f"[{kind}]", kind, name=name, **details)
         self.add_text(text)
 
     def add_error(self, **error: Any) -> None:
-        """What went wrong instead of a reply, or in it; it is shown where nothing else was said."""
+        """Add an error of a reply; it is visible only if there is no text."""
         if not self.texts:
             self.texts.append(f"[error: {preview_of(words_in([*error.values()]))}]")
         self.add_part("error", **error)
 
     def add_part(self, kind: str, **details: Any) -> None:
-        """A part that nobody needs to see."""
+        """Add a part that is not visible in the text."""
         self.parts.append(
             {"type": kind} | {key: meta_value(value) for key, value in details.items() if value not in (None, "")}
         )
 
     def extend(self, other: Content) -> None:
+        """Append other content; consecutive placeholders for thoughts become one."""
         for text in other.texts:
             if not (text == "[thoughts]" and self.texts[-1:] == [text]):
                 self.texts.append(text)
@@ -86,7 +97,7 @@ class Content:
 
 
 def words_in(value: Any, depth: int = 6) -> str:
-    """Whatever text stands in a value of unknown shape, at its usual places."""
+    """Return the text in a value of unknown structure, found under the usual keys, at most `depth` levels deep."""
     if isinstance(value, str) or not depth:
         return text_of(value)
     if isinstance(value, list):

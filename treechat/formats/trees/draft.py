@@ -1,4 +1,4 @@
-"""A conversation while an importer reads it: messages under the source's own ids, in the order siblings shall have."""
+"""A conversation during its import: messages under the source's ids, in the order of siblings."""
 
 from __future__ import annotations
 
@@ -15,20 +15,24 @@ from treechat.formats.trees.repair import repair_messages
 from treechat.tree import Conversation, Node, Role, Status, Turn, preview_of
 
 MAX_NODES = 1_000_000
-"""Nodes of one conversation; the rest of a longer one is reported and left out."""
+"""Limit on the nodes of one conversation; further ones are reported and left out."""
 
 
 def derived_id(*names: str) -> str:
-    """The id that always stands for these names here: of a source, a conversation there, a message in it."""
+    """Return the id for these names (a source, a conversation, a message): always the same for the same names."""
     joined = "\0".join(names).encode("utf-8", errors="replace")
     return hashlib.blake2b(joined, digest_size=8).hexdigest()
 
 
 class Draft:
-    """What is added is put in order by `document`.
+    """Collects messages; `document` orders them.
 
-    source, source_id: name of the format, and the conversation's id there; importing again is recognised by them.
-    title: an empty one becomes the beginning of the first message. Times are seconds since the epoch, None if unknown.
+    source: name of the format and the conversation's id there; a second import is recognised by them.
+    title: if empty, the beginning of the first user message is used.
+    created_at, updated_at: seconds since the epoch, None if unknown.
+    meta: further data of the conversation.
+    messages: those added so far.
+    current: the source's id of the current message, None if unknown: then the newest leaf is current.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Draft:
 
     @property
     def is_full(self) -> bool:
+        """Whether the draft has `MAX_NODES` messages."""
         return len(self.messages) >= MAX_NODES
 
     def add(
@@ -69,7 +74,21 @@ class Draft:
         bookmarked: bool = False,
         meta: Mapping[str, Any] | None = None,
     ) -> None:
-        """Add a message. Its parent may come later. model: the one that wrote it, None where nobody knows."""
+        """Add a message. Its parent may be added later.
+
+        message_id: the source's id.
+        parent_id: the source's id of the parent, None for a root.
+        role: role of the node.
+        content: text, or text and parts.
+        created_at: seconds since the epoch, None if unknown.
+        model: the model that generated it, None if unknown.
+        sampling: sampling settings, None if unknown.
+        finish_reason: why generation stopped, None if unknown.
+        status: status of the node.
+        label: label of the node, None if it has none.
+        bookmarked: whether the node is bookmarked.
+        meta: further data of the node.
+        """
         text, parts = (content, {}) if isinstance(content, str) else (content.text, content.meta)
         extra = {key: meta_value(value) for key, value in (meta or {}).items() if value not in (None, "", [], {})}
         node = Node(message_id, parent_id, role, status, created_at or 0.0, preview_of(text), label, bookmarked)
@@ -78,18 +97,16 @@ class Draft:
         self.messages.append(Message(node, text, turn, (), labels, {"id": message_id} | extra | parts))
 
     def add_system_prompt(self, system: str) -> str | None:
-        """Put a system prompt above all roots that come; returns its id, None where there is no prompt."""
+        """Add a system prompt for later roots to hang under; return its id, None if the prompt is empty."""
         if not system:
             return None
         self.add("system-prompt", None, "system", system, self.created_at)
         return "system-prompt"
 
     def document(self, report: ImportReport, place: str) -> Document:
-        """The whole conversation under ids of our own, after which the draft is empty. What had to be mended is in
-        `report`.
-        """
+        """Return the conversation under treechat's ids, and empty the draft. Repairs go to `report`."""
         repaired = repair_messages(self.messages, report, place)
-        # What is taken from here on goes as it is taken: of a million messages there are never two.
+        # Release each message when its final copy is made: a million messages must not be held twice.
         self.messages = []
         repaired.reverse()
         if num_empty := sum(not message.text for message in repaired):
@@ -102,7 +119,7 @@ class Draft:
             message = repaired.pop()
             node = message.node
             own_id = self.own_id(node.id)
-            # A message without a time was written when the one above it was, as far as anybody knows.
+            # A message without a time gets the time of its parent.
             created_at = node.created_at or times[node.parent_id]
             if node.id in parent_ids:
                 ids[node.id], times[node.id] = own_id, created_at
@@ -118,6 +135,7 @@ class Draft:
         return Document(conversation, messages, self.source)
 
     def own_id(self, message_id: str) -> str:
+        """Return treechat's id for a message of the source."""
         return derived_id(*self.source, message_id)
 
     def _current(self, messages: list[Message], report: ImportReport, place: str) -> str | None:
@@ -128,5 +146,5 @@ class Draft:
             report.drop(place, f"the current message {self.current} is missing; the newest one is current")
         parents = {message.node.parent_id for message in messages}
         leaves = [message.node for message in messages if message.node.id not in parents]
-        # The last of several of one time.
+        # Of several leaves with the same time, the last one.
         return max(reversed(leaves), key=lambda node: node.created_at).id if leaves else None

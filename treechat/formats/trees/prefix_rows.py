@@ -1,7 +1,7 @@
-"""Flat rows of messages become trees: rows that share a prefix of (role, text, calls and results) share those nodes.
+"""Merge flat rows of messages into trees: rows that share a prefix of (role, text, calls and results) share its nodes.
 
-A node's id is made from all that leads to it, so that the same rows always give the same nodes, in whatever file. Rows
-are given on in portions: what a portion shares with an earlier one is known to the store already.
+A node's id is a hash of its whole path, so the same rows give the same nodes in any file. Documents are yielded in
+portions; the store already has the nodes that a portion shares with an earlier one.
 """
 
 from __future__ import annotations
@@ -16,11 +16,17 @@ from treechat.formats.trees.draft import MAX_NODES, Draft, derived_id
 from treechat.tree import Role
 
 PORTION_BYTES = 32 * 1024 * 1024
-"""Text that is held before it is given on."""
+"""Size of the rows held in memory before they are yielded as documents."""
 
 
 class RowMessage(NamedTuple):
-    """One message of a row. meta: what else is known of it."""
+    """One message of a row.
+
+    role: role of the node.
+    content: its text and parts.
+    meta: further data for the node's meta.
+    model: the model that generated it, None if unknown.
+    """
 
     role: Role
     content: Content
@@ -29,7 +35,7 @@ class RowMessage(NamedTuple):
 
 
 class PrefixRows:
-    """Rows of one file on their way to documents of the format `source`."""
+    """Collects the rows of one file and yields documents; `source` is the name of the format."""
 
     def __init__(self, source: str, report: ImportReport) -> None:
         self.source, self.report = source, report
@@ -39,8 +45,12 @@ class PrefixRows:
     def add(
         self, row: Sequence[RowMessage], place: str, meta: Mapping[str, Any] | None = None, is_chosen: bool = False
     ) -> Iterator[Document]:
-        """Take a row; yields what is ready. meta: of the row; it is kept with its last message. is_chosen: the
-        conversation stands at its end, until one that is chosen too comes.
+        """Add a row; yield documents when a portion is full.
+
+        row: its messages, the first one first.
+        place: file and place, for the report.
+        meta: data of the whole row, stored with its last message.
+        is_chosen: make the row's last message current; a later chosen row overrides it.
         """
         if not row:
             self.report.drop(place, "it has no messages")
@@ -60,7 +70,7 @@ class PrefixRows:
             known_ids.add(path)
             extra = dict(message.meta) | (dict(meta or {}) if number == len(row) else {})
             draft.add(path, parent_path or None, message.role, message.content, model=message.model, meta=extra)
-            # What a node takes beside its text.
+            # A node takes about 1,000 bytes in addition to its text.
             self._num_bytes += len(message.content.text) + 1_000
         if is_chosen:
             draft.current = path
@@ -69,7 +79,7 @@ class PrefixRows:
                 yield replace(document, is_part=True)
 
     def flush(self, place: str) -> Iterator[Document]:
-        """Whatever was not given on yet."""
+        """Yield the documents of all rows that are still held."""
         drafts, self._drafts, self._num_bytes = self._drafts, {}, 0
         while drafts:
             draft, _ = drafts.pop(next(iter(drafts)))

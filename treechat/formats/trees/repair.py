@@ -1,4 +1,4 @@
-"""Mends the structure of what was read: duplicate ids, missing parents and cycles are reported, the texts are kept."""
+"""Repair the tree structure of imported messages: report duplicate ids, missing parents and cycles; keep the texts."""
 
 from __future__ import annotations
 
@@ -11,14 +11,23 @@ from treechat.formats.document import ImportReport, Message
 
 
 class Forest(NamedTuple):
-    """Parents by id, and the ids in order: parents before children, each with all that is below it."""
+    """A structure without cycles and missing parents.
+
+    parents: parent by id, None for roots.
+    ids: in depth-first order, parents before children.
+    """
 
     parents: dict[str, str | None]
     ids: list[str]
 
 
 def repair_messages(messages: Sequence[Message], report: ImportReport, place: str) -> list[Message]:
-    """The messages as `mend` orders them. The first of several with one id stays."""
+    """Return the messages in the order of `repair_forest`. Of several with the same id, the first is kept.
+
+    messages: in the order of siblings; parents may come later.
+    report: gets the repairs.
+    place: file and place, for the report.
+    """
     by_id: dict[str, Message] = {}
     for message in messages:
         if message.node.id in by_id:
@@ -36,9 +45,13 @@ def repair_messages(messages: Sequence[Message], report: ImportReport, place: st
 
 
 def repair_forest(parents: Mapping[str, str | None], report: ImportReport, place: str) -> Forest:
-    """A valid forest: siblings in the order of `parents`, which gives each id its parent's.
+    """Return a valid forest with siblings in the order of `parents`. Iterative, O(n).
 
-    A missing parent, or the parent that closes a cycle, is given up: the node becomes a root. Iterative, O(n).
+    A node with a missing parent becomes a root, and so does one node of each cycle.
+
+    parents: parent id by id, None for roots.
+    report: gets the repairs.
+    place: file and place, for the report.
     """
     repaired = dict(parents)
     for node_id, parent_id in parents.items():
@@ -60,7 +73,7 @@ def repair_forest(parents: Mapping[str, str | None], report: ImportReport, place
 
 
 def _cycle_starts(parents: Mapping[str, str | None]) -> list[str]:
-    """One node of each cycle: the first of it that the order meets."""
+    """Return one node of each cycle: the first one that is reached in the order of `parents`."""
     done: set[str] = set()
     starts = []
     for node_id in parents:

@@ -1,4 +1,4 @@
-"""The order of siblings: as the source lists them, else by time, else as they stand in the file."""
+"""Order siblings: as the source lists them, else by time, else by their order in the file."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from treechat.formats.trees.repair import repair_forest
 def order_siblings(
     parents: Mapping[str, str | None], listed: Mapping[str, Sequence[object]], times: Mapping[str, float | None]
 ) -> list[str]:
-    """The ids of `parents`, so that those of one parent stand in their order. listed: children by parent, which may
-    be incomplete, or wrong.
+    """Return the ids of `parents`, sorted so that siblings are in order.
+
+    parents: parent by id, None for roots.
+    listed: children by parent, as the source lists them; may be incomplete or wrong.
+    times: seconds since the epoch by id, None if unknown.
     """
     ranks: dict[str, int] = {}
     for parent_id, children in listed.items():
@@ -24,14 +27,14 @@ def order_siblings(
 
     def key(node_id: str) -> tuple[bool, int, float]:
         time = times.get(node_id)
-        # One that is not listed comes behind those that are.
+        # Nodes that are not listed come after those that are.
         return node_id not in ranks, ranks.get(node_id, 0), float("inf") if time is None else time
 
     return sorted(parents, key=key)
 
 
 def fill_parents(parents: Mapping[str, str | None], listed: Mapping[str, Sequence[object]]) -> dict[str, str | None]:
-    """`parents`, where a node without a parent goes under the first that lists it as a child."""
+    """Return `parents`; a node without a parent gets the first node that lists it as a child."""
     listers: dict[str, str] = {}
     for parent_id, children in listed.items():
         for child in children:
@@ -41,7 +44,11 @@ def fill_parents(parents: Mapping[str, str | None], listed: Mapping[str, Sequenc
 
 
 class OrderedForest(NamedTuple):
-    """A structure without cycles and missing parents. children: by parent, in order, roots under None."""
+    """A structure without cycles and missing parents.
+
+    children: ids by parent, in order, roots under None.
+    parents: parent by id, None for roots.
+    """
 
     children: dict[str | None, list[str]]
     parents: dict[str, str | None]
@@ -54,7 +61,14 @@ def ordered_forest(
     report: ImportReport,
     place: str,
 ) -> OrderedForest:
-    """The structure of messages; what had to be mended is in `report`."""
+    """Return the repaired and ordered structure of messages.
+
+    parents: parent by id, None for roots.
+    listed: children by parent, as the source lists them; may be incomplete or wrong.
+    times: seconds since the epoch by id, None if unknown.
+    report: gets the repairs.
+    place: file and place, for the report.
+    """
     full = fill_parents(parents, listed)
     forest = repair_forest({node_id: full[node_id] for node_id in order_siblings(full, listed, times)}, report, place)
     children: defaultdict[str | None, list[str]] = defaultdict(list)

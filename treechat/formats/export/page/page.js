@@ -10,7 +10,7 @@
   const below = sections.map(() => []);
   up.forEach((above, index) => above >= 0 && below[above].push(index));
 
-  // Where one is: the section that was chosen, and the path shown through it.
+  // The position: the chosen section, and the visible path through it.
   let chosen = 0;
   let shown = [];
   let wanted = null;
@@ -158,7 +158,7 @@
   }
 
   for (const kind of ["wheel", "touchmove", "pointerdown", "keydown"]) {
-    // Whoever scrolls is not pulled back.
+    // Do not move a user who scrolls.
     addEventListener(kind, () => { wanted = null; }, { capture: true, passive: true });
   }
 
@@ -309,7 +309,7 @@
     try {
       localStorage.setItem("treechat-theme", name);
     } catch {
-      // A page without storage forgets it.
+      // Without storage the choice is not saved.
     }
   }
 
@@ -411,7 +411,7 @@
     const kept = localStorage.getItem("treechat-theme");
     if (THEMES.includes(kept)) setTheme(kept);
   } catch {
-    // As above.
+    // Without storage there is no saved choice.
   }
   const current = document.querySelector("article[data-current]");
   show(current ? sectionOf(current) : below[0]?.[0] ?? 0);

@@ -1,1 +1,1 @@
-"""ChatGPT's data export."""
+"""Import ChatGPT's data export."""

@@ -1,6 +1,6 @@
-"""ChatGPT's data export: one conversation is an object with a `mapping` of nodes.
+"""Import ChatGPT's data export: one conversation is an object with a `mapping` of nodes.
 
-A visible turn of the assistant is a chain there (thoughts, tool calls, their results, the answer) and one node here.
+An assistant turn is a chain of nodes there (thoughts, tool calls, results, answer) and one node here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Marks that ChatGPT leaves in a text for its own pages to draw: citations, and the names of things it knows more of.
-
-They become what the page shows: a link, or the name. Nothing else of the text changes.
-"""
+"""Replace ChatGPT's markup for citations and entities by a link or the entity's name, as its page displays them."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ _SEPARATOR = "\ue202"
 
 
 def without_marks(text: str, metadata: dict[str, Any]) -> str:
-    """metadata: of the message; it knows what its marks stand for."""
+    """Return the text with each mark replaced. metadata: the message's, with the targets of the marks."""
     if "\ue200" not in text and "【" not in text:
         return text
     replacements: dict[str, str] = {}
@@ -38,7 +35,7 @@ def _replacement(mark: str, replacements: dict[str, str]) -> str:
     if replacements.get(mark):
         return replacements[mark]
     if mark.startswith("【"):
-        # Brackets of the language itself, or a citation of which nothing is known.
+        # Brackets of an East Asian text, or a citation without an entry in the metadata.
         return mark
     kind, _, rest = mark[1:-1].partition(_SEPARATOR)
     values = list_of(json_in(rest)) if kind == "entity" else []

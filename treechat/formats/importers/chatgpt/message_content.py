@@ -1,4 +1,4 @@
-"""What one ChatGPT message says, by its content type."""
+"""Convert the content of one ChatGPT message, by its content type."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from treechat.formats.reading.lenient_fields import dict_of, first_text, list_of
 from treechat.formats.trees.content import Content, words_in
 
 CONTEXTS = ("user_editable_context", "model_editable_context")
-"""Instructions that come with each request; never shown as a message."""
+"""Content types of instructions that are part of each request and are never visible as a message."""
 
 
 def content_of(message: dict[str, Any], unknown_kinds: set[str]) -> Content:
-    """The content of a message. unknown: types met that this treechat does not know are added to it."""
+    """Return the content of a message. Unknown content types are added to `unknown_kinds`."""
     content = Content()
     record = dict_of(message.get("content"))
     kind = text_of(record.get("content_type"))
@@ -81,7 +81,7 @@ def _add_parts(
     elif role == "tool":
         content.add_result(_author_name(message), text)
     else:
-        # The question about an image stands under it, as the source shows it.
+        # The text follows the images, as in the source.
         content.add_text(text)
 
 

@@ -1,1 +1,1 @@
-"""The database of the `llm` command."""
+"""Import the database of the `llm` command."""

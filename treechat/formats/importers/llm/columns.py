@@ -1,4 +1,4 @@
-"""Columns of llm's database that both of its generations have."""
+"""Read columns that both generations of llm's database have."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ATTACHMENT_COLUMNS = ("id", "type", "path", "url")
 
 
 def options_in(value: Any) -> dict[str, Any]:
-    """Sampling options: short plain values only."""
+    """Return the sampling options that are numbers, booleans or strings."""
     return {
         key: item
         for key, item in dict_of(json_in(value)).items()
@@ -20,7 +20,7 @@ def options_in(value: Any) -> dict[str, Any]:
 
 
 def add_attachment(content: Content, row: dict[str, Any]) -> None:
-    """A row of the table of attachments, which holds the place of a file and not its content."""
+    """Add a row of the attachments table, which stores the path or URL of a file."""
     kind = text_of(row.get("type")).partition("/")[0]
     kind = kind if kind in ("image", "audio", "video") else "file"
     content.attach(kind, first_text(row, "path", "url").rpartition("/")[2], raw=row)

@@ -1,6 +1,6 @@
-"""The logs.db of `llm`: a row per response, and since 0.32 a tree of messages by hash beside it. Only read.
+"""Import the logs.db of `llm`: one row per response, and since 0.32 also a tree of messages by hash.
 
-A conversation that is in both is read from the tree, which has its branches.
+A conversation in both is read from the tree, which has its branches. The file is never changed.
 """
 
 from __future__ import annotations

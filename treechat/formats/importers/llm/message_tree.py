@@ -1,4 +1,4 @@
-"""llm's tree of messages, from 0.32 on: a hash names each and covers all above it; turns and threads point in."""
+"""Read llm's tree of messages (0.32 and later). A message's id is a hash of its path; turns and threads refer to it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TURN_COLUMNS = (
 
 
 def read_tree(source: SqliteSource, in_tree: set[str], file: Input, report: ImportReport) -> Iterator[Document]:
-    """One document per root. Ids of the threads that were read go into `in_tree`."""
+    """Yield one document per root. Adds the ids of its threads to `in_tree`."""
     parents: dict[str, str | None] = {}
     roles: dict[str, str] = {}
     for row in source.rows("messages", ("hash", "parent_hash", "role"), "ORDER BY rowid"):
@@ -51,7 +51,7 @@ def read_tree(source: SqliteSource, in_tree: set[str], file: Input, report: Impo
 
 
 def _roots(forest: OrderedForest) -> dict[Any, str]:
-    """The root above each message."""
+    """Return the root of each message."""
     roots: dict[Any, str] = {}
     stack = [(root, root) for root in forest.children[None]]
     while stack:
@@ -62,7 +62,7 @@ def _roots(forest: OrderedForest) -> dict[Any, str]:
 
 
 class _MessageTree:
-    """All messages below one root."""
+    """All messages below one root, root included."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class _MessageTree:
         self._load()
         joiner = TurnJoiner(draft, place, report)
         joiner.join({**self.forest.children, None: [self.root]}, self._kind_of, self._source_message)
-        # The thread that was used last.
+        # The thread with the latest turn.
         tips = {row["thread_id"]: row["datetime_utc"] or "" for row in self.turn_of.values()}
         newest = max(self.threads, key=lambda row: str(tips.get(row["id"]) or row["datetime_utc"] or ""), default=None)
         draft.current = joiner.node_of(newest["tip_message_hash"], self.forest.parents) if newest else None
@@ -101,7 +101,7 @@ class _MessageTree:
         return draft.document(report, place)
 
     def _load(self) -> None:
-        """The parts of all messages of this tree, and the fragments that they borrow."""
+        """Load the parts of all messages of this tree, their fragments and attachments."""
         keys, stack = [], [self.root]
         while stack:
             keys.append(key := stack.pop())

@@ -1,4 +1,4 @@
-"""llm's older log: each response with its prompt is a row, and a conversation is a chain of them."""
+"""Read llm's older log: each row is a prompt and its response; a conversation is a chain of rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS = (
 
 
 def read_responses(source: SqliteSource, in_tree: set[str], file: Input, report: ImportReport) -> Iterator[Document]:
-    """in_tree: conversations that were read already."""
+    """Yield the conversations that are not in `in_tree`, the ids of those read from the tree."""
     names = {row["id"]: first_text(row, "name") for row in source.rows("conversations", ("id", "name"))}
     key = "coalesce(conversation_id, id)" if source.has("responses", "conversation_id") else "id"
     order = f"{key}, datetime_utc, id" if source.has("responses", "datetime_utc") else f"{key}, id"
@@ -31,7 +31,7 @@ def read_responses(source: SqliteSource, in_tree: set[str], file: Input, report:
         if conversation_id is None:
             report.drop(file.name, "a response without an id")
         elif conversation_id in in_tree:
-            # llm itself took these messages over into its tree, as far as it does that.
+            # llm has copied these messages into its tree, but not their attachments.
             ids = [row["id"] for row in group]
             if num := sum(1 for _ in source.rows_matching("prompt_attachments", ("response_id",), "response_id", ids)):
                 place = f"{file.name} ({names.get(conversation_id, '')[:60] or conversation_id})"
@@ -74,7 +74,7 @@ def _conversation(
         for call in calls:
             pending.add_call(text_of(call["name"]), json_in(call["arguments"]), id=call["tool_call_id"])
         if calls and row is not rows[-1]:
-            # The results come with the next row, and so does the answer.
+            # The results and the answer are in the next row.
             continue
         model = first_text(row, "resolved_model", "model") or None
         options = options_in(row["options_json"])
@@ -85,7 +85,7 @@ def _conversation(
 
 
 class _ResponseDetails:
-    """What other tables know of these responses."""
+    """Calls, results, fragments and attachments of responses, by response id."""
 
     def __init__(self, source: SqliteSource, ids: list[Any]) -> None:
         self.calls: dict[Any, list[dict[str, Any]]] = defaultdict(list)
@@ -121,6 +121,7 @@ class _ResponseDetails:
             self.attachments[link["response_id"]].append(attachment_rows.get(link["attachment_id"], {}))
 
     def prompt(self, row: dict[str, Any]) -> Content:
+        """Return the prompt of a response with its fragments and attachments."""
         content = Content()
         content.add_text("\n\n".join(filter(None, [*self.fragments[row["id"]], text_of(row["prompt"])])))
         for attachment in self.attachments[row["id"]]:
