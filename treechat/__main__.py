@@ -1,4 +1,4 @@
-"""`python -m treechat`."""
+"""Run the command line with `python -m treechat`."""
 
 from treechat.cli import main
 

@@ -1,4 +1,4 @@
-"""The command line. Each command loads what it needs when it runs: `--help` loads nothing but click."""
+"""The command line. Each command imports its modules when it runs; `--help` loads only click."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from treechat.cli.tour import tour
 @pass_session
 @click.pass_context
 def main(ctx: click.Context, session: Session, conversation: str | None) -> None:
-    """LLM conversations that branch, without recomputing what branches share.
+    """LLM conversations that branch, without recomputing shared prefixes.
 
-    Without a command the app opens. A node is named by the start of its id, by its label, by @ (where the last
-    conversation stands) or @~2 (two above that).
+    Without a command the app opens. The name of a node is the start of its id, its label, @ (the current node of the
+    last conversation) or @~2 (two nodes above it).
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        # One that the shell closed: nothing is read from there, and what is said there is lost.
+        # The shell closed this stream: read nothing from it, and discard output to it.
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 open to the end
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character must not end the command.
+        # A character that the terminal cannot show must not end the command.
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="replace")
     if ctx.invoked_subcommand is None:
@@ -49,7 +49,7 @@ def main(ctx: click.Context, session: Session, conversation: str | None) -> None
 
         open_app(session, conversation)
     elif conversation is not None:
-        raise click.UsageError("-c belongs after the command, or stands alone to open the app.")
+        raise click.UsageError("Put -c after the command, or use it without a command to open the app.")
 
 
 for command in (

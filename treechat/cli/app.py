@@ -1,4 +1,4 @@
-"""Opening the app. The model is loaded by the app, in a thread, after its first frame."""
+"""Open the app. The app loads the model in a thread, after its first frame."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def open_app(session: Session, conversation: str | None) -> None:
-    """Run the app until it is left. `conversation`: name of a conversation or node to open."""
-    # Where the keys come from, and where Textual draws; but `textual serve` names a driver that needs neither.
+    """Run the app until the user quits. conversation: name of a conversation or node to open; None for a new one."""
+    # Textual reads keys from stdin and draws on stderr. The driver of `textual serve` needs neither.
     for stream in (sys.__stdin__, sys.__stderr__):
         if (stream is None or not stream.isatty()) and "TEXTUAL_DRIVER" not in os.environ:
-            raise UsageError("The app needs a terminal", "`treechat --help` lists the commands that need none")
+            raise UsageError("The app needs a terminal", "`treechat --help` lists the commands that work without one")
     from treechat.cli.model_loading import engine_config
     from treechat.cli.targets import find
     from treechat.tui.app import run_app

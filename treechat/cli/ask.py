@@ -1,4 +1,4 @@
-"""`treechat ask`: one message, its reply or replies, kept in the tree."""
+"""`treechat ask`: send one message and store its replies in the tree."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 @click.argument("text", nargs=-1)
 @db_option
 @model_option
-@click.option("-c", "--continue", "parent", metavar="NODE", help="Go on from this node; else a new conversation.")
-@click.option("-n", "--siblings", "n", type=click.IntRange(1, 64), default=1, help="Replies side by side.")
-@click.option("--system", "system_prompt", metavar="TEXT", help="System prompt of a new conversation.")
-@click.option("--max-tokens", type=click.IntRange(1), help="Longest reply.")
-@click.option("--temperature", type=click.FloatRange(0, 100), help="0 is greedy.")
-@click.option("--seed", type=int, help="For the same reply again.")
+@click.option(
+    "-c", "--continue", "parent", metavar="NODE", help="Node to continue from; without it a new conversation starts."
+)
+@click.option("-n", "--siblings", "n", type=click.IntRange(1, 64), default=1, help="Number of replies, as siblings.")
+@click.option("--system", "system_prompt", metavar="TEXT", help="System prompt of the new conversation.")
+@click.option("--max-tokens", type=click.IntRange(1), help="Most tokens of a reply.")
+@click.option("--temperature", type=click.FloatRange(0, 100), help="Sampling temperature; 0 is greedy.")
+@click.option("--seed", type=int, help="Seed; the same seed gives the same reply.")
 @json_option
 @pass_session
 @click.pass_context
@@ -38,23 +40,23 @@ def ask(
     parent: str | None,
     n: int,
     as_json: bool,
-    **chosen: Any,
+    **overrides: Any,
 ) -> None:
-    """Ask TEXT, or what comes on standard input.
+    """Send TEXT, or standard input, and print the reply.
 
-    The reply goes to standard output, the exchange into the tree.
+    The message and the reply are stored in the tree.
 
-    Ctrl-C stops the reply; what came stays in the tree.
+    Ctrl-C stops the reply; the text so far stays in the tree.
     """
     from treechat.cli.reply_output import run
 
-    if parent is not None and chosen["system_prompt"] is not None:
-        raise click.UsageError("--system belongs to a new conversation, -c to one that has begun.")
+    if parent is not None and overrides["system_prompt"] is not None:
+        raise click.UsageError("--system starts a new conversation, -c continues an existing one: use one of them.")
     message = _message(text)
-    settings = _settings(session, chosen)
+    settings = _settings(session, overrides)
     chat, parent_id = _open(session, parent, settings)
-    # What stands on the command line beats what the conversation has of its own.
-    chat.once = {name: chosen[name] for name in ("max_tokens", "temperature", "seed") if chosen[name] is not None}
+    # Options of the command line take precedence over the settings of the conversation.
+    chat.once = {name: overrides[name] for name in ("max_tokens", "temperature", "seed") if overrides[name] is not None}
     chat.model = _load(session, ctx)
     interrupted, failed = run(chat, message, parent_id, n, as_json)
     if interrupted:
@@ -64,37 +66,37 @@ def ask(
 
 
 def _message(words: tuple[str, ...]) -> str:
-    """The words, or standard input for none or `-`."""
+    """The words; standard input if there are none or for `-`."""
     if words and words != ("-",):
         text = " ".join(words)
     elif not words and sys.stdin.isatty():
-        raise click.UsageError("Say what to ask, or pipe it in.")
+        raise click.UsageError("Give a text, or pipe one in.")
     else:
-        text = _piped(sys.stdin.buffer.read())
+        text = _decode_piped(sys.stdin.buffer.read())
     if not text.strip():
-        raise click.UsageError("There is nothing to ask: the text is empty.")
+        raise click.UsageError("The text is empty.")
     return text
 
 
-def _piped(data: bytes) -> str:
-    """Standard input as text, without its last line end."""
+def _decode_piped(data: bytes) -> str:
+    """Standard input as text, without its last line end. Invalid UTF-8 is replaced, and a note says so."""
     from treechat.formats.reading.lines import decode
 
     if b"\0" in data:
-        raise click.UsageError("Standard input is not text, or text in UTF-16: pipe in UTF-8.")
+        raise click.UsageError("Standard input is not UTF-8 text (it may be UTF-16 or binary).")
     text, num_replaced = decode(data.removeprefix(codecs.BOM_UTF8))
     if num_replaced:
-        say(f"{plural(num_replaced, 'invalid character')} of standard input were replaced.")
+        say(f"Replaced {plural(num_replaced, 'invalid character')} of standard input.")
     return text.rstrip("\r\n")
 
 
-def _settings(session: Session, chosen: dict[str, Any]) -> Settings:
+def _settings(session: Session, overrides: dict[str, Any]) -> Settings:
     from dataclasses import replace
 
     from treechat.chat.settings import Settings
 
     settings = Settings.from_config(session.config)
-    return replace(settings, system_prompt=chosen["system_prompt"] or settings.system_prompt)
+    return replace(settings, system_prompt=overrides["system_prompt"] or settings.system_prompt)
 
 
 def _open(session: Session, parent: str | None, settings: Settings) -> tuple[Chat, str | None]:
@@ -107,18 +109,18 @@ def _open(session: Session, parent: str | None, settings: Settings) -> tuple[Cha
 
 
 def _load(session: Session, ctx: click.Context) -> Any:
-    """The model, with its progress on standard error; closed with the command."""
-    from treechat.chat.model import load as loading
-    from treechat.cli.model_loading import Narrator, engine_config
+    """Load the model, with progress on standard error. It is closed at the end of the command."""
+    from treechat.chat.model.load import load_chat_model
+    from treechat.cli.model_loading import ProgressLine, engine_config
 
-    with Narrator() as narrator:
-        model = loading.load_chat_model(
+    with ProgressLine() as progress:
+        model = load_chat_model(
             session.model_spec,
             engine_config=engine_config(session.config),
-            progress=narrator,
+            progress=progress,
             kv_disk_mb=session.config.kv_disk_mb,
         )
     ctx.call_on_close(model.close)
     if model.is_text:
-        click.echo(f"{model.name} has no chat template: text goes on from text.", err=True)
+        click.echo(f"{model.name} has no chat template: it continues the plain text.", err=True)
     return model

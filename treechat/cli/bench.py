@@ -1,4 +1,4 @@
-"""`bench`: measures this machine."""
+"""`bench`: measure this machine."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ _PARTS = ("jump", "fork", "fan_out", "decode")
 
 @click.command()
 @model_option
-@click.option("--quick", is_flag=True, help="Short prompts, each once: to see that it works.")
-@click.option("--only", type=click.Choice(_PARTS), multiple=True, help="Only these parts.")
+@click.option("--quick", is_flag=True, help="Short prompts, one run each: a quick check.")
+@click.option("--only", type=click.Choice(_PARTS), multiple=True, help="Measure only this part; may be repeated.")
 @json_option
 @pass_session
 def bench(session: Session, quick: bool, only: tuple[str, ...], as_json: bool) -> None:
-    """Measure this machine.
+    """Measure the speed of this machine.
 
-    Jumps and forks against full prefill, siblings, and decoding against transformers' generate.
+    Compares jumps and forks with a full prefill, siblings with single replies, and decoding with generate of
+    transformers.
     """
-    from treechat.cli.model_loading import Narrator, engine_config
+    from treechat.cli.model_loading import ProgressLine, engine_config
     from treechat.errors import GenerationError, ModelError
     from treechat.models import resolve, silence_libraries
     from treechat_engine import EngineError
 
-    with Narrator() as narrator:
-        files = resolve(session.model_spec, narrator)
+    with ProgressLine() as progress:
+        files = resolve(session.model_spec, progress)
         silence_libraries()
         from treechat.bench import report, run, workload
         from treechat_engine import Engine

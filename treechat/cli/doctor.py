@@ -1,4 +1,4 @@
-"""`doctor`: what treechat finds on this machine, and what is wrong with it."""
+"""`doctor`: report on this machine and the database, with the problems found."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from treechat.errors import StoreError, TreechatError
 
 _PACKAGES = ("torch", "transformers", "textual", "sqlite-utils", "click", "triton")
 LOW_DISK_BYTES = 1_000_000_000
-"""The default model takes about half of this."""
+"""Warn below this. The default model takes about half of it."""
 
 _KV_TOKENS = 256
-"""Enough for the checks at load time."""
+"""KV slots for the load: enough for the checks at load time."""
 
 
 @click.command()
@@ -33,18 +33,18 @@ _KV_TOKENS = 256
     "--backup",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Copy the whole database to FILE, and check the copy.",
+    help="Only copy the database to FILE and check the copy.",
 )
 @pass_session
 @click.pass_context
 def doctor(ctx: click.Context, session: Session, as_json: bool, backup: Path | None) -> None:
     """Check this machine and the database.
 
-    Versions, device, database, models, disk and terminal; with -m, which forward that model runs and why, for which it
-    is loaded. What an import left half-way is removed. The exit status is 1 if something is wrong.
+    Reports versions, device, database, models, disk and terminal. With -m it loads that model and reports which forward
+    runs and why. Removes the messages of interrupted imports. The exit status is 1 if there is a problem.
 
-    With --backup nothing else is done. The copy holds everything, deleted messages and undo history included, and may
-    be made while treechat is in use; --db opens it.
+    With --backup it only copies the database. The copy includes deleted messages and undo history. treechat may run
+    meanwhile. --db opens the copy.
     """
     if backup is not None:
         _back_up(session, backup, as_json)
@@ -121,7 +121,7 @@ def _database(session: Session, problems: list[str]) -> dict[str, Any]:
         if not path.exists():
             return {"path": str(path), "exists": False}
         if num := session.store.drop_dead_imports():
-            say(f"Removed {plural(num, 'message')} of an import that ended half-way.")
+            say(f"Removed {plural(num, 'message')} of an interrupted import.")
         found = session.store.verify()
         conversations = len(session.store.conversations())
     except TreechatError as error:
@@ -144,7 +144,7 @@ def _models(problems: list[str]) -> dict[str, Any]:
 
 
 def _forward(spec: str, problems: list[str]) -> dict[str, str]:
-    """The fused forward or that of transformers, and the reason."""
+    """Which forward runs (the fused one or that of transformers), and why."""
     from treechat.chat.model.load import load_chat_model
     from treechat_engine import EngineConfig
 
@@ -163,15 +163,15 @@ def _disk(problems: list[str]) -> dict[str, str]:
 
     free = {}
     for name, path in (("data", data_dir()), ("cache", cache_dir())):
-        num_bytes = shutil.disk_usage(_existing(path)).free
+        num_bytes = shutil.disk_usage(_existing_dir(path)).free
         free[name] = f"{size(num_bytes)} free"
         if num_bytes < LOW_DISK_BYTES:
-            problems.append(f"only {size(num_bytes)} are free under {path}")
+            problems.append(f"only {size(num_bytes)} free in {path}")
     return free
 
 
-def _existing(path: Path) -> Path:
-    """The path, or the nearest directory above it that is there."""
+def _existing_dir(path: Path) -> Path:
+    """The path, or the nearest existing directory above it."""
     return next(candidate for candidate in (path, *path.parents) if candidate.exists())
 
 
@@ -189,15 +189,15 @@ def _terminal() -> dict[str, Any]:
 def _print(facts: dict[str, Any], problems: list[str]) -> None:
     for name, value in facts.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{key} {_word(item)}" for key, item in value.items())
+            value = ", ".join(f"{key} {_shown(item)}" for key, item in value.items())
         click.echo(f"{name:<10} {value}")
     for problem in problems:
         click.echo(f"problem    {problem}")
     if not problems:
-        click.echo("All is well.")
+        click.echo("No problems found.")
 
 
-def _word(item: Any) -> str:
+def _shown(item: Any) -> str:
     if isinstance(item, list):
         return " ".join(item) or "none"
     if item is None or isinstance(item, bool):

@@ -1,4 +1,4 @@
-"""Where errors become a sentence on standard error and an exit status: 1 failed, 2 wrong usage, 130 interrupted."""
+"""Turn errors into a message on standard error and an exit status: 1 failed, 2 wrong usage, 130 interrupted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INTERRUPTED = 130
 
 
 class Failure(click.ClickException):
-    """A TreechatError on its way out."""
+    """A TreechatError as click's exception."""
 
     def __init__(self, error: TreechatError) -> None:
         super().__init__(str(error))
@@ -23,7 +23,7 @@ class Failure(click.ClickException):
 
 
 class Commands(click.Group):
-    """A group whose commands may raise TreechatError. Commands are listed as they were added, not by alphabet."""
+    """A group whose commands may raise TreechatError. Lists commands in the order of their addition."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

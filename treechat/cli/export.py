@@ -1,4 +1,4 @@
-"""`export`: conversations, branches and subtrees as files of several formats."""
+"""`export`: write conversations, branches and subtrees in several formats."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 FORMATS = ("native", "markdown", "html", "openai", "dot", "mermaid")
 _OPTIONS = {"tokens": ("native",), "bookmarked": ("openai",), "weights": ("openai",), "messages": ("dot", "mermaid")}
-"""The formats that an option belongs to."""
+"""The formats that each option applies to."""
 
 
 @click.command()
 @db_option
 @click.argument("name", default="@", metavar="[NODE|CONVERSATION]")
-@click.option("--all", "everything", is_flag=True, help="Every conversation; native, with tokens: a backup.")
-@click.option("--branch", is_flag=True, help="Only the branch that leads to the (current) node.")
-@click.option("--subtree", is_flag=True, help="Only the (current) node and what is below it.")
+@click.option("--all", "everything", is_flag=True, help="All conversations. With native, tokens included: a backup.")
+@click.option("--branch", is_flag=True, help="Only the path to the node; without NODE, to the current node.")
+@click.option("--subtree", is_flag=True, help="Only the node and all nodes below it; without NODE, the current node.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="native", show_default=True)
-@click.option("--tokens/--no-tokens", default=None, help="native: with token ids and log-probabilities.")
-@click.option("--bookmarked", is_flag=True, help="openai: the paths to bookmarks, not to every leaf.")
-@click.option("--weights", is_flag=True, help="openai: weights, so that shared replies are learnt once.")
-@click.option("--messages", is_flag=True, help="dot, mermaid: a box per message, not per run.")
+@click.option("--tokens/--no-tokens", default=None, help="native: include token ids and log-probabilities.")
+@click.option("--bookmarked", is_flag=True, help="openai: one line per bookmark, not per leaf.")
+@click.option("--weights", is_flag=True, help="openai: add weights, so that training uses a shared reply once.")
+@click.option("--messages", is_flag=True, help="dot, mermaid: one box per message, not per run.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write.")
 @pass_session
 def export(
@@ -43,32 +43,32 @@ def export(
     output: Path | None,
     **options: bool | None,
 ) -> None:
-    """Write a conversation, one branch, or one subtree.
+    """Write a conversation, a branch, or a subtree.
 
-    With every branch of a CONVERSATION, or only the one that leads to NODE.
+    For a CONVERSATION all branches are written, for a NODE the branch that leads to it.
 
-    The native format is JSON Lines and can be imported again: --all, and import of it, restore a database. The others
-    are for reading (markdown; html, one page with every branch), for training (openai), and for drawing the structure
-    (dot, mermaid).
+    The native format is JSON Lines. `treechat import` reads it: importing an export of --all restores a database. The
+    other formats are for reading (markdown; html, one page with all branches), for training (openai), and for drawing
+    the structure (dot, mermaid).
     """
     if everything and (branch or subtree or name != "@"):
-        raise click.UsageError("--all takes neither a name nor --branch nor --subtree.")
+        raise click.UsageError("--all cannot be combined with a name, --branch or --subtree.")
     if branch and subtree:
-        raise click.UsageError("Either --branch or --subtree.")
+        raise click.UsageError("Use either --branch or --subtree, not both.")
     for option, forms in _OPTIONS.items():
         if options[option] and form not in forms:
-            raise click.UsageError(f"--{option} belongs to the format {' or '.join(forms)}.")
+            raise click.UsageError(f"--{option} applies only to the format {' or '.join(forms)}.")
     tokens = everything and form == "native" if options["tokens"] is None else bool(options["tokens"])
     chosen = {name: bool(value) for name, value in options.items() if name != "tokens"}
-    _write(_pieces(session, name, everything, _scope(branch, subtree), form, tokens, chosen), output)
+    _write(_texts(session, name, everything, _scope(branch, subtree), form, tokens, chosen), output)
 
 
 def _scope(branch: bool, subtree: bool) -> Scope | None:
-    """None: what the name says."""
+    """None: a branch for a node, all for a conversation."""
     return "branch" if branch else "subtree" if subtree else None
 
 
-def _pieces(
+def _texts(
     session: Session,
     name: str,
     everything: bool,
@@ -91,7 +91,7 @@ def _pieces(
 
 
 def _write(texts: Iterable[str], output: Path | None) -> None:
-    """To standard output, or to a file."""
+    """Write to the file; None or `-` is standard output."""
     from treechat.transfer.export import write_file
 
     file = None if str(output) == "-" else output
@@ -103,7 +103,7 @@ def _write(texts: Iterable[str], output: Path | None) -> None:
             sys.stdout.buffer.write(text.encode("utf-8", errors="replace"))
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        # Whoever read has seen enough.
+        # The reader closed the pipe: no error of the output.
         raise
     except OSError as error:
         raise click.ClickException(f"{file or 'Standard output'} cannot be written: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""`import`."""
+"""`import`: read the exports of other programs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FORMATS = (
 )
 
 MAX_SHOWN = 40
-"""Sentences of the report that are printed; `--json` prints all."""
+"""The most notes of the report that are printed; `--json` prints all."""
 
 PROGRESS_S = 0.2
 
@@ -45,20 +45,20 @@ PROGRESS_S = 0.2
     "form",
     type=click.Choice(FORMATS),
     metavar="FORMAT",
-    help=f"What the files are, if the content does not tell: {', '.join(FORMATS)}.",
+    help=f"Format of the files, if the content does not show it: {', '.join(FORMATS)}.",
 )
-@click.option("--dry-run", is_flag=True, help="Count, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Only count; change nothing.")
 @json_option
 @pass_session
 @click.pass_context
 def import_(
     ctx: click.Context, session: Session, files: tuple[Path, ...], form: str | None, dry_run: bool, as_json: bool
 ) -> None:
-    """Add the conversations of exported files.
+    """Import conversations from export files.
 
-    A FILE is a file, a zip as it was downloaded, a folder, or - for standard input. The format is told from the
-    content. Every branch comes in; importing again adds only what is new. What is left out is said, with the reason;
-    the exit status is 1 if anything could not be read.
+    A FILE is a file, a zip, a folder, or - for standard input. The format is detected from the content. All branches
+    are imported; importing again adds only new messages. Skipped parts are listed with the reason. The exit status is 1
+    if a part cannot be read.
     """
     from treechat.formats.importers.registry import IMPORTERS
     from treechat.transfer.import_job import Import
@@ -73,7 +73,7 @@ def import_(
             run.take(path, sys.stdin.buffer)
     except KeyboardInterrupt:
         progress.clear()
-        say(f"Stopped. {plural(report.conversations, 'conversation')} came in, each of them whole.")
+        say(f"Stopped. Imported {plural(report.conversations, 'conversation')}, each of them whole.")
         raise
     progress.clear()
     if as_json:
@@ -85,7 +85,7 @@ def import_(
 
 
 class _Progress:
-    """A line on a terminal that says how far it is."""
+    """A line on a terminal that shows the progress."""
 
     def __init__(self) -> None:
         self._is_shown = sys.stderr.isatty()
@@ -104,11 +104,11 @@ class _Progress:
 
 
 def _print_report(report: ImportReport, dry_run: bool) -> None:
-    for kind, reasons in (("left out", report.dropped), ("failed", report.failed)):
+    for kind, reasons in (("skipped", report.dropped), ("failed", report.failed)):
         for reason in reasons[:MAX_SHOWN]:
             say(f"{kind}: {one_line(reason)}")
         if len(reasons) > MAX_SHOWN:
             say(f"{kind}: {len(reasons) - MAX_SHOWN:,} more; --json lists them")
     counts = [plural(report.conversations, "conversation"), plural(report.nodes, "node"), plural(report.forks, "fork")]
-    same = f" {plural(report.num_unchanged, 'conversation')} had nothing new." if report.num_unchanged else ""
+    same = f" {plural(report.num_unchanged, 'conversation')} had no new messages." if report.num_unchanged else ""
     say(f"{'Would add' if dry_run else 'Added'} {', '.join(counts[:2])} and {counts[2]}.{same}")

@@ -1,4 +1,4 @@
-"""Getting a model, as the command line shows it: a line on standard error that rewrites itself on a terminal."""
+"""Progress of a model's fetch, conversion and load, on one line of standard error."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def engine_config(config: Config) -> EngineConfig:
     )
 
 
-class Narrator:
-    """A progress callback. Off a terminal only what takes long is told: fetching and converting, once each."""
+class ProgressLine:
+    """A progress callback. Without a terminal it prints one line each for the slow stages, fetch and convert."""
 
     def __init__(self) -> None:
         self._live = sys.stderr.isatty()
-        self._told: set[str] = set()
+        self._printed: set[str] = set()
         self._drawn = False
 
-    def __enter__(self) -> Narrator:
+    def __enter__(self) -> ProgressLine:
         return self
 
     def __exit__(
@@ -52,13 +52,13 @@ class Narrator:
             self._drawn = True
             sys.stderr.write(f"\r\x1b[K{describe(progress)}")
             sys.stderr.flush()
-        elif progress.stage in ("fetch", "convert") and progress.stage not in self._told:
-            self._told.add(progress.stage)
+        elif progress.stage in ("fetch", "convert") and progress.stage not in self._printed:
+            self._printed.add(progress.stage)
             sys.stderr.write(f"{progress.text}\n")
 
 
 def describe(progress: Progress) -> str:
-    """One line: what is done and how far it is."""
+    """One line: the step and its progress."""
     if progress.stage == "fetch" and progress.total:
         return f"{progress.text}  {size(progress.done)} of {size(progress.total)}"
     if progress.total and progress.total > 1:

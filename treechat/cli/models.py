@@ -1,4 +1,4 @@
-"""`models`: what is on this machine, and removing it."""
+"""`models`: list and remove the models on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from treechat.cli.output import print_json, say, size, table
 @json_option
 @click.pass_context
 def models(ctx: click.Context, as_json: bool) -> None:
-    """List or remove fetched models."""
+    """List or remove installed models."""
     if ctx.invoked_subcommand is None:
         ctx.invoke(list_, as_json=as_json)
 
@@ -21,7 +21,7 @@ def models(ctx: click.Context, as_json: bool) -> None:
 @models.command(name="list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List them."""
+    """List the installed models."""
     from treechat.models import DEFAULT_MODEL, installed
 
     found = installed()
@@ -39,16 +39,16 @@ def list_(as_json: bool) -> None:
             ]
         )
     elif not found:
-        say(f"No model was fetched yet. The first reply fetches {DEFAULT_MODEL}; --model names another.")
+        say(f"No model is installed yet. The first reply fetches {DEFAULT_MODEL}; --model selects another.")
     else:
         rows = [(m.name, size(m.size_bytes), m.source, "default" if m.is_default else "") for m in found]
-        click.echo(table(("name", "size", "from", ""), rows))
+        click.echo(table(("name", "size", "source", ""), rows))
 
 
 @models.command(name="rm")
 @click.argument("name")
 def remove_(name: str) -> None:
-    """Remove a model's files; it is fetched again when it is needed."""
+    """Remove the files of a model. It is fetched again when needed."""
     from treechat.models import remove
 
     say(f"Removed {name}: {size(remove(name))} freed.")

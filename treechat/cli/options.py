@@ -1,4 +1,4 @@
-"""What all commands share: the options that may stand before or after a command, the configuration, the store."""
+"""Shared by all commands: the options before or after a command, the configuration, the store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """One run of the command line. Nothing is read before it is asked for, so that `--help` is quick."""
+    """One run of the command line. Reads the configuration and the database on first use, so `--help` is fast."""
 
     def __init__(self) -> None:
         self.db: Path | None = None
@@ -23,26 +23,26 @@ class Session:
 
     @cached_property
     def config(self) -> Config:
-        """The configuration file; raises ConfigError."""
+        """The configuration. Raises ConfigError."""
         from treechat.config import load_config
 
         return load_config()
 
     @property
     def db_path(self) -> Path:
-        """`--db`, else the configuration's, else the platform's."""
+        """The path of `--db`, else of the configuration, else the default of the platform."""
         from treechat.paths import default_db
 
         return self.db or self.config.db or default_db()
 
     @property
     def model_spec(self) -> str | None:
-        """`--model`, else the configuration's; None is the default model."""
+        """The model of `--model`, else of the configuration; None is the default model."""
         return self.model or self.config.model
 
     @cached_property
     def store(self) -> Store:
-        """The database, opened once and closed with the command."""
+        """The database, opened once and closed at the end of the command."""
         from treechat.store import Store
 
         store = Store.open(self.db_path)
@@ -66,7 +66,7 @@ db_option = click.option(
     type=click.Path(dir_okay=False, path_type=Path),
     expose_value=False,
     callback=_remember("db"),
-    help="Database to use.",
+    help="Database file.",
 )
 model_option = click.option(
     "-m",
@@ -74,6 +74,6 @@ model_option = click.option(
     metavar="MODEL",
     expose_value=False,
     callback=_remember("model"),
-    help="Model: a hub id, a directory or a .gguf file.",
+    help="Model: a hub id, a directory, a .gguf file or an installed model.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")

@@ -1,4 +1,4 @@
-"""What goes to standard output and standard error. Data to the first, narration to the second."""
+"""Write to standard output (data) and standard error (notes)."""
 
 from __future__ import annotations
 
@@ -9,36 +9,39 @@ from typing import Any
 
 import click
 
+SHORT_LEN = 8
+"""Characters of an id that are printed."""
+
 
 def say(text: str) -> None:
-    """Narration."""
+    """Print a note on standard error."""
     click.echo(text, err=True)
 
 
 def print_json(value: Any) -> None:
-    """One JSON document and nothing else."""
+    """Print one JSON document."""
     click.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def print_text(text: str, end: str = "\n") -> None:
-    """Text from outside: on a terminal each control character is shown, not sent; in a pipe it stays as it is."""
+    """Print untrusted text. A terminal gets visible symbols for control characters; a pipe gets the text unchanged."""
     if sys.stdout.isatty():
         from treechat.tui.safe_text import escape_controls
 
         text = escape_controls(text)
-    # Without `color` click would take escapes out of what is data here.
+    # Without `color`, click removes escape sequences, which are data here.
     click.echo(text + end, nl=False, color=True)
 
 
 def one_line(text: str) -> str:
-    """Text from outside on one line, with each control character shown."""
-    from treechat.tui.safe_text import one_line as shown_line
+    """Untrusted text on one line, with visible symbols for control characters."""
+    from treechat.tui import safe_text
 
-    return shown_line(text)
+    return safe_text.one_line(text)
 
 
 def cut(text: str, width: int) -> str:
-    """At most `width` cells of `text`, the last one `…` where something was cut."""
+    """At most `width` cells of `text`; if it was cut, the last one is `…`."""
     from treechat.tui.safe_text import fit
 
     return fit(text, width).rstrip()
@@ -52,7 +55,7 @@ def pad(text: str, width: int) -> str:
 
 
 def terminal_width() -> int:
-    """Columns to draw into; plenty where nobody looks."""
+    """Columns of the terminal; 120 without one."""
     if not sys.stdout.isatty():
         return 120
     from shutil import get_terminal_size
@@ -65,14 +68,14 @@ def plural(count: int, noun: str) -> str:
 
 
 def when(seconds: float) -> str:
-    """A local time, to the minute."""
+    """A local time, to the minute. seconds: since the epoch."""
     from datetime import datetime
 
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
 
 
 def size(num_bytes: float) -> str:
-    """Bytes for people."""
+    """A number of bytes with a decimal unit."""
     for unit in ("B", "kB", "MB", "GB"):
         if num_bytes < 1000:
             return f"{num_bytes:.0f} {unit}" if unit in ("B", "kB") else f"{num_bytes:.1f} {unit}"
@@ -81,7 +84,7 @@ def size(num_bytes: float) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns aligned by width, numbers to the right; one line per row, without a line end at the end."""
+    """A table with aligned columns, numbers to the right. No line end at the end."""
     cells = [list(header), *(list(row) for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = []

@@ -1,4 +1,4 @@
-"""Replies as they come, on a command line: streamed text, or one JSON document at the end."""
+"""Print replies: streamed text, or one JSON document at the end."""
 
 from __future__ import annotations
 
@@ -10,23 +10,32 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from treechat.chat.events import ReplyFinished, SpansMade, TextAdded
-from treechat.cli.output import plural, print_json, print_text, say
+from treechat.cli.output import SHORT_LEN, plural, print_json, print_text, say
 
 if TYPE_CHECKING:
     from treechat.chat.session import Chat
 
-SHORT_LEN = 8
-
 
 class Outcome(NamedTuple):
-    """How it ended."""
+    """How the replies ended.
+
+    interrupted: Ctrl-C stopped them.
+    failed: at least one ended with an error.
+    """
 
     interrupted: bool
     failed: bool
 
 
 def run(chat: Chat, message: str, parent_id: str | None, n: int, as_json: bool) -> Outcome:
-    """Send the message below `parent_id` and print its `n` replies. An interrupt stops them; what came is kept."""
+    """Send a message and print its replies. Ctrl-C stops them; the text so far is stored.
+
+    chat: the conversation.
+    message: text of the message.
+    parent_id: its parent node; None for a root.
+    n: number of replies.
+    as_json: print one JSON document at the end instead of the text.
+    """
     return asyncio.run(_run(chat, message, parent_id, n, as_json))
 
 
@@ -46,7 +55,7 @@ async def _run(chat: Chat, message: str, parent_id: str | None, n: int, as_json:
                 if isinstance(event, ReplyFinished):
                     finished.append(event)
                 elif isinstance(event, SpansMade) and not event.num:
-                    say(_making_note(chat, event.total))
+                    say(_cost_note(chat, event.total))
                 elif isinstance(event, TextAdded) and n == 1 and not as_json:
                     printed = event.text or printed
                     print_text(event.text, end="")
@@ -64,22 +73,22 @@ async def _run(chat: Chat, message: str, parent_id: str | None, n: int, as_json:
         if event.error:
             say(f"treechat: {event.error}")
     if interrupted.is_set():
-        say("Stopped. What came is kept.")
+        say("Stopped. The text so far is kept.")
     return Outcome(interrupted.is_set(), any(event.error for event in finished))
 
 
-def _making_note(chat: Chat, num_messages: int) -> str:
-    """What going on takes where the branch has no tokens for this model yet."""
-    note = f"{plural(num_messages, 'message')} get their tokens for this model first, this once"
+def _cost_note(chat: Chat, num_messages: int) -> str:
+    """The cost of continuing a branch that has no tokens for this model yet."""
+    note = f"Tokenizing {plural(num_messages, 'message')} for this model, once"
     cost = chat.kv.cost(chat.current_id) if chat.kv is not None and chat.current_id is not None else None
     if cost is None:
         return f"{note}."
     wait = f", ~{cost.seconds:.0f} s" if cost.seconds and cost.seconds >= 1 else ""
-    return f"{note}; then about {cost.computed:,} tokens are computed{wait}."
+    return f"{note}; then computing about {cost.computed:,} tokens{wait}."
 
 
 def _on_interrupt(interrupt: Any) -> Any:
-    """Have Ctrl-C stop the replies instead of breaking off; the second one does break off."""
+    """Make the first Ctrl-C stop the replies and the second one abort. Returns a function that restores the default."""
     loop = asyncio.get_running_loop()
 
     def once() -> None:
@@ -89,7 +98,7 @@ def _on_interrupt(interrupt: Any) -> Any:
     try:
         loop.add_signal_handler(signal.SIGINT, once)
     except (NotImplementedError, RuntimeError, ValueError):
-        # Windows, or not the main thread: there asyncio cancels the task, and the chat keeps what came.
+        # Windows, or not the main thread: asyncio cancels the task, and the chat stores the text so far.
         return lambda: None
     return lambda: loop.remove_signal_handler(signal.SIGINT)
 

@@ -1,4 +1,4 @@
-"""Reading: `ls`, `show`, `cat`, `log`, `search`."""
+"""Commands that only read: `ls`, `show`, `cat`, `log`, `search`."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from treechat.cli.options import Session, db_option, json_option, pass_session
-from treechat.cli.output import cut, one_line, pad, plural, print_json, print_text, say, terminal_width, when
+from treechat.cli.output import SHORT_LEN, cut, one_line, pad, plural, print_json, print_text, say, terminal_width, when
 
 if TYPE_CHECKING:
     from treechat.tree import Node, Turn
-
-SHORT_LEN = 8
 
 
 @click.command()
 @db_option
 @json_option
-@click.option("--limit", type=click.IntRange(1), help="Most conversations to list.")
+@click.option("--limit", type=click.IntRange(1), help="List at most this many.")
 @pass_session
 def ls(session: Session, as_json: bool, limit: int | None) -> None:
-    """List conversations, the newest first."""
+    """List conversations, the last changed first."""
     infos = session.store.conversations(limit)
     if as_json:
         print_json(
@@ -32,7 +30,7 @@ def ls(session: Session, as_json: bool, limit: int | None) -> None:
         )
         return
     if not infos:
-        say("No conversations yet. `treechat` opens the app, `treechat ask` asks from here.")
+        say("No conversations yet. `treechat` opens the app, `treechat ask` starts one here.")
     for i in infos:
         counts = f"{plural(i.num_nodes, 'node'):>12}  {plural(i.num_forks, 'fork'):>9}"
         title = cut(one_line(i.title) or "Untitled", max(terminal_width() - 54, 20))
@@ -42,15 +40,15 @@ def ls(session: Session, as_json: bool, limit: int | None) -> None:
 @click.command()
 @db_option
 @click.argument("name", default="@", metavar="[NODE|CONVERSATION]")
-@click.option("--messages", is_flag=True, help="A row per message, not per run.")
+@click.option("--messages", is_flag=True, help="One row per message, not per run.")
 @json_option
 @pass_session
 def show(session: Session, name: str, messages: bool, as_json: bool) -> None:
-    """Draw a conversation, or what is below a node.
+    """Draw the tree of a conversation, or the subtree of a node.
 
     A row is a run: a chain of messages without a fork. The branch with the current node comes first.
     """
-    from treechat.cli import tree_lines as drawing
+    from treechat.cli import tree_lines
     from treechat.cli.targets import find
 
     found = find(session.store, name)
@@ -64,14 +62,14 @@ def show(session: Session, name: str, messages: bool, as_json: bool) -> None:
         return
     if not found.node_id:
         click.echo(cut(one_line(conversation.title) or "Untitled", terminal_width()))
-    for line in drawing.lines(tree, conversation.current_id, found.node_id, messages, terminal_width()):
+    for line in tree_lines.lines(tree, conversation.current_id, found.node_id, messages, terminal_width()):
         click.echo(line)
 
 
 @click.command()
 @db_option
 @click.argument("name", default="@", metavar="[NODE]")
-@click.option("--path", "whole_path", is_flag=True, help="The whole branch that leads there, as Markdown.")
+@click.option("--path", "whole_path", is_flag=True, help="Print the whole path to the node, as Markdown.")
 @pass_session
 def cat(session: Session, name: str, whole_path: bool) -> None:
     """Print the text of a node."""
@@ -93,9 +91,9 @@ def cat(session: Session, name: str, whole_path: bool) -> None:
 @json_option
 @pass_session
 def log(session: Session, name: str, as_json: bool) -> None:
-    """List the messages that lead to a node.
+    """List the messages on the path to a node.
 
-    Below each reply stands what it took: tokens reused and computed, times, speed.
+    The line below a reply shows its tokens reused and computed, times and speed.
     """
     node, conversation_id = session.store.resolve(name)
     tree = session.store.load_tree(conversation_id)
@@ -119,12 +117,12 @@ def log(session: Session, name: str, as_json: bool) -> None:
 @click.command()
 @db_option
 @click.argument("query", nargs=-1, required=True)
-@click.option("-c", "--conversation", metavar="NAME", help="Search this conversation only.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Most hits.")
+@click.option("-c", "--conversation", metavar="NAME", help="Search only this conversation.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Show at most this many hits.")
 @json_option
 @pass_session
 def search(session: Session, query: tuple[str, ...], conversation: str | None, limit: int, as_json: bool) -> None:
-    """Find messages by their words."""
+    """Find messages that contain all words."""
     within = session.store.resolve_conversation(conversation).id if conversation else None
     hits = session.store.search(" ".join(query), within, limit)
     if as_json:
@@ -165,7 +163,7 @@ def _turn_json(turn: Turn | None) -> dict[str, Any] | None:
 
 
 def _turn_note(turn: Turn | None) -> str:
-    """What a reply took, in one line; empty where nothing is known."""
+    """Tokens, times and speed of a reply, in one line; empty if unknown."""
     if turn is None:
         return ""
     parts = [one_line(turn.model)]

@@ -1,4 +1,4 @@
-"""What a name on the command line stands for: a conversation, or a node of one."""
+"""Find the conversation or node of a name on the command line."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ if TYPE_CHECKING:
     from treechat.store import Store
 
 
-class Found(NamedTuple):
-    """`node_id` is None where the name is a conversation's."""
+class Target(NamedTuple):
+    """A conversation, or a node in it. node_id: None for the conversation itself."""
 
     conversation_id: str
     node_id: str | None
 
 
-def find(store: Store, name: str) -> Found:
-    """The conversation, or else the node, that answers to `name`; `@` is the last conversation. Raises NodeNotFound."""
+def find(store: Store, name: str) -> Target:
+    """The conversation of that name, or else the node. `@` is the last conversation. Raises NodeNotFound."""
     try:
-        return Found(store.resolve_conversation(name).id, None)
+        return Target(store.resolve_conversation(name).id, None)
     except NodeNotFound as conversation_error:
         try:
             resolved = store.resolve(name)
         except NodeNotFound as node_error:
-            # The answer "several" says more than the answer "none".
+            # Prefer the error that lists several candidates to the error that there is none.
             raise max(conversation_error, node_error, key=lambda error: "may be any of" in error.message) from None
-        return Found(resolved.conversation_id, resolved.node.id)
+        return Target(resolved.conversation_id, resolved.node.id)

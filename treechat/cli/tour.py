@@ -1,4 +1,4 @@
-"""`treechat tour`: the app, opened at the tour."""
+"""`treechat tour`: open the app at the tour."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from treechat.cli.options import Session, db_option, model_option, pass_session
 @model_option
 @pass_session
 def tour(session: Session, /) -> None:
-    """Open the app at the tour: a conversation about treechat, to move about in and to try every key on."""
+    """Open the app at the tour: a conversation about treechat, to try all keys."""
     from treechat.cli.app import open_app
     from treechat.transfer.tour import open_tour
 

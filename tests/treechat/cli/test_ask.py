@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from treechat.cli import reply_output as replies
+from treechat.cli import reply_output
 
 
 def test_ask_streams_the_reply_and_keeps_the_exchange(cli, tiny_model):
@@ -62,7 +62,9 @@ def test_ask_reads_standard_input(cli, tiny_model):
 )
 def test_what_comes_on_standard_input_is_text(cli, tiny_model, data, asked):
     result = cli("ask", "-m", tiny_model, "--max-tokens", "1", input=data, status=0 if asked else 2)
-    assert ("were replaced" in result.stderr) == (b"caf" in data) and ("UTF-16" in result.stderr) == (asked is None)
+    assert ("Replaced 1 invalid character" in result.stderr) == (b"caf" in data) and ("UTF-16" in result.stderr) == (
+        asked is None
+    )
     if asked is not None:
         assert cli("cat", "@~1").stdout == asked
 
@@ -102,9 +104,9 @@ def test_an_interrupt_keeps_the_partial_reply_and_exits_130(cli, tiny_model, mon
             os.kill(os.getpid(), signal.SIGINT)
         shown.append(text)
 
-    monkeypatch.setattr(replies, "print_text", show)
+    monkeypatch.setattr(reply_output, "print_text", show)
     result = cli("ask", "-m", tiny_model, "--max-tokens", "7000", "Go on", status=130)
-    assert "What came is kept" in result.stderr
+    assert "The text so far is kept" in result.stderr
     reply = cli.json("log")[-1]
     assert (reply["role"], reply["status"]) == ("assistant", "stopped")
     assert shown[0] and cli("cat", "@").stdout.startswith(shown[0])
@@ -119,7 +121,7 @@ def test_a_process_that_is_interrupted_says_what_it_kept(cli, tiny_model):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err.decode()
-    assert "What came is kept" in err.decode() and "Traceback" not in err.decode()
+    assert "The text so far is kept" in err.decode() and "Traceback" not in err.decode()
     [*_, reply] = cli.json("log")
     assert (reply["role"], reply["status"]) == ("assistant", "stopped")
     assert reply["preview"]
@@ -129,7 +131,7 @@ def test_a_model_without_a_template_goes_on_from_the_text_and_says_so(cli, tiny_
     base = tmp_path / "base"
     shutil.copytree(tiny_model, base, ignore=shutil.ignore_patterns("chat_template*"))
     result = cli("ask", "-m", str(base), "--max-tokens", "5", "Once upon a time")
-    assert "no chat template: text goes on from text" in result.stderr
+    assert "no chat template: it continues the plain text" in result.stderr
     asked = cli.json("ask", "-m", str(base), "--max-tokens", "5", "-c", "@", " there was")["nodes"][0]
     # A byte is a token: nothing but the texts is in the path.
     assert asked["usage"]["prompt_tokens"] == len("Once upon a time") + 5 + len(" there was")
@@ -170,5 +172,5 @@ def test_going_on_from_an_import_says_beforehand_what_it_takes(cli, tiny_model, 
         store.add_nodes(conversation, rows)
     arguments = ("ask", "-m", tiny_model, "-c", "n29", "--max-tokens", "2", "and?")
     first = cli(*arguments)
-    assert "31 messages get their tokens for this model first, this once; then about 4" in first.stderr
-    assert "get their tokens" not in cli(*arguments).stderr
+    assert "Tokenizing 31 messages for this model, once; then computing about 4" in first.stderr
+    assert "Tokenizing" not in cli(*arguments).stderr

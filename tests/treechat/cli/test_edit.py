@@ -9,7 +9,6 @@ import pytest
 from treechat.cli import main
 from treechat.config import Config
 from treechat.store import imports
-from treechat.store import store as store_module
 
 
 def test_rm_of_a_node_hides_what_follows_and_undo_brings_it_back(cli, trip):
@@ -18,7 +17,7 @@ def test_rm_of_a_node_hides_what_follows_and_undo_brings_it_back(cli, trip):
     assert cli.json("ls")[0]["nodes"] == 3
     assert "Undone: deleting a message" in cli("undo").stderr
     assert cli.json("ls")[0]["nodes"] == 5
-    assert "Done again" in cli("redo").stderr
+    assert "Redone" in cli("redo").stderr
     assert cli.json("ls")[0]["nodes"] == 3
 
 
@@ -96,7 +95,7 @@ def test_doctor_finds_nothing_wrong_here(cli, trip):
     assert found["problems"] == []
     assert found["database"]["conversations"] == 1
     assert found["packages"]["torch"]
-    assert "All is well." in cli("doctor").stdout
+    assert "No problems found." in cli("doctor").stdout
 
 
 def test_doctor_removes_what_an_import_left_half_way(cli, trip, monkeypatch):
@@ -105,9 +104,9 @@ def test_doctor_removes_what_an_import_left_half_way(cli, trip, monkeypatch):
         store.begin_import("half", "dead")
         store.add_nodes("half", [{"parent_id": None, "role": "user", "text": "acorns"}] * 3)
         store.conn.execute("UPDATE imports SET started = 'before'")
-    monkeypatch.setattr(store_module, "SWEEP_S", -1)
+    monkeypatch.setattr("treechat.store.store.SWEEP_S", -1)
     monkeypatch.setattr(imports, "PORTION", 1)
-    assert "Removed 2 messages of an import that ended half-way" in cli("doctor").stderr
+    assert "Removed 2 messages of an interrupted import" in cli("doctor").stderr
     assert cli("doctor").stderr == ""
 
 
@@ -120,7 +119,7 @@ def test_doctor_says_which_forward_a_model_runs_and_why(cli, default_model):
 
 def test_models_lists_none_before_the_first_fetch_and_rm_names_what_is_unknown(cli):
     assert json.loads(cli("models", "list", "--json").stdout) == []
-    assert "No model was fetched yet" in cli("models").stderr
+    assert "No model is installed yet" in cli("models").stderr
     assert cli("models", "rm", "nothing", status=1).stderr.startswith("treechat: ")
 
 

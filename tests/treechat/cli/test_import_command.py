@@ -53,7 +53,7 @@ def test_a_grown_export_adds_its_new_nodes_to_the_same_tree(cli, tmp_path):
     ]
     assert sorted(row["nodes"] for row in cli.json("ls")) == [1, 4] and report["unchanged"] == 0
     said = cli("import", str(file)).stderr
-    assert said == "Added 0 conversations, 0 nodes and 0 forks. 2 conversations had nothing new.\n"
+    assert said == "Added 0 conversations, 0 nodes and 0 forks. 2 conversations had no new messages.\n"
 
 
 def test_what_was_imported_goes_on_as_any_other_conversation(cli, tmp_path):

@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from treechat.store import NewNode, Store, imports
-from treechat.store import store as opening
 
 HALF = """
 import os, sys
@@ -99,7 +98,7 @@ def test_opening_removes_what_a_dead_process_left(path):
 
 def test_opening_spends_little_on_much_and_the_rest_goes_later(path, monkeypatch):
     monkeypatch.setattr(imports, "PORTION", 10)
-    monkeypatch.setattr(opening, "SWEEP_S", 0)
+    monkeypatch.setattr("treechat.store.store.SWEEP_S", 0)
     left = []
     for _ in range(4):
         with Store.open(path) as store:
@@ -110,7 +109,7 @@ def test_opening_spends_little_on_much_and_the_rest_goes_later(path, monkeypatch
 
 def test_a_number_that_was_given_anew_is_not_taken_for_the_one_that_went(path, monkeypatch):
     monkeypatch.setattr(imports, "PORTION", 10)
-    monkeypatch.setattr(opening, "SWEEP_S", 0)
+    monkeypatch.setattr("treechat.store.store.SWEEP_S", 0)
     monkeypatch.setattr(Store, "drop_dead_imports", lambda *_: 0)
     with Store.open(path) as store, Store.open(path) as other:
 
