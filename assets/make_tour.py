@@ -49,8 +49,8 @@ Go to the tree now and walk down: each row is a chapter. {app.help} lists every 
 - {do.edit} on a message of yours, or of the model: change it, and the new one stands beside the old.
 - {do.regenerate} on a reply: another one. `3` and then {do.regenerate}: three more at once, from one computation.
 - {do.split} forks in the middle of a message, {do.continue} goes on with a reply that was cut off.
-- {do.tokens} walks through a reply token by token: how sure the model was, what else could have stood there, and
-  {token.fork} goes on from there with another word.
+- {do.tokens} walks through a reply token by token: how sure the model was, which other tokens were likely, and
+  {token.fork} continues from there with another one.
 
 This reply has a sibling. {move.next_sibling} goes to it; {do.compare} compares two branches word by word.""",
     ),
@@ -66,7 +66,7 @@ Branches need some order:
 
 - {do.bookmark} sets a bookmark ★, {do.next_bookmark} goes to the next one.
 - {do.label} gives a message a name, as the chapters here have.
-- {do.hide} takes a branch out of sight. {do.undo} brings it back, {do.redo} takes it away again. Nothing is lost.""",
+- {do.hide} hides a branch. {do.undo} shows it again, {do.redo} hides it again. Nothing is lost.""",
     ),
     ("warm", "welcome", "user", "what ● and ○ say", False, "What do the circles in the tree say?"),
     (
@@ -78,7 +78,7 @@ Branches need some order:
         """Where the *keys and values* of a branch are: what the model has computed of it.
 
 - `●` in memory: going on there begins at once.
-- `◐` in part, or in memory of the second rank.
+- `◐` in part, or in host memory.
 - `○` cold: it has to be computed again, and the row says how long that takes.
 
 The line at the bottom says the same of the row under the cursor, in tokens. Resting on a cold row warms it; {do.warm}
@@ -93,8 +93,8 @@ little more than one.""",
         None,
         False,
         """- {app.settings} sets the system prompt and the sampling, for this conversation or one reply; presets too.
-- {app.model} changes the model while you work. What another model wrote can be gone on with.
-- {do.details} says where a reply came from: model, seed, tokens, times.
+- {app.model} changes the model while you work. You can continue what another model wrote.
+- {do.details} shows the origin of a reply: model, seed, tokens, times.
 - {do.export} exports, {do.copy} copies, {do.editor} opens your own editor.
 - {app.new} begins a conversation, {app.open} opens another one, {app.rename} renames this one.
 - `ctrl+p` is the palette: every action by its name.
@@ -117,7 +117,7 @@ Write something below and press `enter`: that is the next branch of this tour.""
 | key | goes |
 | --- | --- |
 | {move.parent} · {move.child} | to the message before, and on along the branch visited last |
-| {move.next_sibling} · {move.previous_sibling} | to the alternatives beside this one, in place |
+| {move.next_sibling} · {move.previous_sibling} | to the alternatives of this one, in place |
 | {move.previous_fork} · {move.next_fork} | to the fork above, and below |
 | {move.root} · {move.leaf} | to the beginning, and to the end of this branch |
 | {move.here} | back to where your next message goes |
@@ -137,8 +137,8 @@ def node_id(name: str) -> str:
 def with_keys(text: str) -> str:
     """The text with the first key of each binding that it names."""
     for key in KEYS:
-        shown = key_labels(key.keys).split()[0]
-        text = text.replace("{" + key.id + "}", f"`{shown}`")
+        label = key_labels(key.keys).split()[0]
+        text = text.replace("{" + key.id + "}", f"`{label}`")
     assert "{" not in text, f"no such binding: {text[text.index('{') :][:40]}"
     return text
 

@@ -76,7 +76,8 @@ def check_appearance(config: Config, path: Path | None = None) -> None:
         wrong = next((name for name in key_names(keys) if not _is_key(name)), None)
         if wrong is not None:
             raise ConfigError(
-                f"{where(binding_id)}: {wrong!r} is no key", "Keys are written as n, N, ctrl+n, f5, pagedown or comma."
+                f"{where(binding_id)}: {wrong!r} is not a key",
+                "Keys are written as n, N, ctrl+n, f5, pagedown or comma.",
             )
     keymap = textual_keymap(config.keymap)
     for place in dict.fromkeys(key.place for key in KEYS):
@@ -84,7 +85,7 @@ def check_appearance(config: Config, path: Path | None = None) -> None:
             name, one, other = clash
             mine, theirs = (one, other) if one.id in keymap else (other, one)
             raise ConfigError(
-                f"{where(mine.id)}: {name} would be both {mine.id} and {theirs.id}",
+                f"{where(mine.id)}: {name} is bound to both {mine.id} and {theirs.id}",
                 f"Give {theirs.id} ({theirs.title}) another key in [keymap].",
             )
 

@@ -70,8 +70,8 @@ async def test_help_lists_each_binding_with_the_keys_in_force(open_app) -> None:
         await d.press("escape")
         await d.send("hello")
         await d.press("tab", "f1")
-        await d.until(lambda: "Tree and transcript: moving" in d.screen_text(), "the keys of what has the focus")
-        assert "Anywhere" not in d.screen_text().partition("Tree and transcript: moving")[0]
+        await d.until(lambda: "Tree and transcript: navigation" in d.screen_text(), "the keys of what has the focus")
+        assert "Anywhere" not in d.screen_text().partition("Tree and transcript: navigation")[0]
         await d.press("escape", "f5")
         await d.until(lambda: len(d.app.chat.tree) == 3 and d.is_idle, "another reply by the rebound key")
 

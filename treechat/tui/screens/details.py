@@ -29,7 +29,7 @@ def facts_of(node: Node, turn: Turn | None, cost: Cost | None) -> Facts:
     if turn is not None:
         facts += _turn_facts(turn)
     if cost is not None:
-        facts.append(("going on here", cost_caption(cost)))
+        facts.append(("cost to continue", cost_caption(cost)))
     return facts
 
 
@@ -43,7 +43,7 @@ def _turn_facts(turn: Turn) -> Facts:
         "· reused": turn.cached_tokens,
         "· restored": turn.restored_tokens,
         "· computed": turn.computed_tokens,
-        "reply's tokens": turn.completion_tokens,
+        "reply tokens": turn.completion_tokens,
     }
     facts += [(name, f"{num:,}") for name, num in counts.items() if num is not None]
     times = {"waited": turn.queue_s, "first token after": turn.ttft_s, "whole reply in": turn.total_s}

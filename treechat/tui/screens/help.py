@@ -120,5 +120,5 @@ class HelpScreen(Modal[None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="window tall") as window:
             window.border_title = "Keys"
-            window.border_subtitle = "dim names are for keymap in the configuration · esc closes"
+            window.border_subtitle = "dim: its name for keymap in the configuration · esc closes"
             yield HelpLines(self._rows)

@@ -86,7 +86,7 @@ class ImportScreen(Modal[str | None]):
         room = self._room - 4
         self._list([(f"…{text[-room:]}" if cell_len(text) > room else text, "") for text in texts])
         if self._job is None:
-            self._show_report("", "enter looks into it · tab completes · esc closes")
+            self._show_report("", "enter checks it · tab completes · esc closes")
 
     def action_complete(self) -> None:
         highlighted = self.options.highlighted
@@ -170,14 +170,14 @@ class ImportScreen(Modal[str | None]):
         if not job.dry_run and field.has_focus:
             self.set_focus(None)
         if not job.is_done:
-            doing = "Looking" if job.dry_run else "Importing"
-            keys = "esc closes" if job.dry_run else "s stops · esc closes, it goes on"
+            doing = "Checking" if job.dry_run else "Importing"
+            keys = "esc closes" if job.dry_run else "s stops · esc closes, import continues"
             self._show_report(f"{doing}: {progress(job)}", keys)
             return
         self._is_reported = True
         imported = job.report.imported[:MAX_LISTED]
         self._list([(one["title"] or "(untitled)", _counts(one)) for one in imported])
-        keys = "enter goes there · esc closes" if imported else "esc closes"
+        keys = "enter opens it · esc closes" if imported else "esc closes"
         if job.dry_run:
             keys = "enter imports · esc closes" if imported else "another path, or esc"
         self._show_report("\n".join(summary(job)), keys)
@@ -236,10 +236,10 @@ def summary(job: ImportJob) -> list[str]:
 def _outcome(job: ImportJob, report: ImportReport) -> str:
     num_grown = len(report.imported) - report.conversations
     parts = [plural(report.conversations, "new conversation")] if report.conversations else []
-    parts += [f"{plural(num_grown, 'known one')} that grew"] if num_grown else []
+    parts += [f"new messages in {plural(num_grown, 'known conversation')}"] if num_grown else []
     if not parts:
         if job.is_stopped:
-            return "Stopped. Nothing came in."
+            return "Stopped. Nothing was imported."
         return "Everything in it is here already." if job.num_read else "Nothing in it can be imported."
     counts = f"{', '.join(parts)}; {plural(report.nodes, 'message')}, {plural(report.forks, 'fork')}"
     if job.dry_run:

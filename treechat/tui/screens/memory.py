@@ -49,8 +49,8 @@ class MemoryScreen(Modal[MemoryTarget | None]):
     def compose(self) -> ComposeResult:
         with Vertical(id="memory", classes="window full") as window:
             window.border_title = "Memory"
-            window.border_subtitle = "d frees · l opens · enter goes there · esc closes"
-            yield Static("looking …", id="slots", markup=False)
+            window.border_subtitle = "d frees · l opens · enter opens it · esc closes"
+            yield Static("reading …", id="slots", markup=False)
             yield Static("", id="tiers", markup=False)
             yield self.rows
 

@@ -92,7 +92,7 @@ class SettingsScreen(Modal[ChosenSettings | None]):
                     compact=True,
                     disabled=not self._initial.models,
                 )
-            yield Label("System prompt" + ("  (another one begins a new root)" if self._initial.has_messages else ""))
+            yield Label("System prompt" + ("  (a changed one starts a new root)" if self._initial.has_messages else ""))
             # tab goes on to the next field; enter makes a line, ctrl+s keeps.
             yield TextArea(
                 as_input(self._initial.system_prompt), compact=True, tab_behavior="focus", id="system_prompt"
@@ -127,9 +127,9 @@ class SettingsScreen(Modal[ChosenSettings | None]):
         focused = self.focused
         note = "ctrl+s keeps, enter makes a new line" if focused is self.prompt else ""
         if isinstance(focused, Input) and focused.id == "model":
-            note = "Model: f4 lists them; empty is the one in use"
+            note = "Model: f4 lists all; empty: the model in use"
         elif isinstance(focused, Input) and focused.id in NAMES:
-            note = f"{NAMES[focused.id]}: {expected(focused.id)}; empty is {focused.placeholder}"
+            note = f"{NAMES[focused.id]}: {expected(focused.id)}; empty: {focused.placeholder}"
         self.query_one("#note", Label).update(note)
 
     @on(Input.Changed)
@@ -202,13 +202,13 @@ class SettingsScreen(Modal[ChosenSettings | None]):
                 self.field("model").value = spec
                 self.field("model").focus()
 
-        self.app.push_screen(model_picker(self._initial.models, "takes it"), done)
+        self.app.push_screen(model_picker(self._initial.models, "uses it"), done)
 
     # Presets
 
     def action_preset(self) -> None:
         choices = [ListChoice(name, name, describe(values)) for name, values in self._presets.items()]
-        choices.append(ListChoice("", "defaults", "takes all values of this conversation away"))
+        choices.append(ListChoice("", "defaults", "removes all values of this conversation"))
 
         def find(query: str) -> list[ListChoice]:
             words = query.casefold().split()
@@ -218,7 +218,7 @@ class SettingsScreen(Modal[ChosenSettings | None]):
             if name is not None:
                 self.put(self._presets.get(name, {}))
 
-        self.app.push_screen(PickScreen("Presets", find, "type to narrow down", verb="takes it"), done)
+        self.app.push_screen(PickScreen("Presets", find, "type to narrow down", verb="uses it"), done)
 
     def put(self, values: Values) -> None:
         """A preset's values into the fields; one without a system prompt leaves the prompt."""
@@ -243,7 +243,7 @@ class SettingsScreen(Modal[ChosenSettings | None]):
             except ConfigError as error:
                 self.query_one("#wrong", Label).update(str(error))
 
-        self.app.push_screen(AskScreen("Save as a preset", "", "its name"), done)
+        self.app.push_screen(AskScreen("Save as a preset", "", "name"), done)
 
 
 def describe(values: Values) -> str:

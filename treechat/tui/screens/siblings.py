@@ -99,7 +99,7 @@ class SiblingsScreen(Modal[str | None]):
             return
         self.columns.drop(node_id)
         self._entitle()
-        self.notify("Hidden · u in the tree brings it back", markup=False)
+        self.notify("Hidden · u in the tree shows it again", markup=False)
 
     def action_unfold(self) -> None:
         if not self.columns.unfold():

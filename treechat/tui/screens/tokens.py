@@ -74,7 +74,7 @@ class TokenScreen(Modal[ForkPoint | None]):
             ("underlined", Style(underline=True)),
             " < 50% · ",
             ("bold too", Style(underline=True, bold=True)),
-            " < 20% · n N walks these · where ●, a lookup computes one token",
+            " < 20% · n N goes to them · if ●, a lookup computes one token",
             no_wrap=True,
             overflow="ellipsis",
         )
@@ -112,7 +112,7 @@ class TokenScreen(Modal[ForkPoint | None]):
         self.choice = ids.index(piece.id) if piece.id in ids else 0
         usage = found.usage if found else None
         reused = (usage.cached_tokens + usage.restored_tokens) if usage else 0
-        self._note = f"reused {reused:,} · computed {usage.computed_tokens:,}" if usage else "looking …"
+        self._note = f"reused {reused:,} · computed {usage.computed_tokens:,}" if usage else "looking up …"
         self._fill()
 
     # Drawing
@@ -129,7 +129,7 @@ class TokenScreen(Modal[ForkPoint | None]):
         lines.append(Text(fit(self._note, width).rstrip(), style="dim"))
         panel.update(Text("\n").join(lines))
         is_same = bool(self.choices) and self.choices[self.choice].id == piece.id
-        effect = "goes on anew behind it" if is_same or not self.choices else "forks here with it"
+        effect = "continues after it" if is_same or not self.choices else "forks with it"
         window = self.query_one("#tokens")
         window.border_subtitle = f"←→ token · ↑↓ alternative · enter {effect} · esc closes"
 

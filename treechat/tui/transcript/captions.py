@@ -29,7 +29,7 @@ _ENDINGS = {
 def ending_caption(node: Node, turn: Turn | None) -> str:
     """What happened to a reply that is not whole, and what to do; empty for one that is."""
     if turn is not None and turn.finish_reason == "length":
-        return "cut at the longest reply · c continues"
+        return "cut off at max tokens · c continues"
     return _ENDINGS.get(node.status, "")
 
 

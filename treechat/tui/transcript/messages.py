@@ -149,7 +149,7 @@ class MessageCache(StripCache):
         return _RenderedMessage(text, parts, strips, lines)
 
     def _folded_part(self, key: str, part: FoldedPart, is_open: bool) -> list[Strip]:
-        note = words(len(part.text.split())) if part.text.strip() else "nothing kept of it"
+        note = words(len(part.text.split())) if part.text.strip() else "text not kept"
         line = f"{'▾' if is_open else '▸'} {one_line(part.title)}, {note}"
         strips = [Strip([Segment(fit(line, self.width).rstrip(), self._line_style)])]
         if is_open and part.text.strip():
