@@ -72,7 +72,7 @@ def test_computed_in_chunks_reused_and_rebuilt_give_transformers_tokens(model, p
     assert forked.token_ids == expected[1]
 
 
-def test_batched_with_others_gives_the_same_tokens(engine, prompts, expected):
+def test_a_batch_with_others_gives_the_same_tokens(engine, prompts, expected):
     prompt, other = prompts
     together = engine.generate([prompt, other, prompt[:5], other[:9]], GREEDY)
     assert [c.token_ids for c in together[:2]] == expected

@@ -37,7 +37,7 @@ def deterministic(models):
         ("gpt-oss-sinks", "auto"),
     ],
 )
-def test_a_reply_is_the_same_to_the_bit_alone_and_among_others(deterministic, prompt, family, forward):
+def test_a_reply_has_the_same_bits_alone_and_among_others(deterministic, prompt, family, forward):
     ids = prompt(50)
     with deterministic(family, forward) as engine:
         (alone,) = engine.generate([ids], SAMPLED)
@@ -46,18 +46,18 @@ def test_a_reply_is_the_same_to_the_bit_alone_and_among_others(deterministic, pr
         # Slots are allocated and freed in small extents; other requests start before, with and after this one.
         engine.generate([prompt(chance.randrange(3, 40), seed=n) for n in range(10)], SamplingParams(max_tokens=3))
         engine.clear_cache()
-        beside = [engine.submit(prompt(30 + n, seed=20 + n), SamplingParams(max_tokens=20)) for n in range(3)]
+        neighbours = [engine.submit(prompt(30 + n, seed=20 + n), SamplingParams(max_tokens=20)) for n in range(3)]
         handle = engine.submit(ids, SAMPLED)
-        beside += [engine.submit(prompt(21, seed=30 + n), SamplingParams(max_tokens=9)) for n in range(2)]
+        neighbours += [engine.submit(prompt(21, seed=30 + n), SamplingParams(max_tokens=9)) for n in range(2)]
         among = handle.result()
-        for each in beside:
+        for each in neighbours:
             each.result()
     assert among.token_ids == alone.token_ids
     assert among.logprobs == alone.logprobs
     assert among.top == alone.top
 
 
-def test_a_prompt_that_was_cached_gives_the_reply_that_it_gave_before(deterministic, prompt):
+def test_a_cached_prompt_gives_the_same_reply_again(deterministic, prompt):
     ids = prompt(50)
     with deterministic("llama", "auto") as engine:
         (first,) = engine.generate([ids], SAMPLED)
@@ -70,7 +70,7 @@ def test_a_prompt_that_was_cached_gives_the_reply_that_it_gave_before(determinis
         assert (other.token_ids, other.logprobs) == (first.token_ids, first.logprobs)
 
 
-def test_chunks_are_whole_whoever_shares_the_step(deterministic, prompt, monkeypatch):
+def test_chunks_are_complete_whatever_shares_the_step(deterministic, prompt, monkeypatch):
     with deterministic("llama", "auto") as engine:
         steps = []
         plan = engine.worker.scheduler.plan

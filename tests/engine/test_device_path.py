@@ -42,7 +42,7 @@ def test_the_device_path_gives_the_tokens_of_transformers(family, kernels, model
     assert made
 
 
-def test_a_deterministic_engine_beside_one_with_tiles_of_its_own_uses_the_fixed_ones(models, prompt, monkeypatch):
+def test_a_deterministic_engine_keeps_the_fixed_tiles_next_to_a_tuned_one(models, prompt, monkeypatch):
     triton = pytest.importorskip("triton")
     if not triton.knobs.runtime.interpret:
         pytest.skip("kernels are not interpreted on a machine with a GPU: run `make gpu`")

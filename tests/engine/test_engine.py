@@ -81,7 +81,7 @@ def test_a_request_can_be_cancelled_at_any_step(num_events, engines, prompt):
     engine.cache.check()
 
 
-def test_a_request_cancelled_in_its_prefill_keeps_the_chunks_that_were_computed(engines, prompt):
+def test_a_request_cancelled_in_its_prefill_keeps_the_computed_chunks(engines, prompt):
     engine = engines(prefill_chunk=8)
     ids = prompt(40)
     reached, go_on = hold(engine)
@@ -109,7 +109,7 @@ def test_residency_does_not_wait_for_a_step(engines, prompt):
     assert [each.resident for each in engine.residencies([prompt(20), prompt(5, seed=9)])] == [20, 0]
 
 
-def test_a_step_that_raises_fails_its_requests_and_the_engine_goes_on(engines, greedy, prompt):
+def test_a_step_that_raises_fails_its_requests_and_the_engine_continues(engines, greedy, prompt):
     engine = engines(prefill_chunk=16)
     ids = prompt(40)
     calls = []
@@ -197,7 +197,7 @@ async def collect_rest(stream):
     return [event async for event in stream][-1]
 
 
-def test_a_request_whose_prefix_is_just_being_computed_waits_for_it(engines, prompt):
+def test_a_request_waits_for_a_prefix_that_is_being_computed(engines, prompt):
     engine = engines(prefill_chunk=8)
     trunk = prompt(60)
     handles = [engine.submit(trunk + prompt(4, seed=n), SamplingParams(max_tokens=2)) for n in (1, 2)]
@@ -205,7 +205,7 @@ def test_a_request_whose_prefix_is_just_being_computed_waits_for_it(engines, pro
     assert [usage.computed_tokens for usage in usages] == [64, 4]
 
 
-def test_interactive_requests_go_before_warm_ones_which_lose_nothing(engines, prompt):
+def test_interactive_requests_run_before_warm_ones_which_lose_nothing(engines, prompt):
     engine = engines(prefill_chunk=8)
     reached, go_on = hold(engine)
     warm = engine.warm(prompt(40, seed=1))
@@ -223,7 +223,7 @@ def test_interactive_requests_go_before_warm_ones_which_lose_nothing(engines, pr
     assert engine.residency(prompt(40, seed=1)).resident == 40
 
 
-def test_warming_evicts_nothing_that_was_used_lately_and_does_nothing_twice(engines, prompt):
+def test_warming_evicts_nothing_recently_used_and_does_nothing_twice(engines, prompt):
     engine = engines(kv_tokens=60)
     engine.generate([prompt(40)], SamplingParams(max_tokens=1))
     engine.warm(prompt(40, seed=1)).result()
@@ -233,7 +233,7 @@ def test_warming_evicts_nothing_that_was_used_lately_and_does_nothing_twice(engi
     assert (usage.cached_tokens, usage.computed_tokens) == (39, 0)
 
 
-def test_warming_in_a_full_pool_replaces_what_the_policy_ranks_lower_and_nothing_else(engines, prompt):
+def test_warming_in_a_full_pool_replaces_only_kv_that_the_policy_ranks_lower(engines, prompt):
     engine = engines(kv_tokens=60)
     old, current, wanted = prompt(20), prompt(20, seed=1), prompt(30, seed=2)
     engine.generate([old], SamplingParams(max_tokens=1))
@@ -274,7 +274,7 @@ def test_a_seed_gives_the_same_reply_alone_and_in_any_batch(engines, prompt):
     assert engine.generate([prompt(20)], again)[0].token_ids == unseeded[0].token_ids
 
 
-def test_a_closed_engine_cancels_what_runs_and_takes_nothing_more(engines, prompt):
+def test_a_closed_engine_cancels_running_requests_and_accepts_no_more(engines, prompt):
     engine = engines()
     handle = engine.submit(prompt(20), SamplingParams(max_tokens=480))
     next(iter(handle))

@@ -27,7 +27,7 @@ def test_tokens_do_not_depend_on_how_the_prefill_is_cut(family, forward, chunk, 
 
 
 @pytest.mark.parametrize(("family", "forward"), BOTH)
-def test_a_fork_and_a_jump_back_reuse_what_is_shared_and_change_no_token(family, forward, engines, greedy, prompt):
+def test_a_fork_and_a_jump_back_reuse_the_shared_prefix_and_change_no_token(family, forward, engines, greedy, prompt):
     engine = engines(family, forward=forward)
     trunk = prompt(30)
     left, right = trunk + prompt(9, seed=1), trunk + prompt(8, seed=2)
@@ -62,7 +62,7 @@ def test_a_branch_rebuilt_after_eviction_gives_the_same_tokens(family, forward, 
 
 
 @pytest.mark.parametrize(("family", "forward"), BOTH)
-def test_tokens_do_not_depend_on_what_shares_the_batch(family, forward, engines, greedy, prompt):
+def test_tokens_do_not_depend_on_the_rest_of_the_batch(family, forward, engines, greedy, prompt):
     trunk = prompt(20)
     prompts = [trunk + prompt(n, seed=n) for n in (1, 5, 14)] + [prompt(33, seed=9)]
     done = engines(family, forward=forward, prefill_chunk=16).generate(prompts, PARAMS)

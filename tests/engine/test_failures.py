@@ -38,7 +38,7 @@ def raising(owner: object, name: str, error: BaseException, calls: range):
         setattr(owner, name, original)
 
 
-def goes_on(engine: Engine, greedy, ids) -> None:
+def assert_works(engine: Engine, greedy, ids) -> None:
     """Assert that after a failure nothing runs, the cache is consistent and the next reply is right."""
     (done,) = engine.generate([ids], GREEDY)
     assert list(done.token_ids) == greedy("llama", ids, 6)
@@ -60,7 +60,7 @@ PLACES = {
 @pytest.mark.parametrize("call", [0, 1])
 @pytest.mark.parametrize("error", [RuntimeError("boom"), AssertionError("boom"), KeyError("boom")], ids=repr)
 @pytest.mark.parametrize("place", PLACES)
-def test_an_exception_anywhere_fails_its_requests_and_the_engine_goes_on(place, error, call, engines, greedy, prompt):
+def test_an_exception_anywhere_fails_its_requests_and_the_engine_continues(place, error, call, engines, greedy, prompt):
     engine = engines(prefill_chunk=16)
     ids = prompt(40)
     with engine.worker.lock:
@@ -78,10 +78,10 @@ def test_an_exception_anywhere_fails_its_requests_and_the_engine_goes_on(place, 
         tokens = [event.id for event in each if isinstance(event, Token)]
         assert tokens == greedy("llama", [*ids, n], 6)[: len(tokens)]
         assert each[-1].reason == "error" or len(tokens) == 6
-    goes_on(engine, greedy, ids)
+    assert_works(engine, greedy, ids)
 
 
-def test_a_request_that_fails_to_start_takes_none_with_it(engines, greedy, prompt):
+def test_a_request_that_fails_to_start_fails_no_other(engines, greedy, prompt):
     engine = engines()
     running = engine.submit(prompt(20, seed=1), SamplingParams(max_tokens=40))
     events = iter(running)
@@ -91,7 +91,7 @@ def test_a_request_that_fails_to_start_takes_none_with_it(engines, greedy, promp
     assert len(seen) == 1
     assert (finished.reason, finished.error) == ("error", "RuntimeError: boom")
     assert list(events)[-1].reason == "length"
-    goes_on(engine, greedy, prompt(30))
+    assert_works(engine, greedy, prompt(30))
 
 
 OUT_OF_MEMORY = [
@@ -102,7 +102,7 @@ OUT_OF_MEMORY = [
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
-def test_out_of_memory_once_makes_the_step_smaller_and_fails_nobody(error, engines, greedy, prompt):
+def test_out_of_memory_once_makes_the_step_smaller_and_fails_no_request(error, engines, greedy, prompt):
     engine = engines(prefill_chunk=32)
     with raising(engine.worker.runner, "step", error, range(1)) as seen:
         (done,) = engine.generate([prompt(30)], GREEDY)
@@ -125,17 +125,17 @@ def test_out_of_memory_while_decoding_runs_half_of_the_requests_and_then_the_res
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
-def test_out_of_memory_again_and_again_fails_with_its_name(error, engines, greedy, prompt):
+def test_repeated_out_of_memory_fails_with_its_name(error, engines, greedy, prompt):
     engine = engines()
     with (
         raising(engine.worker.runner, "step", error, range(100)),
         pytest.raises(RequestFailedError, match=type(error).__name__),
     ):
         engine.generate([prompt(30)], GREEDY)
-    goes_on(engine, greedy, prompt(30))
+    assert_works(engine, greedy, prompt(30))
 
 
-def test_logits_that_are_not_numbers_fail_the_request_whose_they_are_and_no_other(engines, greedy, prompt):
+def test_logits_of_nan_fail_their_request_and_no_other(engines, greedy, prompt):
     engine = engines()
     runner = engine.worker.runner
     step = runner.step
@@ -151,21 +151,19 @@ def test_logits_that_are_not_numbers_fail_the_request_whose_they_are_and_no_othe
         first.result()
     assert list(second.result().token_ids) == greedy("llama", prompt(10, seed=1), 6)
     runner.step = step
-    goes_on(engine, greedy, prompt(30))
+    assert_works(engine, greedy, prompt(30))
 
 
-def test_kv_that_is_not_numbers_fails_the_request_that_reads_it_and_is_computed_again_by_the_next(
-    engines, greedy, prompt
-):
+def test_kv_of_nan_fails_the_request_that_reads_it_and_is_computed_again_by_the_next(engines, greedy, prompt):
     engine, ids = engines(), prompt(30)
     tree = engine.cache.tree
     for asked in ([*ids, 7], ids):
-        goes_on(engine, greedy, ids)
+        assert_works(engine, greedy, ids)
         with engine.worker.lock:
             engine.cache.pool.v[0][tree.slots_of(tree.node_at(ids))[3]] = float("nan")
         with pytest.raises(RequestFailedError, match="not numbers"):
             engine.generate([asked], GREEDY)
-    goes_on(engine, greedy, ids)
+    assert_works(engine, greedy, ids)
 
 
 def test_a_listener_that_raises_ends_its_own_request(engines, greedy, prompt):
@@ -175,7 +173,7 @@ def test_a_listener_that_raises_ends_its_own_request(engines, greedy, prompt):
     with engine.worker.lock:
         handle.request.sink = lambda event: 1 / 0
     assert list(other.result().token_ids) == greedy("llama", prompt(12, seed=1), 6)
-    goes_on(engine, greedy, prompt(10))
+    assert_works(engine, greedy, prompt(10))
     assert handle.request.is_finished
 
 
@@ -192,7 +190,7 @@ def test_an_event_loop_that_closed_ends_the_requests_of_its_streams(engines, gre
     loop = asyncio.new_event_loop()
     streams = loop.run_until_complete(leave_behind())
     loop.close()
-    goes_on(engine, greedy, prompt(12))
+    assert_works(engine, greedy, prompt(12))
     assert all(stream.handle.request.is_finished for stream in streams)
 
 
@@ -215,12 +213,12 @@ async def test_a_cancelled_task_ends_its_request(num_read, engines, greedy, prom
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.to_thread(goes_on, engine, greedy, prompt(12))
+    await asyncio.to_thread(assert_works, engine, greedy, prompt(12))
     assert stream.handle.request.is_finished
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_thread_that_dies_ends_every_request_and_says_so(models, prompt):
+def test_a_thread_that_dies_ends_every_request_with_an_error(models, prompt):
     engine = Engine(models("llama"))
     with raising(engine.worker.runner, "step", SystemExit(), range(1)):
         handle = engine.submit(prompt(10))

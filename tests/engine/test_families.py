@@ -50,7 +50,7 @@ def test_encoder_decoder_families_are_refused_by_their_config(prefix):
 
 
 @pytest.mark.parametrize("name", ["llama, rope dynamic", "phi3, longrope"])
-def test_a_rope_that_changes_with_length_runs_where_no_path_can_be_that_long(name):
+def test_a_rope_that_changes_with_length_runs_if_no_path_can_be_that_long(name):
     family, _ = REFUSED[name]
     ids = prompt(50, 1)
     tokens, _ = reference(build(family))(ids)

@@ -42,7 +42,7 @@ def test_bfloat16_agrees_with_itself_whether_computed_or_reused(models, prompt):
         assert computed.logprobs[0] == pytest.approx(reused.logprobs[0], abs=0.05)
 
 
-def test_what_went_to_pinned_memory_comes_back_and_replies_are_the_same(models, greedy, prompt, tmp_path):
+def test_kv_in_pinned_memory_is_restored_and_replies_are_the_same(models, greedy, prompt, tmp_path):
     config = EngineConfig(device="cuda", dtype="float32", kv_tokens=80, host_tokens=200, prefill_chunk=16)
     with Engine(models("llama"), config, poison=True) as engine:
         assert engine.cache.lower_tiers.host.rows.is_pinned()
@@ -108,18 +108,18 @@ def test_siblings_in_a_graph_read_their_prefix_once(models, greedy, prompt, monk
     assert any(key.shares and key.batch == 4 for key in keys)
 
 
-def test_a_reply_that_ends_while_the_next_step_runs_leaves_the_others_as_they_were(models, greedy, prompt):
+def test_a_reply_that_ends_while_the_next_step_runs_does_not_change_the_others(models, greedy, prompt):
     first, second = prompt(20, seed=1), prompt(25, seed=2)
     expected = greedy("llama", first, 24)
     stop = next(each for i, each in enumerate(expected) if i > 5 and each not in expected[:i])
     config = EngineConfig(device="cuda", dtype="float32", kv_tokens=200)
     with Engine(models("llama"), config, poison=True) as engine:
-        ends, goes_on = engine.generate(
+        ends, continued = engine.generate(
             [first, second], [SamplingParams(max_tokens=24, stop_token_ids=(stop,)), SamplingParams(max_tokens=24)]
         )
         assert list(ends.token_ids) == expected[: expected.index(stop) + 1]
         assert ends.finish_reason == "stop"
-        assert list(goes_on.token_ids) == greedy("llama", second, 24)
+        assert list(continued.token_ids) == greedy("llama", second, 24)
         engine.cache.check()
 
 
@@ -146,7 +146,7 @@ def test_sampled_replies_are_the_same_by_graphs_and_eagerly(models, prompt):
 
 
 @pytest.mark.parametrize("forward", ["fused", "transformers"])
-def test_a_deterministic_reply_is_the_same_to_the_bit_among_others(models, prompt, forward):
+def test_a_deterministic_reply_has_the_same_bits_among_others(models, prompt, forward):
     params = SamplingParams(max_tokens=30, temperature=0.9, top_p=0.95, seed=5, top_logprobs=3)
     config = EngineConfig(
         device="cuda", dtype="bfloat16", kv_tokens=900, prefill_chunk=64, forward=forward, deterministic=True
@@ -160,7 +160,7 @@ def test_a_deterministic_reply_is_the_same_to_the_bit_among_others(models, promp
     assert (among.token_ids, among.logprobs, among.top) == (alone.token_ids, alone.logprobs, alone.top)
 
 
-def test_a_step_that_cannot_be_captured_runs_eagerly_and_says_so(models, greedy, prompt):
+def test_a_step_that_cannot_be_captured_runs_eagerly_and_reports_it(models, greedy, prompt):
     model = models("llama")
     act = model.model.layers[0].mlp.act_fn.forward
     model.model.layers[0].mlp.act_fn.forward = lambda x: act(x) if x.sum().item() else x

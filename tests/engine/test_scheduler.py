@@ -59,7 +59,7 @@ def test_a_running_stream_waits_for_no_more_than_a_chunk(engines, prompt):
         assert any(num == 1 for _, num in step), "the running stream had no part in a step"
 
 
-def test_a_prompt_of_higher_priority_is_computed_before_the_rest_of_one_that_runs(engines, prompt, greedy):
+def test_a_prompt_of_higher_priority_is_computed_before_the_rest_of_a_running_one(engines, prompt, greedy):
     engine = engines(prefill_chunk=8)
     late = []
 
@@ -96,7 +96,7 @@ def test_a_place_in_the_batch_goes_to_the_higher_priority_and_the_loser_keeps_it
     assert sum(num for step in seen for _, num in step) <= 3 * 20 + 72 + 4, "more than a few tokens were computed twice"
 
 
-def test_a_prompt_that_a_lower_priority_is_computing_is_taken_over_not_computed_twice(engines, prompt):
+def test_a_prompt_being_computed_at_lower_priority_is_not_computed_twice(engines, prompt):
     engine = engines(prefill_chunk=8)
     late = []
 
@@ -112,7 +112,7 @@ def test_a_prompt_that_a_lower_priority_is_computing_is_taken_over_not_computed_
     assert sum(num for step in seen for _, num in step) == 52
 
 
-def test_requests_of_one_priority_go_in_the_order_of_their_arrival(engines, prompt):
+def test_requests_of_one_priority_run_in_the_order_of_their_arrival(engines, prompt):
     engine = engines(prefill_chunk=8, max_batch=4)
     with held(engine):
         handles = [engine.submit(prompt(16, seed=n), params(1)) for n in range(4)]
@@ -141,7 +141,7 @@ def test_a_low_priority_request_does_not_starve_under_a_stream_of_higher_ones(sl
         handle.cancel()
 
 
-def test_a_long_prompt_does_not_starve_behind_short_ones_of_its_priority(engines, prompt):
+def test_a_long_prompt_does_not_starve_among_short_ones_of_its_priority(engines, prompt):
     engine = engines(prefill_chunk=8, max_batch=2)
     long = engine.submit(prompt(200), params(1))
     done = []
@@ -205,7 +205,7 @@ def test_a_finished_turn_is_regenerated_without_a_forward_for_its_first_token(en
     assert [each.usage.cached_tokens for each in again] == [30] * 4
 
 
-def test_kept_logits_are_not_used_where_the_kv_of_the_prompt_is_gone(engines, prompt, greedy):
+def test_end_logits_are_not_used_if_the_kv_of_the_prompt_is_gone(engines, prompt, greedy):
     engine = engines()
     engine.generate([prompt(30)], params(5))
     engine.clear_cache()
@@ -214,23 +214,23 @@ def test_kept_logits_are_not_used_where_the_kv_of_the_prompt_is_gone(engines, pr
     assert list(done.token_ids) == greedy("llama", prompt(30), 5)
 
 
-def test_kept_logits_are_bounded_and_the_least_recently_used_go_first():
+def test_end_logits_are_bounded_and_the_least_recently_used_are_dropped_first():
     import torch
 
     from treechat_engine.kvcache.end_logits import EndLogits, prompt_key
 
-    kept = EndLogits(max_entries=3, max_bytes=1000)
+    end_logits = EndLogits(max_entries=3, max_bytes=1000)
     row = torch.zeros(50)
     keys = [prompt_key([1, 2, n]) for n in range(4)]
     for key in keys[:3]:
-        kept.put(key, row)
-    assert kept.get(keys[0]) is not None
-    kept.put(keys[3], row)
-    assert [key in kept for key in keys] == [True, False, True, True]
-    kept.put(keys[1], torch.zeros(200))
-    assert [key in kept for key in keys] == [False, True, False, True]
-    kept.put(keys[0], torch.zeros(300))
-    assert len(kept) == 0, "what is larger than the bound is not kept"
+        end_logits.put(key, row)
+    assert end_logits.get(keys[0]) is not None
+    end_logits.put(keys[3], row)
+    assert [key in end_logits for key in keys] == [True, False, True, True]
+    end_logits.put(keys[1], torch.zeros(200))
+    assert [key in end_logits for key in keys] == [False, True, False, True]
+    end_logits.put(keys[0], torch.zeros(300))
+    assert len(end_logits) == 0, "logits above the bound are not kept"
 
 
 def test_a_reply_in_a_batch_of_others_is_the_reply_alone(engines, prompt):

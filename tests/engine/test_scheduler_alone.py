@@ -89,7 +89,7 @@ def prompts(rng: random.Random, num_slots: int) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("seed", range(9))
-def test_whatever_is_asked_cancelled_or_fails_all_end_and_every_slot_comes_back(seed: int) -> None:
+def test_random_requests_cancels_and_failures_all_end_and_every_slot_is_freed(seed: int) -> None:
     rng = random.Random(seed)
     num_slots = (12, 40, 200)[seed % 3]
     simulation = Simulation(
@@ -123,7 +123,7 @@ def test_whatever_is_asked_cancelled_or_fails_all_end_and_every_slot_comes_back(
 
 @pytest.mark.parametrize("max_batch", [1, 4])
 @pytest.mark.parametrize("num_slots", [60, 600])
-def test_under_an_endless_stream_of_interactive_requests_a_fan_out_ends_all_the_same(num_slots, max_batch) -> None:
+def test_a_fan_out_ends_under_an_endless_stream_of_interactive_requests(num_slots, max_batch) -> None:
     simulation = Simulation(num_slots, max_batch, chunk=8, patience=10)
     rng = random.Random(0)
     low = [simulation.submit([n] * 20, "fan-out", 8) for n in range(4)]
@@ -136,7 +136,7 @@ def test_under_an_endless_stream_of_interactive_requests_a_fan_out_ends_all_the_
     raise AssertionError("the fan-out starves")
 
 
-def test_a_request_waits_for_a_prefix_that_another_computes_and_goes_on_alone_where_that_one_ends() -> None:
+def test_a_request_waits_for_a_prefix_of_another_and_continues_alone_when_that_one_ends() -> None:
     simulation = Simulation(600, 4, chunk=8)
     trunk = list(range(40))
     first = simulation.submit([*trunk, 1], "interactive")
@@ -154,7 +154,7 @@ def test_a_request_waits_for_a_prefix_that_another_computes_and_goes_on_alone_wh
     assert third.usage().cached_tokens == 32
 
 
-def test_an_interactive_request_amid_eight_of_a_fan_out_has_its_first_token_in_the_next_step() -> None:
+def test_an_interactive_request_among_eight_of_a_fan_out_has_its_first_token_in_the_next_step() -> None:
     simulation = Simulation(2000, 8, chunk=64)
     replies = [simulation.submit([n] * 30, "fan-out", 100) for n in range(8)]
     simulation.submit([9] * 400, "warm")

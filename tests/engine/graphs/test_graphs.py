@@ -110,7 +110,7 @@ def test_replies_by_graphs_are_those_of_transformers(replayed, models, greedy, p
         assert engine.stats().graphs == "2 for decoding, 2 for prompts"
 
 
-def test_siblings_read_what_all_of_them_share_once(replayed, models, greedy, prompt, monkeypatch):
+def test_siblings_read_their_common_prefix_once(replayed, models, greedy, prompt, monkeypatch):
     start, _ = replayed
     monkeypatch.setenv("TREECHAT_SHARED_PREFIX", "always")
     trunk = prompt(SPLIT_LEN + 5)
@@ -158,7 +158,7 @@ def eager(models, prompt):
 
 
 @pytest.mark.parametrize("num_likely", [128, 3], ids=["settled in the graph", "settled by the host"])
-def test_sampled_replies_go_on_ahead_with_the_tokens_that_they_have_without_graphs(
+def test_sampled_replies_run_ahead_with_the_tokens_that_they_have_without_graphs(
     eager, replayed, models, prompt, monkeypatch, num_likely
 ):
     start, ahead = replayed
@@ -176,7 +176,7 @@ def test_sampled_replies_go_on_ahead_with_the_tokens_that_they_have_without_grap
 
 
 @pytest.mark.parametrize("params", SAMPLED, ids=NAMES)
-def test_a_graph_chooses_as_the_sampler_does_or_says_that_it_cannot(params):
+def test_a_graph_chooses_the_samplers_tokens_or_reports_that_it_cannot(params):
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(16, 1000, generator=generator)
     logits[8:] *= 0.1  # flat: top-p and min-p keep more tokens than NUM_LIKELY
@@ -233,7 +233,9 @@ def test_penalties_and_alternatives_read_the_logits_of_the_graph(eager, replayed
     assert not ahead or not any(ahead)
 
 
-def test_a_forward_that_cannot_be_captured_runs_without_and_says_so(replayed, models, greedy, prompt, monkeypatch):
+def test_a_forward_that_cannot_be_captured_runs_without_graphs_and_reports_it(
+    replayed, models, greedy, prompt, monkeypatch
+):
     start, _ = replayed
 
     def refuse(run, memory):
@@ -248,7 +250,7 @@ def test_a_forward_that_cannot_be_captured_runs_without_and_says_so(replayed, mo
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("the device is full"), KeyError("boom")], ids=repr)
-def test_what_raises_while_a_step_is_launched_ends_its_requests_and_no_others(replayed, models, greedy, prompt, error):
+def test_an_exception_in_a_launch_ends_its_requests_and_no_others(replayed, models, greedy, prompt, error):
     start, _ = replayed
     with start("llama-few-heads") as engine:
         graphs = engine.worker.runner.graphs

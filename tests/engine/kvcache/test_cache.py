@@ -17,7 +17,7 @@ def test_the_last_token_of_a_prompt_is_never_taken_from_the_cache() -> None:
     cache.check()
 
 
-def test_of_two_that_computed_the_same_the_second_reads_the_slots_of_the_first() -> None:
+def test_the_second_of_two_equal_prefills_reads_the_slots_of_the_first() -> None:
     cache = make_cache(32)
     ids = [1, 2, 3, 4, 5]
     first, second = cache.lease(ids), cache.lease(ids)
@@ -61,7 +61,7 @@ def test_a_release_without_commit_frees_the_private_slots_and_a_second_one_does_
     cache.check()
 
 
-def test_growing_evicts_what_no_lease_holds_and_fails_whole_where_that_is_not_enough() -> None:
+def test_growing_evicts_unleased_slots_and_changes_nothing_if_they_are_too_few() -> None:
     cache = make_cache(10)
     cache.release(run(cache, [1, 2, 3, 4]))
     held = run(cache, [5, 6, 7, 8])
@@ -74,7 +74,7 @@ def test_growing_evicts_what_no_lease_holds_and_fails_whole_where_that_is_not_en
     cache.check()
 
 
-def test_branches_that_take_turns_each_stay_in_one_run_behind_their_trunk() -> None:
+def test_branches_that_grow_alternately_each_stay_in_one_extent_after_their_trunk() -> None:
     cache = make_cache(1024)
     trunk = [1] * 40
     cache.release(run(cache, trunk))
@@ -100,7 +100,7 @@ def test_decoding_under_pressure_takes_evicted_slots_in_extents() -> None:
     cache.check()
 
 
-def test_a_peek_tells_what_is_resident_and_leaves_the_eviction_order_alone() -> None:
+def test_a_peek_counts_resident_tokens_and_keeps_the_eviction_order() -> None:
     cache = make_cache(32)
     cache.release(run(cache, [1, 2, 3]))
     cache.release(run(cache, [4, 5, 6]))
@@ -110,7 +110,7 @@ def test_a_peek_tells_what_is_resident_and_leaves_the_eviction_order_alone() -> 
     assert (cache.peek([1, 2, 3]).resident, cache.peek([4, 5, 6]).resident) == (0, 3)
 
 
-def test_clearing_keeps_what_a_lease_holds() -> None:
+def test_clearing_keeps_leased_slots() -> None:
     cache = make_cache(32)
     cache.release(run(cache, [1, 2, 3]))
     lease = run(cache, [1, 2, 4])
@@ -119,7 +119,7 @@ def test_clearing_keeps_what_a_lease_holds() -> None:
     assert read(cache, lease, 3) == kv_of([1, 2, 4])
 
 
-def test_check_notices_a_slot_that_went_missing() -> None:
+def test_check_finds_a_lost_slot() -> None:
     cache = make_cache(8)
     cache.pool.allocate(1)
     with pytest.raises(AssertionError, match="7 slots accounted for, 8 in all"):

@@ -10,11 +10,11 @@ from treechat_engine import SamplingParams
 from treechat_engine.kvcache.saved_kv import SavedKV
 
 
-def test_saved_prefixes_are_found_read_when_wanted_and_right(tmp_path: Path) -> None:
+def test_saved_prefixes_are_found_and_read_correctly_when_needed(tmp_path: Path) -> None:
     saved(tmp_path)
     cache = make_cache()
-    kept = load(cache, tmp_path)
-    assert (kept.num_tokens, kept.num_files, kept.notes) == (17, 3, [])
+    loaded = load(cache, tmp_path)
+    assert (loaded.num_tokens, loaded.num_files, loaded.notes) == (17, 3, [])
     assert (cache.peek([*PATH, 1, 2]).host, cache.num_cached) == (14, 0)
     lease = cache.lease([*PATH, 3, 4, 5, 6])
     assert (lease.cached_len, lease.restored_len, cache.num_cached) == (15, 15, 15)
@@ -26,7 +26,7 @@ def test_saved_prefixes_are_found_read_when_wanted_and_right(tmp_path: Path) -> 
     assert cache.peek([*PATH, 1, 2]).total == cache.peek([*PATH, 1, 2]).cold
 
 
-def test_a_prefix_that_ends_inside_a_file_is_read_to_there(tmp_path: Path) -> None:
+def test_a_prefix_that_ends_inside_a_file_is_read_to_its_end(tmp_path: Path) -> None:
     saved(tmp_path)
     cache = make_cache()
     load(cache, tmp_path)
@@ -36,11 +36,11 @@ def test_a_prefix_that_ends_inside_a_file_is_read_to_there(tmp_path: Path) -> No
     cache.check()
 
 
-def test_long_stretches_are_cut_and_the_budget_is_kept_from_the_beginning_on(tmp_path: Path) -> None:
+def test_long_segments_are_cut_and_the_budget_goes_to_their_beginnings(tmp_path: Path) -> None:
     cache, ids = make_cache(2000), list(range(1500))
     put(cache, ids)
-    kept = save(cache, tmp_path, budget_bytes=1100 * 12)
-    assert (kept.num_tokens, kept.num_bytes, kept.num_files) == (1100, 1100 * 12, 3)
+    saved_kv = save(cache, tmp_path, budget_bytes=1100 * 12)
+    assert (saved_kv.num_tokens, saved_kv.num_bytes, saved_kv.num_files) == (1100, 1100 * 12, 3)
     other = make_cache(2000)
     load(other, tmp_path)
     assert other.peek(ids).host == 1100
@@ -48,7 +48,7 @@ def test_long_stretches_are_cut_and_the_budget_is_kept_from_the_beginning_on(tmp
     other.check()
 
 
-def test_the_protected_path_is_kept_before_others(tmp_path: Path) -> None:
+def test_the_protected_path_is_saved_before_others(tmp_path: Path) -> None:
     cache = make_cache()
     put(cache, [1, 2, 3, 4])
     put(cache, [5, 6, 7, 8])
@@ -59,7 +59,7 @@ def test_the_protected_path_is_kept_before_others(tmp_path: Path) -> None:
     assert (other.peek([1, 2, 3, 4]).host, other.peek([5, 6, 7, 8]).host) == (4, 0)
 
 
-def test_saving_again_writes_only_what_is_new_and_removes_what_is_no_longer_kept(tmp_path: Path) -> None:
+def test_saving_again_writes_only_new_segments_and_removes_old_ones(tmp_path: Path) -> None:
     saved(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     cache = make_cache()
@@ -87,11 +87,11 @@ def test_a_prefix_that_is_on_the_host_or_still_in_a_file_is_saved_too(tmp_path: 
     assert third.pool.k[0][lease.slots.tolist(), 0, 0].tolist() == PATH
 
 
-def test_nothing_is_found_in_a_directory_that_is_not_there(tmp_path: Path) -> None:
+def test_nothing_is_found_in_a_missing_directory(tmp_path: Path) -> None:
     assert load(make_cache(), tmp_path / "absent") == SavedKV()
 
 
-def test_the_next_engine_of_a_model_goes_on_from_what_the_last_one_kept(engines, greedy, prompt, tmp_path) -> None:
+def test_the_next_engine_of_a_model_uses_the_kv_that_the_last_one_saved(engines, greedy, prompt, tmp_path) -> None:
     ids = array("q", prompt(60))
     engine = engines()
     engine.generate([ids], SamplingParams(max_tokens=1))

@@ -18,31 +18,31 @@ from treechat_engine.kvcache.disk import MAX_SEGMENT_LEN
 from treechat_engine.kvcache.slots import SlotPool
 
 
-def test_another_models_files_are_left_out_with_a_note(tmp_path: Path) -> None:
+def test_another_models_files_are_skipped_with_a_note(tmp_path: Path) -> None:
     saved(tmp_path)
     cache = make_cache()
-    kept = load(cache, tmp_path, model="other")
-    assert (kept.num_files, len(kept.notes)) == (0, 3)
-    assert all("another model" in note for note in kept.notes)
+    loaded = load(cache, tmp_path, model="other")
+    assert (loaded.num_files, len(loaded.notes)) == (0, 3)
+    assert all("another model" in note for note in loaded.notes)
     assert cache.peek(PATH).host == 0
 
 
-def test_a_pool_of_another_shape_takes_no_file(tmp_path: Path) -> None:
+def test_a_pool_of_another_shape_uses_no_file(tmp_path: Path) -> None:
     saved(tmp_path)
     cache = KVCache(SlotPool(8, [(2, 2, 1)], torch.float32, "cpu"))
     assert "width 6" in load(cache, tmp_path).notes[0]
 
 
 @pytest.mark.parametrize("size", [0, 7, 100, -1])
-def test_a_truncated_file_is_left_out_with_what_goes_on_from_it(tmp_path: Path, size: int) -> None:
+def test_a_truncated_file_is_skipped_with_the_files_that_continue_it(tmp_path: Path, size: int) -> None:
     saved(tmp_path)
     trunk = files_of(tmp_path)[0]
     data = trunk.read_bytes()
     trunk.write_bytes(data[:size] if size >= 0 else data[:-1])
     cache = make_cache()
-    kept = load(cache, tmp_path)
-    assert (kept.num_files, len(kept.notes)) == (0, 3)
-    assert trunk.name in kept.notes[0] and "before it is missing" in kept.notes[1]
+    loaded = load(cache, tmp_path)
+    assert (loaded.num_files, len(loaded.notes)) == (0, 3)
+    assert trunk.name in loaded.notes[0] and "before it is missing" in loaded.notes[1]
     cache.check()
 
 
@@ -62,39 +62,39 @@ FORGED = {
 
 
 @pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
-def test_a_file_of_other_tensors_is_left_out_with_a_note(tmp_path: Path, forge) -> None:
+def test_a_file_of_other_tensors_is_skipped_with_a_note(tmp_path: Path, forge) -> None:
     saved(tmp_path)
     trunk = files_of(tmp_path)[0]
     with safe_open(trunk, "pt") as file:
         metadata, ids, rows = file.metadata(), file.get_tensor("ids"), file.get_tensor("rows")
     ids, rows = forge(ids, rows)
     save_file({"ids": ids.clone(), "rows": rows.clone()}, trunk, metadata)
-    kept = load(make_cache(), tmp_path)
-    assert kept.num_files == 0 and kept.notes[0].startswith(trunk.name)
+    loaded = load(make_cache(), tmp_path)
+    assert loaded.num_files == 0 and loaded.notes[0].startswith(trunk.name)
 
 
 @pytest.mark.parametrize("field", ["model", "prefix", "prefix_len", "rows", "seal"])
 @pytest.mark.parametrize("value", [None, "", "9" * 5000, "-1"], ids=["absent", "empty", "long", "negative"])
-def test_a_file_of_other_metadata_is_left_out_with_a_note(tmp_path: Path, field: str, value: str | None) -> None:
+def test_a_file_of_other_metadata_is_skipped_with_a_note(tmp_path: Path, field: str, value: str | None) -> None:
     saved(tmp_path)
     trunk = files_of(tmp_path)[0]
     with safe_open(trunk, "pt") as file:
         metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in ("ids", "rows")}
     del metadata[field]
     save_file(tensors, trunk, metadata if value is None else metadata | {field: value})
-    kept = load(make_cache(), tmp_path)
-    assert kept.num_files == 0 and kept.notes[0].startswith(trunk.name)
+    loaded = load(make_cache(), tmp_path)
+    assert loaded.num_files == 0 and loaded.notes[0].startswith(trunk.name)
 
 
 @pytest.mark.parametrize("header_len", [10 << 30, 2**63, 90 << 20])
-def test_a_header_that_claims_to_be_huge_is_left_out(tmp_path: Path, header_len: int) -> None:
+def test_a_file_with_a_huge_header_is_skipped(tmp_path: Path, header_len: int) -> None:
     saved(tmp_path)
     trunk = files_of(tmp_path)[0]
     trunk.write_bytes(struct.pack("<Q", header_len) + b"{}")
     assert load(make_cache(), tmp_path).notes[0].startswith(trunk.name)
 
 
-def test_rows_that_are_not_numbers_are_computed_again_whatever_their_hash_says(tmp_path: Path) -> None:
+def test_rows_of_nan_are_computed_again_even_if_their_hash_agrees(tmp_path: Path) -> None:
     cache = make_cache()
     put(cache, PATH)
     cache.pool.v[0][3] = float("nan")
@@ -107,7 +107,7 @@ def test_rows_that_are_not_numbers_are_computed_again_whatever_their_hash_says(t
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed rows", "another model"])
-def test_a_file_that_is_of_no_use_is_written_anew(tmp_path: Path, damage: str) -> None:
+def test_an_unusable_file_is_written_again(tmp_path: Path, damage: str) -> None:
     saved(tmp_path)
     trunk = files_of(tmp_path)[0]
     data = bytearray(trunk.read_bytes())
@@ -123,7 +123,7 @@ def test_a_file_that_is_of_no_use_is_written_anew(tmp_path: Path, damage: str) -
     assert third.lease([*PATH, 1]).restored_len == len(PATH)
 
 
-def test_what_is_no_file_of_kv_is_neither_opened_nor_removed(tmp_path: Path) -> None:
+def test_other_files_are_neither_opened_nor_removed(tmp_path: Path) -> None:
     saved(tmp_path)
     weights, folder, pipe = (
         tmp_path / name for name in ("model.safetensors", "x.safetensors", f"{'0' * 40}.safetensors")
@@ -136,7 +136,7 @@ def test_what_is_no_file_of_kv_is_neither_opened_nor_removed(tmp_path: Path) -> 
     assert sorted(tmp_path.iterdir()) == sorted([weights, folder, pipe])
 
 
-def test_a_link_in_place_of_a_file_is_replaced_and_what_it_points_to_is_not_written(tmp_path: Path) -> None:
+def test_a_link_in_place_of_a_file_is_replaced_and_its_target_is_not_written(tmp_path: Path) -> None:
     directory, elsewhere = tmp_path / "kv", tmp_path / "elsewhere"
     saved(directory)
     trunk = files_of(directory)[0]
@@ -148,7 +148,7 @@ def test_a_link_in_place_of_a_file_is_replaced_and_what_it_points_to_is_not_writ
     assert load(make_cache(), directory).num_files == 3
 
 
-def test_what_another_process_is_just_writing_is_left_alone_and_what_a_killed_one_left_is_not(tmp_path: Path) -> None:
+def test_files_that_another_process_writes_are_kept_and_those_of_a_killed_one_removed(tmp_path: Path) -> None:
     saved(tmp_path)
     young, old = (tmp_path / f".{'0' * 40}.safetensors.{name}.part" for name in ("young", "old"))
     young.touch()
@@ -158,7 +158,7 @@ def test_what_another_process_is_just_writing_is_left_alone_and_what_a_killed_on
     assert list(tmp_path.iterdir()) == [young]
 
 
-def test_a_full_disk_leaves_whole_files_and_no_part_of_one(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_only_complete_files(tmp_path: Path) -> None:
     cache = make_cache(2000)
     put(cache, list(range(MAX_SEGMENT_LEN + 5)))
     put(cache, [7, 8])
@@ -180,16 +180,16 @@ def test_changed_ids_are_noticed_when_the_file_is_found(tmp_path: Path) -> None:
     with safe_open(branch, "pt") as file:
         metadata, ids, rows = file.metadata(), file.get_tensor("ids"), file.get_tensor("rows")
     save_file({"ids": ids + 1, "rows": rows}, branch, metadata)
-    kept = load(make_cache(), tmp_path)
-    assert kept.num_files == 2 and "changed since it was written" in kept.notes[0]
+    loaded = load(make_cache(), tmp_path)
+    assert loaded.num_files == 2 and "changed since it was written" in loaded.notes[0]
 
 
-def test_a_file_under_another_files_name_is_left_out(tmp_path: Path) -> None:
+def test_a_file_under_another_files_name_is_skipped(tmp_path: Path) -> None:
     saved(tmp_path)
     files = files_of(tmp_path)
     files[-3].write_bytes(files[-2].read_bytes())
-    kept = load(make_cache(), tmp_path)
-    assert kept.num_files == 2 and "another path" in kept.notes[0]
+    loaded = load(make_cache(), tmp_path)
+    assert loaded.num_files == 2 and "another path" in loaded.notes[0]
 
 
 def test_changed_rows_are_noticed_when_they_are_read_and_computed_again(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_changed_rows_are_noticed_when_they_are_read_and_computed_again(tmp_path
     cache.check()
 
 
-def test_a_file_that_is_gone_by_the_time_it_is_wanted_is_computed_again(tmp_path: Path) -> None:
+def test_the_kv_of_a_file_removed_before_its_use_is_computed_again(tmp_path: Path) -> None:
     saved(tmp_path)
     cache = make_cache()
     load(cache, tmp_path)

@@ -25,11 +25,11 @@ def two_branches() -> RadixTree:
     return tree
 
 
-def test_without_more_to_go_by_the_tree_policy_takes_the_least_recently_used_leaf() -> None:
+def test_without_other_criteria_the_tree_policy_evicts_the_least_recently_used_leaf() -> None:
     assert evict(two_branches(), make_policy("tree"), 2) == [2, 3]
 
 
-def test_a_protected_path_goes_last_and_goes_when_nothing_else_is_left() -> None:
+def test_a_protected_path_is_evicted_last_but_not_never() -> None:
     tree, policy = two_branches(), make_policy("tree")
     policy.protect([[1, 2, 3, 4]])
     assert evict(tree, policy, 4) == [4, 5, 6, 7]
@@ -37,7 +37,7 @@ def test_a_protected_path_goes_last_and_goes_when_nothing_else_is_left() -> None
     tree.check()
 
 
-def test_a_path_is_protected_as_far_as_it_is_cached_and_without_a_touch_of_recency() -> None:
+def test_protection_covers_the_cached_part_of_a_path_and_does_not_change_recency() -> None:
     tree, policy = two_branches(), make_policy("tree")
     before = {node.serial: node.last_access for node in tree.nodes()}
     policy.protect([[1, 2, 3, 4, 9, 9]])
@@ -72,7 +72,7 @@ def test_of_two_equally_old_branches_the_one_nearer_to_the_cursor_stays() -> Non
     assert sorted(evict(tree, policy, 2)) == [10, 11]
 
 
-def test_every_policy_frees_all_that_is_asked_for() -> None:
+def test_every_policy_frees_the_requested_number_of_slots() -> None:
     for name in POLICIES:
         tree, policy = two_branches(), make_policy(name)
         policy.protect([[1, 2, 3, 4], [7, 8]])
@@ -84,7 +84,7 @@ def test_a_policy_of_another_name_is_refused() -> None:
         make_policy("mru")
 
 
-def test_over_days_in_a_tree_the_tree_policy_reuses_most_and_no_more_than_is_possible() -> None:
+def test_over_days_in_a_tree_the_tree_policy_reuses_the_most_below_the_optimum() -> None:
     people = [Person(seed, 3) for seed in range(10, 13)]
     shares = {name: sum(reused_share(person, 12_000, name) for person in people) for name in POLICIES}
     assert max(shares, key=shares.__getitem__) == "tree"

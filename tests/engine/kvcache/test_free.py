@@ -20,7 +20,7 @@ def cached(tree: RadixTree, paths: list[list[int]]) -> set[tuple[int, ...]]:
 
 
 @given(PATHS, st.lists(st.integers(0, 2), max_size=9), st.integers(0, 9))
-def test_what_goes_is_on_the_path_or_below_it_and_of_no_other_path(paths, ids, start):
+def test_only_slots_on_the_path_or_below_it_are_freed(paths, ids, start):
     tree = RadixTree()
     num_slots = 0
     for path in paths:
@@ -39,7 +39,7 @@ def test_what_goes_is_on_the_path_or_below_it_and_of_no_other_path(paths, ids, s
     tree.check()
 
 
-def test_what_a_lease_holds_stays_and_every_slot_is_accounted_for():
+def test_leased_slots_stay_and_no_slot_is_lost():
     cache = KVCache(SlotPool(40, [(1, 1, 1)], torch.float32, "cpu", poison=True), host_slots=16)
     for path in ([1, 2, 3, 4, 5], [1, 2, 3, 8, 9], [1, 2, 7]):
         lease = cache.lease(path)

@@ -61,7 +61,7 @@ def test_one_launch_for_all_layers_moves_the_same_rows_as_a_copy_for_each() -> N
         assert mine[slots.tolist()].equal(theirs[slots.tolist()])
 
 
-def test_the_check_of_the_host_pool_notices_a_free_row_that_was_written() -> None:
+def test_the_check_of_the_host_pool_finds_a_written_free_row() -> None:
     host = HostPool(PoolRows(filled_pool()), 8, poison=True)
     host.rows[3].zero_()
     with pytest.raises(AssertionError, match="was written"):
@@ -81,7 +81,7 @@ def put(cache: KVCache, ids: list[int]) -> None:
     cache.release(lease)
 
 
-def test_what_the_device_evicts_is_on_the_host_until_that_is_full_too_and_then_nowhere() -> None:
+def test_evicted_kv_is_on_the_host_until_that_is_full_and_then_nowhere() -> None:
     cache = cache_of(10, 10)
     paths = [list(range(start, start + 8)) for start in (100, 200, 300)]
     for path in paths:
@@ -103,7 +103,7 @@ def test_a_lease_brings_its_prefix_back_from_the_host_and_counts_it() -> None:
     cache.check()
 
 
-def test_what_is_computed_while_the_host_has_it_takes_the_hosts_place() -> None:
+def test_kv_computed_while_it_is_on_the_host_replaces_the_hosts_copy() -> None:
     cache = KVCache(
         SlotPool(16, [(1, 1, 1)], torch.float32, "cpu", poison=True),
         host_slots=16,
@@ -135,7 +135,7 @@ def test_a_dropped_trunk_takes_its_branches_on_the_host_with_it() -> None:
     assert cache.peek([1, 2, 3, 4]).host == 4
 
 
-def test_restoring_pays_where_copying_is_faster_than_computing() -> None:
+def test_kv_is_restored_only_if_copying_is_faster_than_computing() -> None:
     costs = CostModel(token_bytes=4000)
     assert costs.should_restore(1, 1)
     costs.host_fixed_s, costs.host_s = 1e-3, 1e-6

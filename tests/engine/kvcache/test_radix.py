@@ -159,7 +159,7 @@ def test_eviction_takes_the_least_recently_used_leaf_and_only_what_is_needed_of_
     tree.check()
 
 
-def test_a_trunk_goes_after_its_last_branch_and_counts_as_used_with_it() -> None:
+def test_a_trunk_is_evicted_after_its_last_branch_and_is_used_with_it() -> None:
     tree = RadixTree()
     trunk = tree.insert([1, 2], [0, 1]).node
     other = tree.insert([7, 7], [2, 3]).node
@@ -225,7 +225,7 @@ def test_lists_tuples_and_arrays_of_ids_are_the_same_path() -> None:
     assert tree.slots_of(tree.match([1, 2, 3]).node) == [7, 8, 9]
 
 
-def test_an_array_that_is_given_is_taken_over_and_a_list_is_copied() -> None:
+def test_a_given_array_is_not_copied_and_a_list_is() -> None:
     tree = RadixTree()
     ids, slots = array("q", [1, 2, 3, 4]), [6, 7, 8, 9]
     node = tree.insert(ids, slots).node

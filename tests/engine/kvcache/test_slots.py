@@ -70,7 +70,7 @@ def test_a_branch_that_grows_token_by_token_stays_one_extent() -> None:
     pool.check()
 
 
-def test_a_gap_never_breaks_up_what_would_fit_in_one_extent() -> None:
+def test_a_gap_never_splits_a_request_that_fits_one_extent() -> None:
     pool = make_pool(256, poison=False)
     first = pool.allocate(10)
     rest = pool.allocate(100, room=146)
@@ -87,7 +87,7 @@ def test_a_request_larger_than_any_extent_takes_the_largest_ones() -> None:
     assert pool.allocate(4).tolist() == [0, 1, 2, 3]
 
 
-def test_growth_goes_on_behind_its_last_slot_before_it_starts_elsewhere() -> None:
+def test_growth_continues_after_its_last_slot_before_it_starts_elsewhere() -> None:
     pool = make_pool(64, poison=False)
     everything = pool.allocate(64)
     pool.free(everything[5:8] + everything[30:60])
@@ -102,7 +102,7 @@ def test_extents_are_maximal_and_keep_the_order_of_the_path() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_no_slot_is_ever_given_twice_and_every_one_comes_back(data: st.DataObject) -> None:
+def test_no_slot_is_allocated_twice_and_every_slot_is_freed(data: st.DataObject) -> None:
     pool, held = make_pool(97), []
     for _ in range(data.draw(st.integers(1, 30))):
         if held and data.draw(st.booleans()):

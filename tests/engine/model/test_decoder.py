@@ -25,7 +25,7 @@ SMALL = EngineConfig(kv_tokens=64, self_check=False)
 
 
 @pytest.mark.parametrize("name", FUSED)
-def test_the_standard_decoder_runs_fused_whatever_its_family(name):
+def test_the_standard_decoder_runs_fused_in_every_family(name):
     with Engine(build(SUPPORTED[name]), SMALL) as engine:
         stats = engine.stats()
         assert stats.forward == "fused", stats.forward_reason
@@ -33,7 +33,7 @@ def test_the_standard_decoder_runs_fused_whatever_its_family(name):
 
 
 @pytest.mark.parametrize("name", NOT_FUSED)
-def test_another_model_runs_its_own_forward_and_the_reason_is_kept(name):
+def test_another_model_runs_its_own_forward_and_reports_the_reason(name):
     with Engine(build(SUPPORTED[name]), SMALL) as engine:
         stats = engine.stats()
         assert stats.forward == "transformers"
@@ -52,7 +52,7 @@ def test_a_forward_that_computes_something_else_is_not_chosen(dtype, factor):
 
 
 @pytest.mark.parametrize("name", ["llama", "phi3", "gemma3"])
-def test_a_closed_engine_gives_the_model_its_weights_back_to_the_bit(name):
+def test_a_closed_engine_restores_the_models_weights_bit_for_bit(name):
     model = build(SUPPORTED[name])
     before = {key: parameter.clone() for key, parameter in model.named_parameters()}
     Engine(model, SMALL).close()
@@ -60,7 +60,7 @@ def test_a_closed_engine_gives_the_model_its_weights_back_to_the_bit(name):
         assert torch.equal(parameter, before[key]), f"{key} was not given back"
 
 
-def test_the_weights_are_held_once():
+def test_the_weights_are_in_memory_once():
     model = build(SUPPORTED["llama"])
     with Engine(model, SMALL):
         linears = [model.model.layers[0].self_attn.q_proj, model.model.layers[0].mlp.up_proj]
@@ -69,7 +69,7 @@ def test_the_weights_are_held_once():
             assert not (own and weight.numel()), "a linear of the model holds memory of its own"
 
 
-def test_the_transformers_forward_can_be_asked_for():
+def test_the_transformers_forward_can_be_requested():
     with Engine(build(SUPPORTED["llama"]), EngineConfig(kv_tokens=64, forward="transformers")) as engine:
         assert engine.stats().forward_reason == "the configuration requires it"
 
@@ -82,7 +82,7 @@ def test_the_transformers_forward_can_be_asked_for():
         ({"decode_weights": "int3"}, "unknown"),
     ],
 )
-def test_a_forward_that_cannot_be_had_is_refused(options, message):
+def test_an_unavailable_forward_is_refused(options, message):
     model = build(SUPPORTED["gpt2"])
     before = model.config._attn_implementation
     with pytest.raises(EngineError, match=message):
@@ -91,7 +91,7 @@ def test_a_forward_that_cannot_be_had_is_refused(options, message):
 
 
 @pytest.mark.parametrize("form", ["float16", "int8"])
-def test_smaller_weights_decode_close_to_the_exact_ones_and_leave_the_prefill_alone(form):
+def test_smaller_weights_decode_close_to_the_exact_ones_and_do_not_change_the_prefill(form):
     ids = list(range(3, 40))
     params = SamplingParams(max_tokens=2, top_logprobs=1)
     with Engine(build(SUPPORTED["llama"]), SMALL) as engine:
@@ -123,7 +123,7 @@ def test_siblings_that_read_their_prefix_together_give_the_tokens_of_each_alone(
     assert shares == (0 if family == "mistral-window" else 5), "the prefix was not read together"
 
 
-def test_positions_beyond_the_first_rotary_table_are_computed_when_they_come():
+def test_positions_after_the_first_rotary_table_are_computed_when_needed():
     model = build(SUPPORTED["llama"])
     model.config.max_position_embeddings = 4096
     ids = [3 + i % 90 for i in range(2060)]
@@ -134,7 +134,7 @@ def test_positions_beyond_the_first_rotary_table_are_computed_when_they_come():
     assert results[0] == results[1]
 
 
-def test_a_longer_path_leaves_the_table_that_graphs_read_where_it_is():
+def test_a_longer_path_does_not_move_the_table_that_graphs_read():
     model = build(SUPPORTED["llama"])
     table = RotaryTable(model.model.rotary_emb, None)
     like = torch.zeros(1, 32)

@@ -11,13 +11,13 @@ from treechat_engine import Engine, EngineConfig, EngineError, SamplingParams, U
 
 def test_a_directory_is_loaded_with_progress_and_generates_the_same(models, greedy, prompt, tmp_path):
     models("llama").save_pretrained(tmp_path)
-    told: list[str] = []
-    with Engine.load(tmp_path, EngineConfig(device="cpu", kv_tokens=128), told.append) as engine:
+    texts: list[str] = []
+    with Engine.load(tmp_path, EngineConfig(device="cpu", kv_tokens=128), texts.append) as engine:
         (done,) = engine.generate([prompt(20)], SamplingParams(max_tokens=6))
         assert engine.stats().dtype == "float32"
     assert list(done.token_ids) == greedy("llama", prompt(20), 6)
-    assert told[-1] == "Ready"
-    assert any("weights" in text for text in told)
+    assert texts[-1] == "Ready"
+    assert any("weights" in text for text in texts)
 
 
 def test_a_missing_file_or_an_unknown_dtype_is_an_error_with_its_name(models, tmp_path):
@@ -79,7 +79,7 @@ def test_a_config_that_does_not_fit_the_weights_is_an_error(models, tmp_path, va
 
 
 @pytest.mark.parametrize("device", ["no such device", "meta"])
-def test_a_device_that_is_not_here_is_an_error_with_its_name(models, tmp_path, device):
+def test_a_missing_device_is_an_error_with_its_name(models, tmp_path, device):
     with pytest.raises(EngineError, match=device):
         Engine.load(tmp_path, EngineConfig(device=device))
 
@@ -88,13 +88,13 @@ NONSENSE = ["max_batch", "prefill_chunk", "kv_tokens", "num_threads", "max_model
 
 
 @pytest.mark.parametrize(("name", "value"), [*((name, 0) for name in NONSENSE), ("host_tokens", -1)])
-def test_a_number_that_makes_no_sense_is_refused_by_its_name(name, value):
+def test_an_invalid_number_is_refused_by_its_name(name, value):
     with pytest.raises(EngineError, match=name):
         EngineConfig(**{name: value})
 
 
 @pytest.mark.parametrize("name", ["kv_tokens", "host_tokens"])
-def test_more_memory_than_there_is_is_refused_by_its_name_and_the_model_is_as_it_was(models, name):
+def test_too_much_memory_is_refused_by_its_name_and_the_model_is_unchanged(models, name):
     model = models("llama")
     before = model.config._attn_implementation
     with pytest.raises(EngineError, match=name):

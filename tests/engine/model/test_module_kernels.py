@@ -93,7 +93,7 @@ def test_in_16_bits_the_same_parts_are_replaced(kernels):
     assert 0 < difference < 0.02
 
 
-def test_another_model_of_the_same_family_keeps_its_own(kernels):
+def test_another_model_of_the_same_family_keeps_its_modules(kernels):
     model, other = build(SUPPORTED["mixtral"]), build(SUPPORTED["mixtral"])
     function = modeling_mixtral.apply_rotary_pos_emb
     replaced = Replacements(model)
@@ -120,12 +120,12 @@ class OddNorm(nn.Module):
 
 
 @pytest.mark.parametrize("more", ["scale", "clamp"])
-def test_a_norm_that_does_more_is_left_alone(more, kernels):
+def test_a_norm_that_computes_more_is_not_replaced(more, kernels):
     replaced = Replacements(nn.Sequential(OddNorm(more), nn.LayerNorm(24)))
     assert replaced.found[NORMS] == 2 and not replaced.replaced and replaced.summary == ""
 
 
-def test_a_norm_that_somebody_watches_is_left_alone(kernels):
+def test_a_norm_with_a_hook_is_not_replaced(kernels):
     model = nn.Sequential(nn.RMSNorm(24, eps=1e-6))
     model[0].register_forward_hook(lambda *_: None)
     assert not Replacements(model).replaced
@@ -151,14 +151,14 @@ class OddGate(nn.Module):
 
 
 @pytest.mark.parametrize("way", ["clipped", "swapped", "another activation", "one plus", "scaled", "halved"])
-def test_a_gate_that_does_something_else_is_left_alone(way, kernels):
+def test_a_gate_that_computes_something_else_is_not_replaced(way, kernels):
     # The weights are small, so the module's values never reach the clipping limit.
     replaced = Replacements(nn.Sequential(OddGate(way)))
     assert replaced.found[GATES] == 1 and not replaced.replaced
     assert Replacements(nn.Sequential(OddGate("plain"))).replaced[GATES] == 1
 
 
-def test_a_gate_whose_activation_somebody_watches_is_left_alone(kernels):
+def test_a_gate_whose_activation_has_a_hook_is_not_replaced(kernels):
     model = nn.Sequential(OddGate("plain"))
     model[0].act.register_forward_hook(lambda *_: None)
     assert not Replacements(model).replaced
@@ -191,7 +191,7 @@ def one_by_one(q, k, cos, sin, unsqueeze_dim=1):
     ],
     ids=["halves", "neighbours", "part", "one by one", "more", "neighbours to halves"],
 )
-def test_a_rotary_function_is_computed_by_the_kernel_only_as_it_computes(function, is_replaced, kernels):
+def test_a_rotary_function_is_replaced_only_if_the_kernel_computes_the_same(function, is_replaced, kernels):
     rotary, args = Rotary(function, {}), pairs(16, 8 if function is modeling_gpt_neox.apply_rotary_pos_emb else 16)
     expected = function(*args)
     rotary(*args)
@@ -202,7 +202,7 @@ def test_a_rotary_function_is_computed_by_the_kernel_only_as_it_computes(functio
     assert kernels == ["rotary"] * (2 if is_replaced else 0)
 
 
-def test_a_rotary_function_of_one_tensor_with_its_heads_behind_the_tokens(kernels):
+def test_a_rotary_function_of_one_tensor_with_heads_after_tokens(kernels):
     rotary, (q, _, cos, sin) = Rotary(modeling_gemma3n.apply_rotary_pos_emb, {}), pairs(16, 16)
     q = q.transpose(1, 2)
     expected = modeling_gemma3n.apply_rotary_pos_emb(q, cos, sin, unsqueeze_dim=2)
@@ -210,7 +210,7 @@ def test_a_rotary_function_of_one_tensor_with_its_heads_behind_the_tokens(kernel
     assert rotary.is_replaced
 
 
-def test_calls_that_were_not_tried_are_computed_as_before(kernels):
+def test_calls_that_were_not_compared_use_the_original_function(kernels):
     rotary = Rotary(modeling_llama.apply_rotary_pos_emb, {})
     rotary(*pairs(16, 16))
     rotary.is_learning = False
@@ -224,7 +224,7 @@ def test_calls_that_were_not_tried_are_computed_as_before(kernels):
 
 
 @pytest.mark.parametrize("is_told", [True, False])
-def test_a_wrapped_forward_is_found_where_the_wrapper_says_what_it_wraps(monkeypatch, is_told):
+def test_a_wrapped_forward_is_found_if_the_wrapper_names_it(monkeypatch, is_told):
     def wrapped(forward):
         def run(self, *args, **kwargs):
             return forward(self, *args, **kwargs)
@@ -242,7 +242,7 @@ def test_a_wrapped_forward_is_found_where_the_wrapper_says_what_it_wraps(monkeyp
         assert torch.equal(logits(model), before) and rotary.is_called
 
 
-def test_without_kernels_nothing_is_replaced_and_nothing_said():
+def test_without_kernels_nothing_is_replaced_or_reported():
     model = build(SUPPORTED["glm"])
     replaced = Replacements(model)
     assert dict(replaced.found) == {NORMS: 5, ROTARY: 2, GATES: 2}
@@ -250,7 +250,7 @@ def test_without_kernels_nothing_is_replaced_and_nothing_said():
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_an_engine_says_so_and_gives_the_parts_back(kernels, deterministic):
+def test_an_engine_reports_replaced_modules_and_restores_them(kernels, deterministic):
     model = build(SUPPORTED["mixtral"])
     config = EngineConfig(kv_tokens=64, self_check=False, deterministic=deterministic)
     with Engine(model, config) as engine:
@@ -260,7 +260,7 @@ def test_an_engine_says_so_and_gives_the_parts_back(kernels, deterministic):
 
 
 @pytest.mark.parametrize("name", ["llama", "mixtral"])
-def test_an_engine_that_does_not_start_gives_back_what_it_took(name, kernels, monkeypatch):
+def test_an_engine_that_does_not_start_restores_the_model(name, kernels, monkeypatch):
     def fails(*_args):
         raise RuntimeError("no device")
 

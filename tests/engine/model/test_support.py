@@ -16,7 +16,7 @@ def test_encoder_decoders_are_refused():
 
 
 @pytest.mark.parametrize("kind", ["linear_attention", "conv", "chunked_attention"])
-def test_layers_that_are_no_plain_attention_are_refused_by_name(kind):
+def test_layers_other_than_attention_are_refused_by_name(kind):
     config = transformers.Qwen2Config(num_hidden_layers=2, layer_types=["full_attention", kind])
     with pytest.raises(UnsupportedModelError, match=kind):
         check_config(config)

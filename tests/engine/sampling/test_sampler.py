@@ -129,13 +129,13 @@ def test_the_draws_of_one_request_follow_the_distribution_too():
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options) or "plain")
-def test_greedy_takes_the_most_likely_after_penalties_and_bias(options):
+def test_greedy_chooses_the_most_likely_after_penalties_and_bias(options):
     options = options | {"temperature": 0.0}
     expected = exact(LOGITS, **(options | {"temperature": 1.0, "top_p": 1.0, "min_p": 0.0, "top_k": 0})).argmax()
     assert choose(LOGITS[None], [make(**options)]).item() == expected
 
 
-def test_a_row_is_the_same_to_the_bit_alone_and_in_any_batch():
+def test_a_row_has_the_same_bits_alone_and_in_any_batch():
     mixed = [{**options, "top_logprobs": i % 4} for i, options in enumerate(OPTIONS)] + [{"temperature": 0.0}]
     rows = torch.stack([WIDE.roll(31 * i) for i in range(len(mixed))])
 
@@ -183,7 +183,7 @@ BIASES = [{VOCAB: 1.0}, {-1: 1.0}, {1.5: 1.0}, {"1": 1.0}, {0: math.nan}, {0: ma
 
 
 @pytest.mark.parametrize("bias", [*BIASES, dict.fromkeys(range(VOCAB), -math.inf)], ids=str)
-def test_a_bias_that_means_nothing_is_refused(bias):
+def test_an_invalid_bias_is_refused(bias):
     with pytest.raises(ValueError, match="logit_bias"):
         make(logit_bias=bias)
 
@@ -228,14 +228,14 @@ ONE_LEFT = torch.full((VOCAB,), -math.inf).index_fill(0, torch.tensor([6]), 3.0)
 
 
 @pytest.mark.parametrize("options", [*OPTIONS[:9], {"temperature": 0.0}, {"temperature": 1e6}], ids=str)
-def test_the_only_token_that_is_left_is_chosen(options):
+def test_the_only_remaining_token_is_chosen(options):
     (token,) = sample(ONE_LEFT[None], [make(**options, top_logprobs=3)])
     assert (token.id, token.logprob, token.top[0]) == (6, 0.0, (6, 0.0))
 
 
 @pytest.mark.parametrize("options", [*OPTIONS[:9], {"temperature": 0.0}], ids=str)
 @pytest.mark.parametrize("row", ["not a number", "infinite", "one is not a number", "all forbidden"])
-def test_a_row_with_nothing_to_choose_has_no_log_probability_and_leaves_the_others_alone(row, options):
+def test_a_row_without_a_choice_has_no_log_probability_and_does_not_change_the_others(row, options):
     bias = {}
     bad = LOGITS.clone()
     if row == "all forbidden":
@@ -245,12 +245,12 @@ def test_a_row_with_nothing_to_choose_has_no_log_probability_and_leaves_the_othe
     else:
         bad[:] = math.nan if row == "not a number" else math.inf
     (alone,) = sample(LOGITS[None], [make(**options, seed=3)])
-    broken, beside = sample(torch.stack([bad, LOGITS]), [make(**options | bias, seed=5), make(**options, seed=3)])
+    broken, neighbour = sample(torch.stack([bad, LOGITS]), [make(**options | bias, seed=5), make(**options, seed=3)])
     assert math.isnan(broken.logprob)
-    assert beside == alone
+    assert neighbour == alone
 
 
-def test_among_equals_the_alternatives_are_the_same_alone_and_in_a_batch():
+def test_equal_alternatives_are_the_same_alone_and_in_a_batch():
     ties = torch.zeros(4096)
     (alone,) = sample(ties[None], [make(vocab=4096, top_logprobs=20)])
     others = sample(ties.repeat(3, 1), [make(vocab=4096, top_logprobs=n) for n in (1, 20, 5)])
