@@ -28,7 +28,7 @@ def test_every_layer_has_its_own_shape_and_a_dummy_row_at_the_end() -> None:
 def test_asking_for_more_than_is_free_raises_and_changes_nothing() -> None:
     pool = make_pool(8)
     pool.allocate(5)
-    with pytest.raises(OutOfSlots, match="4 slots asked, 3 of 8 free"):
+    with pytest.raises(OutOfSlots, match="4 slots requested, 3 of 8 free"):
         pool.allocate(4)
     assert pool.num_free == 3
     pool.check()
