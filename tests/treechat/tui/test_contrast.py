@@ -88,6 +88,6 @@ async def test_in_high_contrast_nothing_is_a_half_tone(open_app) -> None:
         await d.until(lambda: len(d.app.chat.tree) == 3 and d.is_idle, "a fork")
         for pane in (d.app.tree_pane, d.app.transcript):
             for name in pane.COMPONENT_CLASSES:
-                style = pane.styled(name.partition("--")[2])
+                style = pane.style_of(name.partition("--")[2])
                 if style.color is not None:
                     assert contrast(style.color, style.bgcolor or Color.from_rgb(0, 0, 0)) > 7, name
