@@ -1,4 +1,4 @@
-"""Writes the list of all keys into README.md, made from the bindings. `python assets/make_key_table.py`"""
+"""Write the table of all keys in README.md from the bindings. Run `python assets/make_key_table.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BEGIN, END = "<!-- keys: made by assets/make_key_table.py -->", "<!-- end of key
 
 
 def table() -> str:
-    """A Markdown table: a row per binding, sections in bold."""
+    """A Markdown table with one row per binding and the sections in bold."""
     lines = ["| key | does | |", "| --- | --- | --- |"]
     for title, keys in SECTIONS.items():
         lines.append(f"| | **{title}** | |")
@@ -31,7 +31,7 @@ def row(key: KeyBinding) -> str:
 
 
 def filled(readme: str) -> str:
-    """The README with the table as it should be."""
+    """The README text with the current table."""
     before, _, rest = readme.partition(BEGIN)
     after = rest.partition(END)[2]
     return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"

@@ -1,6 +1,6 @@
-"""Writes assets/screenshot.svg: the app on a conversation with forks. `python assets/make_screenshots.py`
+"""Write assets/screenshot.svg, the app with a forked conversation. Run `python assets/make_screenshots.py`.
 
-The replies come from a script, not from a model, so the picture is the same on every machine.
+The replies come from a script, not from a model, so the picture is the same on each machine.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ TARGET = ROOT / "assets" / "screenshot.svg"
 
 
 async def picture() -> str:
-    """The SVG."""
+    """The screenshot as SVG."""
     model = seeded_model()
     app = TreechatApp(None, config=CONFIG, load_model=lambda progress: model)
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: app.chat.model is not None)
         await seed(app, pilot)
-        made = app.export_screenshot(title="treechat")
-    # Rich names its classes by a checksum of what it was called in; the same picture has the same text.
-    return re.sub(r"terminal-\d+-", "terminal-", made)
+        svg = app.export_screenshot(title="treechat")
+    # Rich puts a checksum into its class names that differs between calls; remove it so that the text is stable.
+    return re.sub(r"terminal-\d+-", "terminal-", svg)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes the tour that comes with the package, its keys taken from the bindings. `python assets/make_tour.py`"""
+"""Write the tour of the package, with the keys of the bindings. Run `python assets/make_tour.py`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TARGET = ROOT / "treechat" / "assets" / "tour.jsonl"
 TITLE = "A tour of treechat"
 WRITTEN_AT = 1_760_000_000.0
 
-# name, name of the parent, role, label, bookmarked, text. `{do.edit}` is the key of that binding.
+# Name, parent's name, role, label, bookmarked, text. `{do.edit}` stands for the key of that binding.
 MESSAGES: list[tuple[str, str | None, str, str | None, bool, str]] = [
     ("start", None, "user", None, False, "What is this?"),
     (
@@ -104,7 +104,7 @@ conversations from elsewhere, and `treechat --help` lists the rest.
 
 Write something below and press `enter`: that is the next branch of this tour.""",
     ),
-    # Last, since the tree shows the newest of several branches first.
+    # Last, because the tree shows the newest of several branches first.
     ("move", "welcome", "user", "moving", False, "How do I move about?"),
     (
         "moving",
@@ -130,12 +130,12 @@ what hangs on it, {move.filter} shows only forks, bookmarks, or what is warm."""
 
 
 def node_id(name: str) -> str:
-    """The same id each time."""
+    """The id of a message of that name; the same in each run."""
     return hashlib.sha256(f"treechat tour {name}".encode()).hexdigest()[:32]
 
 
 def with_keys(text: str) -> str:
-    """The text with the first key of each binding that it names."""
+    """The text with the placeholders replaced by the first key of each binding."""
     for key in KEYS:
         label = key_labels(key.keys).split()[0]
         text = text.replace("{" + key.id + "}", f"`{label}`")
@@ -144,7 +144,7 @@ def with_keys(text: str) -> str:
 
 
 def lines() -> list[str]:
-    """The tour in treechat's own format."""
+    """The tour as lines of the native format."""
     messages = []
     for index, (name, parent, role, label, bookmarked, text) in enumerate(MESSAGES):
         text = with_keys(text)
