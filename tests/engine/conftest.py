@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,20 +29,19 @@ COMMON: dict[str, Any] = {
     "eos_token_id": None,
     "pad_token_id": None,
 }
+_GEMMA2 = {"sliding_window": 12, "head_dim": 16, "attn_logit_softcapping": 2.0, "query_pre_attn_scalar": 16}
+_GPT_OSS = {"sliding_window": 12, "head_dim": 16, "num_local_experts": 2, "num_experts_per_tok": 1}
+_FEW_HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {}),
     # For tests that interpret kernels, whose time grows with the heads of each token.
     "llama-few-heads": ("Llama", {"num_attention_heads": 3, "num_key_value_heads": 1}),
+    "gemma2-few-heads": ("Gemma2", {**_GEMMA2, **_FEW_HEADS}),
+    "gpt-oss-few-heads": ("GptOss", {**_GPT_OSS, **_FEW_HEADS}),
     "qwen2": ("Qwen2", {}),
     "mistral-window": ("Mistral", {"sliding_window": 12}),
-    "gemma2-softcap-window": (
-        "Gemma2",
-        {"sliding_window": 12, "head_dim": 16, "attn_logit_softcapping": 2.0, "query_pre_attn_scalar": 16},
-    ),
-    "gpt-oss-sinks": (
-        "GptOss",
-        {"sliding_window": 12, "head_dim": 16, "num_local_experts": 2, "num_experts_per_tok": 1},
-    ),
+    "gemma2-softcap-window": ("Gemma2", _GEMMA2),
+    "gpt-oss-sinks": ("GptOss", _GPT_OSS),
 }
 
 
@@ -76,15 +76,16 @@ def greedy(models: Callable[[str], Any]) -> Callable[[str, list[int], int], list
     """Return greedy(family, ids, n) -> the n tokens that transformers generates."""
     references: dict[str, Any] = {}
 
-    def run(family: str, ids: list[int], num_tokens: int) -> list[int]:
+    @functools.cache
+    def run(family: str, ids: tuple[int, ...], num_tokens: int) -> tuple[int, ...]:
         if family not in references:
             references[family] = models(family)
             references[family].set_attn_implementation("eager")
         with torch.inference_mode():
             out = references[family].generate(torch.tensor([ids]), max_new_tokens=num_tokens, do_sample=False)
-        return out[0, len(ids) :].tolist()
+        return tuple(out[0, len(ids) :].tolist())
 
-    return run
+    return lambda family, ids, num_tokens: list(run(family, tuple(ids), num_tokens))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -32,9 +33,10 @@ def reference(model: Any) -> Reference:
     """Return a function from ids to transformers' greedy continuation by eager attention: tokens, log-probabilities."""
     model.set_attn_implementation("eager")
 
-    def run(ids: Sequence[int]) -> tuple[list[int], list[float]]:
+    @functools.cache
+    def run(ids: tuple[int, ...]) -> tuple[list[int], list[float]]:
         out = model.generate(
-            torch.tensor([list(ids)]),
+            torch.tensor([ids]),
             attention_mask=torch.ones(1, len(ids), dtype=torch.long),
             max_new_tokens=NUM_TOKENS,
             min_new_tokens=NUM_TOKENS,
@@ -46,7 +48,7 @@ def reference(model: Any) -> Reference:
         logprobs = [row[0].float().log_softmax(-1)[token].item() for row, token in zip(out.logits, tokens, strict=True)]
         return tokens, logprobs
 
-    return run
+    return lambda ids: run(tuple(ids))
 
 
 def start(model: Any) -> Engine:

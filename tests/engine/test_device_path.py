@@ -23,7 +23,7 @@ def kernels(request, monkeypatch):
     return request.param
 
 
-@pytest.mark.parametrize("family", ["gemma2-softcap-window", "gpt-oss-sinks"])
+@pytest.mark.parametrize("family", ["gemma2-few-heads", "gpt-oss-few-heads"])
 def test_the_device_path_gives_the_tokens_of_transformers(family, kernels, models, greedy, prompt, monkeypatch):
     made = []
     build = TableContext.__init__

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import transformers
@@ -15,9 +17,9 @@ from treechat_engine.model.support import check_config
 
 @pytest.mark.parametrize("name", SUPPORTED)
 def test_tokens_are_those_of_transformers_through_fork_jump_batch_eviction_and_rebuild(name):
-    family = SUPPORTED[name]
-    expect = reference(build(family))
-    with start(build(family)) as engine:
+    model = build(SUPPORTED[name])
+    expect = reference(copy.deepcopy(model))
+    with start(model) as engine:
         for step in walk(engine, expect):
             assert not step.wrong, f"{step.name}: {step.wrong}"
 
