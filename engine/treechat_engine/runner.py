@@ -84,7 +84,7 @@ class ModelRunner:
         if self._uses_tables:
             context = TableContext.of_step(self.pool, sequences)
         else:
-            context = PagedContext(self.pool, sequences, gathers=self.deterministic)
+            context = PagedContext(self.pool, sequences, gathers_paths=self.deterministic)
         index = None if len(rows) == len(ids) else torch.tensor(rows, dtype=torch.long, device=self.device)
         if self.fused is not None:
             return self.fused(packed[0], packed[1], max(positions) + 1, index, context)

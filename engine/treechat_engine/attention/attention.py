@@ -87,14 +87,14 @@ class PagedContext:
 
     pool: the slots.
     sequences: the packed sequences of the step.
-    gathers: copy each path together before attending, so that the result does not depend on where its slots are.
+    gathers_paths: copy each path together before attending, so that the result does not depend on where its slots are.
     """
 
-    def __init__(self, pool: SlotPool, sequences: Sequence[SequenceSlice], gathers: bool = False) -> None:
+    def __init__(self, pool: SlotPool, sequences: Sequence[SequenceSlice], gathers_paths: bool = False) -> None:
         self.pool = pool
         self.sequences = sequences
-        self._cut = plan_gathered_reads if gathers else plan_reads
-        self._pieces: dict[tuple[int, int | None], PathReads] = {}
+        self._plan_reads = plan_gathered_reads if gathers_paths else plan_reads
+        self._reads: dict[tuple[int, int | None], PathReads] = {}
         self._slots: torch.Tensor | None = None
         self._write_extents: list[tuple[int, int]] = []
         for sequence in sequences:
@@ -120,10 +120,12 @@ class PagedContext:
         siblings, window, done = self._siblings, options.sliding_window, list[int]()
         if siblings is not None and (window is None or window >= siblings.longest):
             done = siblings.indices
-            among = q[0].transpose(0, 1)
+            sibling_rows = q[0].transpose(0, 1)
             if len(done) < len(self.sequences):
-                among = among.index_select(0, siblings.rows)
-            part = sibling_attention(among, k_pool, v_pool, siblings.plan, scaling=options.scaling, sinks=options.sinks)
+                sibling_rows = sibling_rows.index_select(0, siblings.rows)
+            part = sibling_attention(
+                sibling_rows, k_pool, v_pool, siblings.plan, scaling=options.scaling, sinks=options.sinks
+            )
             if len(done) == len(self.sequences):
                 return part.unsqueeze(0)
             out[0].index_copy_(0, siblings.rows, part)
@@ -171,15 +173,15 @@ class PagedContext:
             window = None
         if window is not None and sequence.q_len > 1:
             return self._attend_gathered(q, k_pool, v_pool, [sequence], options)
-        pieces = self._pieces.get((i, window))
-        if pieces is None:
+        reads = self._reads.get((i, window))
+        if reads is None:
             start = 0 if window is None else sequence.kv_len - window
             # A single new token attends to itself through its slot; several attend to each other through their new
             # keys.
             stop = sequence.kv_len if sequence.q_len == 1 else sequence.kv_len - sequence.q_len
-            pieces = self._pieces[(i, window)] = self._cut(sequence.extents, start, stop)
+            reads = self._reads[(i, window)] = self._plan_reads(sequence.extents, start, stop)
         own = None if sequence.q_len == 1 else (k, v)
-        return path_attention(q, k_pool, v_pool, pieces, own, scaling=options.scaling, sinks=options.sinks)
+        return path_attention(q, k_pool, v_pool, reads, own, scaling=options.scaling, sinks=options.sinks)
 
     def _attend_gathered(
         self,

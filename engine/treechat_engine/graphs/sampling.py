@@ -51,12 +51,12 @@ class DrawTable:
         # [max_batch, vocabulary], allocated at the first penalty: tokens counted by the repetition penalty, tokens of
         # the reply, and the amount subtracted from each logit.
         self._seen = torch.empty(0, dtype=torch.bool, device=device)
-        self._replied, self._drops = torch.empty_like(self._seen), torch.empty_like(self._seen, dtype=torch.float32)
+        self._is_in_reply, self._drops = torch.empty_like(self._seen), torch.empty_like(self._seen, dtype=torch.float32)
 
     def prepare(self, mode: SamplingMode) -> None:
         """Allocate the tables that graphs of this mode read."""
         if mode == SamplingMode.PENALIZED and not self._seen.numel():
-            self._seen, self._replied = (self._seen.new_zeros(self._shape) for _ in range(2))
+            self._seen, self._is_in_reply = (self._seen.new_zeros(self._shape) for _ in range(2))
             self._drops = self._drops.new_zeros(self._shape)
 
     def fill(self, samplers: Sequence[Sampler], num_rows: int, mode: SamplingMode) -> None:
@@ -65,15 +65,15 @@ class DrawTable:
         self._columns[:, :num_rows] = self._to_device(torch.tensor(rows, dtype=torch.float64).T.contiguous())
         if mode != SamplingMode.PENALIZED:
             return
-        for table in (self._seen, self._replied, self._drops):
+        for table in (self._seen, self._is_in_reply, self._drops):
             table[:num_rows].zero_()
         for row, sampler in enumerate(samplers):
             if sampler.history is not None:
                 ids = self._to_device(torch.from_numpy(sampler.history.ids.copy()))
                 self._seen[row].index_fill_(0, ids, True)
                 self._drops[row].index_copy_(0, ids, self._to_device(torch.from_numpy(sampler.history.drops.copy())))
-                replied = torch.tensor(sorted(sampler.history.reply_ids), dtype=torch.int64)
-                self._replied[row].index_fill_(0, self._to_device(replied), True)
+                reply_ids = torch.tensor(sorted(sampler.history.reply_ids), dtype=torch.int64)
+                self._is_in_reply[row].index_fill_(0, self._to_device(reply_ids), True)
             if sampler.bias is not None:
                 ids, values = torch.from_numpy(sampler.bias.ids), torch.from_numpy(-sampler.bias.values)
                 self._drops[row].index_add_(0, self._to_device(ids), self._to_device(values))
@@ -144,10 +144,10 @@ class DrawTable:
     def _record(self, chosen: torch.Tensor, columns: torch.Tensor) -> None:
         """Count the ids [B, 1] for the next step."""
         num_rows = len(chosen)
-        replied, drops = self._replied[:num_rows], self._drops[:num_rows]
-        is_new = ~replied.gather(1, chosen)
+        is_in_reply, drops = self._is_in_reply[:num_rows], self._drops[:num_rows]
+        is_new = ~is_in_reply.gather(1, chosen)
         drops.scatter_add_(1, chosen, (columns[_FREQUENCY] + columns[_PRESENCE] * is_new).float())
-        replied.scatter_(1, chosen, True)
+        is_in_reply.scatter_(1, chosen, True)
         self._seen[:num_rows].scatter_(1, chosen, True)
 
     def _to_device(self, values: torch.Tensor) -> torch.Tensor:

@@ -123,9 +123,9 @@ class KVCache:
             self.evict(max(n - self.pool.num_free, self._evict_batch), lease.bound)
             if n > self.pool.num_free:
                 return False
-        after = lease.slots[-1] if lease.slots else None
+        last_slot = lease.slots[-1] if lease.slots else None
         room = max(0, lease.prompt_len - len(lease.slots) - n)
-        lease.extend(self.pool.allocate(n, after, room))
+        lease.extend(self.pool.allocate(n, last_slot, room))
         return True
 
     def commit(self, lease: Lease, ids: Sequence[int]) -> None:
@@ -151,9 +151,9 @@ class KVCache:
         mine = lease.slots[start:end]
         node, num_existing, freed = self.tree.insert(ids[start:], mine, lease.node)
         self.lower_tiers.free(freed)
-        self.tree.lock(node, below=lease.node)
+        self.tree.lock(node, ancestor=lease.node)
         if num_existing:
-            theirs = self.tree.slot_array(node, below=lease.node)[:num_existing]
+            theirs = self.tree.slot_array(node, ancestor=lease.node)[:num_existing]
             lease.rewrite(start, theirs)
             self.pool.free(mine[:num_existing])
         lease.node = node
@@ -290,7 +290,7 @@ class KVCache:
         if self.should_restore is not None and not self.should_restore(*sizes):
             return match.node
         # Locked, so that `evict` does not take these nodes to make room for them.
-        self.tree.lock(nodes[-1], below=match.node)
+        self.tree.lock(nodes[-1], ancestor=match.node)
         missing = min(sum(sizes), self.num_available) - self.pool.num_free
         if missing > 0:
             self.evict(missing, bound)
@@ -298,18 +298,18 @@ class KVCache:
         for node in nodes:
             if len(node.ids) > self.pool.num_free:
                 break
-            after = last.slots[-1] if last.slots else None
-            slots = self.pool.allocate(len(node.ids), after)
+            last_slot = last.slots[-1] if last.slots else None
+            slots = self.pool.allocate(len(node.ids), last_slot)
             if not self.lower_tiers.restore(node, slots):
                 self.pool.free(slots)
                 break
             self.lower_tiers.free_in(node.tier, self.tree.move(node, DEVICE, slots))
             self.restored_tokens += len(slots)
             last = node
-        damaged = self.lower_tiers.take_damaged()
-        self.tree.unlock(nodes[-1], below=last)
-        if damaged is not None:
+        damaged_node = self.lower_tiers.take_damaged()
+        self.tree.unlock(nodes[-1], ancestor=last)
+        if damaged_node is not None:
             freed = no_slots()
-            self.tree.remove(damaged, freed)
+            self.tree.remove(damaged_node, freed)
             self.lower_tiers.free(freed)
         return last

@@ -50,13 +50,13 @@ class _PathEnd(NamedTuple):
     """The end of a path's cached part in the tree.
 
     node: the node whose edge contains the end.
-    at: the number of tokens before the end in that edge.
+    offset: the number of tokens before the end in that edge.
     reach: the cached length of the path.
     is_whole: whether the whole path is cached.
     """
 
     node: RadixNode
-    at: int
+    offset: int
     reach: Reach
     is_whole: bool
 
@@ -113,9 +113,9 @@ class RadixTree:
         """Return the node whose edge contains the end of the cached part of `ids`; the root if nothing is cached."""
         return self._follow(_PathEnd(self.root, 0, Reach(0, 0), True), as_ints(ids)).node
 
-    def path(self, node: RadixNode, below: RadixNode | None = None) -> list[RadixNode]:
-        """Return the nodes from the root, or from the ancestor `below`, down to `node`. The start is not included."""
-        stop = below or self.root
+    def path(self, node: RadixNode, ancestor: RadixNode | None = None) -> list[RadixNode]:
+        """Return the nodes from the root, or from `ancestor`, down to `node`. The start is not included."""
+        stop = ancestor or self.root
         nodes = []
         while node is not stop:
             nodes.append(node)
@@ -124,12 +124,12 @@ class RadixTree:
         nodes.reverse()
         return nodes
 
-    def slot_array(self, node: RadixNode, below: RadixNode | None = None) -> Ints:
-        """Return the slots of the path to `node` as a new array, by position. Positions start after `below` if it is
+    def slot_array(self, node: RadixNode, ancestor: RadixNode | None = None) -> Ints:
+        """Return the slots of the path to `node` as a new array, by position. Positions start after `ancestor` if it is
         given.
         """
         slots = array("q")
-        for each in self.path(node, below):
+        for each in self.path(node, ancestor):
             slots.extend(each.slots)
         return slots
 
@@ -171,15 +171,15 @@ class RadixTree:
         assert len(key) == len(values), f"{len(key)} ids with {len(values)} slots"
         parent, num_found = self._descend(node or self.root, key)
         freed, num_existing = no_slots(), num_found
-        below: list[RadixNode] = []
+        lower_nodes: list[RadixNode] = []
         above = parent
         while above.tier > tier:
-            below.append(above)
+            lower_nodes.append(above)
             num_existing -= len(above.ids)
             assert above.parent is not None, f"{above!r} has no parent"
             above = above.parent
         start = num_existing
-        for each in reversed(below):
+        for each in reversed(lower_nodes):
             stop = start + len(each.ids)
             freed[each.tier].extend(self.move(each, tier, values[start:stop]))
             start = stop
@@ -190,21 +190,21 @@ class RadixTree:
             )
         return InsertResult(parent, num_existing, freed)
 
-    def lock(self, node: RadixNode, below: RadixNode | None = None) -> None:
+    def lock(self, node: RadixNode, ancestor: RadixNode | None = None) -> None:
         """Protect the path to `node` from eviction until `unlock`.
 
-        below: an ancestor that the caller has locked; that lock moves down to `node`.
+        ancestor: the caller has locked it; that lock moves down to `node`.
         """
-        for each in self.path(node, below):
+        for each in self.path(node, ancestor):
             each.lock_count += 1
             if each.lock_count == 1:
                 if each.tier == DEVICE:
                     self.num_evictable -= len(each.ids)
                 self._leaves[each.tier].discard(each)
 
-    def unlock(self, node: RadixNode, below: RadixNode | None = None) -> None:
-        """Undo one `lock` of the path to `node`. With `below`, the lock moves up to that ancestor."""
-        for each in self.path(node, below):
+    def unlock(self, node: RadixNode, ancestor: RadixNode | None = None) -> None:
+        """Undo one `lock` of the path to `node`. With `ancestor`, the lock moves up to it."""
+        for each in self.path(node, ancestor):
             assert each.lock_count > 0, f"{each!r} is not locked"
             each.lock_count -= 1
             if each.lock_count == 0:
@@ -246,13 +246,13 @@ class RadixTree:
             parent = leaf.parent
             assert parent is not None, f"{leaf!r} is the root"
             parent.last_access = max(parent.last_access, leaf.last_access)
-            below = demote(leaf.slots) if demote is not None else None
-            if below:
-                if len(below) < len(leaf.ids):
-                    upper = self._split(leaf, len(below))
+            host_slots = demote(leaf.slots) if demote is not None else None
+            if host_slots:
+                if len(host_slots) < len(leaf.ids):
+                    upper = self._split(leaf, len(host_slots))
                     self.remove(leaf, freed)
                     leaf = upper
-                freed[tier].extend(self.move(leaf, HOST, below))
+                freed[tier].extend(self.move(leaf, HOST, host_slots))
             else:
                 self.remove(leaf, freed)
             if parent in self._leaves[tier]:
@@ -341,7 +341,7 @@ class RadixTree:
         assert leaves == self._leaves, f"{leaves} unlocked leaves, kept {self._leaves}"
 
     def _follow(self, end: _PathEnd, key: Ints) -> _PathEnd:
-        node, at = end.node, end.at
+        node, at = end.node, end.offset
         resident, lower = end.reach
         pos, size = 0, len(key)
         while pos < size:
@@ -415,15 +415,15 @@ class RadixTree:
             node.hits += 1
         return node, pos
 
-    def _split(self, lower: RadixNode, at: int) -> RadixNode:
-        """Move the first `at` tokens of `lower` to a new parent, which is returned. `lower` stays the same object."""
+    def _split(self, lower: RadixNode, offset: int) -> RadixNode:
+        """Move the first `offset` tokens of `lower` to a new parent, which is returned. `lower` stays the same."""
         above = lower.parent
-        assert above is not None and 0 < at < len(lower.ids), f"split of {lower!r} at {at}"
-        upper = self._new_node(above, lower.ids[:at], lower.slots[:at], lower.tier)
+        assert above is not None and 0 < offset < len(lower.ids), f"split of {lower!r} at {offset}"
+        upper = self._new_node(above, lower.ids[:offset], lower.slots[:offset], lower.tier)
         upper.lock_count, upper.hits = lower.lock_count, lower.hits
         upper.created, upper.last_access = lower.created, lower.last_access
         upper.num_same = 1
-        del lower.ids[:at], lower.slots[:at]
+        del lower.ids[:offset], lower.slots[:offset]
         above.children[upper.ids[0]] = upper
         upper.children[lower.ids[0]] = lower
         lower.parent = upper

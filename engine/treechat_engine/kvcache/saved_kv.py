@@ -97,14 +97,14 @@ def load_kv(cache: KVCache, lock: AbstractContextManager[object], directory: Pat
 def _segments(cache: KVCache, budget: int) -> Iterator[PathSegment]:
     """Yield the warmest nodes and their ancestors, cut to MAX_SEGMENT_LEN and to `budget` tokens, prefixes first."""
     tree, ranking = cache.tree, cache.policy.ranking(cache.tree)
-    taken: dict[RadixNode, int] = {}
+    lengths: dict[RadixNode, int] = {}
     for node in sorted(tree.nodes(), key=ranking, reverse=True):
         for each in tree.path(node):
-            if each not in taken and budget > 0:
-                taken[each] = min(len(each.ids), budget)
-                budget -= taken[each]
+            if each not in lengths and budget > 0:
+                lengths[each] = min(len(each.ids), budget)
+                budget -= lengths[each]
     paths: dict[RadixNode, Ints] = {}
-    for node, size in taken.items():
+    for node, size in lengths.items():
         assert node.parent is not None, "the root has no KV"
         above = paths.get(node.parent, node.ids[:0])
         paths[node] = above + node.ids

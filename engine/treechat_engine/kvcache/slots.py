@@ -79,19 +79,19 @@ class FreeSlots:
         self._by_len: list[tuple[int, int]] = []
         self.give(0, num_slots)
 
-    def take(self, n: int, after: int | None = None, room: int = 0) -> list[tuple[int, int]]:
+    def take(self, n: int, last_slot: int | None = None, room: int = 0) -> list[tuple[int, int]]:
         """Allocate `n` slots, no more than are free. Returns extents (first slot, length).
 
         n: slots.
-        after: continue at the slot after this one, if possible.
+        last_slot: continue after this slot, if possible.
         room: slots that the caller expects to request next.
         """
         assert 0 <= n <= self.num_free, f"{n} slots requested, {self.num_free} free"
         extents = []
         left = n
-        if after is not None and left and (length := self._len_at.get(after + 1, 0)):
-            extents.append((after + 1, min(left, length)))
-            self._carve(after + 1, *extents[-1])
+        if last_slot is not None and left and (length := self._len_at.get(last_slot + 1, 0)):
+            extents.append((last_slot + 1, min(left, length)))
+            self._carve(last_slot + 1, *extents[-1])
             left -= extents[-1][1]
         while left:
             start, length = self._largest()
@@ -210,17 +210,17 @@ class SlotPool:
     def num_free(self) -> int:
         return self._free.num_free
 
-    def allocate(self, n: int, after: int | None = None, room: int = 0) -> Ints:
+    def allocate(self, n: int, last_slot: int | None = None, room: int = 0) -> Ints:
         """Return `n` free slots in order, in as few extents as the rules of the module docstring allow.
 
         n: slots. If fewer are free, raises OutOfSlots and changes nothing.
-        after: the last slot of the growing branch; continue after it if possible.
+        last_slot: the last slot of the growing branch; continue after it if possible.
         room: slots that the branch is expected to request next.
         """
         if n > self._free.num_free:
             raise OutOfSlots(f"{n} slots requested, {self._free.num_free} of {self.num_slots} free")
         slots = array("q")
-        for start, length in self._free.take(n, after, room):
+        for start, length in self._free.take(n, last_slot, room):
             slots.extend(range(start, start + length))
         return slots
 

@@ -73,8 +73,8 @@ class LowerTiers:
 
     def take_damaged(self) -> RadixNode | None:
         """Return the node that `restore` could not read, and forget it."""
-        damaged, self._damaged_node = self._damaged_node, None
-        return damaged
+        node, self._damaged_node = self._damaged_node, None
+        return node
 
     def read(self, tier: int, slots: Ints) -> torch.Tensor:
         """Return rows [n, width] of a tier on the CPU. Raises DamagedError."""

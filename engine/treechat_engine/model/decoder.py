@@ -140,7 +140,7 @@ class RotaryTable:
 
     def at(self, positions: torch.Tensor, max_len: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return cos and sin, [T, 1, R] each, of positions below max_len."""
-        picked = self.covering(max_len, like).index_select(0, positions)
+        picked = self.table_for(max_len, like).index_select(0, positions)
         return picked[:, 0:1], picked[:, 1:2]
 
     def reserve(self, max_len: int, like: torch.Tensor) -> None:
@@ -148,9 +148,9 @@ class RotaryTable:
 
         Graphs read it by address: a longer table, for a longer path, does not replace it.
         """
-        self._fixed_table = self.covering(max_len, like)
+        self._fixed_table = self.table_for(max_len, like)
 
-    def covering(self, max_len: int, like: torch.Tensor) -> torch.Tensor:
+    def table_for(self, max_len: int, like: torch.Tensor) -> torch.Tensor:
         """Return a table [positions, 2, R] of at least max_len positions."""
         if self._fixed_table is not None and max_len <= self._fixed_table.shape[0]:
             return self._fixed_table
@@ -168,9 +168,9 @@ class RotaryTable:
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotate the first R dimensions of x [T, H, D] by cos and sin [T, 1, R]. Pairs i with i + R / 2."""
     width = cos.shape[-1]
-    turned = x if width == x.shape[-1] else x[..., :width]
-    turned = torch.addcmul(turned * cos, turned.roll(width // 2, -1), sin).to(x.dtype)
-    return turned if width == x.shape[-1] else torch.cat([turned, x[..., width:]], dim=-1)
+    rotated = x if width == x.shape[-1] else x[..., :width]
+    rotated = torch.addcmul(rotated * cos, rotated.roll(width // 2, -1), sin).to(x.dtype)
+    return rotated if width == x.shape[-1] else torch.cat([rotated, x[..., width:]], dim=-1)
 
 
 class _Layer:
@@ -225,8 +225,8 @@ class _Layer:
         gate_up = self._normed(linear, x, norm)
         if gate is not None and dispatch.uses_triton(gate_up):
             return dispatch.silu_mul(gate_up, gate)
-        opened, up = gate_up.chunk(2, dim=-1)
-        gated: torch.Tensor = self._parts.activation(opened) * up
+        gate_part, up = gate_up.chunk(2, dim=-1)
+        gated: torch.Tensor = self._parts.activation(gate_part) * up
         return gated
 
     def _attend(
@@ -249,8 +249,8 @@ class _Layer:
         if parts.rotary is not None:
             if isinstance(context, TableContext):
                 cos, sin = rotary[parts.rotary]
-                turned = cos.squeeze(1), sin.squeeze(1)
-                return context.attend_rotating(i, qk, v, turned, parts.attention).reshape(num_tokens, -1)
+                rotated = cos.squeeze(1), sin.squeeze(1)
+                return context.attend_rotating(i, qk, v, rotated, parts.attention).reshape(num_tokens, -1)
             qk = rotate(qk, *rotary[parts.rotary])
         q, k = qk.narrow(1, 0, parts.num_q_heads), qk.narrow(1, parts.num_q_heads, parts.num_kv_heads)
         q, k, v = (each.transpose(0, 1).unsqueeze(0) for each in (q, k, v))

@@ -49,16 +49,16 @@ def load_model(source: str | Path, config: EngineConfig, progress: Callable[[str
     config: the engine's configuration.
     progress: receives one sentence per stage.
     """
-    tell = progress or logger.info
+    report = progress or logger.info
     device = choose_device(config.device)
     path, options = _locate(source)
     register()
     try:
-        tell(f"Reading the configuration of {source}")
+        report(f"Reading the configuration of {source}")
         gguf = Path(path, options["gguf_file"]) if "gguf_file" in options else None
         model_config = gguf_config(gguf) if gguf else AutoConfig.from_pretrained(path, trust_remote_code=False)
         check_config(model_config, config.max_model_len)
-        tell(f"Loading weights of {source}")
+        report(f"Loading weights of {source}")
         options |= dequantize_options() if gguf else {"use_safetensors": True}
         dtype = choose_dtype(config.dtype, device)
         model, found = AutoModelForCausalLM.from_pretrained(
@@ -67,7 +67,7 @@ def load_model(source: str | Path, config: EngineConfig, progress: Callable[[str
         _check_complete(found["missing_keys"])
         if gguf:
             check_all_read(gguf, model)
-        tell(f"Moving the model to {device}")
+        report(f"Moving the model to {device}")
         return model.to(device).eval()
     except EngineError:
         raise

@@ -152,38 +152,40 @@ class _Gated(NamedTuple):
     """A gated MLP.
 
     module: the MLP.
-    before: names of its linear layers before the activation; one if they are joined.
-    last: name of its last linear layer.
+    first_names: names of its linear layers before the activation; one if they are joined.
+    last_name: name of its last linear layer.
     """
 
     module: nn.Module
-    before: tuple[str, ...]
-    last: str
+    first_names: tuple[str, ...]
+    last_name: str
 
     @classmethod
     def read(cls, module: nn.Module) -> _Gated | None:
         children = dict(module.named_children())
-        for before, last in _GATED:
-            if children.keys() >= {*before, last}:
-                return cls(module, before, last)
+        for first_names, last_name in _GATED:
+            if children.keys() >= {*first_names, last_name}:
+                return cls(module, first_names, last_name)
         return None
 
     @property
     def has_hooks(self) -> bool:
         """Whether hooks or an instance's own forward would be bypassed by the replacement."""
-        inner = [child for name, child in self.module.named_children() if name not in (*self.before, self.last)]
-        watched = any(child._forward_hooks or child._forward_pre_hooks for each in inner for child in each.modules())
-        return "forward" in vars(self.module) or watched
+        inner = [
+            child for name, child in self.module.named_children() if name not in (*self.first_names, self.last_name)
+        ]
+        has_hook = any(child._forward_hooks or child._forward_pre_hooks for each in inner for child in each.modules())
+        return "forward" in vars(self.module) or has_hook
 
     def forward(self, activation: str) -> _Forward:
         module = self.module
 
         def run(x: torch.Tensor) -> torch.Tensor:
-            rows = [getattr(module, name)(x) for name in self.before]
+            rows = [getattr(module, name)(x) for name in self.first_names]
             flat = [each.reshape(-1, each.shape[-1]) for each in rows]
             gate, up = flat if len(flat) == 2 else flat[0].chunk(2, dim=-1)
             out = dispatch.gate_mul(gate, up, activation)
-            result: torch.Tensor = getattr(module, self.last)(out.view(*rows[0].shape[:-1], -1))
+            result: torch.Tensor = getattr(module, self.last_name)(out.view(*rows[0].shape[:-1], -1))
             return result
 
         return run
@@ -205,21 +207,21 @@ def _kernel_gate(gated: _Gated) -> _Forward | None:
 def _is_same_gate(gated: _Gated, activation: str, dtype: torch.dtype, device: torch.device) -> bool:
     """Try the module with linear layers of fixed output, so that its weights do not hide the activation."""
     generator = torch.Generator().manual_seed(0)
-    width = getattr(getattr(gated.module, gated.before[0]), "out_features", 64) // (3 - len(gated.before))
+    width = getattr(getattr(gated.module, gated.first_names[0]), "out_features", 64) // (3 - len(gated.first_names))
     x = torch.randn(1, 3, 8, generator=generator).to(device, dtype)
     for scale in SCALES:
         gate, up = (torch.randn(2, 1, 3, width, generator=generator) * scale).to(device, dtype)
-        values = [gate, up] if len(gated.before) == 2 else [torch.cat([gate, up], dim=-1)]
+        values = [gate, up] if len(gated.first_names) == 2 else [torch.cat([gate, up], dim=-1)]
         fixed = [_FixedOutput(value) for value in values]
         stand_in = copy.copy(gated.module)
         stand_in._modules = (
-            gated.module._modules | dict(zip(gated.before, fixed, strict=True)) | {gated.last: _Identity()}
+            gated.module._modules | dict(zip(gated.first_names, fixed, strict=True)) | {gated.last_name: _Identity()}
         )
         try:
             expected = type(stand_in).forward(stand_in, x)
         except CALL_ERRORS:
             return False
-        if not all(len(each.given) == 1 and torch.equal(each.given[0], x) for each in fixed):
+        if not all(len(each.inputs) == 1 and torch.equal(each.inputs[0], x) for each in fixed):
             return False
         got = dispatch.gate_mul(gate[0], up[0], activation).unsqueeze(0)
         if not is_same(got, expected, scale):
@@ -233,10 +235,10 @@ class _FixedOutput(nn.Module):
     def __init__(self, value: torch.Tensor) -> None:
         super().__init__()
         self.value = value
-        self.given: list[torch.Tensor] = []
+        self.inputs: list[torch.Tensor] = []
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.given.append(x)
+        self.inputs.append(x)
         return self.value
 
 

@@ -144,7 +144,9 @@ def _copy(function: Any, replaced: Mapping[str, _Rotate]) -> types.FunctionType 
         holds = [_holds(cell, inner) for cell in closure or ()]
         if own is None or holds.count(True) != 1:
             return None
-        closure = tuple(types.CellType(own) if it else cell for it, cell in zip(holds, closure, strict=True))
+        closure = tuple(
+            types.CellType(own) if is_inner else cell for is_inner, cell in zip(holds, closure, strict=True)
+        )
     names = function.__globals__ | replaced if inner is None else function.__globals__
     copy = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, closure)
     copy.__kwdefaults__ = function.__kwdefaults__

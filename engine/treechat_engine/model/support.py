@@ -119,14 +119,14 @@ def inspect_model(model: Any) -> ModelSpec:
 
 
 @contextmanager
-def refusing(what: str) -> Iterator[None]:
+def refusing(operation: str) -> Iterator[None]:
     """Refuse a model whose forward raises. Models of transformers raise many kinds of exceptions."""
     try:
         yield
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
-        raise UnsupportedModelError(f"{what} fails: {error}", _WHAT_WORKS) from error
+        raise UnsupportedModelError(f"{operation} fails: {error}", _WHAT_WORKS) from error
 
 
 def _check_layers(attended: list[int], num_layers: int) -> None:

@@ -59,11 +59,11 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 @contextmanager
-def explain_out_of_memory(what: str, hint: str) -> Iterator[None]:
+def explain_out_of_memory(purpose: str, hint: str) -> Iterator[None]:
     """If memory runs out inside, raise an EngineError that names its purpose."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise EngineError(f"there is too little memory for {what}", hint) from error
+        raise EngineError(f"there is too little memory for {purpose}", hint) from error

@@ -65,7 +65,7 @@ def test_a_branch_that_grows_token_by_token_stays_one_extent() -> None:
     branches = [pool.allocate(10) for _ in range(5)]
     for _ in range(20):
         for branch in branches:
-            branch.extend(pool.allocate(1, after=branch[-1]))
+            branch.extend(pool.allocate(1, last_slot=branch[-1]))
     assert [len(extents_of(branch)) for branch in branches] == [1] * 5
     pool.check()
 
@@ -74,7 +74,7 @@ def test_a_gap_never_splits_a_request_that_fits_one_extent() -> None:
     pool = make_pool(256, poison=False)
     first = pool.allocate(10)
     rest = pool.allocate(100, room=146)
-    rest += pool.allocate(146, after=rest[-1])
+    rest += pool.allocate(146, last_slot=rest[-1])
     assert len(extents_of(rest)) == 1
     assert sorted(first + rest) == list(range(256))
 
@@ -91,7 +91,7 @@ def test_growth_continues_after_its_last_slot_before_it_starts_elsewhere() -> No
     pool = make_pool(64, poison=False)
     everything = pool.allocate(64)
     pool.free(everything[5:8] + everything[30:60])
-    assert extents_of(pool.allocate(5, after=4))[0] == (5, 3)
+    assert extents_of(pool.allocate(5, last_slot=4))[0] == (5, 3)
 
 
 def test_extents_are_maximal_and_keep_the_order_of_the_path() -> None:

@@ -139,10 +139,10 @@ def test_a_longer_path_does_not_move_the_table_that_graphs_read():
     table = RotaryTable(model.model.rotary_emb, None)
     like = torch.zeros(1, 32)
     table.reserve(100, like)
-    kept = table.covering(0, like)
+    kept = table.table_for(0, like)
     cos, _ = table.at(torch.tensor([5, 4000]), 4001, like)
     assert cos.shape[0] == 2 and kept.shape[0] < 4001
     # Later short paths and captures use the same table.
-    assert table.covering(100, like) is table.covering(0, like) is kept
+    assert table.table_for(100, like) is table.table_for(0, like) is kept
     table.at(torch.tensor([9000]), 9001, like)
-    assert table.covering(0, like) is kept
+    assert table.table_for(0, like) is kept
