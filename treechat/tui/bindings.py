@@ -1,4 +1,4 @@
-"""Every key of the app in one table: the widgets bind from it, and the help screen and the palette are made from it."""
+"""All key bindings of the app, in one table. Widgets, the help screen and the palette are made from it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,15 @@ KeyPlace = Literal[
 
 @dataclass(frozen=True, slots=True)
 class KeyBinding:
-    """One binding. `id` is what the configuration's keymap names; `keys` is its default, comma-separated.
+    """One binding.
 
-    place: "panes" are the tree and the transcript. in_palette: it makes sense without a key, as a command.
+    id: its name in the configuration's keymap.
+    keys: the default keys, comma-separated, in Textual's names.
+    action: the Textual action that it runs.
+    title: its name in the help and in the palette.
+    tooltip: its effect, in a few words.
+    place: the widgets or the screen that bind it; "panes" are the tree and the transcript.
+    in_palette: the palette lists it as a command.
     """
 
     id: str
@@ -40,13 +46,13 @@ class KeyBinding:
 
     @property
     def binding(self) -> Binding:
-        # Every window can be left for good, those over the conversation too.
+        # ctrl+q quits from every screen, modal screens included.
         priority = self.id == "app.quit"
         return Binding(self.keys, self.action, self.title, False, tooltip=self.tooltip, id=self.id, priority=priority)
 
 
 def _keys(place: KeyPlace, *rows: tuple[str, str, str, str, str], in_palette: bool = False) -> tuple[KeyBinding, ...]:
-    """The bindings of one place, from rows of (id, keys, action, title, tooltip)."""
+    """Return the bindings of one place, from rows of (id, keys, action, title, tooltip)."""
     return tuple(KeyBinding(*row, place, in_palette) for row in rows)
 
 
@@ -264,7 +270,7 @@ KEYS: tuple[KeyBinding, ...] = tuple(key for section in SECTIONS.values() for ke
 
 
 def bindings(*groups: tuple[KeyBinding, ...]) -> list[BindingType]:
-    """What a widget's BINDINGS takes."""
+    """Return these keys as a widget's BINDINGS."""
     return [key.binding for group in groups for key in group]
 
 

@@ -1,4 +1,4 @@
-"""The configuration's own keys and theme, checked against the bindings and themes that there are."""
+"""Check the keys and the theme of the configuration against the bindings and themes of the app."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PLACES_TOGETHER = {"panes": ("panes", "everywhere"), "composer": ("composer", "
 
 
 def key_names(keys: str) -> list[str]:
-    """`n, ?` as Textual names the keys: `n`, `question_mark`."""
+    """Return Textual's names of comma-separated keys: `n, ?` is `n`, `question_mark`."""
     parts = [keys] if keys == "," else [part.strip() for part in keys.split(",")]
     names = []
     for part in parts:
@@ -30,7 +30,7 @@ def key_names(keys: str) -> list[str]:
 
 
 def _character_name(character: str) -> str:
-    """The name that Textual gives to the key of a character: `?` is `question_mark`."""
+    """Return Textual's name of a character's key: `?` is `question_mark`."""
     name = character
     if not character.isalnum():
         name = unicodedata.name(character, "").lower().replace("-", "_").replace(" ", "_")
@@ -46,13 +46,15 @@ def _is_key(name: str) -> bool:
 
 
 def textual_keymap(keymap: Mapping[str, str]) -> dict[str, str]:
-    """The keymap as Textual takes it."""
+    """Return the keymap in the form that Textual expects."""
     return {binding_id: ",".join(key_names(keys)) for binding_id, keys in keymap.items()}
 
 
 def check_appearance(config: Config, path: Path | None = None) -> None:
-    """Raises ConfigError, with the line in `path` (None: the platform's file), for an unknown theme, binding or key,
-    and for a key that would do two things in one place."""
+    """Raise ConfigError for an unknown theme, binding or key, and for a key with two bindings in one place.
+
+    path: the configuration file; the error names the line in it. None: the platform's default file.
+    """
     path = config_path() if path is None else path
     try:
         text = path.read_text(encoding="utf-8")
@@ -91,7 +93,7 @@ def check_appearance(config: Config, path: Path | None = None) -> None:
 
 
 def _clash(keymap: Mapping[str, str], places: tuple[str, ...]) -> tuple[str, KeyBinding, KeyBinding] | None:
-    """A key with two bindings in one place, where a configured one has a part in it."""
+    """Return a key that has two bindings in these places, at least one of them configured; None if there is none."""
     bound = [(name, key) for key in KEYS if key.place in places for name in keymap.get(key.id, key.keys).split(",")]
     bound.sort(key=lambda pair: pair[0])
     for name, group in groupby(bound, lambda pair: pair[0]):

@@ -1,4 +1,4 @@
-"""Text from outside is data: control characters are shown, never sent to the terminal. And wrapping that can go on."""
+"""Make text from outside safe to draw, and wrap and cut text. Control characters never reach the terminal."""
 
 from __future__ import annotations
 
@@ -25,30 +25,31 @@ def _show(match: re.Match[str]) -> str:
 
 
 def escape_controls(text: str) -> str:
-    """`text` with line ends as newlines, and each character that steers a terminal replaced by a visible one.
+    """Replace each control character by a visible one, and CR LF by a newline.
 
-    ESC becomes ␛, C1 and direction overrides become their code in ‹›, lone surrogates �. Newlines and tabs stay.
+    ESC becomes ␛. C1 controls and direction overrides become their code in ‹›. Lone surrogates become �. Newlines and
+    tabs stay.
     """
     return _SHOWN.sub(_show, text.replace("\r\n", "\n"))
 
 
 def as_input(text: str) -> str:
-    """`shown` for a text field, which draws control characters as they are. Terminals paste line ends as returns."""
+    """`escape_controls` for a text field, which would draw them raw. Each CR becomes a newline: terminals paste CR."""
     return escape_controls(text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def one_line(text: str) -> str:
-    """`shown` on one line, white space folded."""
+    """`escape_controls` on one line: each run of white space becomes one space."""
     return " ".join(escape_controls(text).split())
 
 
 def without_markdown(text: str) -> str:
-    """`one_line` without the signs of Markdown that a row has no use for: of emphasis, code, headings, links."""
+    """`one_line` without the Markdown markers of emphasis, code, headings and links."""
     return " ".join(_MARKDOWN.sub("", _LINK.sub(r"\1", one_line(text))).split())
 
 
 def fit(text: str, width: int) -> str:
-    """`text` cut with `…` or padded to exactly `width` cells."""
+    """Cut `text` with `…`, or pad it, to exactly `width` cells."""
     if width <= 0:
         return ""
     if cell_len(text) > width:
@@ -57,10 +58,10 @@ def fit(text: str, width: int) -> str:
 
 
 def wrap(line: str, width: int) -> list[str]:
-    """One logical line (no newline in it) as rows of at most `width` cells, broken at spaces where there are any.
+    """Break one line (without a newline) into rows of at most `width` cells, at spaces if possible.
 
-    Spaces at a break hang over the end of their row. Greedy, so that all rows but the last stay as they are when the
-    line grows at its end.
+    Spaces at a break extend past the end of their row. Wrapping is greedy: if the line grows at its end, only the last
+    row changes.
     """
     line = line.expandtabs(TAB_LEN)
     if cell_len(line) <= width:
@@ -84,7 +85,7 @@ def wrap(line: str, width: int) -> list[str]:
 
 
 def _cut(word: str, width: int) -> list[str]:
-    """`word` in pieces of at most `width` cells, of at least one character, in time in proportion to its length."""
+    """Cut `word` into parts of at most `width` cells, at least one character each. Takes time linear in its length."""
     if word.isascii():
         return [word[first : first + width] for first in range(0, len(word), width)]
     pieces, first, used = [], 0, 0
@@ -98,7 +99,7 @@ def _cut(word: str, width: int) -> list[str]:
 
 
 class GrowingText:
-    """Plain text wrapped to a width that grows at its end: what an append costs does not depend on what is there."""
+    """Plain text that grows at its end, wrapped. The cost of an append does not depend on the text so far."""
 
     def __init__(self, width: int, text: str = "") -> None:
         self.width = max(width, 1)
@@ -106,7 +107,7 @@ class GrowingText:
         self.append(text)
 
     def append(self, text: str) -> int:
-        """Add text, return the index of the first row that changed."""
+        """Add text at the end and return the index of the first changed row."""
         first = len(self.rows) - 1
         if not text:
             return first

@@ -1,6 +1,6 @@
-"""What a window leaves for the next start: the theme that was chosen, and how the models it used are found again.
+"""Persist small values between runs: the selected theme, and the spec of each model that was used.
 
-It is a small file beside the database; where it is lost or damaged, things are chosen anew.
+The values are in a JSON file in the data directory. If it is lost or damaged, all values are absent.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ MAX_MODELS = 100
 
 
 def load_value(key: str) -> Any:
-    """What was kept under a key; None where there is nothing."""
+    """Return the value of a key, or None."""
     return _read().get(key)
 
 
 def save_value(key: str, value: Any) -> None:
-    """For the next start. Where it cannot be written, it is chosen anew."""
+    """Save the value of a key for the next run. A failed write is ignored."""
     path = _path()
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def save_value(key: str, value: Any) -> None:
 
 
 def model_specs() -> Mapping[str, str]:
-    """By a model's name, what loads it: a path, say, of which the name is the last part."""
+    """Return the spec that loads each model, by model name. A spec may be a path; the name is its last part."""
     found = load_value("models")
     if not isinstance(found, dict):
         return {}

@@ -1,7 +1,6 @@
-"""What there is beside Textual's themes: one for those who need contrast, short names for the usual ones; and which one
-was chosen last.
+"""Themes of our own, short names for themes, and the theme of the previous run.
 
-High contrast is full white or black, no half-tones; what was dim stays legible.
+The high-contrast theme uses full white and black and no half-tones; dim text stays legible.
 """
 
 from __future__ import annotations
@@ -57,14 +56,13 @@ LIGHT = Theme(
 THEMES = (LIGHT, HIGH_CONTRAST)
 
 ALIASES = {"auto": "", "dark": "textual-dark"}
-"""Short names that the configuration may use; auto is dark or light."""
+"""Short names that the configuration accepts. auto selects dark or light."""
 
 _LIGHT_BACKGROUNDS = ("7", "15")
 
 
 def theme_name(configured: str | None, environ: Mapping[str, str]) -> str:
-    """The theme's own name. auto, or None, is light where the terminal says that its background is (COLORFGBG), else
-    dark."""
+    """Return the theme's full name. For auto and None: light if COLORFGBG reports a light background, else dark."""
     if configured in ("auto", None):
         background = environ.get("COLORFGBG", "").rpartition(";")[2]
         configured = "light" if background in _LIGHT_BACKGROUNDS else "dark"
@@ -72,6 +70,6 @@ def theme_name(configured: str | None, environ: Mapping[str, str]) -> str:
 
 
 def saved_theme(known: Collection[str]) -> str | None:
-    """The theme that was chosen in the app last; None where there is none among those that are known."""
+    """Return the theme that was last selected in the app; None if it is unknown or there is none."""
     name = load_value("theme")
     return name if isinstance(name, str) and name in known else None

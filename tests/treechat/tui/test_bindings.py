@@ -1,4 +1,4 @@
-"""Every binding says what it does, no two fight for a key, and the README lists them all."""
+"""Every binding has a name and a help text, no key has two bindings in one place, and the README lists all."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_field_takes_no_key_of_its_window(place) -> None:
     taken = {name: kind for kind in fields for binding in kind.BINDINGS for name in binding.key.split(",")}
     for key in KEYS:
         for name in key.keys.split(","):
-            # A field tells its window of enter.
+            # A field reports enter to its screen.
             assert key.place != place or name not in taken or name == "enter", f"{name}: {key.id} and {taken[name]}"
 
 

@@ -1,4 +1,4 @@
-"""Text from outside is shown, never sent; wrapping that goes on."""
+"""Text from outside is drawn, never sent to the terminal; wrapping, also of text that grows."""
 
 from __future__ import annotations
 

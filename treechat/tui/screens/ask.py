@@ -1,4 +1,4 @@
-"""One line of text: a label, a title."""
+"""Ask for one line of text, such as a label or a title."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from treechat.tui.screens.modal import Modal
 
 
 class AskScreen(Modal[str | None]):
-    """Returns the line, "" included, or None where it was closed."""
+    """Returns the line, which may be "", or None if the screen was closed."""
 
     BINDINGS = ASK_BINDINGS
 

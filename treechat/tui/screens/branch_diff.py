@@ -1,4 +1,4 @@
-"""Two branches held against each other: what they share, then turn by turn the words that differ. Draws nothing."""
+"""Compare two branches: their common part, then the differing words of each turn. Draws nothing."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from treechat.tree import Role
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 
 LONG = 2_000
-"""Words of one text from which on frequent words no longer count as common: the time would grow with the square."""
+"""Above this number of words, frequent words are ignored in matching: the time would grow quadratically."""
 
 
 class DiffPart(NamedTuple):
-    """A stretch of text; `is_own` where the other side does not have it."""
+    """A part of a text; `is_own` if the other side does not have it."""
 
     text: str
     is_own: bool
@@ -27,7 +27,13 @@ class DiffPart(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TurnPair:
-    """The n-th messages behind the fork; a side that has ended is None, and then the other is all its own."""
+    """The n-th messages after the fork.
+
+    left: the parts of the left message; None if that branch has ended.
+    right: the parts of the right message; None if that branch has ended.
+    left_role: None if that branch has ended.
+    right_role: None if that branch has ended.
+    """
 
     left: tuple[DiffPart, ...] | None
     right: tuple[DiffPart, ...] | None
@@ -41,14 +47,14 @@ class TurnPair:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """num_common: messages that both branches have; pairs: what comes below."""
+    """num_common: messages that both branches share. pairs: the messages after the fork."""
 
     num_common: int
     pairs: tuple[TurnPair, ...]
 
 
 def diff_words(left: str, right: str) -> tuple[tuple[DiffPart, ...], tuple[DiffPart, ...]]:
-    """Both texts as parts that alternate between shared and own; the parts joined are the text."""
+    """Split both texts into alternating shared and own parts. Joined, the parts are the text."""
     a, b = _WORDS.findall(left), _WORDS.findall(right)
     matcher = SequenceMatcher(_is_space, a, b, autojunk=max(len(a), len(b)) > LONG)
     left_parts: list[DiffPart] = []
@@ -69,7 +75,7 @@ def _append(parts: list[DiffPart], words: Sequence[str], is_own: bool) -> None:
 
 
 def compare(chat: Chat, left_id: str, right_id: str) -> Comparison:
-    """The branches that end at the two nodes. Reads the texts below their fork."""
+    """Compare the branches that end at two nodes. Reads the texts below their fork."""
     tree = chat.tree
     left, right = tree.path(left_id), tree.path(right_id)
     num_common = next(

@@ -1,4 +1,4 @@
-"""Two branches side by side: their common part folded away, the rest aligned turn by turn, differing words marked."""
+"""Two branches side by side: the common part is only counted, the rest is aligned by turn, own words are marked."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from treechat.tui.screens.branch_diff import Comparison, DiffPart, TurnPair
 from treechat.tui.screens.modal import Modal
 
 MOST = 200
-"""Turns that are shown; what comes behind is only counted."""
+"""Turns that are drawn; the others are only counted."""
 
 SIDE_BY_SIDE = 90
-"""Cells from which on the two stand beside each other."""
+"""Minimum width in cells to draw the branches side by side."""
 
 NAMES: dict[Role, str] = {"user": "You", "assistant": "Assistant", "system": "System"}
 
 
 class PairView(Static):
-    """One turn of both branches."""
+    """The same turn of both branches."""
 
     def __init__(self, pair: TurnPair) -> None:
         super().__init__()
@@ -70,12 +70,17 @@ def _below(left: Text, right: Text, is_same: bool) -> RenderableType:
 
 
 class CompareScreen(Modal[bool]):
-    """Returns whether to jump to the right one."""
+    """Returns whether to jump to the right branch."""
 
     BINDINGS = COMPARE_BINDINGS
 
     def __init__(self, comparison: Comparison, left: str, right: str) -> None:
-        """left, right: what the branches are called."""
+        """Show a comparison.
+
+        comparison: its left branch is drawn at the left.
+        left: the name of the left branch.
+        right: the name of the right branch.
+        """
         super().__init__()
         self.comparison = comparison
         self._names = (left, right)

@@ -1,4 +1,4 @@
-"""Where a message came from: model, sampling, seed, tokens and times."""
+"""The origin of a message: model, sampling, seed, tokens and times."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Facts = list[tuple[str, str]]
 
 
 def facts_of(node: Node, turn: Turn | None, cost: Cost | None) -> Facts:
-    """(name, value) pairs, as far as they are known."""
+    """Return the known facts as (name, value) pairs."""
     facts = [("id", node.id), ("role", node.role), ("state", node.status)]
     if node.created_at:
         facts.append(("written", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(node.created_at))))
@@ -56,7 +56,7 @@ def _turn_facts(turn: Turn) -> Facts:
 
 
 class DetailsScreen(Modal[None]):
-    """The facts as a list."""
+    """The facts as a table."""
 
     BINDINGS = PAGE_BINDINGS
 

@@ -1,4 +1,4 @@
-"""The help: made from the bindings that are in force, so that it cannot lie."""
+"""The help screen, made from the active bindings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NAMES = {
 
 
 def key_labels(keys: str) -> str:
-    """`j,down` as a person reads it."""
+    """Return `j,down` in readable form: `j  ↓`."""
     parts = []
     for key in keys.split(","):
         *modifiers, name = key.strip().split("+")
@@ -41,7 +41,13 @@ def key_labels(keys: str) -> str:
 
 
 class HelpRow(NamedTuple):
-    """A key with what it does, or with no keys the title of a section; `key_id` is its name in a keymap."""
+    """A binding, or the title of a section.
+
+    keys: the keys in readable form; "" for a section.
+    title: the name of the action or of the section.
+    tooltip: the effect of the keys.
+    key_id: the binding's name in a keymap.
+    """
 
     keys: str
     title: str
@@ -50,7 +56,11 @@ class HelpRow(NamedTuple):
 
 
 def help_rows(keymap: Mapping[str, str], focus: KeyPlace) -> list[HelpRow]:
-    """All keys by section, those of `focus` first; `keymap` holds the configuration's own keys by binding id."""
+    """Return all keys by section.
+
+    keymap: the configuration's keys by binding id.
+    focus: the place whose section comes first.
+    """
     rows = []
     for title, keys in sorted(SECTIONS.items(), key=lambda section: section[1][0].place != focus):
         rows.append(HelpRow("", title))
@@ -59,7 +69,7 @@ def help_rows(keymap: Mapping[str, str], focus: KeyPlace) -> list[HelpRow]:
 
 
 class HelpLines(LineScroll, can_focus=True):
-    """The rows, drawn line by line: a table of Rich takes 200 ms, and is made twice before it is seen."""
+    """The rows, drawn line by line. A Rich table would take 200 ms, and would be built twice when the screen opens."""
 
     prefix = "help"
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"help--{name}" for name in ("section", "key", "id")}
@@ -90,7 +100,7 @@ class HelpLines(LineScroll, can_focus=True):
 
 
 def _lines_of(row: HelpRow, key_width: int, width: int) -> list[list[tuple[str, str]]]:
-    """A row's lines as (text, component) pairs: keys beside what they do, both wrapped."""
+    """Return a row's lines as (text, component) pairs: keys at the left, their effect at the right, both wrapped."""
     about = ((row.title, "key"), (f"  {row.tooltip}", ""), (f"  {row.key_id}", "id"))
     left = wrap(row.keys, key_width)
     right: list[list[tuple[str, str]]] = []
@@ -109,7 +119,7 @@ def _lines_of(row: HelpRow, key_width: int, width: int) -> list[list[tuple[str, 
 
 
 class HelpScreen(Modal[None]):
-    """Scrolls; any of the keys that opened it closes it."""
+    """The key list. The keys that opened it also close it."""
 
     BINDINGS = PAGE_BINDINGS
 

@@ -1,4 +1,4 @@
-"""Importing: a path with completion, what would come in, how far it is, and what came in, to go there."""
+"""The import screen: a path with completion, the result of a dry run, the progress, and the imported conversations."""
 
 from __future__ import annotations
 
@@ -21,29 +21,32 @@ from treechat.tui.screens.modal import Modal
 from treechat.tui.screens.path_input import completions, first_missing, parse_paths, short_path
 
 LOOK_S = 0.1
-"""How often it is looked how far an import is."""
+"""Seconds between two looks at the progress."""
 
 MAX_SENTENCES = 8
-"""Of what was left out; the command line prints all."""
+"""Problems that the report lists; the command line prints all."""
 
 MAX_WIDTH, BORDERS = 100, 14
-"""Cells of the window, and of what stands around a line in it."""
+"""Cells of the window, and of the frame around a line in it."""
 
 MAX_LISTED = 500
-"""Conversations of the report that can be gone to from it."""
+"""Conversations that the report lists."""
 
 Start = Callable[[Sequence[Path], bool], ImportJob]
-"""Begins to import the paths; True: a dry run."""
+"""Starts an import of the paths; True: a dry run."""
 
 
 class ImportScreen(Modal[str | None]):
-    """Returns the id of the conversation to go to, or None. A running import goes on when it is closed."""
+    """Returns the id of the conversation to open, or None. A running import continues after it is closed."""
 
     BINDINGS = IMPORT_BINDINGS
     DEFAULT_CSS = "ImportScreen #report { margin: 1 0 0 0; }"
 
     def __init__(self, start: Start, job: ImportJob | None = None) -> None:
-        """job: the import that is running, or is done and was not reported."""
+        """start: starts a job.
+
+        job: the import that is running, or is done and not reported yet.
+        """
         super().__init__()
         self._start = start
         self._job = job
@@ -81,7 +84,7 @@ class ImportScreen(Modal[str | None]):
 
     def _offer(self) -> None:
         self._paths = completions(self.query_one(Input).value)
-        # Of a long path the end says more.
+        # The end of a long path is the informative part.
         texts = [one_line(short_path(path)) for path in self._paths]
         room = self._room - 4
         self._list([(f"…{text[-room:]}" if cell_len(text) > room else text, "") for text in texts])
@@ -94,7 +97,7 @@ class ImportScreen(Modal[str | None]):
             field, path = self.query_one(Input), self._paths[highlighted]
             text = short_path(path)
             if as_input(text) != text:
-                # What cannot be shown in a field cannot be typed there either.
+                # A path with control characters cannot be put into a text field: check it at once.
                 self._begin([path], True)
                 return
             field.value = text
@@ -113,7 +116,7 @@ class ImportScreen(Modal[str | None]):
         elif self._job.is_done and not self._job.dry_run:
             self.action_go()
 
-    # One key for the next step
+    # Enter does the next step
 
     @on(Input.Submitted)
     def action_go(self) -> None:
@@ -159,7 +162,7 @@ class ImportScreen(Modal[str | None]):
             self._job.stop()
         self.dismiss(None)
 
-    # How far it is
+    # Progress
 
     def _look(self) -> None:
         job = self._job
@@ -184,7 +187,7 @@ class ImportScreen(Modal[str | None]):
 
     @property
     def is_reported(self) -> bool:
-        """Whether the end of the import was shown."""
+        """Whether the result of the import was shown."""
         return self._is_reported
 
     def _show_report(self, text: str, keys: str) -> None:
@@ -195,7 +198,7 @@ class ImportScreen(Modal[str | None]):
 
     @property
     def _room(self) -> int:
-        """Cells of a line in the list."""
+        """Cells of a line of the list."""
         return min(self.app.size.width, MAX_WIDTH) - BORDERS
 
     def _list(self, rows: Sequence[tuple[str, str]]) -> None:
@@ -212,15 +215,15 @@ class ImportScreen(Modal[str | None]):
 
 
 def progress(job: ImportJob) -> str:
-    """`12.3 of 190.0 MB, 35 conversations`, as far as it is."""
+    """Return `12.3 of 190.0 MB, 35 conversations`."""
     total = job.total_bytes or 0
-    # A database is read in its own way, which is not counted.
+    # The bytes read from a database are not counted, so its total says nothing.
     of = f" of {total / 1e6:,.1f}" if not job.is_done and job.num_bytes <= total else ""
     return f"{job.num_bytes / 1e6:,.1f}{of} MB, {plural(job.num_read, 'conversation')}"
 
 
 def summary(job: ImportJob) -> list[str]:
-    """What came or would come in, and what did not, in lines."""
+    """Return the lines of the report: what was or would be imported, and what was not."""
     report = job.report
     lines = [] if job.error is None else [one_line(str(job.error))]
     if job.titles:

@@ -1,4 +1,4 @@
-"""The memory view: what the slots hold, by conversation and branch, like a disk-usage tool."""
+"""The memory view: KV slots by conversation and branch, like a disk-usage tool."""
 
 from __future__ import annotations
 
@@ -21,23 +21,28 @@ from treechat.tui.screens.modal import Modal
 from treechat_engine import EngineError, EngineStats
 
 LOOK_S = 1.0
-"""How often it is looked whether the slots hold something else."""
+"""Seconds between two checks whether the cache has changed."""
 
 
 class MemoryTarget(NamedTuple):
-    """Where to go: a conversation, and a node of it or None."""
+    """The conversation to open, and the node to go to; None: its current node."""
 
     conversation_id: str
     node_id: str | None
 
 
 class MemoryScreen(Modal[MemoryTarget | None]):
-    """Returns where to go, or None."""
+    """Returns the branch to go to, or None."""
 
     BINDINGS = MEMORY_BINDINGS
 
     def __init__(self, store: Store, model: ChatModel, opened_id: str | None = None) -> None:
-        """opened_id: the conversation whose branches are shown from the start."""
+        """Show the slots of a model.
+
+        store: all its conversations are considered.
+        model: its engine holds the slots.
+        opened_id: the conversation whose branches are visible from the start.
+        """
         super().__init__()
         self._store = store
         self._model = model
@@ -70,12 +75,12 @@ class MemoryScreen(Modal[MemoryTarget | None]):
             if self._model.engine.stats() != self._stats:
                 self._look()
         except EngineError:
-            # The window is closing.
+            # The app is closing.
             return
 
     @work(exclusive=True, group="memory")
     async def _look(self) -> None:
-        """In a thread: all conversations are asked for."""
+        """Read the slots again, in a thread because it reads all conversations."""
         await self._do(lambda: None)
 
     @work(exclusive=True, group="memory")
@@ -85,7 +90,7 @@ class MemoryScreen(Modal[MemoryTarget | None]):
             self.notify(f"{num:,} slots freed · the text stays", timeout=4, markup=False)
 
     async def _do(self, act: Callable[[], int | None]) -> int | None:
-        """Do something in a thread, and take over what the slots hold then."""
+        """Run `act` in a thread, then show the slots; return its result, or None on an error."""
 
         def run() -> tuple[int | None, Memory]:
             done = act()
@@ -114,7 +119,7 @@ class MemoryScreen(Modal[MemoryTarget | None]):
         self.rows.go(0 if by < 0 else len(self.rows.rows) - 1)
 
     def action_open(self, opens: bool) -> None:
-        """Space and right also shut what is open."""
+        """Show or hide the branches of a conversation. The keys that open also close an open conversation."""
         if (row := self.rows.row) is not None:
             is_open = row.holding.id in self.rows.opened
             self.rows.open(row.holding, opens and not (is_open and row.branch is None))
@@ -138,7 +143,7 @@ class MemoryScreen(Modal[MemoryTarget | None]):
 
 
 def slots_line(memory: Memory) -> str:
-    """`cpu · 1,234 of 93,206 slots used`, the host's, and what belongs to no branch that is shown."""
+    """Return `cpu · 1,234 of 93,206 slots used`, the host tier, and the slots that belong to no visible branch."""
     stats = memory.stats
     parts = [f"{stats.device} · {stats.slots_total - stats.slots_free:,} of {stats.slots_total:,} slots used"]
     if stats.host_total:

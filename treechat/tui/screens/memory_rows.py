@@ -1,4 +1,4 @@
-"""The rows of the memory view: conversations, and the branches of those that are open, each with a bar."""
+"""The rows of the memory view: conversations and the branches of open ones, each with a bar."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from treechat.tui.safe_text import fit, without_markdown
 from treechat.tui.widgets.line_widget import LineWidget
 
 BAR = 14
-"""Cells of a bar; the row that holds most fills it."""
+"""Cells of a bar. The row with the most tokens fills it."""
 
 NUMBER = 9
-"""Cells of a column of tokens."""
+"""Cells of a number column."""
 
 SHAPES = (("█", "device"), ("▒", "host"), ("░", "cold"))
-"""What a bar is drawn with, by tier: told apart without colour."""
+"""The shapes of a bar by tier: distinct without colour."""
 
 
 class MemoryRow(NamedTuple):
-    """A conversation, or one of its branches."""
+    """A conversation (branch None), or one of its branches."""
 
     holding: Holding
     branch: Branch | None = None
@@ -43,7 +43,12 @@ class MemoryRow(NamedTuple):
 
 
 def bar(held: Held, most: int, width: int = BAR) -> list[tuple[str, int]]:
-    """Cells per tier, in the order of `SHAPES`; what is there has at least one while there is room."""
+    """Return (shape, cells) per tier, in the order of `SHAPES`. A tier with tokens gets a cell, if one is left.
+
+    held: tokens per tier.
+    most: tokens of a full bar.
+    width: cells of a full bar.
+    """
     left = width
     parts = []
     for (shape, _), num in zip(SHAPES, (held.device, held.host, held.cold), strict=True):
@@ -54,7 +59,7 @@ def bar(held: Held, most: int, width: int = BAR) -> list[tuple[str, int]]:
 
 
 class MemoryRows(ScrollView, LineWidget, can_focus=True):
-    """Draws what is in sight."""
+    """The list of rows with a cursor; draws only visible lines."""
 
     prefix = "memory"
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -81,7 +86,7 @@ class MemoryRows(ScrollView, LineWidget, can_focus=True):
         return self.rows[self.index] if self.rows else None
 
     def show(self, memory: Memory) -> None:
-        """Take over a snapshot; the cursor stays on its row, or where that was."""
+        """Show a snapshot. The cursor stays on its row; if the row is gone, at its index."""
         key = self.row.key if self.row else None
         self._memory = memory
         self._most = max((holding.held.total for holding in memory.holdings), default=1)
@@ -144,6 +149,6 @@ class MemoryRows(ScrollView, LineWidget, can_focus=True):
 
 
 def heading(width: int) -> str:
-    """What stands above the rows."""
+    """Return the column titles above the rows."""
     right = "".join(f"{f'{shape} {name}':>{NUMBER}}" for shape, name in SHAPES)
     return f"  {fit('conversation, branches', max(width - 2 - cell_len(right), 0))}{right}"

@@ -1,4 +1,4 @@
-"""A window over the conversation, which stays in sight behind it, dimmed."""
+"""Base class of the modal screens: the conversation stays visible below them, dimmed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZES = frozenset({"-narrow", "-wide"})
 
 
 class DimmedScreen(Visual):
-    """The lines of a screen. Textual's own takes 20 ms for each frame, most of it for the same few styles."""
+    """The dimmed lines of a screen. Textual's version takes 20 ms per frame, mostly to blend the same few styles."""
 
     def __init__(self, screen: Screen[object], tint: Color) -> None:
         self._screen = screen
@@ -54,11 +54,11 @@ def _tinted(style: Style | None, tint: Color) -> Style:
 
 
 class Modal(ModalScreen[ScreenResultType]):
-    """A modal screen that is drawn once when it opens: it begins with the size's class, and dims at little cost."""
+    """A modal screen that is drawn once when it opens: it has the size's class from the start, and dims cheaply."""
 
     def __init__(self) -> None:
         super().__init__()
-        # Set later, when its size is told, all its widgets would be styled, laid out and drawn a second time.
+        # If the class were set at the first resize, all widgets would be styled, laid out and drawn twice.
         self.add_class(*(self.app.screen_stack[0].classes & SIZES))
 
     def render(self) -> RenderableType:
@@ -66,5 +66,5 @@ class Modal(ModalScreen[ScreenResultType]):
         tint = self.styles.background
         if self not in stack[1:] or tint.a in (0, 1):
             return super().render()
-        # What takes a screen's rendering takes a visual, too.
+        # Textual accepts a visual in place of a renderable.
         return cast("RenderableType", DimmedScreen(stack[stack.index(self) - 1], tint))

@@ -1,4 +1,4 @@
-"""Paths as people type, paste and drop them into a terminal; and what they may go on with."""
+"""Parse paths that were typed, pasted or dropped into the terminal, and complete them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from urllib.parse import unquote, urlparse
 from treechat.formats.reading.inputs import SUFFIXES
 
 MOST = 200
-"""Entries that are offered."""
+"""Maximum number of completions."""
 
 READABLE = (*SUFFIXES, ".zip")
 
 
 def parse_paths(text: str) -> list[Path]:
-    """The paths in a line: one as it is, or several that a shell would tell apart (quoted, escaped), file:// or ~ too.
+    """Return the paths of a line: the whole line as one path, or several paths quoted or escaped as in a shell.
 
-    Those that do not exist are among them, so that it can be said.
+    file:// and ~ are resolved. The result includes paths that do not exist, to report them.
     """
     text = text.strip()
     if not text:
@@ -40,8 +40,10 @@ def first_missing(paths: Iterable[Path]) -> Path | None:
 
 
 def completions(text: str) -> list[Path]:
-    """What a typed path may go on with: folders, and files that an import can read, in the order of their names. For
-    nothing at all the readable files here and in Downloads, the newest first."""
+    """Return the completions of a typed path by name: folders, and files that an import can read.
+
+    For an empty text: the readable files of the current folder and of Downloads, newest first.
+    """
     if not text.strip():
         found = [*_entries(Path.cwd()), *_entries(Path.home() / "Downloads")]
         return sorted((path for path in found if not path.is_dir()), key=_changed, reverse=True)[:MOST]
@@ -57,7 +59,7 @@ def completions(text: str) -> list[Path]:
 
 
 def short_path(path: Path) -> str:
-    """As short as it can be typed."""
+    """Return the shortest text of a path: relative to ~ if possible, with a final / for a folder."""
     try:
         text = f"~/{path.relative_to(Path.home())}" if path.is_absolute() else str(path)
     except (ValueError, RuntimeError):
@@ -71,7 +73,7 @@ def _path(text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        # ~somebody, whom nobody knows.
+        # An unknown user name after ~.
         return Path(text)
 
 

@@ -1,4 +1,4 @@
-"""Choosing from a list that a few typed letters narrow down: conversations, or messages that were searched for."""
+"""Choose from a list that typed text filters: conversations, search results, models, presets."""
 
 from __future__ import annotations
 
@@ -17,24 +17,29 @@ from treechat.tui.screens.modal import Modal
 from treechat.tui.widgets.choice_list import ChoiceList, ListChoice
 
 MAX_CHOICES = 200
-"""Choices shown at once; typing finds the others."""
+"""Choices shown at once; more text finds the others."""
 
 LONG = 10
-"""From more choices than these on, the list takes the height that there is."""
+"""With more choices than this, the list takes the full height."""
 
 Find = Callable[[str], Sequence[ListChoice]]
-"""The choices for what is typed, "" included."""
+"""Returns the choices for the typed text, which may be ""."""
 
 Note = Callable[[Store, Sequence[str]], Mapping[str, str]]
 
 
 class StoreSearch:
-    """A `find` that reads the store for long: it runs in a thread, and is ended where the next letter overtakes it."""
+    """A `find` that reads the store. It runs in a thread, and the next typed letter interrupts it."""
 
     def __init__(
         self, store: Store, find: Callable[[Store, str], Sequence[ListChoice]], note: Note | None = None
     ) -> None:
-        """note: looks up what stands behind choices that came without; only for those in sight. Raises StoreError."""
+        """Open a second reader of the store.
+
+        store: the store to read.
+        find: returns the choices for a query.
+        note: looks up notes of choices without one; called for visible choices only. Raises StoreError.
+        """
         self._reader = Reader(store)
         self._find = find
         self._note = note
@@ -46,13 +51,13 @@ class StoreSearch:
         return self._find(self._reader.store, query)
 
     def notes(self, ids: Sequence[str]) -> Mapping[str, str]:
-        """What is noted of each of these choices."""
+        """Return the note of each of these choices, "" for none."""
         found = self._note(self._reader.store, ids) if self._note is not None else {}
         return dict.fromkeys(ids, "") | dict(found)
 
 
 class PickScreen(Modal[str | None]):
-    """Returns the id of what was chosen, or None."""
+    """Returns the id of the chosen item, or None."""
 
     BINDINGS = LIST_BINDINGS
 
@@ -69,7 +74,7 @@ class PickScreen(Modal[str | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="window") as window:
-            # Of one height from the beginning: what is found late then moves nothing, and costs less to draw.
+            # A fixed height from the start: late results move nothing and cost less to draw.
             window.set_class(isinstance(self._find, StoreSearch), "tall")
             window.border_title = self._title
             window.border_subtitle = f"enter {self._verb} · esc closes"
@@ -105,7 +110,7 @@ class PickScreen(Modal[str | None]):
             self.run_worker(self._find_wanted(self._find), group="find")
 
     async def _find_wanted(self, find: StoreSearch) -> None:
-        """What is found for a query that was overtaken is dropped, and the last one looked for; then come the notes."""
+        """Find until the latest query has its results, then look up notes. Results of older queries are dropped."""
         try:
             while True:
                 if self._wanted is not None:
@@ -131,7 +136,7 @@ class PickScreen(Modal[str | None]):
         try:
             self.list.note(await asyncio.to_thread(find.notes, ids))
         except TreechatError:
-            # Unless the next letter ended it, there is nothing to be noted.
+            # If no new query interrupted the lookup, it failed: these choices have no note.
             if self._wanted is None:
                 self.list.note(dict.fromkeys(ids, ""))
 
@@ -147,7 +152,7 @@ class PickScreen(Modal[str | None]):
 
     @on(Input.Submitted)
     def _choose(self) -> None:
-        """Where the choices for what was typed are not there yet, the first of them when they come."""
+        """Return the highlighted choice. If the results of the query are still missing, return the first one later."""
         self._is_chosen = self._is_finding and self._wanted is not None
         if not self._is_chosen and (choice := self.list.chosen) is not None:
             self.dismiss(choice.id)
@@ -158,7 +163,11 @@ class PickScreen(Modal[str | None]):
 
 
 def model_picker(choices: Sequence[ListChoice], verb: str = "loads it") -> PickScreen:
-    """A list of models that takes any other name, too."""
+    """Return a list of models that also accepts any other name.
+
+    choices: the known models.
+    verb: the effect of enter, in the border.
+    """
 
     def find(query: str) -> list[ListChoice]:
         words = query.casefold().split()

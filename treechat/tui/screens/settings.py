@@ -1,4 +1,4 @@
-"""System prompt and sampling of a conversation, or of the next reply alone. An empty field shows what holds then."""
+"""System prompt and sampling of a conversation or of the next reply. An empty field shows its fallback."""
 
 from __future__ import annotations
 
@@ -40,8 +40,13 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ChosenSettings:
-    """What the screen returns. values: those that differ from the defaults. model: "" takes the one that is in use.
-    once: for the next reply only."""
+    """The result of the screen.
+
+    values: the filled-in values by setting name.
+    system_prompt: the prompt; may be "".
+    model: the model's name; "" for the model in use.
+    once: apply them to the next reply only.
+    """
 
     values: Values
     system_prompt: str
@@ -51,10 +56,16 @@ class ChosenSettings:
 
 @dataclass(frozen=True, slots=True)
 class InitialSettings:
-    """What the screen begins with. values: the values set so far. fallbacks: what holds where a field is empty.
+    """The values that the screen shows first.
 
-    has_messages: the conversation has messages, so another system prompt is another root. model: the one in use.
-    own_model: that of the conversation, "" for none. models: to choose from; none where there is but one.
+    model: the model in use.
+    own_model: the conversation's model; "" for none.
+    models: the models to choose from; empty if there is only one.
+    system_prompt: the current prompt.
+    values: the values set so far.
+    fallbacks: the effective value of each empty field, as text.
+    has_messages: the conversation has messages, so a changed system prompt starts a new root.
+    presets: the values of each preset by name.
     """
 
     model: str
@@ -68,12 +79,15 @@ class InitialSettings:
 
 
 class SettingsScreen(Modal[ChosenSettings | None]):
-    """Fields by name; each is checked when it is left and all before anything is kept."""
+    """One field per setting. Each is checked when it changes, and all before the values are returned."""
 
     BINDINGS = SETTING_BINDINGS
 
     def __init__(self, initial: InitialSettings, save: Callable[[str, Values], Mapping[str, Values]]) -> None:
-        """save: writes a preset and returns all there are; raises ConfigError."""
+        """initial: the values to show.
+
+        save: writes a preset and returns all presets; raises ConfigError.
+        """
         super().__init__()
         self._initial = initial
         self._presets = initial.presets
@@ -93,7 +107,7 @@ class SettingsScreen(Modal[ChosenSettings | None]):
                     disabled=not self._initial.models,
                 )
             yield Label("System prompt" + ("  (a changed one starts a new root)" if self._initial.has_messages else ""))
-            # tab goes on to the next field; enter makes a line, ctrl+s keeps.
+            # tab moves to the next field, enter breaks the line, ctrl+s keeps the values.
             yield TextArea(
                 as_input(self._initial.system_prompt), compact=True, tab_behavior="focus", id="system_prompt"
             )
@@ -137,7 +151,7 @@ class SettingsScreen(Modal[ChosenSettings | None]):
         self._check(event.input)
 
     def _check(self, field: Input) -> Any:
-        """The field's value, None for an empty or a wrong one, which is marked and said."""
+        """Return the field's value; None if it is empty or invalid. An invalid field is marked and its error shown."""
         field.remove_class("wrong")
         if field.id == "model":
             return None
@@ -153,7 +167,7 @@ class SettingsScreen(Modal[ChosenSettings | None]):
         return value
 
     def _values(self) -> dict[str, Any] | None:
-        """All that is set; None, with the cursor on it, where something is wrong."""
+        """Return all filled-in values; None if a field is invalid, which then gets the focus."""
         values = {name: self._check(self.field(name)) for name in NAMES}
         self._check_model()
         wrong = self.query(Input).filter(".wrong")
@@ -163,7 +177,7 @@ class SettingsScreen(Modal[ChosenSettings | None]):
         return {name: value for name, value in values.items() if value is not None}
 
     def _check_model(self) -> None:
-        """Asks no network: a hub id is taken for one, a path must be there."""
+        """Mark the model field if its path does not exist. Uses no network: a hub id is not checked."""
         from treechat.models import is_ready
 
         field = self.field("model")
@@ -221,7 +235,7 @@ class SettingsScreen(Modal[ChosenSettings | None]):
         self.app.push_screen(PickScreen("Presets", find, "type to narrow down", verb="uses it"), done)
 
     def put(self, values: Values) -> None:
-        """A preset's values into the fields; one without a system prompt leaves the prompt."""
+        """Fill in a preset's values. A preset without a system prompt leaves the prompt unchanged."""
         for name in NAMES:
             value = values.get(name)
             self.field(name).value = "" if value is None else f"{value}"
@@ -247,7 +261,7 @@ class SettingsScreen(Modal[ChosenSettings | None]):
 
 
 def describe(values: Values) -> str:
-    """`temperature 0.2 · top p 0.9`, and the system prompt's beginning."""
+    """Return `temperature 0.2 · top p 0.9` and the beginning of the system prompt."""
     parts = [f"{key.replace('_', ' ')} {value}" for key, value in values.items() if key != "system_prompt"]
     if prompt := values.get("system_prompt"):
         parts.append(f"“{one_line(prompt)[:40]}”")

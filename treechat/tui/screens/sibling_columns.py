@@ -1,4 +1,4 @@
-"""Siblings as columns: as many as have room stand beside each other, each scrolls by itself, what grows is followed."""
+"""Siblings in columns, as many as fit. Each column scrolls separately, and follows a streaming reply."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from treechat.tui.transcript.streaming_reply import StreamingReply
 from treechat.tui.widgets.line_widget import LineWidget
 
 LEAST = 24
-"""Cells of the narrowest column; what has no room is beyond the edge."""
+"""Minimum width of a column, in cells. Columns without room are off screen."""
 
 HEAD = 3
 """Lines above the texts: name and state, figures, a rule."""
@@ -30,7 +30,14 @@ STATES = {"stopped": "stopped", "interrupted": "interrupted", "failed": "failed"
 
 
 class SiblingColumn:
-    """One sibling. `top` is the first line in sight; `follows`: the end stays in sight while it grows."""
+    """One sibling.
+
+    node_id: the sibling.
+    top: the first visible line of its text.
+    follows: keep the end visible while the reply streams.
+    growing: the rows of a streaming reply.
+    num_chars: characters of the text in `growing`.
+    """
 
     __slots__ = ("follows", "growing", "node_id", "num_chars", "top")
 
@@ -43,7 +50,7 @@ class SiblingColumn:
 
 
 class SiblingColumns(LineWidget, can_focus=True):
-    """Draws; which column is chosen is set from outside."""
+    """Draws the columns. The screen selects the chosen one."""
 
     prefix = "columns"
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"columns--{name}" for name in ("name", "chosen", "figures", "rule")}
@@ -63,10 +70,10 @@ class SiblingColumns(LineWidget, can_focus=True):
         self.index = 0
         self.first = 0
 
-    # What is shown
+    # Columns
 
     def choose(self, index: int) -> None:
-        """Choose a column, and bring it into sight."""
+        """Choose a column and scroll to it."""
         self.index = min(max(index, 0), len(self.columns) - 1)
         num = self.num_shown
         self.first = min(max(self.first, self.index - num + 1), self.index, len(self.columns) - num)
@@ -77,12 +84,12 @@ class SiblingColumns(LineWidget, can_focus=True):
         return self.columns[self.index]
 
     def drop(self, node_id: str) -> None:
-        """Take a column away; there must be another."""
+        """Remove a column. There must be another one."""
         self.columns = [column for column in self.columns if column.node_id != node_id]
         self._fit()
 
     def finish(self, node_id: str) -> None:
-        """A reply is whole: from now on it is drawn as Markdown, from its beginning."""
+        """Draw a finished reply as Markdown, from its beginning."""
         for column in self.columns:
             if column.node_id == node_id:
                 column.growing = None
@@ -90,7 +97,7 @@ class SiblingColumns(LineWidget, can_focus=True):
         self.refresh()
 
     def scroll(self, by: int, index: int | None = None) -> None:
-        """Scroll one column, the chosen one for None."""
+        """Scroll a column by some lines. index: None for the chosen one."""
         column = self.chosen if index is None else self.columns[index]
         most = max(self._num_lines(column) - self.body_height, 0)
         column.top = min(max(self._top(column) + by, 0), most)
@@ -98,7 +105,7 @@ class SiblingColumns(LineWidget, can_focus=True):
         self.refresh()
 
     def unfold(self) -> bool:
-        """Show or fold the thoughts of the chosen one; whether it has any."""
+        """Open or fold the thoughts of the chosen column; return whether it has any."""
         self.chosen.growing = None
         self.refresh()
         return self.cache.toggle(self.chat, self.chosen.node_id)
@@ -107,7 +114,7 @@ class SiblingColumns(LineWidget, can_focus=True):
 
     @property
     def num_shown(self) -> int:
-        """Columns that have room."""
+        """Columns that fit."""
         return max(min(len(self.columns), (self.size.width + 1) // (LEAST + 1)), 1)
 
     @property
@@ -133,7 +140,7 @@ class SiblingColumns(LineWidget, can_focus=True):
         return max(self.column_width - 2, 2)
 
     def _streaming(self, column: SiblingColumn) -> StreamingReply:
-        """The rows so far. The text is asked for anew each time: events may lag behind it."""
+        """Return the rows so far. Reads the current text each time, because events may lag behind the text."""
         text = self.chat.text(column.node_id)
         self._use_theme()
         if column.growing is None or column.num_chars > len(text):
@@ -206,7 +213,7 @@ class SiblingColumns(LineWidget, can_focus=True):
         )
 
     def state(self, node_id: str) -> str:
-        """How far a sibling is, in a word or two."""
+        """Return the state of a sibling in a word or two; "" if complete."""
         if node_id in self.chat.replies:
             return "writing" if self.chat.replies[node_id].text else "waiting"
         turn = self.chat.turn(node_id)

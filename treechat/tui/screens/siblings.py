@@ -1,4 +1,4 @@
-"""Siblings side by side, while they are written and afterwards: stop one, keep one, promote one."""
+"""Siblings side by side, during and after streaming: stop, hide or promote one."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ from treechat.tui.screens.sibling_columns import SiblingColumns
 
 
 class SiblingsScreen(Modal[str | None]):
-    """Returns the id of the sibling to make current, or None. Replies go on being written when it is closed."""
+    """Returns the id of the sibling to make current, or None. Replies continue after it is closed."""
 
     BINDINGS = COLUMN_BINDINGS
 
     def __init__(self, chat: Chat, node_ids: Sequence[str], chosen_id: str | None = None) -> None:
-        """node_ids: siblings, at least one, in the order of the columns."""
+        """Show siblings.
+
+        chat: the conversation.
+        node_ids: at least one sibling, in the order of the columns.
+        chosen_id: the column with the cursor; None for the first.
+        """
         super().__init__()
         self.chat = chat
         self.columns = SiblingColumns(chat, node_ids)
@@ -46,7 +51,7 @@ class SiblingsScreen(Modal[str | None]):
         self.call_after_refresh(self.columns.choose, ids.index(self._chosen_id) if self._chosen_id in ids else 0)
 
     def apply_event(self, event: ChatEvent) -> None:
-        """Something happened in the conversation."""
+        """Draw the effect of an event of the conversation."""
         if isinstance(event, ReplyFinished):
             self.columns.finish(event.node.id)
         self.columns.refresh()
@@ -75,12 +80,12 @@ class SiblingsScreen(Modal[str | None]):
         self.columns.scroll(by * 10**9)
 
     def action_stop(self) -> None:
-        """End the chosen reply; what came stays."""
+        """Stop the chosen reply. Its text is kept."""
         if not self.chat.stop(self.node_id):
             self.app.bell()
 
     def action_only(self) -> None:
-        """End all replies but the chosen one; what came of them stays."""
+        """Stop all replies but the chosen one. Their text is kept."""
         others = [node_id for node_id in self._writing if node_id != self.node_id]
         for node_id in others:
             self.chat.stop(node_id)
@@ -88,7 +93,7 @@ class SiblingsScreen(Modal[str | None]):
             self.app.bell()
 
     def action_hide(self) -> None:
-        """Take the chosen one out of sight; undo brings it back."""
+        """Hide the chosen sibling. Undo shows it again."""
         node_id = self.node_id
         if node_id in self.chat.replies:
             self.notify("This reply is being written: s stops it first", markup=False)
@@ -109,7 +114,7 @@ class SiblingsScreen(Modal[str | None]):
         self.dismiss(self.node_id)
 
     def action_escape(self) -> None:
-        """Stop what is written here; where nothing is, close."""
+        """Stop all replies of the columns; if none is streaming, close."""
         writing = self._writing
         for node_id in writing:
             self.chat.stop(node_id)

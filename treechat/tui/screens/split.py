@@ -1,4 +1,4 @@
-"""Splitting a message: the place is picked word by word."""
+"""Choose the word at which to split a message."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from treechat.tui.screens.token_text import TokenText
 
 
 class SplitScreen(Modal[int | None]):
-    """Returns the index of the first word that is left out (at least 1), or None. `then` says what enter does."""
+    """Returns the index of the first excluded word (at least 1), or None."""
 
     BINDINGS = SPLIT_BINDINGS
 
     def __init__(self, words: Sequence[str], then: str) -> None:
-        """words: at least two; joined they are the text."""
+        """Show the words.
+
+        words: at least two; joined they are the text.
+        then: the effect of enter, in the border.
+        """
         super().__init__()
         self._words = words
         self._then = then

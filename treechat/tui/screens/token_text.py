@@ -1,4 +1,4 @@
-"""A text cut into pieces (tokens or words) that a cursor walks: laid out in rows, and drawn with marks for doubt."""
+"""A text of pieces (tokens or words) with a cursor on one: laid out in rows, unlikely tokens marked."""
 
 from __future__ import annotations
 
@@ -20,24 +20,27 @@ from treechat.tui.widgets.line_widget import LineWidget
 
 END = "␃"
 PART = "·"
-"""What stands for a piece without text: the end of a reply, or a token inside a character."""
+"""Signs for a piece without text: the end of a reply, or a token inside a character."""
 
 DOUBT, STRONG_DOUBT = 0.5, 0.2
-"""A token less likely than this was a doubtful choice, a very doubtful one."""
+"""Probabilities below which a token is doubtful, and very doubtful."""
 
 Row = list[tuple[int, str]]
-"""(index of the piece, what of it stands in this row), in order."""
+"""(index of a piece, its text in this row), in order."""
 
 
 def visible(text: str, is_last: bool = False) -> str:
-    """A piece as it is drawn: line ends as ↵ and a newline, tabs as ⇥, no text as a sign for it."""
+    """Return a piece in drawn form: line ends as ↵ and a newline, tabs as ⇥, an empty piece as a sign.
+
+    is_last: an empty last piece is the end of the reply.
+    """
     if not text:
         return END if is_last else PART
     return escape_controls(text).replace("\t", "⇥").replace("\n", "↵\n")
 
 
 def lay_out(texts: Sequence[str], width: int) -> list[Row]:
-    """Rows of at most `width` cells, broken at spaces where there are any. Each piece is in at least one row."""
+    """Lay pieces out in rows of at most `width` cells, broken at spaces if possible. Each piece is in some row."""
     rows: list[Row] = [[]]
     used = 0
     word: Row = []
@@ -72,9 +75,12 @@ def lay_out(texts: Sequence[str], width: int) -> list[Row]:
 
 
 def next_doubt(probabilities: Sequence[float | None], index: int, by: int) -> int | None:
-    """The nearest doubtful token before (`by` -1) or behind (1) `index`, or None.
+    """Return the nearest doubtful token before (`by` -1) or after (1) `index`, or None.
 
-    Doubtful are those under `DOUBT`; where there is none, the tenth that is least likely.
+    Doubtful tokens have a probability below `DOUBT`. If there are none, the least likely tenth counts as doubtful.
+
+    probabilities: of each token; None if unknown.
+    index: the token to start from; it is excluded.
     """
     known = [(p, i) for i, p in enumerate(probabilities) if p is not None]
     doubtful = {i for p, i in known if p < DOUBT} or {i for _, i in sorted(known)[: len(known) // 10 + 1]}
@@ -83,7 +89,7 @@ def next_doubt(probabilities: Sequence[float | None], index: int, by: int) -> in
 
 
 class TokenText(ScrollView, LineWidget, can_focus=False):
-    """The pieces, the cursor on one. Pieces from `rest_from` on are drawn as what is left out."""
+    """The pieces with a cursor on one. Pieces from `rest_from` on are drawn as excluded."""
 
     prefix = "token"
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -115,13 +121,13 @@ class TokenText(ScrollView, LineWidget, can_focus=False):
         self.point(self.index)
 
     def point(self, index: int) -> None:
-        """Put the cursor on a piece, and bring it into sight."""
+        """Put the cursor on a piece and scroll to it."""
         self.index = index
         self.scroll_to_region(Region(0, self._row_of.get(index, 0), 1, 1), animate=False, force=True)
         self.refresh()
 
     def above(self, by: int) -> int:
-        """The piece about as far from the left as the cursor, `by` rows further down."""
+        """Return the piece `by` rows below the cursor, at about the same column."""
         here = self._row_of.get(self.index, 0)
         target = min(max(here + by, 0), len(self.rows) - 1)
         return self._at(target, self._column(here)) if self.rows[target] else self.index

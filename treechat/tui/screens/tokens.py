@@ -1,4 +1,4 @@
-"""The token view: a reply token by token, how sure the model was of each, and what else could have stood there."""
+"""The token view: the tokens of a reply, their probabilities, and the likely alternatives of each."""
 
 from __future__ import annotations
 
@@ -22,26 +22,36 @@ from treechat.tui.screens.modal import Modal
 from treechat.tui.screens.token_text import TokenText, next_doubt, visible
 
 REST_S = 0.15
-"""Resting on a token for so long looks its alternatives up; walking over it does not."""
+"""Seconds that the cursor must rest on a token before its alternatives are looked up."""
 
 BAR_LEN = 8
 
 
 class ForkPoint(NamedTuple):
-    """Where to fork: `kept_len` tokens are kept, then comes the alternative, or what the model samples anew."""
+    """A fork inside a reply.
+
+    kept_len: number of kept tokens.
+    alternative: the token after them; None: the model samples it.
+    """
 
     kept_len: int
     alternative: Alternative | None
 
 
 class TokenScreen(Modal[ForkPoint | None]):
-    """Returns where to fork, or None. Alternatives come from `find`, given a token's index; it raises TreechatError."""
+    """Returns the fork to make, or None."""
 
     BINDINGS = TOKEN_BINDINGS
 
     def __init__(
         self, pieces: Sequence[Piece], stop_ids: Collection[int], find: Callable[[int], Awaitable[Alternatives]]
     ) -> None:
+        """Show the tokens of a reply.
+
+        pieces: its tokens in order.
+        stop_ids: the tokens that end a reply.
+        find: returns the alternatives of the token at an index; raises TreechatError.
+        """
         super().__init__()
         self.pieces = pieces
         self.choices: list[Alternative] = []
@@ -66,7 +76,7 @@ class TokenScreen(Modal[ForkPoint | None]):
 
     @property
     def index(self) -> int:
-        """The token under the cursor."""
+        """Index of the token under the cursor."""
         return self.view.index
 
     def on_mount(self) -> None:
@@ -83,7 +93,7 @@ class TokenScreen(Modal[ForkPoint | None]):
         self.call_after_refresh(self.go, first or 0)
 
     def go(self, index: int) -> None:
-        """Put the cursor on a token; its alternatives are looked up when it stays there."""
+        """Put the cursor on a token. Its alternatives are looked up if the cursor stays there."""
         self.view.point(min(max(index, 0), len(self.pieces) - 1))
         self._take(self._found.get(self.index))
         if self.index not in self._found:
@@ -106,7 +116,7 @@ class TokenScreen(Modal[ForkPoint | None]):
         self.choices = list(found.choices) if found else []
         ids = [choice.id for choice in self.choices]
         if piece.id not in ids and piece.logprob is not None:
-            # A sampler that was told to be lively may have taken one that is not among the likeliest.
+            # With a high temperature, the sampled token may not be among the likeliest.
             self.choices.append(Alternative(piece.id, piece.text, piece.logprob))
             ids.append(piece.id)
         self.choice = ids.index(piece.id) if piece.id in ids else 0

@@ -1,4 +1,4 @@
-"""The transcript's blocks: one per message, a header line, the body, a line of figures, an empty line."""
+"""The blocks of the transcript, one per message: a header line, the body, a caption line, an empty line."""
 
 from __future__ import annotations
 
@@ -12,23 +12,29 @@ from treechat.tui.transcript.messages import MessageCache
 from treechat.tui.transcript.streaming_reply import StreamingReply
 
 AROUND = 2
-"""Lines of a block beside its body: header and empty line."""
+"""Lines of each block that are not its body: header and empty line."""
 
 READ_AT_ONCE = 1_000
-"""Messages whose texts are read to guess their heights; where a path has more new ones, previews must do."""
+"""If a path has at most this many new messages, heights are estimated from their texts, else from their previews."""
 
 LONG_BODY = 6
-"""Lines of a body of which nothing is known but that its preview was cut."""
+"""Estimated lines of a body whose preview was cut."""
 
 
 class Blocks:
-    """The messages of one path, their heights and where each begins. Draws bodies; knows nothing of scrolling.
+    """The messages of one path, their heights and their first lines. Draws bodies; does not scroll.
 
-    Heights are guesses until they were measured. Growing replies keep their wrapped rows.
+    A height is an estimate until it is measured. Streaming replies keep their wrapped rows.
     """
 
     def __init__(self, chat: Chat, node_ids: list[str], cache: MessageCache, before: Blocks | None = None) -> None:
-        """before: the path shown until now; a message that is on both keeps the height that it had."""
+        """Estimate the heights.
+
+        chat: the conversation.
+        node_ids: the path, from a root.
+        cache: renders the bodies.
+        before: the blocks of the previous path; messages that both paths share keep their heights.
+        """
         self.chat = chat
         self.cache = cache
         self.node_ids = node_ids
@@ -47,7 +53,7 @@ class Blocks:
         return self.tops.total
 
     def index_at(self, line: int) -> int:
-        """Index of the block that line is in."""
+        """Return the index of the block that contains the line."""
         return self.tops.index_at(line)
 
     def height(self, index: int) -> int:
@@ -65,7 +71,7 @@ class Blocks:
         ]
 
     def measure(self, index: int) -> int:
-        """Render a block for its real height, and return by how much it differs from the guess."""
+        """Render a block, set its height, and return the difference from the previous height in lines."""
         if index in self._exact:
             return 0
         self._exact.add(index)
@@ -80,7 +86,7 @@ class Blocks:
         return len(self._streaming(node_id).rows) if self._is_growing(node_id) else len(self._body(node_id))
 
     def body_strip(self, node_id: str, line: int) -> Strip:
-        """One line of the body."""
+        """Return one line of the body; an empty strip past its end."""
         if self._is_growing(node_id):
             rows = self._streaming(node_id).rows
             return row_strip(rows[line]) if line < len(rows) else Strip([])
@@ -88,11 +94,11 @@ class Blocks:
         return strips[line] if line < len(strips) else Strip([])
 
     def grow(self, index: int) -> int:
-        """There is more of a growing reply; by how many lines. Costs the same however long the reply is."""
+        """Take in new text of a streaming reply and return the added lines. The cost does not depend on its length."""
         return self._change(index) if self._is_growing(self.node_ids[index]) else 0
 
     def forget(self, node_id: str) -> bool:
-        """The message's text or state changed: measure it again. Whether it is on this path."""
+        """Measure a changed message again at its next use. Return whether it is on this path."""
         index = self.index_of.get(node_id)
         if index is not None:
             self._exact.discard(index)
@@ -109,7 +115,7 @@ class Blocks:
         return node_id in self.chat.replies
 
     def _streaming(self, node_id: str) -> StreamingReply:
-        """The rows so far. The text is asked for anew each time: events may lag behind it."""
+        """Return the rows so far. Reads the current text each time, because events may lag behind the text."""
         text = self.chat.text(node_id)
         grown, num_chars = self._growing.get(node_id) or (self.cache.growing(self.chat, node_id), len(text))
         if len(text) > num_chars:
@@ -122,9 +128,9 @@ class Blocks:
 
 
 def num_common(path: list[str], other: list[str]) -> int:
-    """How many nodes two paths have in common, from their roots."""
+    """Return the number of leading nodes that two paths share."""
     low, high = 0, min(len(path), len(other))
-    # By halves: lists are compared much faster than nodes one by one.
+    # Bisection: comparing list slices is much faster than comparing nodes one by one.
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if path[low:middle] == other[low:middle] else (low, middle - 1)

@@ -1,4 +1,4 @@
-"""Small texts: what stands beside a message's name, under a reply, and in the status line."""
+"""Short texts: beside a message's name, below a reply, and in the status line."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from treechat.tui.safe_text import one_line
 
 
 def header_notes(chat: Chat, node_id: str) -> tuple[str, str]:
-    """Label and bookmark, for the left; which sibling of how many, for the right."""
+    """Return (label and bookmark, for the left; sibling number, for the right)."""
     node = chat.tree[node_id]
     label = f"  {one_line(node.label)}" if node.label else ""
     star = "  ★" if node.bookmarked else ""
     siblings = chat.tree.siblings(node_id)
-    # A node that another window has hidden meanwhile is not among its siblings.
+    # A node that another window has just hidden is not among its siblings.
     fork = f"⋔ {siblings.index(node_id) + 1}/{len(siblings)}" if len(siblings) > 1 and node_id in siblings else ""
     return label + star, fork
 
@@ -27,14 +27,14 @@ _ENDINGS = {
 
 
 def ending_caption(node: Node, turn: Turn | None) -> str:
-    """What happened to a reply that is not whole, and what to do; empty for one that is."""
+    """Return why a reply is incomplete and the key to press; "" for a complete reply."""
     if turn is not None and turn.finish_reason == "length":
         return "cut off at max tokens · c continues"
     return _ENDINGS.get(node.status, "")
 
 
 def turn_caption(turn: Turn) -> str:
-    """`reused 1,234 · computed 12 · first token 0.08 s · 24 tok/s`, as far as it is known."""
+    """Return `reused 1,234 · computed 12 · first token 0.08 s · 24 tok/s`, without unknown parts."""
     parts = []
     reused = (turn.cached_tokens or 0) + (turn.restored_tokens or 0)
     if turn.prompt_tokens:
@@ -51,7 +51,7 @@ def format_speed(tokens_per_s: float) -> str:
 
 
 def cost_caption(cost: Cost) -> str:
-    """`reuse 1,234 · compute 12`, and the estimate where there is something to wait for."""
+    """Return `reuse 1,234 · compute 12`, and the estimated wait from 0.05 s on."""
     restored = f" · restore {cost.restored:,}" if cost.restored else ""
     wait = f" · ~{cost.seconds:.1f} s" if cost.seconds and cost.seconds >= 0.05 else ""
     return f"{cost.mark} reuse {cost.reused:,}{restored} · compute {cost.computed:,}{wait}"

@@ -1,4 +1,4 @@
-"""Where each of many blocks begins, from their heights."""
+"""The first line of each of many blocks, from their heights."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from bisect import bisect_right
 from itertools import accumulate
 
 CHUNK = 256
-"""Heights added up together: a change adds up the chunks again and no more."""
+"""Heights per chunk sum. A change recomputes the prefix sums of the chunks only."""
 
 
 class Heights:
-    """Lines of blocks one below the other. `self[i]` is the line that block i begins at, for i = `len` the end of all.
+    """Blocks stacked vertically. `self[i]` is the first line of block i; `self[len(self)]` is the total height.
 
-    Changing one of 100,000 costs as little for the first as for the last.
+    Changing one of 100,000 heights costs the same at any index.
     """
 
     def __init__(self, heights: list[int]) -> None:
@@ -29,7 +29,7 @@ class Heights:
 
     @property
     def starts(self) -> list[int]:
-        """Where each chunk begins; the end of all comes last."""
+        """The first line of each chunk, then the total."""
         if self._starts is None:
             self._starts = [0, *accumulate(self._sums)]
         return self._starts
@@ -39,15 +39,15 @@ class Heights:
         return self.starts[-1]
 
     def height(self, index: int) -> int:
-        """Lines of one block."""
+        """Return the lines of one block."""
         return self._heights[index]
 
     def first(self, num: int) -> list[int]:
-        """The heights of the first `num` blocks."""
+        """Return the heights of the first `num` blocks."""
         return self._heights[:num]
 
     def change(self, index: int, height: int) -> None:
-        """Give a block another height."""
+        """Set the height of a block."""
         delta = height - self._heights[index]
         if delta:
             self._heights[index] = height
@@ -55,7 +55,7 @@ class Heights:
             self._starts = None
 
     def index_at(self, line: int) -> int:
-        """Index of the block that the line is in; of the first or last one for a line outside."""
+        """Return the index of the block that contains the line; for a line outside, of the first or last block."""
         chunk = max(bisect_right(self.starts, line, hi=len(self._sums)) - 1, 0)
         ends = list(accumulate(self._heights[chunk * CHUNK : (chunk + 1) * CHUNK]))
         index = chunk * CHUNK + bisect_right(ends, line - self.starts[chunk])

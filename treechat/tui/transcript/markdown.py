@@ -1,4 +1,4 @@
-"""Messages as strips: Markdown rendered once per (node, width, theme), and kept."""
+"""Render messages to strips: Markdown is rendered once per (node, width, theme) and cached."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from textual.strip import Strip
 from treechat.tui.safe_text import GrowingText, escape_controls
 
 MAX_CACHED = 1_500
-"""Rendered messages kept; the least recently drawn are rendered again when they come into sight."""
+"""Rendered messages in the cache. The least recently drawn one is dropped first."""
 
 MARKDOWN_LEN = 200_000
-"""Characters from which on a message is shown as plain text: Markdown of that size would hold up the screen."""
+"""Messages of at least this many characters are drawn as plain text: rendering their Markdown would block the UI."""
 
 
 class _Heading(Heading):
-    """Headings stand at the left, without a box."""
+    """A heading at the left, without a box."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         self.text.justify = "left"
@@ -33,7 +33,7 @@ class _Heading(Heading):
 
 
 class _Code(CodeBlock):
-    """Code on a panel of its own, without a colour scheme's background."""
+    """A code block on the panel colour instead of the colour scheme's background."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         code = str(self.text).rstrip()
@@ -43,7 +43,7 @@ class _Code(CodeBlock):
 
 
 class DataMarkdown(Markdown):
-    """Markdown in which HTML is text like any other, and links show where they lead and send nothing else."""
+    """Markdown that draws HTML as text, and links with their address and without terminal hyperlinks."""
 
     elements = Markdown.elements | {"heading_open": _Heading, "fence": _Code, "code_block": _Code}
 
@@ -55,7 +55,10 @@ class DataMarkdown(Markdown):
 
 
 def markdown_theme(colors: Mapping[str, str]) -> Theme:
-    """Rich's Markdown styles in the colours of a Textual theme (its `theme_variables`)."""
+    """Return Rich's Markdown styles in the colours of a Textual theme.
+
+    colors: the app's `theme_variables`.
+    """
     accent, strong = colors.get("text-accent", "yellow"), colors.get("text-primary", "cyan")
     panel = colors.get("panel", "black")
     styles = {
@@ -75,7 +78,7 @@ def markdown_theme(colors: Mapping[str, str]) -> Theme:
 
 
 class StripCache:
-    """Bodies of messages as strips. `use` sets width and theme; what was rendered for others is dropped."""
+    """Cache message bodies as strips. `use` sets width and theme, and clears the cache if they changed."""
 
     def __init__(self) -> None:
         self.width = 0
@@ -85,7 +88,7 @@ class StripCache:
         self._bodies: OrderedDict[str, tuple[str, list[Strip]]] = OrderedDict()
 
     def use(self, width: int, theme_name: str, colors: Mapping[str, str], is_dark: bool) -> bool:
-        """Whether anything changed."""
+        """Set the width in cells and the theme; return whether either changed."""
         key = (width, theme_name)
         if key == self._key:
             return False
@@ -104,7 +107,7 @@ class StripCache:
         return True
 
     def body(self, node_id: str, text: str, is_markdown: bool) -> list[Strip]:
-        """The message's text as strips of at most `width` cells; at least one."""
+        """Return the message's text as one or more strips of at most `width` cells."""
         cached = self._bodies.get(node_id)
         if cached is not None and cached[0] == text:
             self._bodies.move_to_end(node_id)
@@ -116,7 +119,7 @@ class StripCache:
         return strips
 
     def estimate(self, text: str) -> int:
-        """About how many strips the text takes, for what was not rendered yet."""
+        """Estimate the number of strips of a text that is not rendered yet."""
         return sum(len(line) // self.width + 1 for line in text.split("\n")) if text else 1
 
     def _markdown(self, text: str) -> list[Strip]:
@@ -134,12 +137,12 @@ class StripCache:
 
 
 def wrapped_strips(text: str, width: int) -> list[Strip]:
-    """Text as it is, wrapped."""
+    """Return plain text as wrapped strips."""
     return [row_strip(row) for row in GrowingText(width, text.rstrip()).rows]
 
 
 def row_strip(row: str) -> Strip:
-    """One row of `GrowingText`; spaces that hang over its end are cut."""
+    """Return one row of `GrowingText` as a strip, without trailing spaces."""
     return Strip([Segment(row.rstrip())])
 
 

@@ -1,4 +1,4 @@
-"""What stands in a message beside its words: thoughts, calls of tools and their results, to be shown folded."""
+"""Split a message into its text and the parts that are folded: thoughts, tool calls and tool results."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ from treechat.tree import THOUGHT_TAGS
 _PLACEHOLDER = re.compile(r"(?:\A|(?<=\n\n))\[(thoughts|called [^\n]*|result of [^\n]*)\](?=\n\n|\Z)")
 _LONE_END = re.compile(rf"^(?:{'|'.join(map(re.escape, THOUGHT_TAGS.values()))})\s*$", re.MULTILINE)
 _TYPES_WITH_PLACEHOLDER = ("call", "result", "image", "file", "audio")
-"""Parts, beside thoughts, that have a placeholder of their own in the text."""
+"""Types of parts, besides thoughts, that have their own placeholder in the text."""
 
 MAX_THOUGHTS = 20
-"""Thoughts at the beginning of one text; what follows so many is text."""
+"""Leading thoughts that are split off one text; further ones stay text."""
 
 
 class FoldedPart(NamedTuple):
-    """title: `thoughts`, `called python`, `result of python`. is_markdown: else its text is shown as it is."""
+    """A part that is folded to one line.
+
+    title: `thoughts`, `called python`, `result of python`.
+    text: its content; empty if an import kept none.
+    is_markdown: render the text as Markdown, else as plain text.
+    """
 
     title: str
     text: str
@@ -31,7 +36,12 @@ MessagePart = str | FoldedPart
 
 
 def split_message(text: str, is_reply: bool, imported: Sequence[Mapping[str, Any]] = ()) -> list[MessagePart]:
-    """A message in its order: words, and what is folded. imported: what an import kept, each at its placeholder."""
+    """Split a message, in order, into text and folded parts.
+
+    text: the stored text; it has a placeholder for each imported part.
+    is_reply: leading thoughts are split off replies only.
+    imported: the parts that an import kept.
+    """
     thoughts_first: list[FoldedPart] = []
     while is_reply and len(thoughts_first) < MAX_THOUGHTS and (found := split_thoughts(text)) is not None:
         thoughts_text, text = found
@@ -43,15 +53,15 @@ def split_message(text: str, is_reply: bool, imported: Sequence[Mapping[str, Any
 
 
 def may_have_parts(text: str) -> bool:
-    """Whether there is a placeholder that an import may have left."""
+    """Return whether the text has a placeholder that an import may have left."""
     return "[" in text and _PLACEHOLDER.search(text) is not None
 
 
 def split_thoughts(text: str) -> tuple[str, str] | None:
-    """The thoughts that a text begins with, and what is said behind them; None where it begins with none.
+    """Split (leading thoughts, remaining text); None if the text does not begin with thoughts.
 
-    Thoughts that were cut off have no end. Some templates have the beginning tag in the prompt, so that only the end is
-    in the text, on a line of its own.
+    Thoughts that were cut off have no end tag. Some templates put the start tag into the prompt; then the text has only
+    the end tag, alone on a line.
     """
     text = text.lstrip()
     begin = next((tag for tag in THOUGHT_TAGS if text.startswith(tag)), None)
@@ -67,7 +77,7 @@ def split_thoughts(text: str) -> tuple[str, str] | None:
 
 
 def _at_placeholders(text: str, imported: Sequence[Mapping[str, Any]]) -> list[MessagePart]:
-    """Parts come in the order of their placeholders; a placeholder without one is text."""
+    """Put the imported parts at their placeholders, in order. A placeholder without a part stays text."""
     places: dict[str, list[int]] = {}
     for index, part in enumerate(imported):
         places.setdefault(_title(part), []).append(index)
@@ -96,7 +106,7 @@ def _title(part: Mapping[str, Any]) -> str:
 
 
 def _folded_part(title: str, parts: Sequence[Mapping[str, Any]], index: int) -> tuple[FoldedPart, int]:
-    """The part at `index`, and the index behind it."""
+    """Return the folded part at `index`, and the index after it."""
     part = parts[index]
     if title == "thoughts":
         return _thoughts(parts, index)
@@ -104,7 +114,7 @@ def _folded_part(title: str, parts: Sequence[Mapping[str, Any]], index: int) -> 
 
 
 def _thoughts(parts: Sequence[Mapping[str, Any]], index: int) -> tuple[FoldedPart, int]:
-    """Thoughts that follow each other share one placeholder."""
+    """Join consecutive thoughts, which share one placeholder; return them and the index after them."""
     texts = []
     while index < len(parts) and parts[index].get("type") not in _TYPES_WITH_PLACEHOLDER:
         if parts[index].get("type") == "thoughts":

@@ -1,4 +1,4 @@
-"""Messages as strips with what stands beside their words folded to a line each."""
+"""Render messages to strips, each folded part as one line."""
 
 from __future__ import annotations
 
@@ -16,12 +16,18 @@ from treechat.tui.transcript.message_parts import FoldedPart, MessagePart, may_h
 from treechat.tui.transcript.streaming_reply import StreamingReply, words
 
 INDENT = 2
-"""Cells before the lines of what is unfolded."""
+"""Cells before the lines of an unfolded part."""
 
 
 @dataclass(slots=True)
 class _RenderedMessage:
-    """One message, drawn. lines: of its fold lines, in order."""
+    """One rendered message.
+
+    text: the text that was rendered.
+    parts: its text and folded parts, in order.
+    strips: the lines.
+    lines: index in `strips` of each folded part's line.
+    """
 
     text: str
     parts: list[MessagePart]
@@ -30,7 +36,7 @@ class _RenderedMessage:
 
 
 class MessageCache(StripCache):
-    """Bodies of messages. Which asides are open is kept for as long as the window is."""
+    """Cache rendered messages, and remember which of their folded parts are open."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,10 +54,10 @@ class MessageCache(StripCache):
         self._rule_style = Style.parse(colors.get("text-secondary", "default"))
         return True
 
-    # What is folded
+    # Folded parts
 
     def parts(self, chat: Chat, node_id: str) -> list[MessagePart]:
-        """A message in its order: words, and what is folded."""
+        """Return the text and folded parts of a message, in order."""
         text = chat.text(node_id)
         rendered = self._rendered.get(node_id)
         if rendered is not None and rendered.text == text:
@@ -60,12 +66,12 @@ class MessageCache(StripCache):
         imported = chat.nodes.parts(node_id) if may_have_parts(text) else []
         parts = split_message(text, node.role == "assistant", imported)
         if parts == [text] and node.status != "complete" and chat.opens_with_thoughts(node_id):
-            # It was cut off before the end of its thoughts, which began in the prompt.
+            # The reply was cut off inside its thoughts, whose start tag is in the prompt.
             return [FoldedPart("thoughts", text, True)]
         return parts
 
     def toggle(self, chat: Chat, node_id: str, index: int | None = None) -> bool:
-        """Open or fold one aside, all of them for None; whether the message has any."""
+        """Open or fold one part of a message; None: all parts. Return whether the message has any."""
         num = sum(isinstance(part, FoldedPart) for part in self.parts(chat, node_id))
         num = num or chat.opens_with_thoughts(node_id)
         if not num:
@@ -81,7 +87,7 @@ class MessageCache(StripCache):
         return True
 
     def visible_text(self, chat: Chat, node_id: str) -> str:
-        """The words of a message, and what is unfolded of the rest; of what is folded, thoughts are left out whole."""
+        """Return the text and the open parts of a message. Other folded parts than thoughts are a title."""
         parts = self.parts(chat, node_id)
         if not any(isinstance(part, FoldedPart) for part in parts):
             return chat.text(node_id)
@@ -97,7 +103,7 @@ class MessageCache(StripCache):
         return "\n\n".join(filter(None, texts))
 
     def fold_at(self, chat: Chat, node_id: str, line: int) -> int | None:
-        """Which aside the line of the body folds or opens; None for any other line."""
+        """Return the index of the folded part that has this line of the body; None for other lines."""
         if node_id in chat.replies:
             return 0 if line == 0 else None
         rendered = self._rendered.get(node_id)
@@ -106,7 +112,7 @@ class MessageCache(StripCache):
     # Strips
 
     def message(self, chat: Chat, node_id: str) -> list[Strip]:
-        """The message as strips of at most `width` cells; at least one."""
+        """Return the message as one or more strips of at most `width` cells."""
         text = chat.text(node_id)
         rendered = self._rendered.get(node_id)
         if rendered is None or rendered.text != text:
@@ -126,7 +132,7 @@ class MessageCache(StripCache):
         return super().estimate(text) if thoughts is None else 2 + super().estimate(thoughts[1])
 
     def growing(self, chat: Chat, node_id: str) -> StreamingReply:
-        """A reply's rows so far."""
+        """Return the rows of a streaming reply so far."""
         return StreamingReply(
             self.width,
             chat.text(node_id),

@@ -1,4 +1,4 @@
-"""The minimap: the whole path in one column, a cell per few turns, each told by shape."""
+"""The minimap: the whole path in one column. Each cell stands for a few messages; marks differ in shape."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ from treechat.tui.transcript.view import Transcript
 from treechat.tui.widgets.line_widget import LineWidget
 
 MARKS = {"here": "◂", "bookmark": "★", "fork": "⋔", "●": "┃", "◐": "╏", "○": "·", "": " "}
-"""What a cell shows. Of several in one cell the first of these wins: where the cursor is, a bookmark, a fork; then the
-least warm of its turns; a space where nothing is known."""
+"""The marks of cells, by precedence: cursor, bookmark, fork, then the least warm of its messages; "" if unknown."""
 
 _WARMTH = ("○", "◐", "●")
 
 
 class Cell(NamedTuple):
-    """first, last: indices of the turns that it stands for. mark: a key of `MARKS`."""
+    """One cell.
+
+    first: index on the path of its first message.
+    last: index of its last message.
+    mark: a key of `MARKS`.
+    """
 
     first: int
     last: int
@@ -38,7 +42,7 @@ class Cell(NamedTuple):
 
 
 def cells(tree: Tree, path: list[str], costs: Mapping[str, Cost], height: int) -> list[Cell]:
-    """The path in at most `height` cells, each for about as many turns as the others."""
+    """Divide the path into at most `height` cells of about equal size."""
     num = min(len(path), max(height, 0))
     edges = [len(path) * index // num for index in range(num + 1)] if num else []
     return [Cell(first, end - 1, _mark(tree, path[first:end], costs)) for first, end in pairwise(edges)]
@@ -55,7 +59,7 @@ def _mark(tree: Tree, node_ids: list[str], costs: Mapping[str, Cost]) -> str:
 
 
 def with_here(found: list[Cell], index: int | None) -> list[Cell]:
-    """The cells with the one that has the turn of this index marked as where the cursor is."""
+    """Return the cells, with the cursor's mark on the cell of the message at `index`."""
     if index is None:
         return found
     number = bisect_left(found, index, key=lambda cell: cell.last)
@@ -63,14 +67,14 @@ def with_here(found: list[Cell], index: int | None) -> list[Cell]:
 
 
 class Minimap(LineWidget):
-    """Stands beside a transcript that does not fit; what is in sight there has a ground of its own."""
+    """A column beside a transcript that does not fit. The visible part of the path has its own background."""
 
     prefix = "minimap"
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"minimap--{name}" for name in ("here", "sign", "warm", "seen")}
 
     @dataclass
     class Pointed(Message):
-        """A cell was clicked; the first message that it stands for."""
+        """A cell was clicked; `node_id` is its first message."""
 
         node_id: str
 
@@ -93,12 +97,12 @@ class Minimap(LineWidget):
         self.draw()
 
     def update_costs(self, costs: Mapping[str, Cost]) -> None:
-        """Where the KV of the turns is now."""
+        """Set the costs of the nodes and redraw."""
         self.costs = costs
         self.draw(force=True)
 
     def draw(self, force: bool = False) -> None:
-        """Draw the cells that have changed. force: also where the tree's version is the same, as after a bookmark."""
+        """Draw the cells that changed. force: also if the tree's version is the same, as after a bookmark."""
         if force:
             self._key = ()
         before, self._lines = self._lines, self._seen_marks()
@@ -108,7 +112,7 @@ class Minimap(LineWidget):
 
     @property
     def cells(self) -> list[Cell]:
-        """Empty while the whole transcript is in sight."""
+        """The cells; empty while the whole transcript is visible."""
         blocks, height = self.transcript.blocks, self.size.height
         if blocks is None or blocks.total <= self.transcript.size.height:
             return []
@@ -121,7 +125,7 @@ class Minimap(LineWidget):
         return with_here(self._cells, blocks.index_of.get(self.transcript.cursor_id or ""))
 
     def _seen_marks(self) -> list[tuple[str, bool]]:
-        """Of each cell its mark, and whether some of its turns are in sight in the transcript."""
+        """Return (mark, is visible in the transcript) of each cell."""
         blocks, shown = self.transcript.blocks, self.cells
         if blocks is None or not shown:
             return []

@@ -1,4 +1,4 @@
-"""A reply while it grows: its thoughts are counted in one line, what it says behind them stands below."""
+"""A streaming reply: one line counts the words of its thoughts; the text after them follows below."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from treechat.tree import THOUGHT_TAGS
 from treechat.tui.safe_text import GrowingText, fit
 
 _TAIL_LEN = 400
-"""Characters of the thoughts' end that are kept to show their last words."""
+"""Characters kept of the thoughts' end, to show their last words."""
 
 
 class StreamingReply:
-    """Rows of at most `width` cells, as `GrowingText` has them, and what an append costs is as little.
+    """Rows of at most `width` cells, like `GrowingText`; the cost of an append does not depend on the text so far.
 
-    is_open: thoughts are shown whole, below their line. begins_inside: the tag that begins thoughts is in the prompt.
+    width: cells of a row.
+    text: the text so far.
+    is_open: show the whole thoughts below their line.
+    begins_inside: the prompt has the thoughts' start tag.
     """
 
     def __init__(self, width: int, text: str = "", *, is_open: bool = False, begins_inside: bool = False) -> None:
@@ -46,7 +49,7 @@ class StreamingReply:
             self._begin(self._held + text)
 
     def _begin(self, text: str) -> None:
-        """Nothing but the start of what may become a tag has come so far."""
+        """Handle text that so far is at most the beginning of a start tag."""
         start = text.lstrip()
         tag = next((tag for tag in THOUGHT_TAGS if start.startswith(tag)), None)
         if tag is not None:
@@ -64,7 +67,7 @@ class StreamingReply:
 
     def _think(self, text: str) -> None:
         thoughts, end, rest = (self._held + text).partition(self._end)
-        # What may be the beginning of the end tag waits for the rest of it.
+        # Hold back a suffix that may be the beginning of the end tag.
         held = 0 if end else max((i for i in range(len(self._end)) if thoughts.endswith(self._end[:i])), default=0)
         self._held = thoughts[len(thoughts) - held :]
         thoughts = thoughts[: len(thoughts) - held]
@@ -94,7 +97,7 @@ class StreamingReply:
             self.rows[1:] = ["", ""]
 
     def _say(self, text: str) -> None:
-        """Line ends between thoughts and words are no words."""
+        """Add text after the thoughts, without the line ends between them."""
         text = text.lstrip() if self.has_thoughts else text
         self._has_begun = bool(text)
         self._held = ""

@@ -1,4 +1,4 @@
-"""The transcript: one path in one scroll view. What is in sight is rendered, all else is a height."""
+"""The transcript: one path in one scroll view. Only visible messages are rendered; the rest are heights."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from treechat.tui.transcript.messages import MessageCache
 from treechat.tui.widgets.line_scroll import LineScroll
 
 GUTTER = 3
-"""Cells at the left of every line: space, the role's bar, space."""
+"""Cells at the left of every line: mark, bar, space."""
 
 MEASURE = 100
-"""Widest body, in cells: longer lines are hard to read."""
+"""Maximum width of a body, in cells: longer lines are hard to read."""
 
 Anchor = Literal["end", "fork", "keep"]
 NAMES = {"user": "You", "assistant": "Assistant", "system": "System"}
@@ -56,10 +56,16 @@ class Transcript(LineScroll, can_focus=True):
         self._marked: frozenset[str] = frozenset()
         self._is_settling = False
 
-    # What is shown
+    # Content
 
     def show(self, chat: Chat, node_ids: list[str], anchor: Anchor = "keep") -> None:
-        """Show a path. `end`: scrolled to its end; `fork`: where it leaves the path shown before stays in sight."""
+        """Show a path.
+
+        chat: the conversation.
+        node_ids: the path, from a root.
+        anchor: `end` scrolls to its end; `fork` scrolls to the first message that the previous path does not have;
+            `keep` does not scroll.
+        """
         previous = self.blocks if self.blocks and self.blocks.chat is chat else None
         if self._use_theme():
             previous = None
@@ -76,7 +82,7 @@ class Transcript(LineScroll, can_focus=True):
         self.refresh()
 
     def grow(self, node_id: str) -> None:
-        """There is more text of a reply that is being written."""
+        """Draw the new text of a streaming reply."""
         index = self.blocks.index_of.get(node_id) if self.blocks else None
         if index is None or self.blocks is None:
             return
@@ -87,12 +93,12 @@ class Transcript(LineScroll, can_focus=True):
             self._resize()
             if follows:
                 self.to_end()
-        # The line that counts its thoughts; the last row that was there, what stands below it, what that moves.
+        # Redraw the line that counts the thoughts, the previous last row, and all lines below it that moved.
         self.redraw_lines(begins_at + 1, min(begins_at + 3, ended_at))
         self.redraw_lines(ended_at - 3, self.size.height if delta else ended_at)
 
     def renew(self, node_id: str) -> None:
-        """A message's text, label or state changed."""
+        """Draw a message again after its text, label or state changed."""
         follows = self.is_at_end
         if self.blocks is not None and self.blocks.forget(node_id):
             self._settle()
@@ -101,11 +107,11 @@ class Transcript(LineScroll, can_focus=True):
             self.refresh()
 
     def unfold(self, node_id: str, index: int | None = None) -> bool:
-        """Show or fold thoughts, calls and results in a message; whether it has any. index: one, None for all."""
+        """Open or fold parts of a message: the part at `index`, or all for None. Return whether it has any."""
         if self.blocks is None or not self.cache.toggle(self.blocks.chat, node_id, index):
             return False
         if self.blocks.forget(node_id):
-            # What is above stays where it is: the line that was clicked.
+            # The lines above keep their place, the clicked line included.
             self.blocks.measure(self.blocks.index_of[node_id])
             self._resize()
             self._settle()
@@ -113,7 +119,7 @@ class Transcript(LineScroll, can_focus=True):
         return True
 
     def point(self, node_id: str | None, *, scroll: bool = True) -> None:
-        """Put the cursor on a message, and bring its beginning into sight."""
+        """Put the cursor on a message and scroll to its beginning."""
         left_id, self.cursor_id = self.cursor_id, node_id
         index = self.blocks.index_of.get(node_id) if self.blocks and node_id else None
         if scroll and index is not None and self.blocks is not None:
@@ -129,14 +135,17 @@ class Transcript(LineScroll, can_focus=True):
         self._refresh_blocks({left_id, node_id} if left_id != node_id else ())
 
     def mark(self, node_ids: Iterable[str]) -> None:
-        """Mark these messages in the gutter, and no others."""
+        """Mark exactly these messages in the gutter."""
         marked = frozenset(node_ids)
         if marked != self._marked:
             changed, self._marked = marked ^ self._marked, marked
             self._refresh_blocks(changed)
 
     def scroll_within(self, node_id: str | None, direction: int) -> bool:
-        """Scroll half a page where that shows more of the message; whether there was more of it."""
+        """Scroll half a page if that shows more of the message; return whether it did.
+
+        direction: 1 for down, -1 for up.
+        """
         index = self.blocks.index_of.get(node_id) if self.blocks and node_id else None
         if index is None or self.blocks is None:
             return False
@@ -166,7 +175,7 @@ class Transcript(LineScroll, can_focus=True):
         self._settle()
 
     def restyle(self) -> None:
-        """The theme changed."""
+        """Draw again after the theme changed."""
         if self._use_theme() and self.blocks is not None:
             self.refresh()
 
@@ -176,7 +185,7 @@ class Transcript(LineScroll, can_focus=True):
         return self.cache.use(width, theme.name, self.app.theme_variables, theme.dark)
 
     def _refresh_blocks(self, node_ids: Collection[str | None]) -> None:
-        """Draw the lines of these messages again, as far as they are in sight."""
+        """Redraw the visible lines of these messages."""
         if self.blocks is None or not node_ids:
             return
         top = round(self.scroll_y)
@@ -190,7 +199,7 @@ class Transcript(LineScroll, can_focus=True):
     def to_end(self) -> None:
         """Scroll to the last line."""
         if self.blocks is not None:
-            # Guesses at the end would put the end elsewhere: measure from the last block up to a screenful.
+            # Estimated heights would misplace the end: measure a screenful of blocks from the last one up.
             need, index = self.size.height, len(self.blocks) - 1
             while need > 0 and index >= 0:
                 self.blocks.measure(index)
@@ -206,7 +215,7 @@ class Transcript(LineScroll, can_focus=True):
             self.to_line(max(top - height // 4, 0))
 
     def _settle(self) -> None:
-        """Measure what is in sight. Where a block above the first line turns out longer, the lines in sight stay."""
+        """Measure the visible blocks. If one that begins above changes its height, the visible lines stay."""
         if self.blocks is None or self._is_settling or not self.size.height:
             return
         self._is_settling = True

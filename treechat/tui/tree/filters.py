@@ -1,4 +1,4 @@
-"""What the tree pane leaves out: filters over its rows, and the line that says where one is."""
+"""Filters over the rows of the tree pane, and the breadcrumb above them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ Filter = Literal["everything", "forks only", "my turns", "bookmarked", "warm"]
 FILTERS: tuple[Filter, ...] = get_args(Filter)
 
 CRUMB_LEN = 24
-"""Cells that one step of the breadcrumb takes at most."""
+"""Cells of the longest step of the breadcrumb."""
 
 
 def apply_filter(
     layout: RowLayout, tree: Tree, chosen: Filter, current_id: str | None, warm_ids: Collection[str]
 ) -> None:
-    """Leave in the layout only the rows that the filter keeps, flat; the row with the current node always stays.
+    """Remove the rows that the filter excludes from the layout, and the indentation. The current node's row stays.
 
-    warm_ids: last nodes of the runs whose KV is, at least in part, still there.
+    layout: changed in place.
+    chosen: "my turns" makes one row per user message; the other filters keep whole runs.
+    warm_ids: last nodes of the runs whose KV is at least partly resident.
     """
     here = layout.row_of(current_id)
     rows = layout.rows
@@ -53,7 +55,7 @@ def _alone(tree: Tree, node_id: str) -> TreeRow:
 
 
 def breadcrumb(tree: Tree, node_id: str, width: int) -> str:
-    """The branches taken at the forks above a node, the nearest last; a leading `…` stands for what does not fit."""
+    """Return the names of the branches above a node, nearest last, in `width` cells. `…` replaces the rest."""
     text = ""
     current: str | None = node_id
     while current is not None and cell_len(text) <= width:
@@ -65,7 +67,7 @@ def breadcrumb(tree: Tree, node_id: str, width: int) -> str:
         current = node.parent_id
     if current is None and cell_len(text) <= width:
         return text
-    # The nearest steps say most: what is cut, is cut at the front.
+    # The nearest steps matter most, so cut at the front.
     while text and cell_len(text) > width - 2:
         text = text[1:]
     return f"… {text}"

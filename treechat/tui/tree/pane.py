@@ -1,4 +1,4 @@
-"""The tree pane: one line per run, drawn from the layout; only what is in sight is ever touched."""
+"""The tree pane: one row per run. It owns fold, hoist and filter, and draws only the visible rows."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from treechat.tui.tree.rows import RowLayout, TreeRow, gutter
 from treechat.tui.widgets.line_widget import LineWidget
 
 MOST_WARM = 2_000
-"""Rows that the filter by marks looks at."""
+"""Rows that the warm filter considers."""
 
 NARROW = 44
-"""Below this width, the number of turns stands without its word."""
+"""Cells. In a narrower pane, the number of turns is drawn without its noun."""
 
 
 class TreePane(ScrollView, LineWidget, can_focus=True):
-    """Runs of the conversation, a row each. Moving its cursor is the app's work: it knows what the keys mean."""
+    """The runs of a conversation, one row each. The app handles the keys and moves the cursor."""
 
     BINDINGS = PANE_BINDINGS
     prefix = "tree"
@@ -78,16 +78,16 @@ class TreePane(ScrollView, LineWidget, can_focus=True):
     def on_mount(self) -> None:
         self.show_horizontal_scrollbar = False
 
-    # What is shown
+    # Rows
 
     def show(self, chat: Chat) -> None:
-        """Take over a conversation; folds and hoist belong to the one before."""
+        """Show a conversation, without the folds and the hoist of the previous one."""
         self.chat = chat
         self.folded_ids, self.expanded_ids, self.hoisted_id, self._key = set(), set(), None, None
         self.sync()
 
     def sync(self) -> None:
-        """Draw what there is now: titles and marks, and the rows where they changed."""
+        """Draw titles and marks again, and lay the rows out if they changed."""
         self.lay_out()
         self.refresh()
 
@@ -118,7 +118,7 @@ class TreePane(ScrollView, LineWidget, can_focus=True):
             self._tips = [row.tip_id for row in self.row_layout.rows if not row.dead_end_ids]
             if self.filter != "everything":
                 apply_filter(self.row_layout, tree, self.filter, self.chat.current_id, warm_ids)
-            # The first line is the pane's own, whatever is scrolled to.
+            # The first line is the breadcrumb; it does not scroll.
             self.virtual_size = Size(0, len(self.row_layout.rows) + 1)
             most_turns = max((row.num_nodes for row in self.row_layout.rows if not row.dead_end_ids), default=1)
             most_siblings = max((row.num_siblings for row in self.row_layout.rows), default=1)
@@ -126,7 +126,7 @@ class TreePane(ScrollView, LineWidget, can_focus=True):
             self.refresh()
 
     def point(self, node_id: str | None) -> None:
-        """Put the cursor on the row that shows the node, and bring it into sight."""
+        """Put the cursor on the row that shows the node, and scroll to it."""
         left, self.cursor_id = self.cursor_row, node_id
         if (index := self.cursor_row) is not None:
             self.scroll_to_region(Region(0, index, 1, 2), animate=False, force=True)
@@ -151,7 +151,7 @@ class TreePane(ScrollView, LineWidget, can_focus=True):
 
     @property
     def visible_ids(self) -> list[str]:
-        """Last nodes of the rows whose marks are wanted: those in sight, and all where the filter goes by marks."""
+        """Last nodes of the rows that need costs: the visible rows; for the warm filter, up to `MOST_WARM`."""
         if self.filter == "warm":
             return self._tips[:MOST_WARM]
         top = self.scroll_offset.y
@@ -163,7 +163,7 @@ class TreePane(ScrollView, LineWidget, can_focus=True):
         return frozenset(node_id for node_id, cost in self.costs.items() if cost.mark != "○")
 
     def next_filter(self) -> Filter:
-        """Choose the filter after this one; what it is called."""
+        """Switch to the next filter and return it."""
         self.filter = FILTERS[(FILTERS.index(self.filter) + 1) % len(FILTERS)]
         self._redraw()
         return self.filter
@@ -216,7 +216,7 @@ class TreePane(ScrollView, LineWidget, can_focus=True):
         return self.strip_of(segments, width)
 
     def _top_line(self, width: int) -> list[Segment]:
-        """The filter in force; where one is, if the rows do not say it."""
+        """The active filter, and the breadcrumb if the rows do not show the position."""
         if self.chat is None:
             return []
         parts = [f"f {self.filter}"] if self.filter != "everything" else []
@@ -274,7 +274,7 @@ class TreePane(ScrollView, LineWidget, can_focus=True):
         return index is not None and self.rows[index] is row
 
     def _title(self, row: TreeRow) -> tuple[str, str]:
-        """What names a run: a label at its ends, else its first message; a reply that is growing shows its end."""
+        """A run's title and its style: a label at its ends, else its first message; of a streaming reply its end."""
         assert self.chat is not None
         head, tip = self._ends(row)
         if label := tip.label or head.label:
@@ -287,7 +287,7 @@ class TreePane(ScrollView, LineWidget, can_focus=True):
         return (title, "title") if head.role == "user" else (without_markdown(title), "reply")
 
     def _figures(self, row: TreeRow, cost: Cost | None, width: int) -> str:
-        """Waiting time, turns, place among siblings, each in a column as wide as the widest that there is."""
+        """Folded nodes, waiting time, turns and sibling number, each in a column as wide as its widest value."""
         is_slow = cost is not None and cost.mark != "●" and cost.seconds is not None and cost.seconds >= 0.1
         wait = f"~{_seconds(cost.seconds)}" if is_slow and cost and cost.seconds else ""
         folded = f"+{row.num_below:,}" if row.num_below else ""

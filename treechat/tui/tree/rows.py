@@ -1,8 +1,8 @@
-"""The rows of the tree pane: runs, laid out from a tree. Pure, iterative, draws nothing.
+"""Lay out the runs of a tree as rows of the tree pane. Pure and iterative; draws nothing.
 
-A run is a maximal chain without a fork. At a fork the branch with the current node comes first and is not indented;
-its siblings follow directly below it, one step further in, each with all that hangs on it; then the first one goes on.
-Where the current node is elsewhere, the newest branch comes first.
+A run is a maximal chain without a fork. At a fork, the branch with the current node comes first and is not indented.
+Its siblings follow directly below it, one step indented, each with its subtree; then the first branch continues.
+If no branch of the fork holds the current node, the newest branch comes first.
 
     ● plan the trip to Italy
     ● museums in Florence   ← here   2/3
@@ -19,19 +19,25 @@ from typing import NamedTuple
 from treechat.tree import Tree
 
 GUIDES_KEPT = 64
-"""Steps of indentation that a row keeps, innermost last; no gutter is wider."""
+"""Steps of indentation that a row keeps, innermost last. No gutter is wider."""
 
 DEAD_ENDS = 8
-"""From this many side branches of one single node, a fork shows them as one row."""
+"""A fork with at least this many single-node side branches shows them as one row."""
 
 
 @dataclass(frozen=True, slots=True)
 class TreeRow:
     """One row: a run, or the folded dead ends of a fork.
 
-    head_id, tip_id: first and last node. num_nodes: length of the run. depth: steps of indentation; guides: what is
-    drawn for the innermost `GUIDES_KEPT` of them, two cells each. index, num_siblings: the head's place among its
-    siblings, from 1. num_below: nodes that are folded away below the tip. dead_end_ids: heads that this row stands for.
+    head_id: first node of the run.
+    tip_id: last node of the run.
+    num_nodes: nodes of the run.
+    depth: steps of indentation.
+    guides: the lines drawn for the innermost `GUIDES_KEPT` steps, two cells each.
+    index: number of the head among its siblings, from 1.
+    num_siblings: siblings of the head, itself included.
+    num_below: folded nodes below the tip.
+    dead_end_ids: for a row of dead ends, their heads; else empty.
     """
 
     head_id: str
@@ -46,7 +52,7 @@ class TreeRow:
 
 
 class _Item(NamedTuple):
-    """What is still to be laid out: the run at `head_id` and all below it, or else all below `fork_id`."""
+    """A subtree still to lay out: the run at `head_id` with its descendants, or all children of `fork_id`."""
 
     fork_id: str | None
     head_id: str | None
@@ -58,7 +64,7 @@ class _Item(NamedTuple):
 
 
 class RowLayout:
-    """All rows of one tree as it was at one version, and which row shows which node."""
+    """All rows of a tree at one version, and the row of each node."""
 
     def __init__(
         self,
@@ -69,9 +75,13 @@ class RowLayout:
         expanded_ids: Collection[str | None] = (),
         hoisted_id: str | None = None,
     ) -> None:
-        """folded_ids: heads of runs whose rows below are hidden.
+        """Lay the rows out.
 
-        expanded_ids: fork nodes whose dead ends are all shown.
+        tree: the tree; its current version.
+        current_id: its branch comes first and is not indented.
+        folded_ids: heads of runs whose rows below are hidden.
+        expanded_ids: forks whose dead ends have a row each.
+        hoisted_id: show only this node and its descendants; None: the whole tree.
         """
         self.rows: list[TreeRow] = []
         self._row_of: dict[str, int] = {}
@@ -82,7 +92,7 @@ class RowLayout:
         self._lay(hoisted_id if hoisted_id in tree else None)
 
     def row_of(self, node_id: str | None) -> int | None:
-        """Index of the row that shows the node, or that of the nearest node above which is shown."""
+        """Return the index of the row of the node, or of its nearest ancestor that has a row."""
         while node_id is not None:
             if (index := self._row_of.get(node_id)) is not None:
                 return index
@@ -90,7 +100,7 @@ class RowLayout:
         return None
 
     def nodes_of(self, row: TreeRow) -> list[str]:
-        """Ids of the row's nodes, in order."""
+        """Return the ids of the row's nodes, in order."""
         if row.dead_end_ids:
             return list(row.dead_end_ids)
         ids = [row.tip_id]
@@ -101,7 +111,7 @@ class RowLayout:
         return ids[::-1]
 
     def only(self, rows: list[TreeRow]) -> None:
-        """Show these rows instead."""
+        """Replace the rows."""
         self.rows = rows
         self._row_of = {node_id: number for number, row in enumerate(rows) for node_id in self.nodes_of(row)}
 
@@ -142,7 +152,7 @@ class RowLayout:
         return items
 
     def _add(self, head_id: str, item: _Item) -> tuple[str, bool]:
-        """Add the row of the run at `head_id`; returns its tip, and whether rows below it are shown."""
+        """Add the row of the run at `head_id`. Return its tip, and whether the rows below it are visible."""
         tree = self._tree
         node_ids = tree.chain(head_id)
         tip_id, num_nodes = node_ids[-1], len(node_ids)
@@ -165,7 +175,7 @@ class RowLayout:
 
 
 def gutter(row: TreeRow, width: int) -> str:
-    """What is drawn before the mark, in at most a third of `width` cells; a leading `…` stands for what is cut."""
+    """Return the guides before the mark, in at most a third of `width` cells. A leading `…` replaces the rest."""
     room = max(width // 3 // 2, 1)
     if row.depth <= room:
         return row.guides

@@ -1,4 +1,4 @@
-"""A list to choose from, drawn line by line: a thousand choices cost as little as those in sight."""
+"""A list of choices, drawn line by line: the cost depends only on the visible lines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from treechat.tui.widgets.line_scroll import LineScroll
 
 
 class ListChoice(NamedTuple):
-    """`id` is what the screen returns; `note` stands dim behind the text."""
+    """One choice.
+
+    id: the screen returns it.
+    text: the line.
+    note: drawn dim after the text.
+    """
 
     id: str
     text: str
@@ -26,7 +31,7 @@ class ListChoice(NamedTuple):
 
 
 class ChoiceList(LineScroll, can_focus=False):
-    """The choices, one of them highlighted; `empty_text` where there are none."""
+    """The choices, one of them highlighted; `empty_text` if there are none."""
 
     prefix = "choices"
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"choices--{name}" for name in ("cursor", "note")}
@@ -46,17 +51,17 @@ class ChoiceList(LineScroll, can_focus=False):
 
     @dataclass
     class Scrolled(Message):
-        """Other choices may be in sight."""
+        """The visible choices may have changed."""
 
     @property
     def without_note(self) -> list[str]:
-        """Ids of the choices in sight of which nothing is noted."""
+        """Ids of the visible choices that have no note yet."""
         first = self.scroll_offset.y
         in_sight = self.choices[first : first + self.size.height]
         return [choice.id for choice in in_sight if not choice.note and choice.id not in self._notes]
 
     def note(self, notes: Mapping[str, str]) -> None:
-        """Take over notes that were looked up later than their choices, by id."""
+        """Add notes by choice id, found after the choices were shown."""
         self._notes.update(notes)
         self.refresh()
 
@@ -69,18 +74,18 @@ class ChoiceList(LineScroll, can_focus=False):
 
     @property
     def chosen(self) -> ListChoice | None:
-        """The one that is highlighted."""
+        """The highlighted choice; None if the list is empty."""
         return self.choices[self.index] if self.choices else None
 
     def show(self, choices: Sequence[ListChoice], empty_text: str = "") -> None:
-        """Take over what there is to choose from; the first is highlighted."""
+        """Replace the choices and highlight the first."""
         self.choices, self.empty_text = choices, empty_text
         self.num_lines = max(len(choices), 1)
         self.go(0)
         self.refresh()
 
     def go(self, index: int) -> None:
-        """Highlight another choice, round the ends, and bring it into sight."""
+        """Highlight a choice, modulo the number of choices, and scroll to it."""
         left, self.index = self.index, index % len(self.choices) if self.choices else 0
         self.scroll_to_region(Region(0, self.index, 1, 1), animate=False, force=True)
         for row in (left, self.index):
@@ -93,7 +98,7 @@ class ChoiceList(LineScroll, can_focus=False):
         if index >= len(self.choices):
             return Strip.blank(width, self.rich_style)
         choice = self.choices[index]
-        # Longer texts than the line are cut before they are looked through for what steers a terminal.
+        # Cut long texts before control characters are escaped, which takes time linear in their length.
         note = choice.note or self._notes.get(choice.id, "")
         text, note = one_line(choice.text[: 4 * width]), one_line(note[: 4 * width])
         text_width = min(cell_len(text), width)

@@ -1,4 +1,4 @@
-"""The composer: where a message is written. Enter sends, ctrl+j is a new line, pasted text is only text."""
+"""The composer: the text area for the next message. Enter sends, ctrl+j breaks the line, pasted text stays text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from treechat.tui.safe_text import as_input
 
 
 class Composer(TextArea):
-    """A text area that grows with its text. The text stays until the app has taken it."""
+    """A text area that grows with its text. The app clears it after it accepted the text."""
 
     BINDINGS = COMPOSER_BINDINGS
 
@@ -40,7 +40,7 @@ class Composer(TextArea):
         self._border_texts = "", ""
 
     async def _on_key(self, event: events.Key) -> None:
-        # A text area takes enter as text before bindings are asked; what is bound here is not text.
+        # A text area inserts enter as text before it checks bindings, so keys bound here must skip that.
         bound = self._bindings.key_to_bindings.get(event.key, [])
         if any(binding.action in ("submit", "newline") for binding in bound):
             event.prevent_default()
@@ -59,12 +59,12 @@ class Composer(TextArea):
             self.post_message(self.Recalled())
 
     def set_border_texts(self, title: str, subtitle: str) -> None:
-        """What stands in the border. Setting what is there already would draw the composer again."""
+        """Set the texts in the border. Equal texts are skipped, because setting them would redraw the composer."""
         if (title, subtitle) != self._border_texts:
             self._border_texts = title, subtitle
             self.border_title, self.border_subtitle = Content(title), Content(subtitle)
 
     def put(self, text: str) -> None:
-        """Replace the text, cursor at its end."""
+        """Replace the text and put the cursor at its end."""
         self.load_text(as_input(text))
         self.move_cursor(self.document.end)

@@ -1,4 +1,4 @@
-"""A scroll view over lines whose number changes often."""
+"""A scroll view of drawn lines whose number changes often."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from treechat.tui.widgets.line_widget import LineWidget
 
 
 class LineScroll(ScrollView, LineWidget):
-    """Setting `num_lines` lays nothing out again, where the view's own height and its scroll bar stay: a reply that is
-    written adds a line several times a second."""
+    """A scroll view with `num_lines` lines.
+
+    Setting `num_lines` causes no new layout as long as the view's height and its scroll bar stay: a streaming reply
+    adds a line several times a second.
+    """
 
     num_lines: reactive[int] = reactive(0, repaint=False)
 
@@ -33,5 +36,5 @@ class LineScroll(ScrollView, LineWidget):
         return self.scroll_y >= self.max_scroll_y - 1
 
     def to_line(self, line: int) -> None:
-        """Scroll so that this line is the first one in sight, as far as there are lines below it."""
+        """Scroll to make this line the first visible one, if enough lines follow it."""
         self.scroll_to(y=line, animate=False, force=True)

@@ -1,4 +1,4 @@
-"""Colours of component classes for widgets that draw lines themselves."""
+"""Base class of widgets that draw their own lines in the colours of component classes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from textual.widget import Widget
 
 
 class LineWidget(Widget):
-    """Mixed into a widget whose component classes are called `<prefix>--<name>`; named after the widget's first base.
+    """A widget whose component classes are named `<prefix>--<name>`.
 
-    (Textual takes default styles and bindings from the first base alone.)
+    Name it after a Textual base class, if there is one: Textual takes default styles and bindings from the first base.
 
-    A colour may be translucent in the style sheet (`$foreground 45%`): it is mixed with the widget's background, which
-    Textual does not do for partial styles. Styles are kept from one line to the next, until the whole widget is
-    refreshed, as it is where the style sheet or the theme changes.
+    A colour of the style sheet may be translucent (`$foreground 45%`). It is blended with the widget's background;
+    Textual does not blend partial styles. Styles are cached until the whole widget is refreshed, which happens when
+    the style sheet or the theme changes.
     """
 
     prefix = ""
@@ -35,7 +35,7 @@ class LineWidget(Widget):
         return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
 
     def redraw_lines(self, first: int, end: int) -> None:
-        """Draw the content's lines from `first` to before `end` again, as far as they are in sight."""
+        """Redraw the visible ones of the content's lines from `first` to before `end`."""
         first, end = max(first, 0), min(end, self.size.height)
         if first < end:
             self.refresh(Region(0, first, self.size.width, end - first))
@@ -48,7 +48,7 @@ class LineWidget(Widget):
         return style
 
     def strip_of(self, segments: Iterable[Segment], width: int) -> Strip:
-        """One line of the widget, filled up to its width. Made once: a strip comes with seven caches of its own."""
+        """Return one line, padded to `width` cells. Builds one Strip only, because each Strip creates seven caches."""
         line = list(Segment.apply_style(segments, self.rich_style))
         missing = width - sum(segment.cell_length for segment in line)
         if missing < 0:
@@ -56,7 +56,7 @@ class LineWidget(Widget):
         return Strip([*line, Segment(" " * missing, self.rich_style)] if missing else line, width)
 
     def style_of(self, name: str) -> Style:
-        """Colour and text style of a component, its background only where it has one."""
+        """Return the colour and text style of a component, and its background if it has one."""
         style = self._style_cache.get(name)
         if style is None:
             style = self._style_cache[name] = self._blended_style(name)

@@ -1,4 +1,4 @@
-"""Two branches compared: words are found, nothing is lost, the screen marks them without colour."""
+"""Compare two branches: differing words are found, no text is lost, the screen marks them without colour."""
 
 from __future__ import annotations
 

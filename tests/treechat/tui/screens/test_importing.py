@@ -1,4 +1,4 @@
-"""Importing in the app: paths as they are typed and dropped, what would come in, stopping, going to what came in."""
+"""Import in the app: typed and dropped paths, the dry run, stopping, opening an imported conversation."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_a_file_is_looked_into_then_imported_and_gone_to(open_app, export,
         await d.press("down", "enter")
         await d.until(lambda: d.app.chat.title == "Chat c1", "the second of them")
         await shown(d, "a1")
-        # Once more: nothing is new, and enter has nothing to import.
+        # A second import finds nothing new, and enter does nothing.
         await d.press("f5")
         d.app.screen.query_one("Input").value = str(export.parent)
         await d.press("enter")

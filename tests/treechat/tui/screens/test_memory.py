@@ -1,4 +1,4 @@
-"""The memory view: rows by conversation and branch, a branch freed, another conversation opened from there."""
+"""The memory view: rows by conversation and branch; free a branch; open another conversation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows over the conversation: what is behind them is dimmed as Textual does it, and drawn again when it changes."""
+"""Modal screens: the conversation below is dimmed like Textual does it, and redrawn when it changes."""
 
 from __future__ import annotations
 

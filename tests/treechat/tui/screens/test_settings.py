@@ -1,4 +1,4 @@
-"""Settings are checked, kept with the conversation or for one reply, and are what the next reply is made with."""
+"""Settings are checked, stored with the conversation or for one reply, and used for the next reply."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Siblings in columns: streamed from one batch, stopped one by one, one promoted, the others kept."""
+"""Siblings in columns: streamed in one batch, stopped one by one, one promoted, the others kept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def columns_of(text: str, line: int) -> list[str]:
 
 
 async def three(d) -> list[str]:
-    """A message with one reply, then three more asked for; returns the new ones when their columns are open."""
+    """Send a message, then request three more replies; return their ids when the columns are open."""
     first = await d.send("Where to?")
     d.app.chat.model.engine.pause_at = 5
     await d.press("tab", "tab", "3", "r")
@@ -146,7 +146,7 @@ async def test_hostile_replies_stay_in_their_columns(open_app) -> None:
 
 
 def _cells(line: str) -> list[str]:
-    """The line by cells: wide characters count twice, combining ones not at all."""
+    """Return the line by cells: wide characters twice, combining ones not at all."""
     from rich.cells import get_character_cell_size
 
     return [char for char in line for _ in range(get_character_cell_size(char))]

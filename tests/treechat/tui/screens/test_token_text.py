@@ -1,4 +1,4 @@
-"""Texts cut into pieces: nothing is lost in the layout, doubt is found, words are put together from tokens."""
+"""Texts of pieces: the layout loses no text, doubtful tokens are found, words are joined from tokens."""
 
 from hypothesis import given
 from hypothesis import strategies as st

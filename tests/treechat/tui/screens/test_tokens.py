@@ -1,4 +1,4 @@
-"""The token view and the split, with keys: doubt is marked, alternatives are looked up, enter forks."""
+"""The token view and the split screen by keys: doubtful tokens are marked, alternatives looked up, enter forks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Thoughts, calls and results are one line until they are asked for, in imported messages and in live replies."""
+"""Thoughts, calls and results are folded to one line, in imported messages and in streaming replies."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_what_an_import_kept_is_put_at_its_placeholders() -> None:
         FoldedPart("thoughts", "", True),
         "It is two.",
     ]
-    # What has no part, or stands in a sentence, is what somebody wrote.
+    # A placeholder without a part, or inside a sentence, is the user's text.
     assert split_message("[called perl]\n\nIn [thoughts] only", True, PARTS) == ["[called perl]\n\nIn [thoughts] only"]
     assert split_message(TEXT, True) == [TEXT]
 

@@ -1,4 +1,4 @@
-"""The minimap: every turn is in one cell, and each cell shows what matters most of its turns."""
+"""The minimap: every message is in one cell, and each cell shows its mark of the highest precedence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ WARM, PART, COLD = Cost(9, 0, 1), Cost(9, 0, 9), Cost(0, 0, 9)
 
 
 def chain(num: int, **marks) -> tuple[Tree, list[str]]:
-    """A chain of nodes n0, n1, …; marks: ids of bookmarked nodes, ids of nodes that have a sibling."""
+    """Return a chain of nodes n0, n1, …
+
+    marks: `bookmarks`: ids of bookmarked nodes; `forks`: ids of nodes that get a sibling.
+    """
     tree = Tree()
     path = [f"n{index}" for index in range(num)]
     for index, node_id in enumerate(path):

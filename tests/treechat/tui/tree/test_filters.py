@@ -1,4 +1,4 @@
-"""Filters of the tree's rows, and the line above them that says where one is."""
+"""Filters of the tree's rows, and the breadcrumb above them."""
 
 from __future__ import annotations
 

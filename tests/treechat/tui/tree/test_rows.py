@@ -83,7 +83,7 @@ def test_the_gutter_takes_at_most_a_third_of_the_width() -> None:
         edges[f"side{i}"] = f"n{i}"
         edges[f"n{i + 1}"] = f"n{i}"
         edges[f"m{i + 1}"] = f"side{i}"
-    # The current node is elsewhere, and the older child is always the one that forks on: the worst case for depth.
+    # The worst case for depth: the current node is outside, and always the older child has the next fork.
     chain: dict[str, str | None] = {"r": None, "c0": "r", "now": "r"}
     for i in range(200):
         chain |= {f"c{i + 1}": f"c{i}", f"d{i + 1}": f"c{i}"}
