@@ -24,7 +24,6 @@ from tests.bench.ui_trees import long_reply
 from tests.fakes import scripted_model
 from treechat.chat.model.load import load_chat_model
 from treechat.config import Config, Sampling
-from treechat.tui import app
 from treechat.tui.app import TreechatApp
 from treechat.tui.screens.pick import PickScreen
 from treechat_engine import EngineConfig
@@ -41,10 +40,12 @@ WINDOW_LEN = 1_000
 PROMPT = "Write a very long story about a lighthouse, with many chapters and every detail. Do not stop early."
 
 
-class Probe(TreechatApp):
-    """The app that measures itself. `seconds` holds the measurements by name."""
+class Probe:
+    """An app and its measurements.
 
-    CSS_PATH = Path(app.__file__).with_name("treechat.tcss")
+    seconds: by name of a measurement.
+    memory: bytes of resident memory, by the moment.
+    """
 
     def __init__(self, mode: str, path: Path) -> None:
         def load(progress):
@@ -55,24 +56,31 @@ class Probe(TreechatApp):
 
         max_tokens = 1500 if mode == "replies" else 2 * REPLY_LEN
         config = Config(max_tokens=max_tokens, sampling=Sampling(temperature=0.8), seed=11)
-        super().__init__(path, config=config, load_model={"replies": load, "stream": scripted}.get(mode))
+        self.app = TreechatApp(path, config=config, load_model={"replies": load, "stream": scripted}.get(mode))
         self.seconds: dict[str, list[float]] = {}
         self.memory: dict[str, int] = {}
         self._mode = mode
         self._painted: Callable[[], None] = lambda: None
+        self._report_paints()
 
-    def _display(self, screen, renderable) -> None:
-        super()._display(screen, renderable)
-        self._painted()
+    def _report_paints(self) -> None:
+        """Have `_painted` called after each paint."""
+        display = self.app._display
 
-    def first_frame(self) -> None:
-        super().first_frame()
-        self.run_worker(self._run_all(), exit_on_error=True)
+        def display_and_report(screen, renderable) -> None:
+            display(screen, renderable)
+            self._painted()
+
+        self.app._display = display_and_report
+
+    async def begin(self, _: object) -> None:
+        """Measure in a worker, so that an error ends the app."""
+        self.app.run_worker(self._run_all(), exit_on_error=True)
 
     async def _run_all(self) -> None:
         await asyncio.sleep(1)
         await getattr(self, f"measure_{self._mode}")()
-        await self.action_quit()
+        await self.app.action_quit()
 
     async def timed(self, name: str, act: Callable[[], object], is_done: Callable[[], object]) -> None:
         """Record the seconds from `act` to the end of the first paint after which `is_done` is true."""
@@ -91,7 +99,7 @@ class Probe(TreechatApp):
 
     def key(self, name: str) -> Callable[[], object]:
         name = "space" if name == " " else name
-        return lambda: self.post_message(events.Key(name, key_to_character(name)))
+        return lambda: self.app.post_message(events.Key(name, key_to_character(name)))
 
     async def until(self, what: str, condition: Callable[[], object]) -> None:
         deadline = time.perf_counter() + PATIENCE_S
@@ -101,8 +109,8 @@ class Probe(TreechatApp):
 
     async def stopped(self) -> None:
         """Stop the replies and wait until none streams."""
-        self.replies.stop()
-        await self.until("its stop", lambda: not self.chat.streaming)
+        self.app.replies.stop()
+        await self.until("its stop", lambda: not self.app.chat.streaming)
 
     async def focus_on(self, widget: Widget) -> None:
         """Wait until the widget has the focus and this is drawn, so a key's time does not include it."""
@@ -113,82 +121,82 @@ class Probe(TreechatApp):
 
     async def type_and_move(self, name: str, goes_on: Callable[[], object]) -> None:
         """Type letters into the composer and move the cursor in the transcript, ten keys each, while `goes_on`."""
-        self.composer.put("")
+        self.app.composer.put("")
         for i in range(NUM_KEYS):
             if not goes_on():
                 break
             if i // 10 % 2 == 0:
-                await self.focus_on(self.composer)
-                n = len(self.composer.text)
-                is_done = partial(lambda n: len(self.composer.text) > n, n)
+                await self.focus_on(self.app.composer)
+                n = len(self.app.composer.text)
+                is_done = partial(lambda n: len(self.app.composer.text) > n, n)
                 await self.timed(f"letter, {name}", self.key("abcdef "[i % 7]), is_done)
             else:
-                await self.focus_on(self.transcript)
-                is_done = partial(lambda before: self.cursor_id != before, self.cursor_id)
+                await self.focus_on(self.app.transcript)
+                is_done = partial(lambda before: self.app.cursor_id != before, self.app.cursor_id)
                 await self.timed(f"move, {name}", self.key("hl"[i % 2]), is_done)
-        self.composer.put("")
+        self.app.composer.put("")
 
     async def measure_replies(self) -> None:
         """Measure keys while the app is idle, while one reply streams and while four do, with the real model."""
         self.memory["first frame"] = rss_bytes()
-        await self.until("the model", lambda: self.chat.model is not None)
+        await self.until("the model", lambda: self.app.chat.model is not None)
         self.memory["model loaded"] = rss_bytes()
-        self.replies.send("Say hello.")
-        await self.until("a first reply", lambda: any(reply.text for reply in self.chat.replies.values()))
+        self.app.replies.send("Say hello.")
+        await self.until("a first reply", lambda: any(reply.text for reply in self.app.chat.replies.values()))
         await self.stopped()
         await self.type_and_move("idle", lambda: True)
-        self.replies.send(PROMPT)
-        await self.until("a reply", lambda: len(self.chat.streaming) == 1)
-        await self.type_and_move("1 reply streams", lambda: self.chat.streaming)
+        self.app.replies.send(PROMPT)
+        await self.until("a reply", lambda: len(self.app.chat.streaming) == 1)
+        await self.type_and_move("1 reply streams", lambda: self.app.chat.streaming)
         await self.stopped()
-        self.look_at(self.chat.current_id, anchor="end")
-        self.replies.follow(self.chat.regenerate(str(self.chat.current_id), 4))
-        await self.until("four replies", lambda: len(self.chat.streaming) == 4)
-        await self.type_and_move("4 replies stream", lambda: len(self.chat.streaming) == 4)
+        self.app.look_at(self.app.chat.current_id, anchor="end")
+        self.app.replies.follow(self.app.chat.regenerate(str(self.app.chat.current_id), 4))
+        await self.until("four replies", lambda: len(self.app.chat.streaming) == 4)
+        await self.type_and_move("4 replies stream", lambda: len(self.app.chat.streaming) == 4)
         self.memory["after 4 replies"] = rss_bytes()
 
     async def measure_branches(self) -> None:
         """Measure moves between branches of 100 messages, drawn for the first time and again."""
-        await self.focus_on(self.transcript)
-        num = len(self.chat.tree.children("root"))
+        await self.focus_on(self.app.transcript)
+        num = len(self.app.chat.tree.children("root"))
         for name, key in (("branch, first time", "J"), ("branch, again", "K"), ("branch, again", "J")):
             for _ in range(num - 1):
-                before = self.view_id
-                await self.timed(name, self.key(key), lambda n=before: self.view_id != n)
+                before = self.app.view_id
+                await self.timed(name, self.key(key), lambda n=before: self.app.view_id != n)
 
     async def measure_many(self) -> None:
         """Measure opening, listing, searching and scrolling with many conversations."""
-        infos = self.store.conversations()
+        infos = self.app.store.conversations()
         self.memory["first frame"] = rss_bytes()
         for info in infos[10:40]:
             await self.timed(
                 "open a conversation",
-                lambda i=info: self.switch_to(i.id),
-                lambda i=info: self.chat.conversation_id == i.id,
+                lambda i=info: self.app.switch_to(i.id),
+                lambda i=info: self.app.chat.conversation_id == i.id,
             )
         for _ in range(5):
             await self.timed("list conversations", self.key("ctrl+o"), self._is_picking)
-            await self.timed("close the list", self.key("escape"), lambda: len(self.screen_stack) == 1)
+            await self.timed("close the list", self.key("escape"), lambda: len(self.app.screen_stack) == 1)
         self.key("ctrl+g")()
-        await self.until("a window", lambda: len(self.screen_stack) > 1)
+        await self.until("a window", lambda: len(self.app.screen_stack) > 1)
         for letter in "lighthouse"[:5] + " bridge":
-            before = self.screen.query_one("Input").value
+            before = self.app.screen.query_one("Input").value
             await self.timed(
                 "search, per letter",
                 self.key(letter),
-                lambda b=before: self.screen.query_one("Input").value != b,
+                lambda b=before: self.app.screen.query_one("Input").value != b,
             )
         self.key("escape")()
-        await self.until("the window closed", lambda: len(self.screen_stack) == 1)
+        await self.until("the window closed", lambda: len(self.app.screen_stack) == 1)
         await self.turn_pages("scroll a page")
         self.memory["at the end"] = rss_bytes()
 
     async def turn_pages(self, name: str) -> None:
-        await self.focus_on(self.transcript)
+        await self.focus_on(self.app.transcript)
         for key in ("pageup", "pagedown") * 10:
-            before = self.transcript.scroll_y
-            if (key == "pageup" and before > 0) or (key == "pagedown" and not self.transcript.is_at_end):
-                await self.timed(name, self.key(key), lambda b=before: self.transcript.scroll_y != b)
+            before = self.app.transcript.scroll_y
+            if (key == "pageup" and before > 0) or (key == "pagedown" and not self.app.transcript.is_at_end):
+                await self.timed(name, self.key(key), lambda b=before: self.app.transcript.scroll_y != b)
 
     async def measure_large(self) -> None:
         """Measure one very large conversation: moves between messages and rows, to root and leaf, pages and jumps."""
@@ -196,33 +204,33 @@ class Probe(TreechatApp):
         self.memory["first frame"] = rss_bytes()
 
         def moved():
-            return partial(lambda before: self.cursor_id != before, self.cursor_id)
+            return partial(lambda before: self.app.cursor_id != before, self.app.cursor_id)
 
-        await self.focus_on(self.transcript)
+        await self.focus_on(self.app.transcript)
         for i in range(20):
             await self.timed(f"{mode}: move", self.key("kj"[i % 2]), moved())
         for i in range(10):
             await self.timed(f"{mode}: to the {'leaf' if i % 2 else 'root'}", self.key("gG"[i % 2]), moved())
         await self.turn_pages(f"{mode}: scroll a page")
-        await self.focus_on(self.tree_pane)
-        if len(self.tree_pane.rows) > 1:
+        await self.focus_on(self.app.tree_pane)
+        if len(self.app.tree_pane.rows) > 1:
             for i in range(20):
                 await self.timed(f"{mode}: row", self.key("jk"[i % 2]), moved())
-        ends = self.chat.tree.roots[0], str(self.chat.current_id)
+        ends = self.app.chat.tree.roots[0], str(self.app.chat.current_id)
         for i in range(6):
-            await self.timed(f"{mode}: jump", partial(self.jump, ends[i % 2]), lambda: True)
+            await self.timed(f"{mode}: jump", partial(self.app.jump, ends[i % 2]), lambda: True)
         self.memory["at the end"] = rss_bytes()
 
     measure_deep = measure_wide = measure_chain = measure_large
 
     async def measure_stream(self) -> None:
         """Measure the CPU seconds per token (one character) at the start, middle and end of a 32 kB reply with code."""
-        await self.until("the model", lambda: self.chat.model is not None)
-        self.replies.send("Write.")
-        await self.until("a reply", lambda: self.chat.replies)
-        (reply,) = self.chat.replies.values()
+        await self.until("the model", lambda: self.app.chat.model is not None)
+        self.app.replies.send("Write.")
+        await self.until("a reply", lambda: self.app.chat.replies)
+        (reply,) = self.app.chat.replies.values()
         at, started_s = 0, time.process_time()
-        while self.chat.streaming:
+        while self.app.chat.streaming:
             await asyncio.sleep(0)
             if len(reply.text) >= at + WINDOW_LEN:
                 place = ("beginning", "middle", "end")[min(3 * at // REPLY_LEN, 2)]
@@ -232,7 +240,7 @@ class Probe(TreechatApp):
         self.memory["at the end"] = rss_bytes()
 
     def _is_picking(self) -> bool:
-        screen = self.screen
+        screen = self.app.screen
         return isinstance(screen, PickScreen) and len(screen.list.choices) > 1
 
 
@@ -244,7 +252,7 @@ def rss_bytes(pid: str | int = "self") -> int:
 
 if __name__ == "__main__":
     probe = Probe(sys.argv[1], Path(sys.argv[2]))
-    probe.run()
-    result = {"seconds": probe.seconds, "memory": probe.memory, "failed": str(probe._exception or "")}
+    probe.app.run(auto_pilot=probe.begin)
+    result = {"seconds": probe.seconds, "memory": probe.memory, "failed": str(probe.app._exception or "")}
     Path(sys.argv[3]).write_text(json.dumps(result), encoding="utf-8")
     sys.exit(bool(result["failed"]))

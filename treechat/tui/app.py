@@ -124,7 +124,7 @@ class TreechatApp(
         self.kv_watch.start()
         self.set_interval(WATCH_S, self._watch)
         # Sizes are known after the first refresh. The model is loaded later so that it does not delay the first frame.
-        self.call_after_refresh(self.first_frame)
+        self.call_after_refresh(self._first_frame)
 
     def _restyle(self) -> None:
         self.set_class(self.theme == HIGH_CONTRAST.name, "-high-contrast")
@@ -142,7 +142,7 @@ class TreechatApp(
         else:
             self.say(f'For now: the configuration says theme = "{self.config.theme}"')
 
-    def first_frame(self) -> None:
+    def _first_frame(self) -> None:
         """Draw the conversation, then begin to load the model."""
         self.show_conversation()
         self.freeze_garbage()
