@@ -40,7 +40,7 @@ def document() -> Document:
     return Document(Conversation("c1", "A title", 1.0, 2.0, "u2", {"language": "en"}), messages)
 
 
-class Read(NamedTuple):
+class ImportResult(NamedTuple):
     """What an importer made of a file."""
 
     documents: list[Document]
@@ -70,7 +70,7 @@ class Read(NamedTuple):
 def read(tmp_path):
     """read(data, form=None): a file with that content, through the importer that recognises it (it must be `form`)."""
 
-    def read_file(data: Any, form: str | None = None, name: str = "export.bin") -> Read:
+    def read_file(data: Any, form: str | None = None, name: str = "export.bin") -> ImportResult:
         path = tmp_path / name
         raw = data if isinstance(data, bytes | str) else json.dumps(data)
         path.write_bytes(raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw)
@@ -83,6 +83,6 @@ def read(tmp_path):
                 names.add(importer.name)
                 documents.extend(importer.read(file, report))
         assert form is None or names == {form}, names
-        return Read(documents, report)
+        return ImportResult(documents, report)
 
     return read_file

@@ -72,8 +72,8 @@ def start(file: Path, db: Path, **more) -> subprocess.Popen:
 
 def many_conversations(path: Path, count: int, length: int) -> None:
     tree = [WrittenMessage(i - 1 if i else None, "assistant" if i % 2 else "user", f"{i}.") for i in range(length)]
-    [one] = json.loads(WRITERS["chatgpt"](tree))
-    path.write_text(json.dumps([one | {"conversation_id": f"c-{i}"} for i in range(count)]))
+    [conversation] = json.loads(WRITERS["chatgpt"](tree))
+    path.write_text(json.dumps([conversation | {"conversation_id": f"c-{i}"} for i in range(count)]))
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
@@ -90,10 +90,10 @@ def test_stopping_leaves_whole_conversations_and_the_database_is_usable_meanwhil
             assert process.poll() is None and time.monotonic() < deadline
         process.send_signal(sign)
         assert process.stderr is not None
-        said = process.stderr.read().decode()
+        stderr = process.stderr.read().decode()
         code = process.wait()
     with Store.open(db) as store:
         counts = [info.num_nodes for info in store.conversations() if info.title != "Mine"]
     assert 20 <= len(counts) + 1 < 2_000 and set(counts) == {40}
     if sign == signal.SIGINT:
-        assert code == 130 and "each of them whole" in said
+        assert code == 130 and "each of them whole" in stderr

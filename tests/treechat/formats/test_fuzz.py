@@ -37,7 +37,7 @@ NAMES = sorted([*WRITERS, *DATABASES, "treechat", "openai pairs"])
 NUM_IN_ALL, NUM_SAMPLED = 10_000, 40
 
 
-def written(name: str, path: Path) -> bytes:
+def export_of(name: str, path: Path) -> bytes:
     if name in DATABASES:
         return DATABASES[name](TREE, path)
     if name == "openai pairs":
@@ -51,7 +51,7 @@ def written(name: str, path: Path) -> bytes:
     return WRITERS[name](TREE)
 
 
-def mutated_bytes(rng: random.Random, data: bytes) -> bytes:
+def mutate_bytes(rng: random.Random, data: bytes) -> bytes:
     for _ in range(rng.randint(1, 4)):
         at, end = sorted(rng.choices(range(len(data) + 1), k=2))
         match rng.randrange(6):
@@ -74,31 +74,31 @@ def mutated_bytes(rng: random.Random, data: bytes) -> bytes:
     return data
 
 
-def mutated_value(rng: random.Random, value: Any, chance: float = 0.04) -> Any:
+def mutate_value(rng: random.Random, value: Any, chance: float = 0.04) -> Any:
     if rng.random() < chance:
-        return nested(rng.randint(1, 3000)) if rng.random() < 0.05 else rng.choice(ODD)
+        return nest(rng.randint(1, 3000)) if rng.random() < 0.05 else rng.choice(ODD)
     if isinstance(value, dict):
         items = list(value.items())
         if rng.random() < chance:
             rng.shuffle(items)
             items = items[: rng.randint(0, len(items))]
-        return {key: mutated_value(rng, item, chance) for key, item in items}
+        return {key: mutate_value(rng, item, chance) for key, item in items}
     if isinstance(value, list):
         items = list(value)
         if items and rng.random() < chance:
             items = rng.choices(items, k=rng.randint(0, 6))
-        return [mutated_value(rng, item, chance) for item in items]
+        return [mutate_value(rng, item, chance) for item in items]
     return value
 
 
-def nested(depth: int) -> Any:
+def nest(depth: int) -> Any:
     value: Any = "deep"
     for i in range(depth):
         value = [value] if i % 2 else {"content": value}
     return value
 
 
-def dumped(value: Any) -> str:
+def dump(value: Any) -> str:
     """As `json.dumps`, for values of any depth."""
     try:
         return json.dumps(value)
@@ -122,7 +122,7 @@ COLUMN_VALUES = [
 ]
 
 
-def mutated_columns(rng: random.Random, data: bytes) -> bytes:
+def mutate_columns(rng: random.Random, data: bytes) -> bytes:
     """The database with values of any type where others were: SQLite takes each in any column."""
     conn = sqlite3.connect(":memory:")
     conn.deserialize(data)
@@ -140,21 +140,21 @@ def mutated_columns(rng: random.Random, data: bytes) -> bytes:
     return changed
 
 
-def mutated(rng: random.Random, data: bytes, name: str) -> bytes:
+def mutate(rng: random.Random, data: bytes, name: str) -> bytes:
     if name in DATABASES and rng.random() < 0.5:
-        return mutated_columns(rng, data)
+        return mutate_columns(rng, data)
     if name in DATABASES or rng.random() < 0.5:
-        return mutated_bytes(rng, data)
+        return mutate_bytes(rng, data)
     text = data.decode()
     values = [json.loads(text)] if name in ONE_VALUE else [json.loads(line) for line in text.splitlines()]
-    changed = "\n".join(dumped(mutated_value(rng, value)) for value in values).encode()
-    return mutated_bytes(rng, changed) if rng.random() < 0.2 else changed
+    changed = "\n".join(dump(mutate_value(rng, value)) for value in values).encode()
+    return mutate_bytes(rng, changed) if rng.random() < 0.2 else changed
 
 
 ONE_VALUE = ("chatgpt", "claude", "librechat", "librechat nested", "openwebui", "basemode-loom", "sharegpt")
 
 
-def imported(path: Path, name: str, forced: bool) -> tuple[int, ImportReport]:
+def import_file(path: Path, name: str, forced: bool) -> tuple[int, ImportReport]:
     """The number of nodes in a fresh store, which must be sound."""
     report = ImportReport()
     with Store.open(None) as store:
@@ -196,13 +196,13 @@ def check(document: Document) -> None:
     [(0, NUM_SAMPLED), pytest.param(NUM_SAMPLED, NUM_IN_ALL, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])],
 )
 def test_mutated_files_never_end_in_a_traceback(tmp_path, name, start, count):
-    whole = written(name, tmp_path / "made.db")
+    whole = export_of(name, tmp_path / "made.db")
     path = tmp_path / "x"
     for seed in range(start, start + count):
         rng = random.Random(f"{name} {seed}")
-        path.write_bytes(mutated(rng, whole, name))
+        path.write_bytes(mutate(rng, whole, name))
         try:
-            imported(path, name, forced=rng.random() < 0.5)
+            import_file(path, name, forced=rng.random() < 0.5)
         except BaseException:
             print(f"seed {seed}")
             raise
@@ -210,16 +210,16 @@ def test_mutated_files_never_end_in_a_traceback(tmp_path, name, start, count):
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(DATABASES)))
-def test_a_file_that_was_cut_off_is_not_imported_in_silence(tmp_path, name):
-    whole = written(name, tmp_path / "made.db")
+def test_a_cut_off_file_is_reported(tmp_path, name):
+    whole = export_of(name, tmp_path / "made.db")
     path = tmp_path / "x"
     path.write_bytes(whole)
-    total, report = imported(path, name, forced=False)
+    total, report = import_file(path, name, forced=False)
     assert total and not report.dropped and not report.failed
     for cut in range(1, len(whole) - 1, max(1, len(whole) // 150)):
         if b"\n" in whole[cut - 2 : cut + 1]:
             # A line that is missing as a whole cannot be missed.
             continue
         path.write_bytes(whole[:cut])
-        _, report = imported(path, name, forced=False)
+        _, report = import_file(path, name, forced=False)
         assert report.dropped or report.failed, cut

@@ -20,7 +20,7 @@ class WrittenMessage(NamedTuple):
 
 
 def children(tree: list[WrittenMessage], parent: int | None) -> list[int]:
-    return [number for number, said in enumerate(tree) if said.parent == parent]
+    return [number for number, item in enumerate(tree) if item.parent == parent]
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
@@ -48,17 +48,17 @@ def _iso(number: int) -> str:
 
 def chatgpt(tree: list[WrittenMessage]) -> bytes:
     mapping: dict = {"root": {"id": "root", "message": None, "parent": None, "children": [_node_id(0)]}}
-    for number, said in enumerate(tree):
+    for number, item in enumerate(tree):
         mapping[f"node-{number}"] = {
             "id": f"node-{number}",
-            "parent": "root" if said.parent is None else _node_id(said.parent),
+            "parent": "root" if item.parent is None else _node_id(item.parent),
             "children": [_node_id(i) for i in children(tree, number)],
             "message": {
                 "id": f"node-{number}",
-                "author": {"role": said.role},
-                "content": {"content_type": "text", "parts": [said.text]},
+                "author": {"role": item.role},
+                "content": {"content_type": "text", "parts": [item.text]},
                 "create_time": STAMP + number,
-                "end_turn": True if said.role == "assistant" else None,
+                "end_turn": True if item.role == "assistant" else None,
                 "metadata": {"model_slug": "gpt"},
             },
         }
@@ -70,23 +70,23 @@ def claude(tree: list[WrittenMessage]) -> bytes:
     messages = [
         {
             "uuid": _node_id(number),
-            "sender": "human" if said.role == "user" else "assistant",
+            "sender": "human" if item.role == "user" else "assistant",
             "text": "",
-            "content": [{"type": "text", "text": said.text}],
+            "content": [{"type": "text", "text": item.text}],
             "created_at": _iso(number),
-            "parent_message_uuid": _node_id(said.parent) or "00000000-0000-4000-8000-000000000000",
+            "parent_message_uuid": _node_id(item.parent) or "00000000-0000-4000-8000-000000000000",
         }
-        for number, said in enumerate(tree)
+        for number, item in enumerate(tree)
     ]
     chat = {"uuid": "c", "name": "T", "created_at": _iso(0), "chat_messages": messages[::-1]}
     return json.dumps([chat]).encode()
 
 
 def _libre(tree: list[WrittenMessage], number: int) -> dict:
-    said = tree[number]
+    item = tree[number]
     none = "00000000-0000-0000-0000-000000000000"
-    fields = {"messageId": _node_id(number), "parentMessageId": _node_id(said.parent) or none, "text": said.text}
-    return fields | {"isCreatedByUser": said.role == "user", "createdAt": _iso(number), "model": "m"}
+    fields = {"messageId": _node_id(number), "parentMessageId": _node_id(item.parent) or none, "text": item.text}
+    return fields | {"isCreatedByUser": item.role == "user", "createdAt": _iso(number), "model": "m"}
 
 
 def librechat(tree: list[WrittenMessage]) -> bytes:
@@ -96,9 +96,9 @@ def librechat(tree: list[WrittenMessage]) -> bytes:
 
 def librechat_nested(tree: list[WrittenMessage]) -> bytes:
     messages = [_libre(tree, number) | {"children": []} for number in range(len(tree))]
-    for number, said in enumerate(tree):
-        if said.parent is not None:
-            messages[said.parent]["children"].append(messages[number])
+    for number, item in enumerate(tree):
+        if item.parent is not None:
+            messages[item.parent]["children"].append(messages[number])
     return json.dumps({"conversationId": "c", "title": "T", "recursive": True, "messages": messages[:1]}).encode()
 
 
@@ -106,13 +106,13 @@ def openwebui(tree: list[WrittenMessage]) -> bytes:
     messages = {
         _node_id(number): {
             "id": _node_id(number),
-            "parentId": _node_id(said.parent),
+            "parentId": _node_id(item.parent),
             "childrenIds": [_node_id(i) for i in children(tree, number)],
-            "role": said.role,
-            "content": said.text,
+            "role": item.role,
+            "content": item.text,
             "timestamp": STAMP,
         }
-        for number, said in reversed(list(enumerate(tree)))
+        for number, item in reversed(list(enumerate(tree)))
     }
     history = {"currentId": _node_id(len(tree) - 1), "messages": messages}
     return json.dumps([{"id": "c", "title": "T", "chat": {"title": "T", "models": ["m"], "history": history}}]).encode()
@@ -120,8 +120,8 @@ def openwebui(tree: list[WrittenMessage]) -> bytes:
 
 def llamacpp(tree: list[WrittenMessage]) -> bytes:
     lines: list[dict] = [{"type": "session", "id": "c", "name": "T", "currNode": _node_id(len(tree) - 1)}]
-    for number, said in enumerate(tree):
-        message = {"id": _node_id(number), "parent": _node_id(said.parent), "role": said.role, "content": said.text}
+    for number, item in enumerate(tree):
+        message = {"id": _node_id(number), "parent": _node_id(item.parent), "role": item.role, "content": item.text}
         more = {"type": "text", "timestamp": 1000 * STAMP, "children": [_node_id(i) for i in children(tree, number)]}
         lines.append({"type": "message", "message": message | more})
     return _lines(lines)
@@ -129,12 +129,12 @@ def llamacpp(tree: list[WrittenMessage]) -> bytes:
 
 def pi(tree: list[WrittenMessage]) -> bytes:
     lines: list[dict] = [{"type": "session", "version": 3, "id": "c", "timestamp": _iso(0), "cwd": "/"}]
-    for number, said in enumerate(tree):
-        message = {"role": said.role, "content": [{"type": "text", "text": said.text}], "stopReason": "stop"}
+    for number, item in enumerate(tree):
+        message = {"role": item.role, "content": [{"type": "text", "text": item.text}], "stopReason": "stop"}
         entry = {
             "type": "message",
             "id": _node_id(number),
-            "parentId": _node_id(said.parent),
+            "parentId": _node_id(item.parent),
             "timestamp": _iso(number),
         }
         lines.append(entry | {"message": message})
@@ -145,16 +145,16 @@ def loom(tree: list[WrittenMessage]) -> bytes:
     nodes = [
         {
             "id": _node_id(number),
-            "parent_id": _node_id(said.parent),
+            "parent_id": _node_id(item.parent),
             "tree_id": "node-0",
             "kind": "text" if number else "root",
-            "text": said.text,
-            "model": "m" if said.role == "assistant" else None,
+            "text": item.text,
+            "model": "m" if item.role == "assistant" else None,
             "checked_out": False,
             "created_at": _iso(number),
-            "metadata": {"role": said.role},
+            "metadata": {"role": item.role},
         }
-        for number, said in enumerate(tree)
+        for number, item in enumerate(tree)
     ]
     return json.dumps({"version": 1, "nodes": nodes}, indent=2).encode()
 
@@ -164,21 +164,21 @@ def _paths(tree: list[WrittenMessage]) -> list[list[WrittenMessage]]:
     found, stack = [], [[0]]
     while stack:
         path = stack.pop()
-        below = children(tree, path[-1])
-        if not below:
+        child_ids = children(tree, path[-1])
+        if not child_ids:
             found.append([tree[number] for number in path])
-        stack.extend([*path, child] for child in reversed(below))
+        stack.extend([*path, child] for child in reversed(child_ids))
     return found
 
 
 def openai(tree: list[WrittenMessage]) -> bytes:
-    rows = [[{"role": said.role, "content": said.text} for said in path] for path in _paths(tree)]
+    rows = [[{"role": item.role, "content": item.text} for item in path] for path in _paths(tree)]
     return _lines([{"messages": row} for row in rows])
 
 
 def sharegpt(tree: list[WrittenMessage]) -> bytes:
     senders = {"user": "human", "assistant": "gpt"}
-    rows = [[{"from": senders[said.role], "value": said.text} for said in path] for path in _paths(tree)]
+    rows = [[{"from": senders[item.role], "value": item.text} for item in path] for path in _paths(tree)]
     return json.dumps([{"id": str(i), "conversations": row} for i, row in enumerate(rows)]).encode()
 
 
@@ -187,8 +187,8 @@ def sillytavern(tree: list[WrittenMessage]) -> bytes:
     lines: list[dict] = [{"user_name": "Me", "character_name": "Ada", "chat_metadata": {}}]
     level = children(tree, None)
     while level:
-        said = tree[level[0]]
-        message = {"name": "x", "is_user": said.role == "user", "send_date": STAMP, "mes": said.text, "swipe_id": 0}
+        item = tree[level[0]]
+        message = {"name": "x", "is_user": item.role == "user", "send_date": STAMP, "mes": item.text, "swipe_id": 0}
         lines.append(message | {"swipes": [tree[number].text for number in level], "swipe_info": [], "extra": {}})
         level = children(tree, level[0])
     return _lines(lines)
@@ -205,10 +205,10 @@ def llm(tree: list[WrittenMessage], path: Path) -> bytes:
         "CREATE TABLE turns (id TEXT PRIMARY KEY, thread_id TEXT, parent_message_hash TEXT, tip_message_hash TEXT,"
         " model TEXT, options_json TEXT, datetime_utc TEXT);"
     )
-    for number, said in enumerate(tree):
-        key, parent = _node_id(number), _node_id(said.parent)
-        conn.execute("INSERT INTO messages VALUES (?, ?, ?)", (key, parent, said.role))
-        conn.execute("INSERT INTO parts VALUES (?, ?, 0, 'text', NULL, ?, NULL)", (number, key, said.text))
+    for number, item in enumerate(tree):
+        key, parent = _node_id(number), _node_id(item.parent)
+        conn.execute("INSERT INTO messages VALUES (?, ?, ?)", (key, parent, item.role))
+        conn.execute("INSERT INTO parts VALUES (?, ?, 0, 'text', NULL, ?, NULL)", (number, key, item.text))
         turn = (key, "thread", parent, key, "m", "{}", _iso(number))
         conn.execute("INSERT INTO turns VALUES (?, ?, ?, ?, ?, ?, ?)", turn)
     conn.execute("INSERT INTO threads VALUES ('thread', 'T', ?, ?)", (_node_id(len(tree) - 1), _iso(0)))
@@ -232,10 +232,10 @@ def openwebui_database(tree: list[WrittenMessage], path: Path) -> bytes:
 def openai_pairs(tree: list[WrittenMessage]) -> bytes:
     """Preference rows: each message with two children at least, the first of which is chosen."""
     rows = []
-    for number, said in enumerate(tree):
-        below = [{"role": "assistant", "content": tree[i].text} for i in children(tree, number)]
-        if len(below) > 1:
-            rows.append({"prompt": said.text, "chosen": below[:1], "rejected": below[1:2]})
+    for number, item in enumerate(tree):
+        child_ids = [{"role": "assistant", "content": tree[i].text} for i in children(tree, number)]
+        if len(child_ids) > 1:
+            rows.append({"prompt": item.text, "chosen": child_ids[:1], "rejected": child_ids[1:2]})
     return _lines(rows)
 
 

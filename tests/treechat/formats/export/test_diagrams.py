@@ -54,14 +54,14 @@ def test_no_text_breaks_out_of_a_dot_label():
 
 
 @pytest.mark.skipif(shutil.which("dot") is None, reason="needs Graphviz (apt install graphviz)")
-def test_graphviz_reads_what_was_written():
+def test_graphviz_accepts_the_output():
     text = "".join(dot.write([hostile_document()]))
     done = subprocess.run(["dot", "-Tplain"], input=text.encode(), capture_output=True, check=False)
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert sum(line.startswith(b"node ") for line in done.stdout.splitlines()) == len(HOSTILE) + 1
 
 
-def test_no_text_means_anything_to_mermaid():
+def test_no_text_is_markup_in_a_mermaid_label():
     text = "".join(mermaid.write([hostile_document()]))
     for label in re.findall(r'\["(.*)"\]$', text, re.MULTILINE):
         assert not re.search(r"[\"`<>&%{}|\[\]\\]", label.replace("<br/>", "")), label

@@ -12,14 +12,14 @@ def comb(length: int) -> Tree:
     return Tree(nodes)
 
 
-def test_runs_come_parents_first_and_hold_each_node_once(document):
+def test_runs_are_parents_first_and_contain_each_node_once(document):
     runs = list(runs_of(document.tree))
     assert [run.node_ids for run in runs] == [["r1", "u1"], ["a1", "u2"], ["a2"], ["x1"]]
     assert [run.number for run in runs] == ["1", "1.1", "1.2", "2"]
     assert [(run.parent, run.depth) for run in runs] == [(None, 0), (0, 1), (0, 1), (None, 0)]
 
 
-def test_ten_thousand_forks_in_a_row_have_short_numbers_of_their_own():
+def test_ten_thousand_consecutive_forks_have_short_unique_numbers():
     runs = list(runs_of(comb(10_000)))
     numbers = [run.number for run in runs]
     assert len(set(numbers)) == len(numbers) == 19_999

@@ -101,7 +101,7 @@ def hostile_document() -> Document:
     return Document(Conversation("c", HOSTILE[0] + HOSTILE[2], 0.0, 0.0, "r"), messages)
 
 
-def test_every_message_is_in_it_once_with_the_way_to_it(document):
+def test_every_message_is_in_the_page_once_with_a_link_to_it(document):
     page = page_of(document)
     anchors = [attrs["id"] for attrs in page.of("article", "user") + page.of("article", "assistant")]
     assert sorted(anchors) == sorted(f"n-{i}" for i in ("u1", "a1", "u2", "a2", "x1"))
@@ -124,7 +124,7 @@ def test_rows_of_the_tree_are_in_the_order_of_the_sections(document):
     assert rows == len(page.of("section")) == 2 * (1 + 4)
 
 
-def test_only_what_markdown_makes_comes_out_of_hostile_texts():
+def test_hostile_texts_give_only_markdown_elements():
     for text in HOSTILE:
         page = Page(text_html(text))
         assert {tag for tag, _ in page.elements} <= TEXT_TAGS, text
@@ -142,7 +142,7 @@ def test_the_page_of_hostile_texts_has_no_more_scripts_than_any_other(document):
     assert not [attrs for _, attrs in hostile.elements if "style" in attrs]
 
 
-def test_the_policy_lets_only_these_scripts_and_styles_in_and_fetches_nothing(document):
+def test_the_policy_allows_only_these_scripts_and_styles_and_no_fetches(document):
     source = "".join(html.write([document]))
     policy = next(attrs["content"] for attrs in Page(source).of("meta") if "http-equiv" in attrs)
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
@@ -167,7 +167,7 @@ def test_any_text_gives_closed_harmless_elements(pieces):
     assert all(set(attrs) <= ATTRIBUTES for _, attrs in page.elements)
 
 
-def test_thoughts_and_tools_of_an_import_are_there_folded_and_harmless():
+def test_imported_thoughts_and_tool_calls_are_folded_and_harmless():
     parts = [
         {"type": "thoughts", "text": "*hm* <script>"},
         {"type": "call", "name": "a<b", "arguments": {"q": "</pre>"}},
@@ -203,21 +203,21 @@ def test_images_are_links_and_line_ends_stay():
 @pytest.mark.parametrize(
     "text", ["[" * 90_000, "![" * 45_000, "*a " * 30_000, "> " * 45_000, "```perl\n" + "s{" * 20_000]
 )
-def test_texts_made_to_be_slow_are_not(text):
+def test_texts_crafted_to_be_slow_render_in_time(text):
     # Of this process, since a busy machine proves nothing.
     begun = time.process_time()
     text_html(text)
     assert time.process_time() - begun < 30
 
 
-def test_a_message_too_long_for_markdown_is_plain_and_whole():
+def test_a_message_too_long_for_markdown_is_plain_and_complete():
     text = "# <b>x</b>\n" * (MAX_MARKDOWN_CHARS // 10)
     page = Page(text_html(text))
     assert [tag for tag, _ in page.elements] == ["pre"]
     assert "".join(page.text).rstrip("\n") == text.rstrip("\n")
 
 
-def test_control_characters_are_shown():
+def test_control_characters_are_replaced_by_their_codes():
     assert escape_controls("a\x1bb\u202e\n\t") == "a⟨U+001B⟩b⟨U+202E⟩\n\t"
 
 

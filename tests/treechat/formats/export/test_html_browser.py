@@ -118,7 +118,7 @@ def broad_document(current, num_above=0):
     return Document(Conversation("c", "Broad", 1.0, 2.0, current), messages)
 
 
-def test_the_current_message_and_its_way_are_in_sight_among_many_and_code_runs_from_the_left_in_text_that_does_not(
+def test_the_current_message_and_its_link_are_visible_and_code_is_left_to_right_in_right_to_left_text(
     tmp_path,
 ):
     page = re.sub(

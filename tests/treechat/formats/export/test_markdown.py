@@ -17,7 +17,7 @@ def test_the_tree_numbers_its_runs_by_forks(document):
     assert headings == ["## 1 · Be kind.", "## 1.1 · One.", "## 1.2 · Two, cut", "## 2 · another root"]
 
 
-def test_labels_and_bookmarks_stand_in_the_heading(document):
+def test_labels_and_bookmarks_are_in_the_heading(document):
     assert "### Assistant · “first” · ★\n\nOne.\n" in "".join(markdown.write_tree(document))
 
 

@@ -26,7 +26,7 @@ def test_only_paths_to_bookmarks_on_request(document):
     assert [[row["content"] for row in path][-1] for path in rows(document, bookmarked=True)] == ["One."]
 
 
-def test_weights_count_a_reply_once_and_leave_out_what_teaches_nothing(document):
+def test_weights_count_a_reply_once_and_omit_lines_without_weight(document):
     # "Two, cut" was stopped, the other root has no reply, and "And then?" comes after the last one.
     [path] = rows(document, weights=True)
     assert [(row["role"], row.get("weight")) for row in path] == [("system", None), ("user", None), ("assistant", 1)]
@@ -42,7 +42,7 @@ def test_a_reply_that_branches_share_has_weight_in_the_first_line_only():
     assert weights == [[1, 1], [0, 1]]
 
 
-def test_a_deep_chain_is_one_line_and_a_comb_is_not_walked_again_and_again(depth):
+def test_a_deep_chain_is_one_line_and_a_comb_is_walked_once(depth):
     from treechat.tree import Node
 
     messages = [Message(Node(f"n{i}", f"n{i - 1}" if i else None, "user"), "x") for i in range(depth)]

@@ -89,7 +89,7 @@ def test_an_assistants_chain_is_one_node_that_keeps_its_parts(read):
     assert found.current == "final"
 
 
-def test_a_fork_inside_a_chain_gives_a_node_for_each_way(read):
+def test_a_fork_inside_a_chain_gives_a_node_per_branch(read):
     thoughts = {"content_type": "thoughts", "thoughts": [{"summary": "", "content": "Hm"}]}
     nodes = [
         *HI,
@@ -186,7 +186,7 @@ def test_title_times_and_mapping_may_be_missing_or_null(read):
     assert any("no messages" in why for why in found.report.dropped)
 
 
-def test_stopped_and_cut_off_replies_say_so(read):
+def test_stopped_and_cut_off_replies_have_their_status(read):
     def ended(kind):
         return {"metadata": {"finish_details": {"type": kind}}}
 
@@ -240,7 +240,7 @@ def test_a_deep_chain_is_read(read, depth):
     assert len(found.documents[0].messages) == depth and not found.report.dropped
 
 
-def test_a_chain_with_a_fork_at_each_step_does_not_repeat_itself_without_end(read):
+def test_repetition_in_a_chain_with_a_fork_at_each_step_is_limited(read):
     nodes = {"u": {"message": message("U"), "parent": None}}
     for i in range(2_000):
         above = f"t{i - 1}" if i else "u"
@@ -251,7 +251,7 @@ def test_a_chain_with_a_fork_at_each_step_does_not_repeat_itself_without_end(rea
     assert {m.text.rpartition("\n\n")[2] for m in document.messages} >= {f"L{i}" for i in range(2_000)}
 
 
-def test_marks_for_the_page_become_what_the_page_shows(read):
+def test_citation_marks_become_links_and_names(read):
     cited = "Founded 2014【0†source】, see 【引用】 and【9†lost】."
     start = cited.index("【0")
     page = {"title": "A [page]", "url": "https://a.example/x"}

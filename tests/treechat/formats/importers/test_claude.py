@@ -9,7 +9,7 @@ import pytest
 ZERO = "00000000-0000-4000-8000-000000000000"
 
 
-def said(uuid, sender, text="", parent=None, at=None, **more):
+def message(uuid, sender, text="", parent=None, at=None, **more):
     stamp = None if at is None else f"2025-01-01T00:00:{at:02d}.123456789Z"
     return {"uuid": uuid, "sender": sender, "text": text, "parent_message_uuid": parent, "created_at": stamp, **more}
 
@@ -33,10 +33,10 @@ def test_exports_of_2024_are_a_single_branch(read):
 @pytest.mark.parametrize("root", [ZERO, "00000000-0000-0000-0000-000000000000", None])
 def test_the_array_mixes_branches_and_the_root_has_a_sentinel_for_a_parent(read, root):
     messages = [
-        said("a2", "assistant", "", "u1", 3, content=text("Two")),
-        said("u2", "human", "", "a1", 4, content=text("More")),
-        said("u1", "human", "", root, 1, content=text("Hi")),
-        said("a1", "assistant", "", "u1", 2, content=text("One")),
+        message("a2", "assistant", "", "u1", 3, content=text("Two")),
+        message("u2", "human", "", "a1", 4, content=text("More")),
+        message("u1", "human", "", root, 1, content=text("Hi")),
+        message("a1", "assistant", "", "u1", 2, content=text("One")),
     ]
     found = read([chat(messages, model="claude-x")], "claude")
     assert list(found.nodes().items()) == [
@@ -52,17 +52,17 @@ def test_the_array_mixes_branches_and_the_root_has_a_sentinel_for_a_parent(read,
 
 def test_the_api_shape_points_to_its_leaf_and_has_its_text_in_content(read):
     messages = [
-        said("u1", "human", "", ZERO, 1, content=text("Hi")),
-        said("a1", "assistant", "", "u1", 2, content=text("One"), stop_reason="max_tokens"),
-        said("a2", "assistant", "", "u1", 3, content=text("Two")),
+        message("u1", "human", "", ZERO, 1, content=text("Hi")),
+        message("a1", "assistant", "", "u1", 2, content=text("One"), stop_reason="max_tokens"),
+        message("a2", "assistant", "", "u1", 3, content=text("Two")),
     ]
     found = read(chat(messages, current_leaf_message_uuid="a1", model="m"), "claude")
     assert found.current == "a1"
     assert found.message("a1").turn.finish_reason == "length"
 
 
-def test_a_leaf_that_is_missing_is_said_and_the_newest_is_current(read):
-    messages = [said("u1", "human", "Hi", ZERO, 1), said("a1", "assistant", "One", "u1", 2)]
+def test_a_missing_leaf_is_reported_and_the_newest_is_current(read):
+    messages = [message("u1", "human", "Hi", ZERO, 1), message("a1", "assistant", "One", "u1", 2)]
     found = read(chat(messages, current_leaf_message_uuid="gone"), "claude")
     assert found.current == "a1" and "gone is missing" in found.report.dropped[0]
 
@@ -75,9 +75,9 @@ def test_thoughts_tools_pasted_text_and_files(read):
         {"type": "text", "text": "Done"},
         {"type": "sparkle", "text": "New"},
     ]
-    user = said("u1", "human", "See", ZERO, 1, attachments=[{"file_name": "p.txt", "extracted_content": "Pasted"}])
+    user = message("u1", "human", "See", ZERO, 1, attachments=[{"file_name": "p.txt", "extracted_content": "Pasted"}])
     user["files"] = [{"file_name": "cat.png", "file_kind": "image"}]
-    found = read([chat([user, said("a1", "assistant", "", "u1", 2, content=blocks)])], "claude")
+    found = read([chat([user, message("a1", "assistant", "", "u1", 2, content=blocks)])], "claude")
     assert found.nodes()["u1"][2] == "See\n\n[file: p.txt]\n\nPasted\n\n[image: cat.png]"
     assert found.nodes()["a1"][2] == "[thoughts]\n\n[called repl]\n\n[result of repl]\n\nDone\n\nNew"
     parts = found.message("a1").meta["parts"]
@@ -85,23 +85,23 @@ def test_thoughts_tools_pasted_text_and_files(read):
     assert "sparkle" in found.report.dropped[0]
 
 
-def test_the_zip_has_other_files_beside_the_conversations(read):
+def test_other_files_in_the_zip_are_skipped(read):
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("users.json", '[{"uuid": "u", "full_name": "x"}]')
         file.writestr("projects.json", '[{"uuid": "p", "docs": []}]')
-        file.writestr("conversations.json", json.dumps([chat([said("u1", "human", "Hi", ZERO)])]))
+        file.writestr("conversations.json", json.dumps([chat([message("u1", "human", "Hi", ZERO)])]))
     assert list(read(archive.getvalue(), "claude").nodes()) == ["u1"]
 
 
 def test_damage_is_reported_and_the_rest_is_kept(read):
-    messages = [said("u1", "human", "Hi"), 7, said("u1", "human", "Again"), said("x", "human", "X", "y")]
+    messages = [message("u1", "human", "Hi"), 7, message("u1", "human", "Again"), message("x", "human", "X", "y")]
     found = read([chat(messages)], "claude")
     assert set(found.nodes()) == {"u1", "x"}
     assert len(found.report.dropped) == 3
 
 
-def test_senders_that_are_missing_alternate_and_are_said(read):
+def test_missing_senders_alternate_and_are_reported(read):
     messages = [
         {"uuid": i, "text": i, "sender": sender} for i, sender in zip("abcd", (None, "?", "human", {}), strict=True)
     ]

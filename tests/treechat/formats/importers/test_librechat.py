@@ -77,7 +77,7 @@ def test_files_tool_calls_and_damage(read):
     assert len(found.report.dropped) == 3
 
 
-def test_the_prompt_of_the_conversation_stands_above_its_roots(read):
+def test_the_prompt_of_the_conversation_is_the_parent_of_its_roots(read):
     roots = [message("u1", NONE, "Hi", True), message("u2", NONE, "Yo", True), message("a1", "u1", "One")]
     found = read(chat(roots) | {"options": {"promptPrefix": "Be kind", "model": "m"}}, "librechat")
     assert list(found.nodes().items()) == [

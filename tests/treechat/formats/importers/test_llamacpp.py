@@ -40,12 +40,12 @@ def test_lines_in_the_order_of_the_children(read):
     assert found.documents[0].conversation.updated_at == 1_700_000_100
 
 
-def test_an_empty_current_node_is_legal_and_a_missing_one_is_said(read):
+def test_an_empty_current_node_is_legal_and_a_missing_one_is_reported(read):
     assert read(lines("", *TREE), "llamacpp").report.dropped == []
     assert "gone is missing" in read(lines("gone", *TREE), "llamacpp").report.dropped[0]
 
 
-def test_the_objects_of_before(read):
+def test_older_exports_are_objects(read):
     old = {"conv": {"id": "c", "name": "Chat", "currNode": "a", "lastModified": 1}, "messages": TREE}
     for data in (old, [old], json.dumps([old, old | {"conv": {"id": "d"}}], indent=1)):
         found = read(data, "llamacpp")

@@ -217,7 +217,7 @@ def test_cycles_and_missing_parents_in_the_tree(read, logs):
     assert len(found.report.dropped) == 2
 
 
-def test_the_file_is_only_read(read, logs, tmp_path):
+def test_the_file_is_not_changed(read, logs, tmp_path):
     data = logs(OLD, responses=[response("r", "Hi", "One")])
     (tmp_path / "made.db").unlink()
     assert len(read(data, "llm").documents) == 1
@@ -257,7 +257,7 @@ def test_attachments_of_the_tree_have_their_kind_and_name(read, logs):
     assert document.messages[0].text == "Look\n\n[image: cat.png]\n\n[file]"
 
 
-def test_attachments_that_llm_did_not_take_over_into_its_tree_are_said(read, logs):
+def test_attachments_missing_in_llms_tree_are_reported(read, logs):
     data = logs(
         OLD + NEW,
         responses=[response("r1", "Look", "A cat")],

@@ -6,7 +6,7 @@ def node(node_id, parent, text, model=None, **more):
     return fields | {"created_at": "2025-01-01T00:00:00+00:00", "metadata": {}, "checked_out": False} | more
 
 
-def test_branches_roles_context_marks_and_where_it_stands(read):
+def test_branches_roles_context_bookmarks_and_current_node(read):
     nodes = [
         node("r", None, "Once", kind="root", context_id="ctx", metadata={"name": "Story"}),
         node("ctx", None, "Be brief", kind="context"),

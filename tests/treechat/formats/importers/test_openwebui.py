@@ -49,12 +49,12 @@ def test_branches_in_the_order_of_the_children(read):
     assert found.message("u").node.created_at == 120 and found.message("a2").node.created_at == 120
 
 
-def test_a_node_that_only_a_list_of_children_knows(read):
+def test_a_node_without_parent_gets_the_one_that_lists_it(read):
     found = read([chat([message("u", None, "user", "Hi", ["a"]), message("a", None, "assistant", "A")])], "openwebui")
     assert found.nodes()["a"] == ("u", "assistant", "A")
 
 
-def test_a_current_node_that_is_gone_is_said(read):
+def test_a_missing_current_node_is_reported(read):
     found = read([chat([message("u", None, "user", "Hi")], "gone")], "openwebui")
     assert found.current == "u" and "gone is missing" in found.report.dropped[0]
 
@@ -74,7 +74,7 @@ def test_reasoning_and_tool_calls_in_html(read):
     assert call["arguments"] == '{"a": 1}' and result["text"] == '"ok"'
 
 
-def test_details_that_do_not_end_stay_text_and_take_no_time(read):
+def test_unclosed_details_stay_text_and_parse_in_time(read):
     text = '<details type="reasoning">' * 100_000
     assert read([chat([message("u", None, "assistant", text)])], "openwebui").nodes()["u"][2] == text
 
@@ -122,7 +122,7 @@ def test_the_parts_of_newer_versions_are_used_unless_the_text_was_edited(read):
     ]  # fmt: skip
 
 
-def test_the_system_prompt_of_a_chat_stands_above_its_roots(read):
+def test_the_system_prompt_of_a_chat_is_the_parent_of_its_roots(read):
     for more in (
         {"system": "Be kind"},
         {"params": {"system": "Be kind"}},
@@ -187,7 +187,7 @@ def test_a_database_of_another_program_is_not_open_webuis(tmp_path):
         list(openwebui.read(file, ImportReport()))
 
 
-def test_a_chat_that_is_too_large_keeps_no_other_out(read, tmp_path, monkeypatch):
+def test_a_chat_that_is_too_large_does_not_block_the_others(read, tmp_path, monkeypatch):
     monkeypatch.setattr(sqlite_source, "MAX_RECORD_BYTES", 2_000)
     chats = [json.dumps(chat([message("u", None, "user", "x" * length)])["chat"]) for length in (1, 3_000, 2)]
     data = webui(tmp_path / "made.db", *((f"c{i}", "T", content, False, None) for i, content in enumerate(chats)))

@@ -7,7 +7,7 @@ def entry(kind, entry_id, parent, **more):
     return {"type": kind, "id": entry_id, "parentId": parent, "timestamp": "2025-01-01T00:00:00.000Z", **more}
 
 
-def said(entry_id, parent, role, text="", content=None, **more):
+def message(entry_id, parent, role, text="", content=None, **more):
     content = [{"type": "text", "text": text}] if content is None else content
     return entry("message", entry_id, parent, message={"role": role, "content": content, **more})
 
@@ -17,13 +17,13 @@ def lines(*entries, version=3):
     return "\n".join(map(json.dumps, [header, *entries])) + "\n"
 
 
-def test_branches_labels_name_and_where_it_stands(read):
+def test_branches_labels_name_and_current_message(read):
     data = lines(
         entry("model_change", "m", None, provider="p", modelId="x"),
-        said("u", "m", "user", "Hi"),
-        said("a", "u", "assistant", "One", model="claude", stopReason="stop"),
-        said("u2", "a", "user", "More"),
-        said("b", "u", "assistant", "Two", stopReason="aborted"),
+        message("u", "m", "user", "Hi"),
+        message("a", "u", "assistant", "One", model="claude", stopReason="stop"),
+        message("u2", "a", "user", "More"),
+        message("b", "u", "assistant", "Two", stopReason="aborted"),
         entry("label", "l", "b", targetId="a", label="good"),
         entry("session_info", "i", "l", name="My session"),
     )
@@ -46,11 +46,11 @@ def test_a_turn_with_tools_is_one_node(read):
         {"type": "toolCall", "id": "1", "name": "bash", "arguments": {"command": "ls"}},
     ]
     data = lines(
-        said("u", None, "user", content="List"),
-        said("c", "u", "assistant", content=calls, stopReason="toolUse"),
-        said("r", "c", "toolResult", "a.txt", toolName="bash", toolCallId="1", isError=False),
-        said("a", "r", "assistant", "There is a.txt", stopReason="stop", model="m"),
-        said("a2", "r", "assistant", "One file", stopReason="stop"),
+        message("u", None, "user", content="List"),
+        message("c", "u", "assistant", content=calls, stopReason="toolUse"),
+        message("r", "c", "toolResult", "a.txt", toolName="bash", toolCallId="1", isError=False),
+        message("a", "r", "assistant", "There is a.txt", stopReason="stop", model="m"),
+        message("a2", "r", "assistant", "One file", stopReason="stop"),
     )
     found = read(data, "pi")
     head = "[thoughts]\n\n[called bash]\n\n[result of bash]\n\n"
@@ -66,13 +66,13 @@ def test_a_turn_with_tools_is_one_node(read):
 def test_shell_commands_summaries_and_extensions(read):
     shell = entry("message", "b", "u", message={"role": "bashExecution", "command": "ls", "output": "a.txt\n"})
     data = lines(
-        said("u", None, "user", "Hi"),
+        message("u", None, "user", "Hi"),
         shell,
         entry("compaction", "k", "b", summary="Before: hi", firstKeptEntryId="u"),
         entry("custom_message", "x", "k", content="Shown", display=True),
         entry("custom_message", "y", "x", content="Not shown", display=False),
         entry("custom", "z", "y", data={}),
-        said("a", "z", "assistant", "Yes", stopReason="stop"),
+        message("a", "z", "assistant", "Yes", stopReason="stop"),
         entry("telepathy", "q", "a"),
     )
     found = read(data, "pi")
@@ -84,7 +84,7 @@ def test_shell_commands_summaries_and_extensions(read):
 
 def test_the_first_version_had_no_ids(read):
     entries = [
-        {k: v for k, v in said("", "", role, role).items() if k not in ("id", "parentId")}
+        {k: v for k, v in message("", "", role, role).items() if k not in ("id", "parentId")}
         for role in ("user", "assistant")
     ]
     found = read(lines(*entries, version=1), "pi")
@@ -93,17 +93,17 @@ def test_the_first_version_had_no_ids(read):
 
 
 def test_damage_is_reported(read):
-    data = lines(said("u", None, "user", "Hi"), said("u", None, "user", "Again"), said("x", "y", "user", "X"))
+    data = lines(message("u", None, "user", "Hi"), message("u", None, "user", "Again"), message("x", "y", "user", "X"))
     found = read(data + '{"id": 3}\n{"type": "mess', "pi")
     assert set(found.nodes()) == {"u", "x"}
     assert len(found.report.dropped) == 2 and len(found.report.failed) == 2
 
 
-def test_a_reply_that_failed_says_why_where_it_says_nothing_else(read):
+def test_a_failed_reply_without_text_has_its_error_as_text(read):
     data = lines(
-        said("u", None, "user", "Hi"),
-        said("a", "u", "assistant", content=[], stopReason="error", errorMessage="529 overloaded\nTry later"),
-        said("b", "u", "assistant", "Half", stopReason="aborted", errorMessage="Request was aborted."),
+        message("u", None, "user", "Hi"),
+        message("a", "u", "assistant", content=[], stopReason="error", errorMessage="529 overloaded\nTry later"),
+        message("b", "u", "assistant", "Half", stopReason="aborted", errorMessage="Request was aborted."),
     )
     found = read(data, "pi")
     assert [found.message(i).text for i in "ab"] == ["[error: 529 overloaded Try later]", "Half"]

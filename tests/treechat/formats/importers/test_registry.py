@@ -28,17 +28,17 @@ def outline(document: Document) -> list[tuple[int, str, str]]:
 
 def expected(tree: list[WrittenMessage]) -> list[tuple[int, str, str]]:
     rows, stack = [], [(0, number) for number in reversed(children(tree, None))]
-    below: dict[int | None, list[int]] = {}
-    for number, said in enumerate(tree):
-        below.setdefault(said.parent, []).append(number)
+    child_ids: dict[int | None, list[int]] = {}
+    for number, item in enumerate(tree):
+        child_ids.setdefault(item.parent, []).append(number)
     while stack:
         depth, number = stack.pop()
         rows.append((depth, tree[number].role, tree[number].text))
-        stack.extend((depth + 1, child) for child in reversed(below.get(number, [])))
+        stack.extend((depth + 1, child) for child in reversed(child_ids.get(number, [])))
     return rows
 
 
-def test_each_importer_is_tried():
+def test_each_importer_has_a_writer():
     assert {name.partition(" ")[0] for name in WRITERS} | {"treechat", "llm"} == set(IMPORTERS)
 
 

@@ -10,7 +10,7 @@ from treechat.formats.importers.sillytavern import time_of
 HEADER = {"user_name": "Me", "character_name": "Ada", "create_date": "2023-11-22@13h05m21s", "chat_metadata": {"x": 1}}
 
 
-def said(text, user=False, sent="2023-11-22@13h05m22s", **more):
+def message(text, user=False, sent="2023-11-22@13h05m22s", **more):
     return {
         "name": "Me" if user else "Ada",
         "is_user": user,
@@ -31,11 +31,11 @@ def texts(found):
     return {(by_id[m.node.parent_id].text if m.node.parent_id else None, m.node.role, m.text) for m in by_id.values()}
 
 
-def test_swipes_are_siblings_and_the_chat_goes_on_from_the_chosen_one(read):
-    greeting = said("Hello", swipes=["Hello", "Welcome"], swipe_id=0)
+def test_swipes_are_siblings_and_the_chat_continues_from_the_chosen_one(read):
+    greeting = message("Hello", swipes=["Hello", "Welcome"], swipe_id=0)
     info = [{"send_date": "2023-11-22@13h06m00s", "extra": {"model": "m1"}}]
-    reply = said("B", swipes=["A", "B", "C"], swipe_id=1, swipe_info=info, extra={"model": "m2", "reasoning": "Hm"})
-    found = read(lines(HEADER, greeting, said("Hi", True), reply, said("Go on", True)), "sillytavern")
+    reply = message("B", swipes=["A", "B", "C"], swipe_id=1, swipe_info=info, extra={"model": "m2", "reasoning": "Hm"})
+    found = read(lines(HEADER, greeting, message("Hi", True), reply, message("Go on", True)), "sillytavern")
     assert [(m.node.role, m.text) for m in found.documents[0].messages] == [
         ("assistant", "Hello"),
         ("user", "Hi"),
@@ -52,10 +52,10 @@ def test_swipes_are_siblings_and_the_chat_goes_on_from_the_chosen_one(read):
     assert found.documents[0].conversation.title == "Ada" and not found.report.dropped
 
 
-def test_an_edited_message_stays_beside_the_swipe_it_came_from(read):
-    edited = said("B, edited", swipes=["A", "B"], swipe_id=1)
-    wrong_id = said("X", swipes=["X", "Y"], swipe_id=7)
-    found = read(lines(HEADER, said("Hi", True), edited, wrong_id), "sillytavern")
+def test_an_edited_message_is_a_sibling_of_its_swipe(read):
+    edited = message("B, edited", swipes=["A", "B"], swipe_id=1)
+    wrong_id = message("X", swipes=["X", "Y"], swipe_id=7)
+    found = read(lines(HEADER, message("Hi", True), edited, wrong_id), "sillytavern")
     assert texts(found) == {
         (None, "user", "Hi"),
         ("Hi", "assistant", "A"),
@@ -67,23 +67,23 @@ def test_an_edited_message_stays_beside_the_swipe_it_came_from(read):
 
 
 def test_files_that_share_a_prefix_are_one_tree(read):
-    shared = [said("Hello"), said("Hi", True, sent=1)]
-    a = read(lines(HEADER, *shared, said("One")), "sillytavern")
+    shared = [message("Hello"), message("Hi", True, sent=1)]
+    a = read(lines(HEADER, *shared, message("One")), "sillytavern")
     b = read(
-        lines(HEADER | {"chat_metadata": {"main_chat": "a"}}, *shared, said("Two", swipes=["Two", "One"])),
+        lines(HEADER | {"chat_metadata": {"main_chat": "a"}}, *shared, message("Two", swipes=["Two", "One"])),
         "sillytavern",
     )
     assert a.documents[0].source == b.documents[0].source
     ids = [{m.node.id for m in found.documents[0].messages} for found in (a, b)]
     assert ids[0] < ids[1] and len(ids[1]) == 4
-    other = read(lines(HEADER, said("Hello", sent="2024-01-01@00h00m00s"), said("Hi", True)), "sillytavern")
+    other = read(lines(HEADER, message("Hello", sent="2024-01-01@00h00m00s"), message("Hi", True)), "sillytavern")
     assert other.documents[0].source != a.documents[0].source
 
 
-def test_newer_headers_name_nobody_and_narrators_and_files_are_kept(read):
+def test_newer_headers_have_no_names_and_narrators_and_files_are_kept(read):
     header = {"user_name": "unused", "character_name": "unused", "chat_metadata": {}}
-    narrator = said("Night falls.", extra={"type": "narrator"}, is_system=True)
-    image = said("Look", extra={"image": "/user/images/Ada/cat.png", "file": {"name": "n.txt", "text": "Notes"}})
+    narrator = message("Night falls.", extra={"type": "narrator"}, is_system=True)
+    image = message("Look", extra={"image": "/user/images/Ada/cat.png", "file": {"name": "n.txt", "text": "Notes"}})
     found = read(lines(header, narrator | {"name": "Ada"}, image, {"odd": 1}), "sillytavern")
     assert [(m.node.role, m.text) for m in found.documents[0].messages] == [
         ("system", "Night falls."),

@@ -92,7 +92,7 @@ def test_only_with_tokens_are_token_ids_written(document):
     assert "spans" not in "".join(write_native([document]))
 
 
-def test_what_streams_is_exported_as_interrupted(document):
+def test_a_streaming_reply_is_exported_as_interrupted(document):
     node = Node("s", None, "assistant", "streaming")
     lines_out = list(write_native([Document(document.conversation, [Message(node, "par")])]))
     assert json.loads(lines_out[1])["status"] == "interrupted"
@@ -190,12 +190,12 @@ def test_a_line_without_end_is_skipped_without_being_held():
 
 
 @pytest.mark.parametrize("data", ["", "hello\n", "{}\n", node_line("a"), HEADER.replace("1,", "99,", 1)])
-def test_what_is_not_ours_is_a_format_error(data):
+def test_a_foreign_file_is_a_format_error(data):
     with pytest.raises(FormatError):
         read(data)
 
 
-def test_a_current_node_that_is_not_there_is_reported():
+def test_a_missing_current_node_is_reported():
     [document], report = read(HEADER.replace("null", '"gone"') + node_line("a"))
     assert document.conversation.current_id is None
     assert "gone" in report.dropped[0]

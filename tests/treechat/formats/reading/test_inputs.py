@@ -44,7 +44,7 @@ def as_zip64(data: bytes, num_directory_bytes: int | None = None) -> bytes:
     return data[:end] + record + locator + last
 
 
-def test_a_database_in_a_zip_is_read_beside_the_json_and_leaves_no_copy(read, tmp_path, monkeypatch):
+def test_a_database_in_a_zip_is_read_with_the_json_and_leaves_no_copy(read, tmp_path, monkeypatch):
     copies = tmp_path / "copies"
     copies.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(copies))
@@ -54,7 +54,7 @@ def test_a_database_in_a_zip_is_read_beside_the_json_and_leaves_no_copy(read, tm
     assert not found.report.failed and not any(copies.iterdir())
 
 
-def test_what_macos_puts_beside_each_file_is_passed_over(read, tmp_path):
+def test_companion_files_of_macos_are_skipped(read, tmp_path):
     content, twin = json.dumps(CHAT).encode(), b"\0\5\x16\7Mac OS X"
     found = read(zipped({"chat.json": content, "__MACOSX/._chat.json": twin}))
     assert len(found.documents) == 1 and not found.report.failed
@@ -65,7 +65,7 @@ def test_what_macos_puts_beside_each_file_is_passed_over(read, tmp_path):
         assert [file.name for file in files] == ["chat.json"]
 
 
-def test_a_cut_off_database_in_a_zip_is_said(read, tmp_path):
+def test_a_cut_off_database_in_a_zip_is_reported(read, tmp_path):
     whole = llm(TREE, tmp_path / "made.db")
     with pytest.raises(FormatError, match=r"logs\.db cannot be read"):
         read(zipped({"logs.db": whole[: len(whole) // 2]}))
@@ -84,7 +84,7 @@ def test_a_zip_whose_sizes_are_in_64_bits_is_read(read):
     assert [m.text for m in found.documents[0].messages] == ["Hi"]
 
 
-def test_a_64_bit_list_of_members_is_bounded_too(read):
+def test_a_64_bit_central_directory_is_limited_too(read):
     data = as_zip64(zipped({"chat.json": b"[]"}), inputs.MAX_DIRECTORY_BYTES + 1)
     with pytest.raises(FormatError, match="too many members"):
         read(data)
@@ -100,7 +100,7 @@ def test_more_members_than_16_bits_can_count(read):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "sentence"),
     [
         (b"%PDF-1.7\n%\xe2", "a PDF document"),
         (b"\xef\xbb\xbf\n<!DOCTYPE html><html><body>chat</body></html>", "a web page"),
@@ -115,17 +115,17 @@ def test_more_members_than_16_bits_can_count(read):
         (zipped({"[Content_Types].xml": b"<x/>", "word/document.xml": b"<x/>"}), "an office document"),
     ],
 )
-def test_what_is_no_export_says_what_it_is_and_what_to_ask_for(tmp_path, content, said):
+def test_a_file_of_another_kind_is_refused_with_its_kind_and_a_hint(tmp_path, content, sentence):
     path = tmp_path / "chat.json"
     path.write_bytes(content)
     with pytest.raises(FormatError) as caught, inputs_of(path):
         pass
-    assert said in str(caught.value) and caught.value.hint
+    assert sentence in str(caught.value) and caught.value.hint
     with pytest.raises(FormatError), inputs_of(Path("-"), io.BytesIO(content)):
         pass
 
 
-def test_a_database_of_treechats_own_says_how_to_read_it(tmp_path):
+def test_treechats_own_database_is_refused_with_a_hint(tmp_path):
     with Store.open(tmp_path / "mine.db") as store:
         store.create_conversation("T")
     with inputs_of(tmp_path / "mine.db") as [file], pytest.raises(FormatError, match="treechat's own") as caught:
@@ -133,7 +133,7 @@ def test_a_database_of_treechats_own_says_how_to_read_it(tmp_path):
     assert "--db" in (caught.value.hint or "")
 
 
-def test_a_database_of_a_stranger_is_in_no_known_format(tmp_path):
+def test_an_unknown_database_is_in_no_known_format(tmp_path):
     path = tmp_path / "x.db"
     with sqlite3.connect(path) as conn:
         conn.execute("CREATE TABLE history (url TEXT)")

@@ -54,7 +54,7 @@ def test_the_iterative_parser_refuses_what_the_standard_one_refuses(text):
         assert deep_json.parse(text, json.JSONDecoder()) == expected
 
 
-def test_a_record_too_large_is_left_out_and_the_next_one_read(monkeypatch):
+def test_a_record_too_large_is_skipped_and_the_next_one_is_read(monkeypatch):
     monkeypatch.setattr(records, "MAX_RECORD_BYTES", 1000)
     monkeypatch.setattr(records, "PEEK_BYTES", 64)
     large = [{"a": "x" * 5000}, {"a": ["y"] * 2000}, {"b": '"\\' * 3000}]
@@ -82,7 +82,7 @@ def test_invalid_utf_8_and_lone_surrogates_are_replaced_and_counted(read):
     assert found.report.dropped == ["export.bin, item 1: 2 invalid characters were replaced"]
 
 
-def test_control_characters_in_strings_are_taken_as_they_are():
+def test_control_characters_in_strings_are_kept():
     assert records.parse_json('{"a": "x\ty\n"}') == {"a": "x\ty\n"}
 
 

@@ -21,7 +21,7 @@ def paths(document):
     return [[by_id[i].text for i in tree.path(leaf)] for leaf in tree.walk() if not tree.children(leaf)]
 
 
-def test_rows_that_share_a_prefix_are_one_tree_and_others_are_others(read):
+def test_rows_with_a_shared_prefix_merge_and_others_do_not(read):
     found = read(lines(row("Hi", "A", "More", "B"), row("Hi", "C"), row("Bye", "D"), row("Hi", "A", "Other")), "openai")
     assert [paths(document) for document in found.documents] == [
         [["Hi", "A", "More", "B"], ["Hi", "A", "Other"], ["Hi", "C"]],
@@ -36,7 +36,7 @@ def test_the_same_text_of_another_role_is_another_node(read):
     assert len(read(lines(*rows), "openai").documents) == 3
 
 
-def test_what_treechat_exports_comes_back_as_the_same_tree(read, document):
+def test_an_import_of_an_export_gives_the_same_tree(read, document):
     exported = "".join(openai.write(document))
     found = read(exported, "openai")
     assert sorted(p for d in found.documents for p in paths(d)) == sorted(paths(document))
@@ -144,7 +144,7 @@ def test_a_chosen_and_a_rejected_reply_are_siblings_and_the_chosen_one_is_curren
             assert not found.report.dropped and not found.report.failed
 
 
-def test_a_pair_that_lacks_a_side_keeps_what_there_is(read):
+def test_a_pair_without_a_side_keeps_the_other_side(read):
     hi = {"role": "user", "content": "Hi"}
     found = read(lines({"messages": [hi], "chosen": "Good", "rejected": None}, {"messages": [hi], "rejected": [7]}))
     assert paths(found.documents[0]) == [["Hi", "Good"]]
@@ -152,10 +152,10 @@ def test_a_pair_that_lacks_a_side_keeps_what_there_is(read):
 
 def test_blocks_whose_text_is_under_value(read):
     call = json.dumps({"name": "look", "arguments": {"at": 1}})
-    said = [("reasoning", "Hm"), ("tool_call", call), ("text", "Done")]
+    blocks = [("reasoning", "Hm"), ("tool_call", call), ("text", "Done")]
     messages = [
         {"role": "user", "content": [{"type": "image_url", "value": "a/1.jpg"}, {"type": "text", "value": "Who?"}]},
-        {"role": "assistant", "content": [{"type": kind, "value": value} for kind, value in said]},
+        {"role": "assistant", "content": [{"type": kind, "value": value} for kind, value in blocks]},
         {"role": "assistant", "content": [{"type": "tool_call", "value": "{broken"}]},
     ]
     found = read(lines({"messages": messages}), "openai")
@@ -165,12 +165,12 @@ def test_blocks_whose_text_is_under_value(read):
     assert found.documents[0].messages[1].meta["parts"][1]["arguments"] == {"at": 1}
 
 
-def test_messages_without_any_text_are_said(read):
+def test_messages_without_text_are_reported(read):
     found = read(lines(row("Hi", ""), row("Hi", "A")), "openai")
     assert found.report.dropped == ["export.bin: 1 of its 3 messages have no text"]
 
 
-def test_calls_that_differ_only_in_what_they_ask_for_are_siblings(read):
+def test_calls_that_differ_only_in_their_arguments_are_siblings(read):
     def calling(altitude, call_id):
         call = {"id": call_id, "function": {"name": "fly", "arguments": json.dumps({"to": altitude})}}
         return {"messages": [{"role": "user", "content": "Up"}, {"role": "assistant", "tool_calls": [call]}]}
