@@ -1,4 +1,4 @@
-"""A conversation with everything that the native format carries."""
+"""Fixtures: a conversation with all fields of the native format, and an import of a file."""
 
 import json
 import math
@@ -21,7 +21,7 @@ def message(node_id, parent_id, role, text, **more):
 
 @pytest.fixture(params=[20_000, pytest.param(100_000, marks=pytest.mark.slow)])
 def depth(request) -> int:
-    """Of a chain: twenty times what recursion could bear; with the slow tests, all that is promised."""
+    """The length of a chain: 20 times the recursion limit, or the guaranteed 100,000 in slow tests."""
     return request.param
 
 
@@ -41,13 +41,13 @@ def document() -> Document:
 
 
 class ImportResult(NamedTuple):
-    """What an importer made of a file."""
+    """The documents and the report of an import."""
 
     documents: list[Document]
     report: ImportReport
 
     def nodes(self, index: int = 0) -> dict[str, tuple[str | None, str, str]]:
-        """Parent, role and text by the source's own id, parents first."""
+        """Return (parent, role, text) by the source's id, parents first."""
         messages = self.documents[index].messages
         sources = {message.node.id: message.meta["id"] for message in messages}
         return {
@@ -60,7 +60,7 @@ class ImportResult(NamedTuple):
 
     @property
     def current(self) -> str | None:
-        """The source's own id of the first document's current node."""
+        """The source's id of the first document's current node."""
         document = self.documents[0]
         current_id = document.conversation.current_id
         return next((m.meta["id"] for m in document.messages if m.node.id == current_id), None)
@@ -68,7 +68,7 @@ class ImportResult(NamedTuple):
 
 @pytest.fixture
 def read(tmp_path):
-    """read(data, form=None): a file with that content, through the importer that recognises it (it must be `form`)."""
+    """Return `read(data, form=None)`: imports a file with that content; checks that importer `form` recognises it."""
 
     def read_file(data: Any, form: str | None = None, name: str = "export.bin") -> ImportResult:
         path = tmp_path / name

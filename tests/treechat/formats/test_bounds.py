@@ -1,4 +1,4 @@
-"""What an import may take at most, and what is left of one that was stopped."""
+"""The memory limit of an import, and the database after a stopped import."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.treechat.formats.writers import WRITERS, WrittenMessage
 from treechat.store import Store
 
 MAX_MB = 1_500
-"""What one record may take, whatever is in it; `records` bounds its bytes and its values."""
+"""Memory limit of an import; `records` limits the bytes and values of a record."""
 
 SIZE = 60_000_000
 
@@ -85,7 +85,7 @@ def test_stopping_leaves_whole_conversations_and_the_database_is_usable_meanwhil
         process = start(file, db)
         deadline = time.monotonic() + 240
         while len(store.conversations()) < 20:
-            # Another window writes while the import runs.
+            # Write from a second connection during the import.
             store.add_node(mine.id, None, "user", "typing")
             assert process.poll() is None and time.monotonic() < deadline
         process.send_signal(sign)

@@ -1,4 +1,4 @@
-"""Files that mean harm, or were damaged: never a traceback, never a conversation that is not whole without a word."""
+"""Hostile and damaged files: no traceback, and every incomplete conversation is reported."""
 
 import contextlib
 import json
@@ -99,7 +99,7 @@ def nest(depth: int) -> Any:
 
 
 def dump(value: Any) -> str:
-    """As `json.dumps`, for values of any depth."""
+    """Return `json.dumps(value)`, or fixed deep JSON if the value is too deep for it."""
     try:
         return json.dumps(value)
     except RecursionError:
@@ -123,7 +123,7 @@ COLUMN_VALUES = [
 
 
 def mutate_columns(rng: random.Random, data: bytes) -> bytes:
-    """The database with values of any type where others were: SQLite takes each in any column."""
+    """Return the database with some values replaced by other types, which SQLite allows in any column."""
     conn = sqlite3.connect(":memory:")
     conn.deserialize(data)
     tables = [row[0] for row in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
@@ -155,7 +155,7 @@ ONE_VALUE = ("chatgpt", "claude", "librechat", "librechat nested", "openwebui", 
 
 
 def import_file(path: Path, name: str, forced: bool) -> tuple[int, ImportReport]:
-    """The number of nodes in a fresh store, which must be sound."""
+    """Import into a new store and check it; return the number of nodes and the report."""
     report = ImportReport()
     with Store.open(None) as store:
         try:
@@ -218,7 +218,7 @@ def test_a_cut_off_file_is_reported(tmp_path, name):
     assert total and not report.dropped and not report.failed
     for cut in range(1, len(whole) - 1, max(1, len(whole) // 150)):
         if b"\n" in whole[cut - 2 : cut + 1]:
-            # A line that is missing as a whole cannot be missed.
+            # A cut between two lines leaves a valid file.
             continue
         path.write_bytes(whole[:cut])
         _, report = import_file(path, name, forced=False)

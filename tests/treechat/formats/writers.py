@@ -1,4 +1,4 @@
-"""Random conversations, written as the programs write them that treechat imports from."""
+"""Random conversations, and a writer for each foreign format."""
 
 import json
 import sqlite3
@@ -12,7 +12,12 @@ STAMP = 1_700_000_000
 
 
 class WrittenMessage(NamedTuple):
-    """One message; parent is the number of an earlier one."""
+    """One message.
+
+    parent: number of an earlier message, None for the root.
+    role: `user` or `assistant`.
+    text: its text.
+    """
 
     parent: int | None
     role: str
@@ -28,7 +33,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 
 @st.composite
 def trees(draw) -> list[WrittenMessage]:
-    """Deep, broad and other trees with one root. Each text is unlike all others, and not empty."""
+    """Draw a deep, broad or arbitrary tree with one root. Texts are unique and not empty."""
     shape, tree = draw(st.sampled_from(["deep", "broad", "any"])), []
     for number, text in enumerate(draw(st.lists(texts, min_size=1, max_size=12))):
         above = {"deep": number - 1, "broad": 0, "any": draw(st.integers(0, max(0, number - 1)))}[shape]
@@ -160,7 +165,7 @@ def loom(tree: list[WrittenMessage]) -> bytes:
 
 
 def _paths(tree: list[WrittenMessage]) -> list[list[WrittenMessage]]:
-    """Those that end in a leaf, the first child's first."""
+    """Return the paths from the root to each leaf, in the order of siblings."""
     found, stack = [], [[0]]
     while stack:
         path = stack.pop()
@@ -183,7 +188,7 @@ def sharegpt(tree: list[WrittenMessage]) -> bytes:
 
 
 def sillytavern(tree: list[WrittenMessage]) -> bytes:
-    """The first branch, with the other children as swipes; what is below those is not in such a file."""
+    """Write the first branch with the other children as swipes. The format has no descendants of swipes."""
     lines: list[dict] = [{"user_name": "Me", "character_name": "Ada", "chat_metadata": {}}]
     level = children(tree, None)
     while level:
@@ -230,7 +235,7 @@ def openwebui_database(tree: list[WrittenMessage], path: Path) -> bytes:
 
 
 def openai_pairs(tree: list[WrittenMessage]) -> bytes:
-    """Preference rows: each message with two children at least, the first of which is chosen."""
+    """Write a preference row for each message with two or more children; the first child is chosen."""
     rows = []
     for number, item in enumerate(tree):
         child_ids = [{"role": "assistant", "content": tree[i].text} for i in children(tree, number)]
@@ -256,10 +261,10 @@ WRITERS: dict[str, Callable[[list[WrittenMessage]], bytes]] = {
     "sharegpt": sharegpt,
     "sillytavern": sillytavern,
 }
-"""By the importer's name, and what tells two of one importer apart."""
+"""Writers by the importer's name; a second word distinguishes two writers for one importer."""
 
 DATABASES: dict[str, Callable[[list[WrittenMessage], Path], bytes]] = {
     "llm": llm,
     "openwebui database": openwebui_database,
 }
-"""Those that write an SQLite file, likewise."""
+"""Writers of SQLite files, named in the same way."""

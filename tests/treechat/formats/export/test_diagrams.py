@@ -1,4 +1,4 @@
-"""DOT and Mermaid: the structure, and labels that no text can break out of."""
+"""DOT and Mermaid: the structure of the graph, and the escaping of labels."""
 
 import re
 import shutil

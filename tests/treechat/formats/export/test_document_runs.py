@@ -1,11 +1,11 @@
-"""Runs: chains without a fork, numbered by the forks above them, however deep."""
+"""Runs of a document: chains without a fork, numbered by the forks above them, at any depth."""
 
 from treechat.formats.export.document_runs import MAX_NUMBER_CHARS, runs_of
 from treechat.tree import Node, Tree
 
 
 def comb(length: int) -> Tree:
-    """A chain with a leaf beside each of its nodes."""
+    """Return a chain in which each node except the first has a leaf as sibling."""
     nodes = [Node("n0", None, "user")]
     for i in range(1, length):
         nodes += [Node(f"n{i}", f"n{i - 1}", "user"), Node(f"leaf{i}", f"n{i - 1}", "user")]

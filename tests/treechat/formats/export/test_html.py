@@ -1,4 +1,4 @@
-"""The HTML page: well-formed, every branch in it, no text that means anything, nothing fetched."""
+"""The HTML page: well-formed, with every branch, without active content from texts, without fetches."""
 
 import base64
 import hashlib
@@ -57,7 +57,7 @@ HOSTILE += ["\0\x1b[31m\x9b", "\u202eevil\u2066", "\ud800\udfff"]
 
 
 class Page(HTMLParser):
-    """The elements with their attributes, and whether they were closed in order."""
+    """Collects the elements and their attributes, and checks that they are closed in order."""
 
     def __init__(self, source: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -204,7 +204,7 @@ def test_images_are_links_and_line_ends_stay():
     "text", ["[" * 90_000, "![" * 45_000, "*a " * 30_000, "> " * 45_000, "```perl\n" + "s{" * 20_000]
 )
 def test_texts_crafted_to_be_slow_render_in_time(text):
-    # Of this process, since a busy machine proves nothing.
+    # CPU time of this process: wall time depends on the load of the machine.
     begun = time.process_time()
     text_html(text)
     assert time.process_time() - begun < 30

@@ -1,4 +1,4 @@
-"""The page in a real browser: branches switch, the tree folds, search finds, nothing is fetched, paper has it all."""
+"""The page in a real browser: branch switching, folding, search, no fetches, and a complete printout."""
 
 import json
 import re
@@ -59,7 +59,7 @@ const rows = () => [...document.querySelectorAll("#rows > li")].filter((row) => 
 
 
 def browse(page, tmp_path, fragment=""):
-    """The page's source after its scripts ran, what the console said, and what was asked for."""
+    """Return the page's source after its scripts ran, the console's output and the network log."""
     file, log = tmp_path / "page.html", tmp_path / "net.json"
     file.write_text(page, encoding="utf-8", errors="replace")
     command = [
@@ -106,7 +106,7 @@ setTimeout(() => document.title = JSON.stringify({
 
 
 def broad_document(current, num_above=0):
-    """30 replies to one message, below as many long ones as `num_above`, every third of them with a sibling."""
+    """Return 30 replies to one message below `num_above` long messages, every third of which has a sibling."""
     rtl = "\u05e2\u05d1\u05e8\u05d9\u05ea:\n\n```python\n" + "print(1)\n" * 400 + "```"
     nodes = [Node(f"p{i}", f"p{i - 1}" if i else None, "user") for i in range(num_above)]
     nodes += [Node(f"s{i}", f"p{i - 1}", "user") for i in range(1, num_above, 3)]
@@ -140,13 +140,13 @@ def test_long_code_is_printed_to_its_end(tmp_path):
         f"--print-to-pdf={paper}", file.as_uri(),
     ]  # fmt: skip
     subprocess.run(command, capture_output=True, timeout=120, check=True)
-    # Its 400 lines take eight pages; what a window would show of them, less than two.
+    # Its 400 lines take eight pages; the visible part in a window takes less than two.
     assert len(re.findall(rb"/Type /Page\b", paper.read_bytes())) > 5
 
 
 def test_keys_links_folding_search_and_themes(document, tmp_path):
     page = "".join(html.write([document]))
-    # The page's policy would not let the driver in.
+    # The page's policy (CSP) would block the driver script.
     page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
     source, console, _ = browse(page.replace("</body>", f"<script>{DRIVER}</script></body>"), tmp_path)
     assert console == []

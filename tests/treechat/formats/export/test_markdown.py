@@ -1,4 +1,4 @@
-"""Markdown of a branch and of a tree."""
+"""Markdown export of a branch and of a tree."""
 
 from treechat.formats.document import Document, Message
 from treechat.formats.export import markdown

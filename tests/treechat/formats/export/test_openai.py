@@ -1,4 +1,4 @@
-"""OpenAI chat JSONL: a line per path, or per bookmark; weights that teach each reply once."""
+"""OpenAI chat JSONL: one line per path or per bookmark, and weights that use each reply once in training."""
 
 import json
 
@@ -27,7 +27,7 @@ def test_only_paths_to_bookmarks_on_request(document):
 
 
 def test_weights_count_a_reply_once_and_omit_lines_without_weight(document):
-    # "Two, cut" was stopped, the other root has no reply, and "And then?" comes after the last one.
+    # "Two, cut" is stopped, the other root has no reply, and "And then?" follows the last reply.
     [path] = rows(document, weights=True)
     assert [(row["role"], row.get("weight")) for row in path] == [("system", None), ("user", None), ("assistant", 1)]
 

@@ -1,4 +1,4 @@
-"""ChatGPT's export: every trap of its shape, by hand."""
+"""Import from ChatGPT: hand-written exports with the special cases of the format."""
 
 import io
 import json
@@ -11,7 +11,7 @@ def message(text="", role="user", **more):
 
 
 def conversation(nodes, **more):
-    """nodes: (id, parent, message) in the order of the mapping."""
+    """Return an export. nodes: (id, parent, message) in the order of the mapping."""
     mapping = {
         node_id: {
             "id": node_id,

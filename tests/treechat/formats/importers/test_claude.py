@@ -1,4 +1,4 @@
-"""Claude's exports: the official zip of 2024 and of now, and the web API's shape."""
+"""Import from Claude: the official zip of 2024, the current one, and the web API's object."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""LibreChat's export, flat and nested."""
+"""Import of LibreChat's export, flat and nested."""
 
 import json
 

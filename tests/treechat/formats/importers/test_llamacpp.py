@@ -1,4 +1,4 @@
-"""llama.cpp's web UI: lines, and the objects of before."""
+"""Import from llama.cpp's web UI: lines, and the objects of older versions."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""llm's logs.db, both generations, made by hand as its migrations make it."""
+"""Import of llm's logs.db in both generations, with the tables that its migrations create."""
 
 import json
 import sqlite3
@@ -37,7 +37,7 @@ CREATE TABLE turns (id TEXT PRIMARY KEY, thread_id TEXT, parent_message_hash TEX
 
 @pytest.fixture
 def logs(tmp_path):
-    """Runs a script and rows into a file; returns its bytes."""
+    """Return a function that creates a database from a script and rows, and returns its bytes."""
 
     def make(script, **tables):
         path = tmp_path / "made.db"
@@ -123,7 +123,7 @@ def test_the_oldest_files_have_few_columns(read, logs):
 
 
 def message(key, parent, role, *parts):
-    """A row of messages, and its rows of parts."""
+    """Return a row of `messages` and its rows of `parts`."""
     rows = [
         {
             "message_hash": key,
@@ -203,7 +203,7 @@ def test_the_tree_of_messages_with_its_threads(read, logs):
     }
     assert found.message("h4").turn.model == "m" and found.message("h5").turn.sampling == {"seed": 3}
     assert found.current == "h5" and found.documents[0].conversation.title == "Fork"
-    # What is in both generations comes once.
+    # A conversation in both generations is imported once.
     assert [m.text for m in found.documents[1].messages] == ["Earlier", "Yes"] and len(found.documents) == 2
 
 

@@ -1,4 +1,4 @@
-"""basemode-loom's JSON."""
+"""Import of basemode-loom's JSON."""
 
 
 def node(node_id, parent, text, model=None, **more):

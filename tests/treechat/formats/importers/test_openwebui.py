@@ -1,4 +1,4 @@
-"""Open WebUI's export: lists of children that lie, a current node that is gone, reasoning in HTML; and webui.db."""
+"""Import from Open WebUI: wrong lists of children, a missing current node, reasoning in HTML, and webui.db."""
 
 import json
 import sqlite3

@@ -1,4 +1,4 @@
-"""pi's sessions."""
+"""Import of pi's sessions."""
 
 import json
 

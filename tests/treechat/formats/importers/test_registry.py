@@ -1,4 +1,4 @@
-"""What every importer promises, on random conversations: nodes, parents, order of siblings and texts are kept."""
+"""All importers on random conversations: nodes, parents, the order of siblings and texts are kept."""
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -17,7 +17,7 @@ random_trees = settings(
 
 
 def outline(document: Document) -> list[tuple[int, str, str]]:
-    """Depth, role and text of each node, parents before children, siblings in order."""
+    """Return depth, role and text of each node, parents before children, siblings in order."""
     depths: dict[str | None, int] = {None: -1}
     rows = []
     for message in document.messages:
@@ -47,7 +47,7 @@ def test_each_importer_has_a_writer():
 @given(tree=trees())
 @example(tree=DEEP)
 def test_trees_are_kept(read, name, tree):
-    # The flat formats repeat each path, and the standard library writes no deep nesting.
+    # Flat formats repeat each path, and the standard library cannot write deep nesting.
     tree = tree[:100] if name in ("openai", "sharegpt", "librechat nested") else tree
     found = read(WRITERS[name](tree), name.partition(" ")[0])
     [document] = found.documents

@@ -1,4 +1,4 @@
-"""SillyTavern's chats: swipes, branches as files of their own, times of every kind."""
+"""Import from SillyTavern: swipes, branches in separate files, all time formats."""
 
 import json
 from datetime import datetime
@@ -26,7 +26,7 @@ def lines(*records):
 
 
 def texts(found):
-    """Parent's text, role and text."""
+    """Return (parent's text, role, text) of each message."""
     by_id = {m.node.id: m for d in found.documents for m in d.messages}
     return {(by_id[m.node.parent_id].text if m.node.parent_id else None, m.node.role, m.text) for m in by_id.values()}
 

@@ -1,4 +1,4 @@
-"""The native format: identity of export and import, its schema, and files that mean harm."""
+"""The native format: round trip of export and import, its schema, and hostile files."""
 
 import io
 import json
@@ -32,7 +32,7 @@ def node_line(node_id: str, parent: str | None = None, **more: Any) -> str:
 
 
 def conforms(value: Any, schema: dict[str, Any]) -> bool:
-    """The part of JSON schema that ours uses."""
+    """Return whether the value conforms; implements the subset of JSON schema that our schema uses."""
     if "$ref" in schema:
         return conforms(value, SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]])
     if "oneOf" in schema:

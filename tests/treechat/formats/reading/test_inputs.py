@@ -1,4 +1,4 @@
-"""What an import opens: databases in a zip, 64-bit zips, and what looks like an export and is none."""
+"""Inputs of an import: databases in a zip, 64-bit zips, and files of other kinds."""
 
 import io
 import json
@@ -34,7 +34,7 @@ def zipped(members: dict[str, bytes]) -> bytes:
 
 
 def as_zip64(data: bytes, num_directory_bytes: int | None = None) -> bytes:
-    """The zip as programs write it that always use 64-bit sizes: all ones at its end, and the real ones before."""
+    """Return the zip with 64-bit sizes: all ones in its last record, and the real sizes in the record before."""
     end = data.rindex(b"PK\5\6")
     count, size, offset = struct.unpack("<HII", data[end + 10 : end + 20])
     size = size if num_directory_bytes is None else num_directory_bytes
@@ -88,7 +88,7 @@ def test_a_64_bit_central_directory_is_limited_too(read):
     data = as_zip64(zipped({"chat.json": b"[]"}), inputs.MAX_DIRECTORY_BYTES + 1)
     with pytest.raises(FormatError, match="too many members"):
         read(data)
-    # Its record is gone: nobody knows how long the list is.
+    # Without the 64-bit record the size of the directory is unknown.
     with pytest.raises(FormatError, match="too many members"):
         read(as_zip64(zipped({"chat.json": b"[]"})).replace(b"PK\6\6", b"PK\6\0"))
 

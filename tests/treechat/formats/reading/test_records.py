@@ -1,4 +1,4 @@
-"""Records of untrusted JSON: equal to what the standard parser reads, however the bytes arrive; bounded."""
+"""Records of untrusted JSON: equal to the standard parser's result for any chunk size, and limited in size."""
 
 import io
 import json
@@ -18,7 +18,7 @@ objects = st.dictionaries(st.text(max_size=4), values, max_size=4)
 
 
 class Drip(io.BytesIO):
-    """A stream that gives a few bytes at a time."""
+    """A stream that returns at most 7 bytes per read."""
 
     def read(self, size=-1):
         return super().read(7)

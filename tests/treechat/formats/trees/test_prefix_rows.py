@@ -1,4 +1,4 @@
-"""OpenAI's chat lines and ShareGPT: rows that share a prefix are one tree."""
+"""OpenAI chat lines and ShareGPT: rows that share a prefix merge into one tree."""
 
 import json
 
