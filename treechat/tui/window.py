@@ -57,6 +57,17 @@ class Window(App[None]):
 
     The *current* node is the node that the next message follows. The *cursor* is the node that the keys act on. The
     *view* is the last node of the path in the transcript; the cursor is on that path.
+
+    config: the values of the configuration file, with presets saved since.
+    settings: the defaults of all conversations.
+    store: the open database.
+    chat: the open conversation. It has a model when one is loaded.
+    cursor_id, view_id: the cursor and the view; None in an empty conversation.
+    editing_id: the message that sending makes a sibling of; None for a new message.
+    reply_count: the number of replies that the next regenerate makes.
+    jumps: the nodes that were current before the last jumps, the latest at the end.
+    visited: by node id (None: above the roots), the child that was visited last.
+    replies, kv_watch, imports, models, model_choice: the services, created by `TreechatApp`.
     """
 
     CSS_PATH = "treechat.tcss"
