@@ -12,7 +12,7 @@ from treechat.tui.bindings import KEYS
 from treechat.tui.screens.help import help_rows
 
 
-async def test_the_first_frame_and_writing_come_before_the_model(open_app) -> None:
+async def test_the_composer_is_usable_before_the_model_is_loaded(open_app) -> None:
     ready = threading.Event()
     model = scripted_model("At last.")
 
@@ -32,7 +32,7 @@ async def test_the_first_frame_and_writing_come_before_the_model(open_app) -> No
         assert d.app.composer.text == ""
 
 
-async def test_a_model_that_does_not_load_leaves_the_text_and_says_what_to_do(open_app) -> None:
+async def test_a_failed_model_load_keeps_the_text_and_shows_a_hint(open_app) -> None:
     def load(progress):
         raise Offline("The hub cannot be reached", "Connect once.")
 
@@ -55,7 +55,7 @@ async def test_two_windows_on_one_file_see_each_other(open_app, tmp_path) -> Non
             assert one.app.chat.current_id == here
 
 
-async def test_help_lists_each_binding_with_the_keys_in_force(open_app) -> None:
+async def test_help_lists_each_binding_with_the_configured_keys(open_app) -> None:
     async with open_app(size=(120, 100), config=Config(keymap={"do.regenerate": "f5"})) as d:
         await d.press("f1")
         rows = {row.key_id: row for row in help_rows(d.app.config.keymap, "composer")}
@@ -76,14 +76,14 @@ async def test_help_lists_each_binding_with_the_keys_in_force(open_app) -> None:
         await d.until(lambda: len(d.app.chat.tree) == 3 and d.is_idle, "another reply by the rebound key")
 
 
-async def test_every_binding_is_a_command_or_says_why_not(open_app) -> None:
+async def test_every_binding_is_a_command_or_is_marked_as_none(open_app) -> None:
     async with open_app() as d:
         titles = {command.title for command in d.app.get_system_commands(d.app.screen)}
         assert all(key.title in titles for key in KEYS if key.in_palette)
         assert len({key.id for key in KEYS}) == len(KEYS)
 
 
-async def test_one_window_survives_resizing(open_app) -> None:
+async def test_a_window_can_be_resized(open_app) -> None:
     async with open_app(size=(140, 40)) as d:
         await d.send("hello")
         assert d.app.tree_pane.display
@@ -94,7 +94,7 @@ async def test_one_window_survives_resizing(open_app) -> None:
         assert "← here" in d.screen_text()
 
 
-async def test_a_change_that_the_store_refuses_is_told_and_the_app_goes_on(open_app, monkeypatch) -> None:
+async def test_a_change_that_the_store_refuses_is_reported_and_the_app_continues(open_app, monkeypatch) -> None:
     async with open_app() as d:
         reply = await d.send("hello")
 

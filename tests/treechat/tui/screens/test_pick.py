@@ -41,7 +41,7 @@ class Held:
         self.interrupted += 1
 
 
-async def test_what_is_found_late_is_dropped_and_letters_between_are_never_looked_for(open_app, tmp_path) -> None:
+async def test_late_results_are_dropped_and_letters_typed_in_between_are_not_searched(open_app, tmp_path) -> None:
     held = Held()
     async with open_app(tmp_path / "x.db", load_model=None) as d:
         find = StoreSearch(d.app.store, held.find)
@@ -65,7 +65,7 @@ async def test_what_is_found_late_is_dropped_and_letters_between_are_never_looke
         assert chosen == ["abcd"]
 
 
-async def test_a_search_that_fails_says_so_and_the_next_one_finds(open_app, tmp_path) -> None:
+async def test_a_failed_search_is_reported_and_the_next_one_works(open_app, tmp_path) -> None:
     def find(store: Store, query: str) -> list[ListChoice]:
         if query == "a":
             raise StoreError("The disk failed")
@@ -80,7 +80,7 @@ async def test_a_search_that_fails_says_so_and_the_next_one_finds(open_app, tmp_
         await d.until(lambda: "found" in d.screen_text(), "the next")
 
 
-async def test_a_thousand_conversations_are_listed_counted_and_narrowed_down(open_app, tmp_path) -> None:
+async def test_many_conversations_are_listed_counted_and_narrowed_down(open_app, tmp_path) -> None:
     many(tmp_path / "many.db", 300)
     async with open_app(tmp_path / "many.db", load_model=None) as d:
         await d.press("ctrl+o")
@@ -100,7 +100,7 @@ async def test_a_thousand_conversations_are_listed_counted_and_narrowed_down(ope
         await d.until(lambda: d.app.chat.title == "talk 17", "the conversation")
 
 
-def test_a_reader_is_interrupted_and_reads_on(tmp_path) -> None:
+def test_a_reader_can_be_used_after_an_interrupt(tmp_path) -> None:
     many(tmp_path / "many.db", 3)
     with Store.open(tmp_path / "many.db") as store:
         reader = Reader(store)
@@ -128,7 +128,7 @@ def test_a_reader_is_interrupted_and_reads_on(tmp_path) -> None:
         assert len(store.titles()) == 4
 
 
-def test_in_memory_there_is_one_connection() -> None:
+def test_a_store_in_memory_has_one_connection() -> None:
     with Store.open(None) as store:
         reader = Reader(store)
         store.create_conversation("here")
@@ -139,7 +139,7 @@ def test_in_memory_there_is_one_connection() -> None:
 
 
 @pytest.mark.parametrize("keys", [("tab", "M"), ("ctrl+g", *"bold"), ("tab", "C"), ("ctrl+o",)])
-async def test_rows_of_lists_show_no_signs_of_markdown(open_app, keys) -> None:
+async def test_rows_of_lists_show_no_markdown_markers(open_app, keys) -> None:
     async with open_app(reply="is **bold** and `code`") as d:
         await d.send("what **bold** is")
         await d.press("tab", "r")
