@@ -1,4 +1,4 @@
-"""The app as a whole: the first frame, the model that comes later, other windows, help, failures."""
+"""The app as a whole: first frame, model loaded later, changes by other windows, help, errors."""
 
 from __future__ import annotations
 

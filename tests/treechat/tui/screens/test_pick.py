@@ -1,4 +1,4 @@
-"""Searching while typing: letters are drawn at once, results come from a thread, none out of order."""
+"""Search while typing: letters are drawn at once; results come from a thread, in order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def many(path, num: int) -> None:
 
 
 class Held:
-    """Finds when it is let, a query at a time; an interrupted one fails as the store's do."""
+    """A search that returns when its query's gate is opened, one query at a time."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []
@@ -90,7 +90,7 @@ async def test_many_conversations_are_listed_counted_and_narrowed_down(open_app,
         await d.press("up")
         assert listed.chosen.text == "talk 100"
         await d.until(lambda: "talk 100  2 messages" in d.screen_text(), "what the last one holds")
-        # Only what was in sight is counted: the counts of a list that is long take longer than its drawing.
+        # Only visible conversations are counted, as the counts of a long list take longer than drawing it.
         assert len(listed._notes) < MAX_CHOICES
         await d.press("1", "7")
         await d.until(lambda: len(listed.choices) == 13, "17, 117, 217 and 170 to 179")
@@ -119,7 +119,7 @@ def test_a_reader_can_be_used_after_an_interrupt(tmp_path) -> None:
             reader.interrupt()
             time.sleep(0.01)
         assert "interrupted" in errors[0].message
-        # The window's own connection writes meanwhile, and the reader sees it.
+        # The reader sees data that the window's own connection writes.
         store.create_conversation("another")
         assert next(title for _, title in reader.store.titles()) == "another"
         with pytest.raises(StoreError):
@@ -150,6 +150,6 @@ async def test_rows_of_lists_show_no_markdown_markers(open_app, keys) -> None:
 
 
 def _inside(d) -> str:
-    """What the window over the conversation shows."""
+    """The text of the modal screen."""
     region = d.app.screen.query_one(".window").region
     return "\n".join(line[region.x : region.right] for line in d.screen_text().split("\n")[region.y : region.bottom])
