@@ -1,6 +1,10 @@
 """A tiny llama with random weights in a GGUF, a wheel that holds it, and a cache directory of the test's own."""
 
+import fcntl
 import hashlib
+import os
+import pickle
+import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +14,8 @@ import numpy as np
 import pytest
 
 from treechat import models
+from treechat.models import Progress, resolver
+from treechat.models.files import ProgressCallback
 from treechat.models.wheel import PinnedWheel
 
 TEMPLATE = (
@@ -104,11 +110,35 @@ def cache_dir(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def converted(tiny_gguf, tmp_path_factory):
-    """The tiny GGUF, converted: (ModelFiles, the progress that was reported)."""
-    seen = []
+    """The tiny GGUF, converted once per run: (ModelFiles, the progress that was reported)."""
+    folder = tmp_path_factory.getbasetemp()
+    # Under xdist all workers share the parent folder. The first one to come converts, the others wait for it.
+    shared = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "converted"
+    shared.mkdir(exist_ok=True)
+    report = shared / "report.pickle"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TREECHAT_CACHE_DIR", str(tmp_path_factory.mktemp("converted")))
-        return models.resolve(str(tiny_gguf), seen.append), seen
+        patch.setenv("TREECHAT_CACHE_DIR", str(shared))
+        with (shared / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not report.exists():
+                seen: list[Progress] = []
+                report.write_bytes(pickle.dumps((models.resolve(str(tiny_gguf), seen.append), seen)))
+    return pickle.loads(report.read_bytes())
+
+
+@pytest.fixture
+def conversion_by_copy(converted, tiny_gguf, monkeypatch):
+    """Copy the result of the one conversion, for a test of another stage that fetches the tiny GGUF."""
+    files, seen = converted
+    original = tiny_gguf.read_bytes()
+
+    def convert(gguf: Path, into: Path, progress: ProgressCallback) -> None:
+        assert gguf.read_bytes() == original
+        shutil.copytree(files.path, into, dirs_exist_ok=True)
+        for each in seen:
+            progress(each)
+
+    monkeypatch.setattr(resolver, "convert_gguf", convert)
 
 
 @pytest.fixture

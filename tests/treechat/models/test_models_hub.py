@@ -28,9 +28,12 @@ REPOS = {
     "org/ggufs": {},
 }
 RESOLVE = """
-import json, sys
+import json, os, shutil, sys
 from treechat import errors, models
+from treechat.models import resolver
 seen = []
+if made := os.environ.get("CONVERTED"):
+    resolver.convert_gguf = lambda gguf, into, progress: shutil.copytree(made, into, dirs_exist_ok=True)
 def progress(each):
     seen.append(each)
     if sys.argv[2:] == ["stop"] and each.done > 2:
@@ -147,8 +150,9 @@ def test_repositories_that_cannot_be_used_are_refused_with_what_would_work(ask, 
     assert ggufs["hint"] == "Name one of them: org/ggufs/Tiny-Q8_0.gguf"
 
 
-def test_one_gguf_of_a_repository_is_fetched_converted_and_used_offline(ask, endpoint):
-    first = ask("org/ggufs/Tiny-Q8_0.gguf", HF_ENDPOINT=endpoint)
+def test_one_gguf_of_a_repository_is_fetched_converted_and_used_offline(ask, endpoint, converted):
+    # The conversion itself has tests in `test_models_convert.py`. Here its result is copied.
+    first = ask("org/ggufs/Tiny-Q8_0.gguf", HF_ENDPOINT=endpoint, CONVERTED=str(converted[0].path))
     assert first["source"] == "hub:org/ggufs/Tiny-Q8_0.gguf"
     assert first["installed"] == ["tiny-q8_0"]
     assert first["ready"]

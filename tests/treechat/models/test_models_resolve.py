@@ -88,7 +88,9 @@ def test_every_name_of_the_default_model_means_it_and_asking_fetches_nothing(cac
     assert not cache_dir.exists()
 
 
-def test_the_default_model_goes_from_the_wheel_to_an_installed_model(cache_dir, tiny_wheel, monkeypatch):
+def test_the_default_model_goes_from_the_wheel_to_an_installed_model(
+    cache_dir, tiny_wheel, conversion_by_copy, monkeypatch
+):
     monkeypatch.setattr(resolver, "DEFAULT_WHEEL", tiny_wheel)
     seen = []
     files = models.resolve(None, seen.append)
