@@ -78,8 +78,8 @@ _TAIL = """</main>
 
 def write(documents: Iterable[Document]) -> Iterator[str]:
     """Yield the page of one or several conversations in pieces. `documents` is consumed lazily."""
-    rest = iter(documents)
-    first = list(islice(rest, 2))
+    remaining = iter(documents)
+    first = list(islice(remaining, 2))
     title = _title(first[0]) if len(first) == 1 else "Conversations"
     style, script = _asset("page.css") + _indents() + code_css(), _asset("page.js")
     yield _HEAD.format(
@@ -87,7 +87,7 @@ def write(documents: Iterable[Document]) -> Iterator[str]:
         style_hash=_hash(style), flag_hash=_hash(_FLAG), script_hash=_hash(script),
     )  # fmt: skip
     rows: list[str] = []
-    for number, document in enumerate(chain(first, rest)):
+    for number, document in enumerate(chain(first, remaining)):
         yield from _conversation(number, document, rows)
     yield _TAIL.format(rows="".join(rows), script=script)
 
@@ -111,18 +111,17 @@ def _conversation(number: int, document: Document, rows: list[str]) -> Iterator[
     children_of: dict[int | None, list[int]] = {}
     for run in runs:
         children_of.setdefault(run.parent, []).append(run.index)
-    num = len(document.messages)
+    num_messages = len(document.messages)
     created = _time(document.conversation.created_at)
-    counts = f"{num:,} message{'' if num == 1 else 's'}"
+    counts = f"{num_messages:,} message{'' if num_messages == 1 else 's'}"
     top = f"c{number}"
     yield f'<section class="top" id="{top}"><h1 dir="auto">{escape(_title(document))}</h1>\n'
     yield f"<p>{' · '.join(part for part in (counts, created) if part)}</p>\n"
     roots = [runs[index] for index in children_of.get(None, ())]
     yield _branch_links(roots, by_id) if len(roots) > 1 else ""
     yield "</section>\n"
-    rows.append(
-        f'<li class="d0"><a href="#{top}"><bdi>{escape(_title(document))}</bdi></a> <small>{num:,}</small></li>\n'
-    )
+    name = f'<a href="#{top}"><bdi>{escape(_title(document))}</bdi></a>'
+    rows.append(f'<li class="d0">{name} <small>{num_messages:,}</small></li>\n')
     current_id = document.conversation.current_id
     for run in runs:
         parent_anchor = top if run.parent is None else f"r{number}-{run.parent}"
@@ -219,8 +218,8 @@ def _json(value: Any) -> str:
 def _turn(turn: Turn) -> str:
     parts = [escape(turn.model)]
     if turn.prompt_tokens:
-        reused = (turn.cached_tokens or 0) + (turn.restored_tokens or 0)
-        parts.append(f"reused {reused:,} · computed {turn.computed_tokens or 0:,}")
+        num_reused = (turn.cached_tokens or 0) + (turn.restored_tokens or 0)
+        parts.append(f"reused {num_reused:,} · computed {turn.computed_tokens or 0:,}")
     if turn.completion_tokens:
         parts.append(f"{turn.completion_tokens:,} tokens")
     if turn.tokens_per_s:

@@ -93,7 +93,7 @@ def _add_message(
     is_user = message.get("isCreatedByUser")
     if not isinstance(is_user, bool):
         is_user = text_of(message.get("sender")).lower() == "user"
-    failed, unfinished = message.get("error") is True, message.get("unfinished") is True
+    is_failed, is_unfinished = message.get("error") is True, message.get("unfinished") is True
     draft.add(
         message_id,
         parent_id,
@@ -102,7 +102,7 @@ def _add_message(
         seconds(message.get("createdAt")),
         model=first_text(message, "model") or model or None,
         finish_reason=first_text(message, "finish_reason") or None,
-        status="failed" if failed else "stopped" if unfinished else "complete",
+        status="failed" if is_failed else "stopped" if is_unfinished else "complete",
     )
 
 

@@ -65,14 +65,16 @@ def _convert_session(session: dict[str, Any], raw: list[Any], place: str, report
             messages[message_id] = message
     if len(raw) > MAX_NODES:
         report.fail(place, f"more than {MAX_NODES:,} messages; the rest is left out")
-    listed = {i: [id_of(child) for child in list_of(message.get("children"))] for i, message in messages.items()}
+    listed_children = {
+        i: [id_of(child) for child in list_of(message.get("children"))] for i, message in messages.items()
+    }
     parents = {i: id_of(message.get("parent")) for i, message in messages.items()}
     times = {i: seconds(message.get("timestamp")) for i, message in messages.items()}
     missing_parents = {parent for parent in parents.values() if parent is not None and parent not in messages}
     if "-1" in missing_parents or (len(missing_parents) == 1 and None not in parents.values()):
         # A single branch is saved without its empty root.
         parents = {i: None if parent in missing_parents else parent for i, parent in parents.items()}
-    forest = ordered_forest(parents, listed, times, report, place)
+    forest = ordered_forest(parents, listed_children, times, report, place)
     source_id = id_of(session.get("id")) or next(iter(messages), "")
     draft = Draft("llamacpp", source_id, title, updated_at=seconds(session.get("lastModified")))
     joiner = TurnJoiner(draft, place, report)

@@ -52,13 +52,13 @@ def convert(value: Any, place: str, report: ImportReport) -> Document | None:
     meta = {key: chat.get(key) for key in ("models", "tags")}
     meta |= {"folder": record.get("folder"), "archived": True if record.get("archived") in (True, 1) else None}
     draft = Draft("openwebui", source_id, title, created_at, seconds(record.get("updated_at")), meta)
-    listed = {i: list_of(message.get("childrenIds")) for i, message in messages.items()}
-    parents = fill_parents({i: id_of(message.get("parentId")) for i, message in messages.items()}, listed)
+    listed_children = {i: list_of(message.get("childrenIds")) for i, message in messages.items()}
+    parents = fill_parents({i: id_of(message.get("parentId")) for i, message in messages.items()}, listed_children)
     times = {i: seconds(message.get("timestamp")) for i, message in messages.items()}
     system = first_text(chat, "system") or first_text(dict_of(chat.get("params")), "system")
     has_system_root = any(parents[i] is None and message.get("role") == "system" for i, message in messages.items())
     system_id = draft.add_system_prompt("" if has_system_root else system)
-    for message_id in order_siblings(parents, listed, times):
+    for message_id in order_siblings(parents, listed_children, times):
         parent_id = parents[message_id]
         _add_message(
             draft, message_id, system_id if parent_id is None else parent_id, messages[message_id], place, report
@@ -176,8 +176,8 @@ def _add_text(content: Content, text: str) -> None:
         content.add_text(text[position:start].strip("\n"))
         _add_details(content, text[start:head_end], text[head_end + 1 : end])
         position = end + len(CLOSE)
-    rest = text[position:]
-    content.add_text(rest.lstrip("\n") if position else rest)
+    tail = text[position:]
+    content.add_text(tail.lstrip("\n") if position else tail)
 
 
 def _add_details(content: Content, head: str, body: str) -> None:

@@ -29,12 +29,12 @@ class _Alternative(NamedTuple):
     """One alternative of a message.
 
     text: its text.
-    sent: its time, in any format that `time_of` reads.
+    sent_at: its time, in any format that `time_of` reads.
     extra: its further fields.
     """
 
     text: str
-    sent: Any
+    sent_at: Any
     extra: dict[str, Any]
 
 
@@ -75,16 +75,16 @@ def _draft(header: dict[str, Any], first: dict[str, Any]) -> Draft:
     """Return a draft. Chats with the same character often begin with the same words, so the id includes the time."""
     name = first_text(header, "character_name")
     name = text_of(first.get("name")) if name in _NO_NAMES else name
-    began = id_of(first.get("send_date")) or text_of(first.get("mes"))
+    start_time = id_of(first.get("send_date")) or text_of(first.get("mes"))
     user = first_text(header, "user_name")
     meta = {"character": name, "user": "" if user in _NO_NAMES else user, "chat_metadata": header.get("chat_metadata")}
     created_at = time_of(header.get("create_date")) or time_of(first.get("send_date"))
-    return Draft("sillytavern", derived_id(name, began), name, created_at, meta=meta)
+    return Draft("sillytavern", derived_id(name, start_time), name, created_at, meta=meta)
 
 
 def _add_message(draft: Draft, parent_id: str | None, record: dict[str, Any], known_ids: set[str]) -> str:
     """Add a message with all its swipes; return the id of the swipe that the chat continues."""
-    alternatives, chosen = _alternatives(record)
+    alternatives, chosen_index = _alternatives(record)
     extra = dict_of(record.get("extra"))
     role: Role = "user" if record.get("is_user") is True else "assistant"
     if extra.get("type") == "narrator":
@@ -97,8 +97,8 @@ def _add_message(draft: Draft, parent_id: str | None, record: dict[str, Any], kn
         known_ids.add(node_id)
         meta = {"name": record.get("name"), "is_system": record.get("is_system") or None}
         model = first_text(alternative.extra, "model") or None
-        draft.add(node_id, parent_id, role, _content(alternative), time_of(alternative.sent), model=model, meta=meta)
-    return ids[chosen]
+        draft.add(node_id, parent_id, role, _content(alternative), time_of(alternative.sent_at), model=model, meta=meta)
+    return ids[chosen_index]
 
 
 def _alternatives(record: dict[str, Any]) -> tuple[list[_Alternative], int]:
@@ -110,18 +110,20 @@ def _alternatives(record: dict[str, Any]) -> tuple[list[_Alternative], int]:
     swipes = list_of(record.get("swipes"))
     infos = list_of(record.get("swipe_info"))
     alternatives = []
-    for number, swipe in enumerate(swipes):
+    for number, swipe_text in enumerate(swipes):
         info = dict_of(infos[number]) if number < len(infos) else {}
-        if isinstance(swipe, str):
-            alternatives.append(_Alternative(swipe, info.get("send_date", current.sent), dict_of(info.get("extra"))))
+        if isinstance(swipe_text, str):
+            alternatives.append(
+                _Alternative(swipe_text, info.get("send_date", current.sent_at), dict_of(info.get("extra")))
+            )
     swipe_id = record.get("swipe_id")
     index = swipe_id if type(swipe_id) is int and 0 <= swipe_id < len(alternatives) else len(alternatives) - 1
     if index >= 0 and alternatives[index].text == current.text:
         alternatives[index] = current
         return alternatives, index
-    same = next((i for i, alternative in enumerate(alternatives) if alternative.text == current.text), None)
-    if same is not None:
-        return alternatives, same
+    match_index = next((i for i, alternative in enumerate(alternatives) if alternative.text == current.text), None)
+    if match_index is not None:
+        return alternatives, match_index
     alternatives.insert(index + 1, current)
     return alternatives, index + 1
 

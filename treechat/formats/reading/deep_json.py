@@ -19,8 +19,8 @@ def parse(text: str, decoder: json.JSONDecoder) -> Any:
     position, expected = _skip(text, 0), "value"
     while position < len(text):
         char, container = text[position], containers[-1]
-        closes = char in "]}" and len(containers) > 1 and (char == "]") == isinstance(container, list)
-        if closes and expected in ("value or end", "key or end", "comma"):
+        is_closing = char in "]}" and len(containers) > 1 and (char == "]") == isinstance(container, list)
+        if is_closing and expected in ("value or end", "key or end", "comma"):
             containers.pop()
             position, expected = position + 1, "comma"
         elif expected in ("key", "key or end"):

@@ -69,15 +69,15 @@ def split(stream: BinaryIO) -> Iterator[bytes | None]:
     """
     buffer, start, position = b"", -1, 0
     depth = base_depth = 0
-    first, skipping = True, False
+    first, is_skipping = True, False
     while chunk := stream.read(max(PEEK_BYTES, min(len(buffer), MAX_RECORD_BYTES))):
         buffer += chunk
-        resume = len(buffer)
+        resume_at = len(buffer)
         for match in _TOKEN.finditer(buffer, position):
             token = match.group()
             if token == b'"':
                 # The string continues in the part that is not read yet.
-                resume = match.start()
+                resume_at = match.start()
                 break
             if token in (b"[", b"{"):
                 if first and token == b"[":
@@ -88,22 +88,22 @@ def split(stream: BinaryIO) -> Iterator[bytes | None]:
                 depth += 1
             elif token in (b"]", b"}") and depth:
                 depth -= 1
-                if depth == base_depth and (start >= 0 or skipping):
+                if depth == base_depth and (start >= 0 or is_skipping):
                     length = match.end() - start
-                    yield None if skipping or length > MAX_RECORD_BYTES else buffer[start : match.end()]
-                    start, skipping = -1, False
+                    yield None if is_skipping or length > MAX_RECORD_BYTES else buffer[start : match.end()]
+                    start, is_skipping = -1, False
                 base_depth = min(base_depth, depth)
-        keep_from = min(start, resume) if start >= 0 else resume
+        keep_from = min(start, resume_at) if start >= 0 else resume_at
         if len(buffer) - keep_from > MAX_RECORD_BYTES:
-            skipping, start, keep_from = skipping or depth > base_depth, -1, resume
-            if len(buffer) - resume > MAX_RECORD_BYTES:
+            is_skipping, start, keep_from = is_skipping or depth > base_depth, -1, resume_at
+            if len(buffer) - resume_at > MAX_RECORD_BYTES:
                 # A string without end: keep only the open quote and whether the next character is escaped.
                 num_backslashes = len(buffer) - len(buffer.rstrip(b"\\"))
-                buffer, keep_from, resume = b'"' + b"\\" * (num_backslashes % 2), 0, 0
-        buffer, position = buffer[keep_from:], resume - keep_from
+                buffer, keep_from, resume_at = b'"' + b"\\" * (num_backslashes % 2), 0, 0
+        buffer, position = buffer[keep_from:], resume_at - keep_from
         start = start - keep_from if start >= 0 else -1
-    if start >= 0 or skipping:
-        yield None if skipping else buffer[start:]
+    if start >= 0 or is_skipping:
+        yield None if is_skipping else buffer[start:]
     elif depth:
         # The array is not closed: records may be missing.
         yield b"["

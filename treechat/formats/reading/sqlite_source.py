@@ -61,13 +61,13 @@ class SqliteSource:
         """
         if table not in self._columns:
             return
-        present = [column for column in columns if column in self._columns[table]]
-        if not present:
+        existing_columns = [column for column in columns if column in self._columns[table]]
+        if not existing_columns:
             return
-        quoted = ", ".join(map(_quoted, present))
+        quoted = ", ".join(map(_quoted, existing_columns))
         query = f"SELECT {quoted} FROM {_quoted(table)} {clause}"
         for row in self._conn.execute(query, parameters):
-            yield dict.fromkeys(columns) | dict(zip(present, row, strict=True))
+            yield dict.fromkeys(columns) | dict(zip(existing_columns, row, strict=True))
 
     def rows_matching(
         self, table: str, columns: Sequence[str], key: str, values: Sequence[Any], order: str = ""

@@ -11,16 +11,18 @@ from treechat.formats.trees.repair import repair_forest
 
 
 def order_siblings(
-    parents: Mapping[str, str | None], listed: Mapping[str, Sequence[object]], times: Mapping[str, float | None]
+    parents: Mapping[str, str | None],
+    listed_children: Mapping[str, Sequence[object]],
+    times: Mapping[str, float | None],
 ) -> list[str]:
     """Return the ids of `parents`, sorted so that siblings are in order.
 
     parents: parent by id, None for roots.
-    listed: children by parent, as the source lists them; may be incomplete or wrong.
+    listed_children: children by parent, as the source lists them; may be incomplete or wrong.
     times: seconds since the epoch by id, None if unknown.
     """
     ranks: dict[str, int] = {}
-    for parent_id, children in listed.items():
+    for parent_id, children in listed_children.items():
         for rank, child in enumerate(children):
             if isinstance(child, str) and parents.get(child) == parent_id:
                 ranks.setdefault(child, rank)
@@ -33,14 +35,16 @@ def order_siblings(
     return sorted(parents, key=key)
 
 
-def fill_parents(parents: Mapping[str, str | None], listed: Mapping[str, Sequence[object]]) -> dict[str, str | None]:
+def fill_parents(
+    parents: Mapping[str, str | None], listed_children: Mapping[str, Sequence[object]]
+) -> dict[str, str | None]:
     """Return `parents`; a node without a parent gets the first node that lists it as a child."""
-    listers: dict[str, str] = {}
-    for parent_id, children in listed.items():
+    listing_parents: dict[str, str] = {}
+    for parent_id, children in listed_children.items():
         for child in children:
             if isinstance(child, str) and child != parent_id:
-                listers.setdefault(child, parent_id)
-    return {node_id: listers.get(node_id) if parent is None else parent for node_id, parent in parents.items()}
+                listing_parents.setdefault(child, parent_id)
+    return {node_id: listing_parents.get(node_id) if parent is None else parent for node_id, parent in parents.items()}
 
 
 class OrderedForest(NamedTuple):
@@ -56,7 +60,7 @@ class OrderedForest(NamedTuple):
 
 def ordered_forest(
     parents: Mapping[str, str | None],
-    listed: Mapping[str, Sequence[object]],
+    listed_children: Mapping[str, Sequence[object]],
     times: Mapping[str, float | None],
     report: ImportReport,
     place: str,
@@ -64,13 +68,17 @@ def ordered_forest(
     """Return the repaired and ordered structure of messages.
 
     parents: parent by id, None for roots.
-    listed: children by parent, as the source lists them; may be incomplete or wrong.
+    listed_children: children by parent, as the source lists them; may be incomplete or wrong.
     times: seconds since the epoch by id, None if unknown.
     report: gets the repairs.
     place: file and place, for the report.
     """
-    full = fill_parents(parents, listed)
-    forest = repair_forest({node_id: full[node_id] for node_id in order_siblings(full, listed, times)}, report, place)
+    filled_parents = fill_parents(parents, listed_children)
+    forest = repair_forest(
+        {node_id: filled_parents[node_id] for node_id in order_siblings(filled_parents, listed_children, times)},
+        report,
+        place,
+    )
     children: defaultdict[str | None, list[str]] = defaultdict(list)
     for node_id in forest.ids:
         children[forest.parents[node_id]].append(node_id)

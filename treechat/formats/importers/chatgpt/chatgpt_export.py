@@ -56,18 +56,18 @@ def convert(value: Any, place: str, report: ImportReport) -> Document | None:
 
 
 def _forest(mapping: dict[str, Any], place: str, report: ImportReport) -> OrderedForest:
-    listed = {node_id: list_of(dict_of(node).get("children")) for node_id, node in mapping.items()}
+    listed_children = {node_id: list_of(dict_of(node).get("children")) for node_id, node in mapping.items()}
     parents = {node_id: id_of(dict_of(node).get("parent")) for node_id, node in mapping.items()}
-    for parent_id, children in listed.items():
+    for parent_id, children in listed_children.items():
         for child in children:
             if isinstance(child, str) and parents.get(child) not in (None, parent_id):
                 report.drop(place, f"node {child} has several parents; {parents[child]} stays")
     times = {i: seconds(dict_of(dict_of(node).get("message")).get("create_time")) for i, node in mapping.items()}
-    if len(mapping) > 1 and not any(parents.values()) and not any(listed.values()):
+    if len(mapping) > 1 and not any(parents.values()) and not any(listed_children.values()):
         report.drop(place, "its messages have no parents; they become one branch, ordered by time")
         chain = sorted(mapping, key=lambda node_id: times[node_id] or 0)
         parents = dict(zip(chain, (None, *chain), strict=False))
-    return ordered_forest(parents, listed, times, report, place)
+    return ordered_forest(parents, listed_children, times, report, place)
 
 
 def _message_of(mapping: dict[str, Any], node_id: str) -> dict[str, Any]:

@@ -37,6 +37,6 @@ def _replacement(mark: str, replacements: dict[str, str]) -> str:
     if mark.startswith("【"):
         # Brackets of an East Asian text, or a citation without an entry in the metadata.
         return mark
-    kind, _, rest = mark[1:-1].partition(_SEPARATOR)
-    values = list_of(json_in(rest)) if kind == "entity" else []
+    kind, _, body = mark[1:-1].partition(_SEPARATOR)
+    values = list_of(json_in(body)) if kind == "entity" else []
     return text_of(values[1]) if len(values) > 1 else ""

@@ -32,11 +32,11 @@ def read(file: Input, report: ImportReport) -> Iterator[Document]:
     with open_sqlite(file) as source:
         if not recognises_database(source):
             raise FormatError(f"{file.name} is a database, but not llm's", "`llm logs path` prints its path")
-        in_tree: set[str] = set()
+        tree_thread_ids: set[str] = set()
         if _has_tree(source):
-            yield from read_tree(source, in_tree, file, report)
+            yield from read_tree(source, tree_thread_ids, file, report)
         if _has_responses(source):
-            yield from read_responses(source, in_tree, file, report)
+            yield from read_responses(source, tree_thread_ids, file, report)
 
 
 IMPORTER = Importer("llm", "llm's logs.db", lambda _: False, read, recognises_database)

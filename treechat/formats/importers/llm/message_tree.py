@@ -24,8 +24,8 @@ TURN_COLUMNS = (
 )  # fmt: skip
 
 
-def read_tree(source: SqliteSource, in_tree: set[str], file: Input, report: ImportReport) -> Iterator[Document]:
-    """Yield one document per root. Adds the ids of its threads to `in_tree`."""
+def read_tree(source: SqliteSource, tree_thread_ids: set[str], file: Input, report: ImportReport) -> Iterator[Document]:
+    """Yield one document per root. Adds the ids of its threads to `tree_thread_ids`."""
     parents: dict[str, str | None] = {}
     roles: dict[str, str] = {}
     for row in source.rows("messages", ("hash", "parent_hash", "role"), "ORDER BY rowid"):
@@ -41,7 +41,7 @@ def read_tree(source: SqliteSource, in_tree: set[str], file: Input, report: Impo
     for row in source.rows("threads", ("id", "name", "tip_message_hash", "datetime_utc"), "ORDER BY rowid"):
         if (root := roots.get(row["tip_message_hash"])) is not None:
             threads[root].append(row)
-            in_tree.add(str(row["id"]))
+            tree_thread_ids.add(str(row["id"]))
     turns: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in source.rows("turns", TURN_COLUMNS, "ORDER BY rowid"):
         if (root := roots.get(row["tip_message_hash"])) is not None:
@@ -111,8 +111,8 @@ class _MessageTree:
             row["payload"] = dict_of(json_in(row["payload"]))
             self.parts.setdefault(row["message_hash"], []).append(row)
             fragment_ids.update(piece["fragment"] for piece in _text_pieces(row) if type(piece.get("fragment")) is int)
-        found = self.source.rows_matching("fragments", ("id", "content"), "id", sorted(fragment_ids))
-        self.fragments = {row["id"]: text_of(row["content"]) for row in found}
+        fragment_rows = self.source.rows_matching("fragments", ("id", "content"), "id", sorted(fragment_ids))
+        self.fragments = {row["id"]: text_of(row["content"]) for row in fragment_rows}
         attachment_ids = {_attachment_id(part) for parts in self.parts.values() for part in parts} - {""}
         known_times = self.source.rows_matching("attachments", ATTACHMENT_COLUMNS, "id", sorted(attachment_ids))
         self.attachments = {row["id"]: row for row in known_times}

@@ -21,8 +21,10 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def read_responses(source: SqliteSource, in_tree: set[str], file: Input, report: ImportReport) -> Iterator[Document]:
-    """Yield the conversations that are not in `in_tree`, the ids of those read from the tree."""
+def read_responses(
+    source: SqliteSource, tree_thread_ids: set[str], file: Input, report: ImportReport
+) -> Iterator[Document]:
+    """Yield the conversations that are not in `tree_thread_ids`, the ids of those read from the tree."""
     names = {row["id"]: first_text(row, "name") for row in source.rows("conversations", ("id", "name"))}
     key = "coalesce(conversation_id, id)" if source.has("responses", "conversation_id") else "id"
     order = f"{key}, datetime_utc, id" if source.has("responses", "datetime_utc") else f"{key}, id"
@@ -30,7 +32,7 @@ def read_responses(source: SqliteSource, in_tree: set[str], file: Input, report:
     for conversation_id, group in groupby(rows, lambda row: id_of(row["conversation_id"]) or id_of(row["id"])):
         if conversation_id is None:
             report.drop(file.name, "a response without an id")
-        elif conversation_id in in_tree:
+        elif conversation_id in tree_thread_ids:
             # llm has copied these messages into its tree, but not their attachments.
             ids = [row["id"] for row in group]
             if num := sum(1 for _ in source.rows_matching("prompt_attachments", ("response_id",), "response_id", ids)):
