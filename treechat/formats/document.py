@@ -58,6 +58,7 @@ class Document:
 
     @property
     def tree(self) -> Tree:
+        """The structure of the messages; a new object at each access."""
         return Tree([message.node for message in self.messages])
 
     @property
@@ -143,6 +144,7 @@ class ImportReport:
             self.num_omitted += 1
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values, for `import --json`."""
         return {
             "conversations": self.conversations,
             "nodes": self.nodes,

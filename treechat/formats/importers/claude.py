@@ -18,10 +18,12 @@ NO_PARENT = ("00000000-0000-4000-8000-000000000000", "00000000-0000-0000-0000-00
 
 
 def recognises(value: Any) -> bool:
+    """Return whether the record has this format."""
     return isinstance(value, dict) and isinstance(value.get("chat_messages"), list)
 
 
 def convert(value: Any, place: str, report: ImportReport) -> Document | None:
+    """Convert one conversation; return None and report the reason if it has no messages."""
     record = dict_of(value)
     title = first_text(record, "name", "title")
     place = f"{place} ({title[:60]})" if title else place

@@ -17,6 +17,7 @@ NO_PARENT = "00000000-0000-0000-0000-000000000000"
 
 
 def recognises(value: Any) -> bool:
+    """Return whether the record has this format."""
     return isinstance(value, dict) and isinstance(value.get("conversationId"), str) and _messages(value) is not None
 
 
@@ -25,6 +26,7 @@ def _messages(record: dict[str, Any]) -> list[Any] | None:
 
 
 def convert(value: Any, place: str, report: ImportReport) -> Document | None:
+    """Convert one conversation; return None and report the reason if it has no messages."""
     record = dict_of(value)
     title = first_text(record, "title")
     place = f"{place} ({title[:60]})" if title else place

@@ -21,6 +21,7 @@ ROLES: dict[str, MessageKind] = {"user": "user", "system": "system", "assistant"
 
 
 def recognises(value: Any) -> bool:
+    """Return whether the record has this format."""
     if not isinstance(value, dict):
         return False
     is_session = value.get("type") == "session" and "currNode" in value
@@ -28,6 +29,7 @@ def recognises(value: Any) -> bool:
 
 
 def read(file: Input, report: ImportReport) -> Iterator[Document]:
+    """Yield the conversations of a file. Raises OSError and FormatError."""
     session: dict[str, Any] = {}
     session_place = file.name
     messages: list[Any] = []

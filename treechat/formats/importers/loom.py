@@ -19,6 +19,7 @@ from treechat.tree import ROLES, Role
 
 
 def recognises(value: Any) -> bool:
+    """Return whether the record has this format."""
     nodes = value.get("nodes") if isinstance(value, dict) else None
     return isinstance(nodes, list) and any(
         isinstance(node, dict) and "parent_id" in node and {"tree_id", "root_id"} & set(node) for node in nodes
@@ -26,6 +27,7 @@ def recognises(value: Any) -> bool:
 
 
 def read(file: Input, report: ImportReport) -> Iterator[Document]:
+    """Yield the conversations of a file. Raises OSError and FormatError."""
     for place, value in read_records(file, report):
         nodes: dict[str, dict[str, Any]] = {}
         for number, node in enumerate(list_of(dict_of(value).get("nodes")), 1):

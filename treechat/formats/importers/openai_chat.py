@@ -24,6 +24,7 @@ TOOLS = ("tool", "function")
 
 
 def recognises(value: Any) -> bool:
+    """Return whether the record has this format."""
     if not isinstance(value, dict):
         return False
     messages = value.get("messages")
@@ -49,6 +50,7 @@ MESSAGE_FORM = MessageForm(
 
 
 def read(file: Input, report: ImportReport) -> Iterator[Document]:
+    """Yield the conversations of a file. Raises OSError and FormatError."""
     rows = PrefixRows("openai", report)
     single_messages: list[Any] = []
     for place, value in read_records(file, report):

@@ -30,6 +30,7 @@ _QUOTE = re.compile(r"^> ?", re.MULTILINE)
 
 
 def recognises(value: Any) -> bool:
+    """Return whether the record has this format."""
     return isinstance(value, dict) and bool(_history(value) or list_of(dict_of(value.get("chat")).get("messages")))
 
 
@@ -39,6 +40,7 @@ def _history(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def convert(value: Any, place: str, report: ImportReport) -> Document | None:
+    """Convert one conversation; return None and report the reason if it has no messages."""
     record = dict_of(value)
     chat = dict_of(record.get("chat")) or record
     title = first_text(record, "title") or first_text(chat, "title")
@@ -196,10 +198,12 @@ def _add_details(content: Content, head: str, body: str) -> None:
 
 
 def recognises_database(source: SqliteSource) -> bool:
+    """Return whether the database is Open WebUI's."""
     return source.has("chat", "id", "chat", "user_id")
 
 
 def read(file: Input, report: ImportReport) -> Iterator[Document]:
+    """Yield the conversations of a file. Raises OSError and FormatError."""
     if not file.is_sqlite:
         yield from read_by_record(convert)(file, report)
         return

@@ -35,10 +35,12 @@ ENTRY_TYPES = (
 
 
 def recognises(value: Any) -> bool:
+    """Return whether the record has this format."""
     return isinstance(value, dict) and value.get("type") == "session" and "currNode" not in value and "id" in value
 
 
 def read(file: Input, report: ImportReport) -> Iterator[Document]:
+    """Yield the conversations of a file. Raises OSError and FormatError."""
     header: dict[str, Any] = {}
     entries: dict[str, dict[str, Any]] = {}
     parents: dict[str, str | None] = {}

@@ -34,6 +34,7 @@ TOOLS = ("function_call", "observation", "tool", "tool_call", "tool_response")
 
 
 def recognises(value: Any) -> bool:
+    """Return whether the record has this format."""
     turns = value.get("conversations") if isinstance(value, dict) else None
     return isinstance(turns, list) and any(map(_is_turn, turns))
 
@@ -51,6 +52,7 @@ MESSAGE_FORM = MessageForm(
 
 
 def read(file: Input, report: ImportReport) -> Iterator[Document]:
+    """Yield the conversations of a file. Raises OSError and FormatError."""
     rows = PrefixRows("sharegpt", report)
     for place, value in read_records(file, report):
         record = dict_of(value)

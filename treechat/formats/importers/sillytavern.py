@@ -39,6 +39,7 @@ class _Alternative(NamedTuple):
 
 
 def recognises(value: Any) -> bool:
+    """Return whether the record has this format."""
     if not isinstance(value, dict):
         return False
     is_header = "chat_metadata" in value or {"user_name", "character_name"} <= set(value)
@@ -46,6 +47,7 @@ def recognises(value: Any) -> bool:
 
 
 def read(file: Input, report: ImportReport) -> Iterator[Document]:
+    """Yield the conversations of a file. Raises OSError and FormatError."""
     header: dict[str, Any] = {}
     draft: Draft | None = None
     parent_id: str | None = None

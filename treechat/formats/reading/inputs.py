@@ -88,6 +88,7 @@ class Input:
 
     @property
     def is_sqlite(self) -> bool:
+        """Whether the file begins like a SQLite database. Raises like `open`."""
         with self.peek() as stream:
             return stream.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
 
@@ -226,6 +227,7 @@ class _ExpansionBudget:
         self.name, self.num_bytes_left = name, num_bytes
 
     def spend(self, num_bytes: int) -> None:
+        """Subtract the bytes just read. Raises FormatError if the budget is exceeded."""
         self.num_bytes_left -= num_bytes
         if self.num_bytes_left < 0:
             raise FormatError(

@@ -27,10 +27,12 @@ class Content:
 
     @property
     def text(self) -> str:
+        """The readable text: paragraphs with a blank line between them."""
         return "\n\n".join(self.texts)
 
     @property
     def meta(self) -> dict[str, Any]:
+        """The parts, as stored in the node's meta; empty if there are none."""
         return {"parts": self.parts} if self.parts else {}
 
     @property
@@ -50,13 +52,16 @@ class Content:
             self.texts.append(text)
 
     def add_thoughts(self, text: str, **details: Any) -> None:
+        """Add reasoning: a placeholder in the text, and a part with the reasoning text."""
         self._add_placeholder("[thoughts]", "thoughts", text=text, **details)
 
     def add_call(self, name: str, arguments: Any, **details: Any) -> None:
+        """Add a tool call: a placeholder in the text, and a part with name and arguments."""
         name = name or "a tool"
         self._add_placeholder(f"[called {name}]", "call", name=name, arguments=arguments, **details)
 
     def add_result(self, name: str, text: str, **details: Any) -> None:
+        """Add the result of a tool: a placeholder in the text, and a part with the result."""
         name = name or "a tool"
         self._add_placeholder(f"[result of {name}]", "result", name=name, text=text, **details)
 
@@ -91,6 +96,7 @@ class Content:
         self.parts.extend(other.parts)
 
     def _add_placeholder(self, placeholder: str, kind: str, **details: Any) -> None:
+        """Add a part and its placeholder; consecutive placeholders for thoughts become one."""
         if placeholder != "[thoughts]" or self.texts[-1:] != [placeholder]:
             self.texts.append(placeholder)
         self.add_part(kind, **details)

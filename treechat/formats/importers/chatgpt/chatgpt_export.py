@@ -21,10 +21,12 @@ ROLES: dict[str, MessageKind] = {"user": "user", "system": "system", "developer"
 
 
 def recognises(value: Any) -> bool:
+    """Return whether the record has this format."""
     return isinstance(value, dict) and isinstance(value.get("mapping"), dict)
 
 
 def convert(value: Any, place: str, report: ImportReport) -> Document | None:
+    """Convert one conversation; return None and report the reason if it has no visible messages or too many."""
     record, mapping = dict_of(value), dict_of(dict_of(value).get("mapping"))
     if title := first_text(record, "title"):
         place = f"{place} ({title[:60]})"

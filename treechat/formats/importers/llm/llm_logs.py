@@ -17,6 +17,7 @@ from treechat.formats.reading.sqlite_source import SqliteSource, open_sqlite
 
 
 def recognises_database(source: SqliteSource) -> bool:
+    """Return whether the database is llm's, of either generation."""
     return _has_responses(source) or _has_tree(source)
 
 
@@ -29,6 +30,7 @@ def _has_tree(source: SqliteSource) -> bool:
 
 
 def read(file: Input, report: ImportReport) -> Iterator[Document]:
+    """Yield the conversations of a file. Raises OSError and FormatError."""
     with open_sqlite(file) as source:
         if not recognises_database(source):
             raise FormatError(f"{file.name} is a database, but not llm's", "`llm logs path` prints its path")

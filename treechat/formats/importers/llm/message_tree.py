@@ -85,6 +85,7 @@ class _MessageTree:
         self.attachments: dict[Any, dict[str, Any]] = {}
 
     def document(self, file: Input, report: ImportReport) -> Document:
+        """Return the conversation below this root."""
         name = next((first_text(row, "name") for row in reversed(self.threads) if row["name"]), "")
         place = f"{file.name} ({name[:60] or self.root[:12]})"
         times = [seconds(row["datetime_utc"]) for row in [*self.threads, *self.turn_of.values()]]
