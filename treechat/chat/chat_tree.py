@@ -11,11 +11,11 @@ from treechat.tree import Conversation, Node, Role, Tree, Turn, preview_of
 if TYPE_CHECKING:
     from treechat.chat.reply import Reply
 
-_TEXTS_KEPT = 2_000
+_MAX_TEXTS = 2_000
 """Texts held in memory; beyond that the oldest are read from the store again."""
 
-_LEFT = "left"
-_MOST_LEFT = 50
+_MOVES_KEY = "left"
+_MAX_MOVES = 50
 """Key of the conversation's meta, and how many steps that took the current node out of sight it remembers."""
 
 
@@ -72,7 +72,7 @@ class ChatTree:
         if missing:
             self.loaded_texts.update(self.store.texts(missing))
         found.update((i, self.loaded_texts.get(i, "")) for i in wanted if i not in found)
-        while len(self.loaded_texts) > _TEXTS_KEPT:
+        while len(self.loaded_texts) > _MAX_TEXTS:
             self.loaded_texts.pop(next(iter(self.loaded_texts)))
         return found
 
@@ -89,7 +89,7 @@ class ChatTree:
             self._turns[node_id] = self.store.turn(node_id)
         return self._turns[node_id]
 
-    def remember(self, node_id: str) -> None:
+    def forget(self, node_id: str) -> None:
         """The node's text or turn changed in the store: read it again when it is needed."""
         self.loaded_texts.pop(node_id, None)
         self._turns.pop(node_id, None)
@@ -122,9 +122,9 @@ class ChatTree:
         self.tree.change(node_id, hidden=True)
         self._repair_current()
         if event is not None and self.current_id != before and self.conversation is not None:
-            known = _left_of(self.conversation)
+            known = _moves_of(self.conversation)
             known.pop(str(event.id), None)
-            self._keep_left({**known, str(event.id): (before, self.current_id)})
+            self._store_moves({**known, str(event.id): (before, self.current_id)})
         return self.current_id
 
     def set_label(self, node_id: str, label: str | None) -> None:
@@ -160,23 +160,23 @@ class ChatTree:
         before = self.current_id
         self._load()
         assert self.conversation is not None
-        known = _left_of(self.conversation)
+        known = _moves_of(self.conversation)
         left, arrived = known.pop(str(event.id), (None, None))
         is_back = isinstance(left, str) and arrived == before and left in self.tree
         if is_back and not self.tree.is_hidden(left):
             self.jump(left)
         elif self.current_id != before:
             known[str(event.id)] = before, self.current_id
-        self._keep_left(known)
+        self._store_moves(known)
         return event
 
-    def _keep_left(self, known: dict[str, Any]) -> None:
+    def _store_moves(self, known: dict[str, Any]) -> None:
         """Steps that took the current node out of sight, with where from and where to: for the step back, in later
         starts too."""
         assert self.conversation is not None
-        kept = dict(list(known.items())[-_MOST_LEFT:])
-        if kept != _left_of(self.conversation):
-            self.store.set_meta(self.conversation.id, _LEFT, kept or None)
+        kept = dict(list(known.items())[-_MAX_MOVES:])
+        if kept != _moves_of(self.conversation):
+            self.store.set_meta(self.conversation.id, _MOVES_KEY, kept or None)
             self.conversation = self.store.conversation(self.conversation.id)
 
     def reload(self) -> bool:
@@ -213,8 +213,8 @@ class ChatTree:
                 self.store.set_current(self.conversation.id, node_id)
 
 
-def _left_of(conversation: Conversation) -> dict[str, Any]:
+def _moves_of(conversation: Conversation) -> dict[str, Any]:
     """By event id, two node ids or None; what somebody else wrote there is left out."""
-    known = conversation.meta.get(_LEFT)
+    known = conversation.meta.get(_MOVES_KEY)
     items = known.items() if isinstance(known, dict) else ()
     return {key: tuple(pair) for key, pair in items if isinstance(pair, list) and len(pair) == 2}

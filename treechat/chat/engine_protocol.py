@@ -13,7 +13,7 @@ EngineEvent = Token | Finished
 
 
 @contextmanager
-def requesting() -> Iterator[None]:
+def engine_request() -> Iterator[None]:
     """What an engine says of a request that it does not start is raised as GenerationError."""
     try:
         yield

@@ -33,21 +33,21 @@ class EventQueue:
         await self._events.join()
 
     async def stream(
-        self, work: Callable[[EventQueue], Awaitable[object]], ended: Callable[[ReplyFinished], None]
+        self, work: Callable[[EventQueue], Awaitable[object]], on_finished: Callable[[ReplyFinished], None]
     ) -> AsyncGenerator[ChatEvent, None]:
         """Run `work` in a task and yield the events that it puts into this queue.
 
         Errors of `work` are raised after its events. Closing the generator cancels `work` and waits for its cleanup.
 
         work: the operation; gets this queue.
-        ended: called with the end of a reply before the reader gets it.
+        on_finished: called with the end of a reply before the reader gets it.
         """
         task = asyncio.ensure_future(work(self))
         task.add_done_callback(lambda _: self._events.put_nowait(None))
         try:
             while (event := await self._events.get()) is not None:
                 if isinstance(event, ReplyFinished):
-                    ended(event)
+                    on_finished(event)
                 yield event
                 self._events.task_done()
             task.result()

@@ -40,28 +40,11 @@ class SpansMade:
 
 
 @dataclass(frozen=True, slots=True)
-class Replaying:
+class ReplayProgress:
     """Of `total` turns that are replayed, the `number`-th begins."""
 
     number: int
     total: int
 
 
-ChatEvent = NodeAdded | TextAdded | ReplyFinished | SpansMade | Replaying
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What resuming at a node takes: tokens found in device memory, in host memory, to be computed; seconds or None."""
-
-    reused: int
-    restored: int
-    computed: int
-    seconds: float | None = None
-
-    @property
-    def mark(self) -> str:
-        """`●` resident, `◐` in part or in host memory, `○` cold."""
-        if self.computed <= 1 and not self.restored:
-            return "●"
-        return "◐" if self.reused > 0 or self.restored else "○"
+ChatEvent = NodeAdded | TextAdded | ReplyFinished | SpansMade | ReplayProgress

@@ -10,16 +10,16 @@ from typing import NamedTuple
 from treechat.chat.event_queue import EventQueue
 from treechat.chat.events import ChatEvent
 from treechat.chat.session import Chat
-from treechat.chat.tokens.detokenizer import TextStream
+from treechat.chat.tokens.detokenizer import Detokenizer
 from treechat.errors import GenerationError, UsageError
 from treechat.tree import Span
 from treechat_engine import EngineError, Finished, SamplingParams, Token, Usage
 
-TOP = 10
+NUM_ALTERNATIVES = 10
 """Alternatives asked for at one place."""
 
 
-class Piece(NamedTuple):
+class MessageToken(NamedTuple):
     """One token of a message. `text` is what it adds, empty inside a character; `logprob` None: nobody sampled it."""
 
     id: int
@@ -51,7 +51,7 @@ class Alternatives:
     usage: Usage
 
 
-def pieces_of(chat: Chat, node_id: str) -> list[Piece]:
+def tokens_of(chat: Chat, node_id: str) -> list[MessageToken]:
     """The message's tokens in order; their texts joined are its text. Made from the text where it has no tokens yet.
 
     Raises ModelError while no model is loaded, UsageError while the reply is being written.
@@ -59,12 +59,12 @@ def pieces_of(chat: Chat, node_id: str) -> list[Piece]:
     model, span = chat.ready_model(), _span(chat, node_id)
     # A reply that begins with an edited message's tokens has NaN for those: nobody sampled them.
     logprobs = [value if math.isfinite(value) else None for value in span.logprobs or (math.nan,) * len(span.ids)]
-    stream = TextStream(model.template.decode)
+    stream = Detokenizer(model.template.decode)
     texts = [stream.add(token_id) for token_id in span.ids]
     if texts:
         texts[-1] += stream.finish()
     return [
-        Piece(token_id, text, logprob)
+        MessageToken(token_id, text, logprob)
         for token_id, text, logprob in zip(span.ids, _own(texts, chat.text(node_id)), logprobs, strict=True)
     ]
 
@@ -95,7 +95,7 @@ async def alternatives(chat: Chat, node_id: str, index: int) -> Alternatives:
     ids = [*chat.path_ids(chat.tree[node_id].parent_id), *span.ids[:index]]
     if not ids:
         raise UsageError("Nothing stands before this token", "Go on to the next one.")
-    params = SamplingParams(max_tokens=1, top_logprobs=TOP, ignore_eos=True)
+    params = SamplingParams(max_tokens=1, top_logprobs=NUM_ALTERNATIVES, ignore_eos=True)
     top: tuple[tuple[int, float], ...] = ()
     usage = Usage()
     try:
@@ -109,12 +109,12 @@ async def alternatives(chat: Chat, node_id: str, index: int) -> Alternatives:
                     raise GenerationError(event.error)
     except EngineError as error:
         raise GenerationError(error.message, error.hint) from error
-    return Alternatives(tuple(Alternative(i, _text_behind(chat, ids, i), logprob) for i, logprob in top), usage)
+    return Alternatives(tuple(Alternative(i, _text_after(chat, ids, i), logprob) for i, logprob in top), usage)
 
 
-def _text_behind(chat: Chat, ids: list[int], token_id: int) -> str:
+def _text_after(chat: Chat, ids: list[int], token_id: int) -> str:
     """What the token adds to the text before it: some tokenizers drop the space of a first word."""
-    stream = TextStream(chat.ready_model().template.decode, ids)
+    stream = Detokenizer(chat.ready_model().template.decode, ids)
     return stream.add(token_id) + stream.finish()
 
 
@@ -138,7 +138,7 @@ async def _fork(chat: Chat, events: EventQueue, node_id: str, index: int, altern
     ids, logprobs = span.ids[:index], (span.logprobs or (math.nan,) * index)[:index]
     if alternative is not None:
         ids, logprobs = (*ids, alternative.id), (*logprobs, alternative.logprob)
-    text = "".join(piece.text for piece in pieces_of(chat, node_id)[:index])
+    text = "".join(token.text for token in tokens_of(chat, node_id)[:index])
     text += alternative.text if alternative is not None else ""
     is_end = alternative is not None and alternative.id in model.stop_ids
     begun = Span(model.fingerprint, ids, logprobs)

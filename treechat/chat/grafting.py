@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
 from treechat.chat.event_queue import EventQueue
-from treechat.chat.events import ChatEvent, Replaying
+from treechat.chat.events import ChatEvent, ReplayProgress
 from treechat.chat.session import Chat
 from treechat.errors import UsageError
 from treechat.store import NewNode
@@ -84,7 +84,7 @@ async def _rebase(chat: Chat, events: EventQueue, node_ids: Sequence[str], targe
     for number, node_id in enumerate(node_ids, 1):
         here = chat.current_id
         follows = number == 1 or (follows and here == parent_id)
-        await events.hand_over(Replaying(number, len(node_ids)))
+        await events.hand_over(ReplayProgress(number, len(node_ids)))
 
         def added(node: Node, is_first: bool = number == 1, back_id: str | None = None if follows else here) -> None:
             if is_first and node.parent_id == target_id:

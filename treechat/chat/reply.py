@@ -10,7 +10,7 @@ from math import nan
 
 from treechat.chat.engine_protocol import EngineEvent
 from treechat.chat.events import ChatEvent, ReplyFinished, TextAdded
-from treechat.chat.tokens.detokenizer import TextStream
+from treechat.chat.tokens.detokenizer import Detokenizer
 from treechat.errors import StoreError
 from treechat.store import Store
 from treechat.tree import Node, Span, Status, Turn, preview_of
@@ -48,9 +48,9 @@ class Reply:
         self._logprobs = [nan] * len(span.ids) if span.logprobs is None else list(span.logprobs)
         self._stream = stream
         self._cancel = cancel
-        self._decoder = TextStream(decode, self._ids)
+        self._decoder = Detokenizer(decode, self._ids)
         # A half character at the end comes again when it is whole.
-        self.text = text.removesuffix(self._decoder.held)
+        self.text = text.removesuffix(self._decoder.pending)
         self._timer: asyncio.TimerHandle | None = None
         self._started_s = time.perf_counter()
         self._ttft_s: float | None = None

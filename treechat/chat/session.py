@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from treechat.chat.chat_tree import ChatTree
-from treechat.chat.engine_protocol import requesting
+from treechat.chat.engine_protocol import engine_request
 from treechat.chat.event_queue import EventQueue
 from treechat.chat.events import ChatEvent, NodeAdded, ReplyFinished
 from treechat.chat.kv.path_kv import PathKV
@@ -47,13 +47,13 @@ class Chat:
         self.defaults = settings or Settings()
         conversation = self.nodes.conversation
         self.own: dict[str, Any] = own_values(conversation.meta) if conversation else {}
-        self.once: dict[str, Any] = {}
+        self.next_reply_values: dict[str, Any] = {}
         self.kv: PathKV | None = None
         """Costs, protection and warming in the loaded model's engine; None while no model is loaded."""
         self._model: ChatModel | None = None
         self._spans: SpanBook | None = None
         self._protection = Protection()
-        self._making: set[threading.Event] = set()
+        self._span_stops: set[threading.Event] = set()
         self.model = model
 
     @classmethod
@@ -77,11 +77,11 @@ class Chat:
     @property
     def settings(self) -> Settings:
         """For the next reply: what holds for it alone (`once`), else the conversation's `own`, else the defaults."""
-        return self.defaults.with_values(self.own | self.once)
+        return self.defaults.with_values(self.own | self.next_reply_values)
 
     def set_own(self, values: Mapping[str, Any]) -> None:
         """Settings of this conversation, kept with it; those not named are the defaults again."""
-        self.own, self.once = dict(values), {}
+        self.own, self.next_reply_values = dict(values), {}
         if self.conversation_id is not None:
             self.store.set_meta(self.conversation_id, META_KEY, self.own or None)
 
@@ -252,18 +252,18 @@ class Chat:
     async def _make_spans(self, events: EventQueue, node_id: str | None) -> None:
         """Make the spans that the path to the node lacks for this model. Raises ModelError, GenerationError."""
         stopped = threading.Event()
-        self._making.add(stopped)
+        self._span_stops.add(stopped)
         try:
             await make_spans(self._ready_spans(), self.tree, self.tree.path(node_id), stopped, events.put)
             await events.all_read()
         finally:
-            self._making.discard(stopped)
+            self._span_stops.discard(stopped)
 
     # Sending: each method that returns a generator has one that puts the same events into a queue
 
     def stream(self, work: Callable[[EventQueue], Awaitable[object]]) -> AsyncGenerator[ChatEvent, None]:
         """Run an operation of this chat and yield its events; see `EventQueue.stream`."""
-        return EventQueue().stream(work, self._ended)
+        return EventQueue().stream(work, self._finish_reply)
 
     def send(self, text: str, *, parent_id: str | None = _CURRENT, n: int = 1) -> AsyncGenerator[ChatEvent, None]:
         """Add a message below `parent_id` (None: as a root) and stream `n` replies; the first becomes current."""
@@ -363,10 +363,10 @@ class Chat:
         chosen = [reply for key, reply in self.replies.items() if node_id in (None, key)]
         for reply in chosen:
             reply.stop()
-        making = list(self._making) if node_id is None else []
-        for stopped in making:
+        stops = list(self._span_stops) if node_id is None else []
+        for stopped in stops:
             stopped.set()
-        return bool(chosen or making)
+        return bool(chosen or stops)
 
     async def _reply_to(self, events: EventQueue, parent_id: str, n: int) -> list[Node]:
         """Generate `n` replies below a message; returns their nodes after their end."""
@@ -398,9 +398,9 @@ class Chat:
         node_id: the reply that is continued in place; None makes new nodes.
         """
         model = self.ready_model()
-        with requesting():
+        with engine_request():
             group = model.engine.fan_out(ids, params, "interactive" if len(params) == 1 else "fan-out")
-        self.once = {}
+        self.next_reply_values = {}
         replies = []
         for index, one in enumerate(params):
             turn = Turn(model.name, sampling_record(one), one.seed)
@@ -435,11 +435,11 @@ class Chat:
                 if reply.node.id in self.replies:
                     reply.stop()
                     await reply.wait()
-                    self._ended(ReplyFinished(reply.node, reply.turn))
+                    self._finish_reply(ReplyFinished(reply.node, reply.turn))
 
-    def _ended(self, event: ReplyFinished) -> None:
+    def _finish_reply(self, event: ReplyFinished) -> None:
         self.replies.pop(event.node.id, None)
         self.tree.update(event.node)
-        self.nodes.remember(event.node.id)
+        self.nodes.forget(event.node.id)
         if self._spans is not None:
             self._spans.forget(event.node.id)

@@ -56,7 +56,9 @@ def ask(
     settings = _settings(session, overrides)
     chat, parent_id = _open(session, parent, settings)
     # Options of the command line take precedence over the settings of the conversation.
-    chat.once = {name: overrides[name] for name in ("max_tokens", "temperature", "seed") if overrides[name] is not None}
+    chat.next_reply_values = {
+        name: overrides[name] for name in ("max_tokens", "temperature", "seed") if overrides[name] is not None
+    }
     chat.model = _load(session, ctx)
     interrupted, failed = run(chat, message, parent_id, n, as_json)
     if interrupted:

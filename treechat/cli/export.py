@@ -78,16 +78,16 @@ def _texts(
     options: dict[str, bool],
 ) -> Iterator[str]:
     from treechat.cli.targets import find
-    from treechat.transfer.export import all_documents, part_of, pieces
+    from treechat.transfer.export import all_documents, part_of, text_chunks
 
     store = session.store
     if everything:
-        return pieces(all_documents(store, tokens), form, tokens=tokens, **options)
+        return text_chunks(all_documents(store, tokens), form, tokens=tokens, **options)
     conversation_id, node_id = find(store, name)
     if scope is not None and node_id is None:
         node_id = store.conversation(conversation_id).current_id
     document = part_of(store, conversation_id, node_id, scope or "branch", tokens)
-    return pieces([document], form, tokens=tokens, **options)
+    return text_chunks([document], form, tokens=tokens, **options)
 
 
 def _write(texts: Iterable[str], output: Path | None) -> None:

@@ -44,7 +44,7 @@ def all_documents(store: Store, tokens: bool = False) -> Iterator[Document]:
         yield document_of(store, info.id, tokens=tokens)
 
 
-def pieces(
+def text_chunks(
     documents: Iterable[Document],
     form: str,
     *,

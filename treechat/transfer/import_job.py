@@ -13,7 +13,7 @@ from treechat.formats.importers.importer import Importer
 from treechat.formats.importers.registry import importer_for, unknown_format
 from treechat.formats.reading.inputs import Input, inputs_of
 from treechat.store import Store
-from treechat.transfer.import_writer import Intake, Planned
+from treechat.transfer.import_writer import DryRunNodes, Intake
 
 
 def _ignore() -> None:
@@ -41,7 +41,7 @@ class Import:
         self.num_read = 0
         self.titles: list[str] = []
         self._progress = progress
-        self._planned: Planned = {}
+        self._planned: DryRunNodes = {}
 
     def take(self, path: Path, stdin: BinaryIO | None = None) -> None:
         """Everything in a file, a zip or a folder; stdin: what `-` stands for. Raises StoreError."""

@@ -17,7 +17,7 @@ from treechat.tree import Conversation, Tree
 PORTION = 2_000
 """Nodes that are written at once: 0.2 s in which no other window can write."""
 
-Planned = dict[Source, dict[str, str | None]]
+DryRunNodes = dict[Source, dict[str, str | None]]
 """What a dry run would have added so far: parents by node id, by conversation."""
 
 
@@ -58,7 +58,7 @@ class Intake:
         self,
         store: Store,
         report: ImportReport,
-        planned: Planned | None = None,
+        planned: DryRunNodes | None = None,
         between: Callable[[], None] = _ignore,
     ) -> None:
         """report: gets the counts of what is in sight. planned: for a dry run, which counts only; it remembers what
@@ -164,7 +164,7 @@ class Intake:
         if (node_id := origin.current_id) is not None:
             self.store.set_current(conversation_id, missing.renamed.get(node_id, node_id))
 
-    def _plan(self, document: Document, key: Source, planned: Planned) -> str:
+    def _plan(self, document: Document, key: Source, planned: DryRunNodes) -> str:
         origin = document.conversation
         known_id = _known_id(self.store, origin, key)
         conversation_id = known_id or _free_conversation_id(self.store, origin)

@@ -40,7 +40,7 @@ def long_conversation(store: Store, num: int = 401) -> str:
 
 def rendered(model: ChatModel, chat: Chat, node_ids) -> list[int]:
     messages = [{"role": chat.tree[i].role, "content": chat.text(i)} for i in node_ids]
-    text = model.template._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    text = model.template.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     return model.template.encode(text)
 
 

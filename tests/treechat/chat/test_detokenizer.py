@@ -1,9 +1,9 @@
-"""TextStream: the pieces joined are the text, whatever the tokens cut."""
+"""Detokenizer: the pieces joined are the text, whatever the tokens cut."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treechat.chat.tokens.detokenizer import TextStream
+from treechat.chat.tokens.detokenizer import Detokenizer
 
 
 def decode(ids) -> str:
@@ -15,20 +15,20 @@ def test_pieces_joined_are_the_text(text: str, cut: int):
     data = list(text.encode("utf-8", errors="replace"))
     cut = min(cut, len(text))
     known = len(text[:cut].encode("utf-8", errors="replace"))
-    stream = TextStream(decode, data[:known])
+    stream = Detokenizer(decode, data[:known])
     pieces = [stream.add(token_id) for token_id in data[known:]]
     pieces.append(stream.finish())
     assert "".join(pieces) == decode(data[known:])
 
 
 def test_a_character_is_shown_when_it_is_whole():
-    stream = TextStream(decode)
+    stream = Detokenizer(decode)
     pieces = [stream.add(byte) for byte in "€!".encode()]
     assert pieces == ["", "", "€", "!"]
 
 
 def test_bytes_that_never_become_a_character_are_not_held_for_ever():
-    stream = TextStream(decode)
+    stream = Detokenizer(decode)
     pieces = [stream.add(0x80) for _ in range(20)]
     assert "".join(pieces).count("\ufffd") >= 8
     assert "".join(pieces) + stream.finish() == "\ufffd" * 20
@@ -36,7 +36,7 @@ def test_bytes_that_never_become_a_character_are_not_held_for_ever():
 
 def test_a_character_that_was_cut_before_comes_when_it_is_whole():
     data = list("5 €!".encode())
-    stream = TextStream(decode, data[:4])
+    stream = Detokenizer(decode, data[:4])
     assert stream.held == "\ufffd"
     assert [stream.add(byte) for byte in data[4:]] == ["€", "!"]
-    assert TextStream(decode, data[:2]).held == ""
+    assert Detokenizer(decode, data[:2]).pending == ""

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from treechat.chat.events import NodeAdded, ReplyFinished
-from treechat.chat.forking import Alternative, alternatives, fork_at, pieces_of
+from treechat.chat.forking import Alternative, alternatives, fork_at, tokens_of
 from treechat.chat.session import Chat
 from treechat.chat.settings import Settings
 from treechat.errors import ModelError, UsageError
@@ -29,7 +29,7 @@ async def reply_to(chat: Chat, text: str = "Hi") -> str:
 
 
 async def test_the_pieces_of_a_reply_are_its_text_with_the_probability_of_each_token(chat):
-    pieces = pieces_of(chat, await reply_to(chat))
+    pieces = tokens_of(chat, await reply_to(chat))
     assert "".join(piece.text for piece in pieces) == "Hello."
     assert [piece.id for piece in pieces] == [*b"Hello.", END]
     assert pieces[0].probability == pytest.approx(math.exp(-0.5))
@@ -37,7 +37,7 @@ async def test_the_pieces_of_a_reply_are_its_text_with_the_probability_of_each_t
 
 async def test_the_pieces_of_a_message_leave_out_what_the_template_put_around_it(chat):
     reply = await reply_to(chat, "Hi there")
-    pieces = pieces_of(chat, chat.tree[reply].parent_id)
+    pieces = tokens_of(chat, chat.tree[reply].parent_id)
     assert "".join(piece.text for piece in pieces) == "Hi there"
     assert len(pieces) > len("Hi there")
     assert all(piece.probability is None for piece in pieces)
@@ -116,4 +116,4 @@ async def test_what_cannot_be_forked_says_why(chat, engine):
         await run(fork_at(chat, reply, 8))
     chat.model = None
     with pytest.raises(ModelError):
-        pieces_of(chat, reply)
+        tokens_of(chat, reply)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from treechat.chat.events import Replaying, ReplyFinished
+from treechat.chat.events import ReplayProgress, ReplyFinished
 from treechat.chat.grafting import fits_under, graft, rebase
 from treechat.chat.session import Chat
 from treechat.chat.settings import Settings
@@ -134,7 +134,10 @@ async def test_own_turns_are_replayed_one_after_another_with_new_replies(chat, e
     other = await said(chat, "elsewhere", parent_id=None)
     turns = [chat.tree[second].parent_id, chat.tree[third].parent_id]
     events = [event async for event in rebase(chat, turns, other)]
-    assert [event for event in events if isinstance(event, Replaying)] == [Replaying(1, 2), Replaying(2, 2)]
+    assert [event for event in events if isinstance(event, ReplayProgress)] == [
+        ReplayProgress(1, 2),
+        ReplayProgress(2, 2),
+    ]
     texts = [chat.text(node.id) for node in chat.path()]
     assert texts == ["elsewhere", "X.", "two", "new B.", "three", "new C."]
     assert [chat.text(i) for i in chat.tree.path(third)] == ["one", "A.", "two", "B.", "three", "C."]
@@ -150,7 +153,7 @@ async def test_stopped_half_way_all_that_was_done_is_kept(chat, engine):
     third = await said(chat, "three")
     turns = [i for i in chat.tree.path(third) if chat.tree[i].role == "user"]
     async for event in rebase(chat, turns, None):
-        if event == Replaying(2, 3):
+        if event == ReplayProgress(2, 3):
             engine.pause_at = 3
         if len(engine.prompts) == 5 and chat.streaming and chat.text(chat.current_id) == "Hel":
             chat.stop()

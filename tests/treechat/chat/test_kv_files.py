@@ -11,7 +11,7 @@ import pytest
 from tests.fakes import ByteTokenizer
 from tests.treechat.shared import tiny_engine
 from treechat.chat.model.chat_model import ChatModel
-from treechat.chat.model.kv_files import MAX_AGE_S, KVKeeper, kept_dir, remove_old
+from treechat.chat.model.kv_files import MAX_AGE_S, KVFiles, kv_dir, remove_old
 from treechat.chat.session import Chat
 from treechat.chat.settings import Settings
 from treechat.chat.tokens.template import Template
@@ -27,9 +27,9 @@ def cache(tmp_path, monkeypatch):
 def start(tokenizer) -> tuple[ChatModel, int]:
     """A model as the app loads it, and the tokens that were found for it."""
     engine = tiny_engine()
-    keeper = KVKeeper("tiny", 10_000_000)
-    found = keeper.find(engine)
-    return ChatModel("tiny", engine, Template(tokenizer), before_close=lambda: keeper.keep(engine)), found
+    kv_files = KVFiles("tiny", 10_000_000)
+    found = kv_files.load(engine)
+    return ChatModel("tiny", engine, Template(tokenizer), before_close=lambda: kv_files.save(engine)), found
 
 
 async def test_the_next_start_goes_on_from_what_was_computed(store):
@@ -57,7 +57,7 @@ async def test_the_next_start_goes_on_from_what_was_computed(store):
 
 def test_models_have_a_directory_each_whatever_their_name(cache):
     names = ("org/model", "org-model", "/home/me/model", "../../x", "", "長" * 100, "a" * 300)
-    directories = [kept_dir(name) for name in names]
+    directories = [kv_dir(name) for name in names]
     assert len(set(directories)) == len(names)
     assert all(directory.parent == cache / "kv" for directory in directories)
 

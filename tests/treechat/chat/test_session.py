@@ -223,7 +223,7 @@ async def test_a_conversation_made_elsewhere_gets_its_spans_on_the_first_resume(
     assert chat.kv.cost(reply.id).computed > 0
     chat.jump(reply.id)
     await send(chat, "More")
-    text = model.template._tokenizer.decode(engine.prompts[0], skip_special_tokens=False)
+    text = model.template.tokenizer.decode(engine.prompts[0], skip_special_tokens=False)
     assert text.endswith(
         "user\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n<|im_start|>user\nMore<|im_end|>\n<|im_start|>assistant\n"
     )

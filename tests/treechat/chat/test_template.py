@@ -28,7 +28,7 @@ def test_joined_spans_are_the_rendering_of_the_whole(name, system):
     whole = tokenizer.apply_chat_template(
         [{"role": m.role, "content": m.text} for m in messages], tokenize=False, add_generation_prompt=True
     )
-    assert template._tokenizer.decode(path_ids(template, messages), skip_special_tokens=False) == whole
+    assert template.tokenizer.decode(path_ids(template, messages), skip_special_tokens=False) == whole
 
 
 def test_a_system_prompt_has_a_span_of_its_own_so_that_conversations_share_it():

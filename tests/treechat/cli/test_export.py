@@ -19,7 +19,7 @@ from treechat.formats.native.reader import read_native
 from treechat.formats.native.writer import FORMAT, write_native
 from treechat.store import NewNode, Store
 from treechat.store.spans import TURN_COLUMNS
-from treechat.transfer.export import SUFFIXES, all_documents, part_of, pieces, write_file
+from treechat.transfer.export import SUFFIXES, all_documents, part_of, text_chunks, write_file
 from treechat.transfer.import_writer import import_document
 from treechat.tree import Span, Turn
 
@@ -263,7 +263,9 @@ def test_a_chain_of_100_000_leaves_in_every_format_and_comes_back(tmp_path):
         store.add_nodes(conversation, rows)
         store.set_current(conversation, "n99999")
         for form, suffix in SUFFIXES.items():
-            write_file(tmp_path / f"deep{suffix}", pieces([part_of(store, conversation, None, "conversation")], form))
+            write_file(
+                tmp_path / f"deep{suffix}", text_chunks([part_of(store, conversation, None, "conversation")], form)
+            )
             assert (tmp_path / f"deep{suffix}").stat().st_size
         with (tmp_path / "deep.jsonl").open("rb") as file:
             for document in read_native(file, "deep", ImportReport()):

@@ -10,7 +10,7 @@ import pytest
 from tests.treechat.cli.test_import_command import chatgpt
 from treechat.formats.trees import prefix_rows
 from treechat.store import Store
-from treechat.transfer import import_writer as intake
+from treechat.transfer import import_writer
 from treechat.transfer.import_job import Import, ImportJob
 
 IDS = [f"{'ua'[i % 2]}{i}" for i in range(35)]
@@ -18,7 +18,7 @@ IDS = [f"{'ua'[i % 2]}{i}" for i in range(35)]
 
 @pytest.fixture
 def export(tmp_path, monkeypatch):
-    monkeypatch.setattr(intake, "PORTION", 10)
+    monkeypatch.setattr(import_writer, "PORTION", 10)
     file = tmp_path / "conversations.json"
     file.write_text(json.dumps([chatgpt(*IDS, conversation_id="big"), chatgpt("u1", conversation_id="small")]))
     return file

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from treechat.chat.events import Cost
 from treechat.chat.model.chat_model import ChatModel
 from treechat.chat.tokens.path_spans import SpanBook
 from treechat.tree import Tree
 from treechat_engine import Residency
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What resuming at a node takes: tokens found in device memory, in host memory, to be computed; seconds or None."""
+
+    reused: int
+    restored: int
+    computed: int
+    seconds: float | None = None
+
+    @property
+    def mark(self) -> str:
+        """`●` resident, `◐` in part or in host memory, `○` cold."""
+        if self.computed <= 1 and not self.restored:
+            return "●"
+        return "◐" if self.reused > 0 or self.restored else "○"
 
 
 def costs_of(model: ChatModel, spans: SpanBook, tree: Tree, node_ids: Iterable[str]) -> dict[str, Cost]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from treechat.chat.engine_protocol import ChatEngine, WarmHandle, requesting
+from treechat.chat.engine_protocol import ChatEngine, WarmHandle, engine_request
 from treechat.chat.tokens.path_spans import SpanBook
 from treechat.errors import TreechatError
 from treechat.tree import Tree
@@ -24,7 +24,7 @@ class LateWarm:
             spans.ensure(tree, path, stopped=self._stopped)
             with self._lock:
                 if not self._stopped.is_set():
-                    with requesting():
+                    with engine_request():
                         self._handle = engine.warm(spans.ids(tree, path))
         except TreechatError:
             # Nobody waits for it: sending there says what is wrong, and a closing window needs no answer.

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from treechat.chat.chat_tree import ChatTree
-from treechat.chat.engine_protocol import WarmHandle, requesting
-from treechat.chat.events import Cost
-from treechat.chat.kv.costs import costs_of
+from treechat.chat.engine_protocol import WarmHandle, engine_request
+from treechat.chat.kv.costs import Cost, costs_of
 from treechat.chat.kv.late_warm import LateWarm
 from treechat.chat.kv.protection import Protection
 from treechat.chat.model.chat_model import ChatModel
@@ -57,5 +56,5 @@ class PathKV:
         if self._spans.num_missing(path) > AT_ONCE:
             return LateWarm(self._model.engine, self._spans, tree, path)
         ids = self._spans.ids(tree, path)
-        with requesting():
+        with engine_request():
             return self._model.engine.warm(ids) if ids else None

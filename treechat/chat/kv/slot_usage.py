@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from treechat.chat.events import Cost
-from treechat.chat.kv.costs import costs_of
+from treechat.chat.kv.costs import Cost, costs_of
 from treechat.chat.model.chat_model import ChatModel
 from treechat.chat.tokens.path_spans import SpanBook
 from treechat.store import Store
@@ -17,7 +16,7 @@ from treechat_engine import EngineStats
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class TierCounts:
     """Tokens by where their KV is."""
 
     device: int = 0
@@ -28,12 +27,12 @@ class Held:
     def total(self) -> int:
         return self.device + self.host + self.cold
 
-    def __add__(self, other: Held) -> Held:
-        return Held(self.device + other.device, self.host + other.host, self.cold + other.cold)
+    def __add__(self, other: TierCounts) -> TierCounts:
+        return TierCounts(self.device + other.device, self.host + other.host, self.cold + other.cold)
 
 
 @dataclass(frozen=True, slots=True)
-class Branch:
+class BranchUsage:
     """A run: what its own messages hold, not those above or below. depth: forks above it."""
 
     head_id: str
@@ -41,45 +40,49 @@ class Branch:
     num_nodes: int
     depth: int
     title: str
-    held: Held
+    counts: TierCounts
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class ConversationUsage:
     """One conversation. Its branches are in the order of the tree; empty where it is cold, which only its beginning
     was asked for."""
 
     id: str
     title: str
-    held: Held
-    branches: tuple[Branch, ...] = ()
+    counts: TierCounts
+    branches: tuple[BranchUsage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """Conversations that have tokens for the model, those that hold most on the device first. unnamed: slots of hidden
-    branches, of other databases, of what is being written."""
+class SlotUsage:
+    """The slots by conversation, for all conversations that have tokens for the model.
+
+    stats: the engine's figures at the same time.
+    conversations: those with the most tokens on the device first.
+    num_other: slots of hidden branches, of other databases and of unfinished texts.
+    """
 
     stats: EngineStats
-    holdings: tuple[Holding, ...]
-    unnamed: int
+    conversations: tuple[ConversationUsage, ...]
+    num_other: int
 
 
-def memory_of(store: Store, model: ChatModel) -> Memory:
+def slot_usage_of(store: Store, model: ChatModel) -> SlotUsage:
     """A snapshot. What several conversations begin with in common is counted for the last changed of them."""
     counts = store.token_counts(model.fingerprint)
     warm = _warm_ids(store, model)
     stats = model.engine.stats()
-    holdings: list[Holding] = []
+    usages: list[ConversationUsage] = []
     begun: set[tuple[int, ...]] = set()
     for info in store.conversations():
         if info.id in warm:
-            holdings.append(_holding(store, model, info.id, info.title, begun))
+            usages.append(_usage_of(store, model, info.id, info.title, begun))
         elif info.id in counts:
-            holdings.append(Holding(info.id, info.title, Held(cold=counts[info.id])))
-    holdings.sort(key=lambda holding: (-holding.held.device, -holding.held.host, -holding.held.cold))
+            usages.append(ConversationUsage(info.id, info.title, TierCounts(cold=counts[info.id])))
+    usages.sort(key=lambda usage: (-usage.counts.device, -usage.counts.host, -usage.counts.cold))
     used = stats.slots_total - stats.slots_free
-    return Memory(stats, tuple(holdings), max(used - sum(holding.held.device for holding in holdings), 0))
+    return SlotUsage(stats, tuple(usages), max(used - sum(usage.counts.device for usage in usages), 0))
 
 
 def _warm_ids(store: Store, model: ChatModel) -> set[str]:
@@ -107,51 +110,55 @@ def _warm_ids(store: Store, model: ChatModel) -> set[str]:
     }
 
 
-def _holding(store: Store, model: ChatModel, conversation_id: str, title: str, begun: set[tuple[int, ...]]) -> Holding:
+def _usage_of(
+    store: Store, model: ChatModel, conversation_id: str, title: str, begun: set[tuple[int, ...]]
+) -> ConversationUsage:
     tree = store.load_tree(conversation_id)
     spans = SpanBook(store, model.template)
-    held = held_by(tree, costs_of(model, spans, tree, tree.walk()))
-    _count_once(tree, spans, held)
+    counts = own_counts(tree, costs_of(model, spans, tree, tree.walk()))
+    _count_once(tree, spans, counts)
     for root_id, span in spans.known(tree.roots).items():
         if span.ids in begun:
-            held[root_id] = Held()
+            counts[root_id] = TierCounts()
         begun.add(span.ids)
     branches = []
     for run in tree.runs():
         ids = run.node_ids
         node = next((tree[i] for i in ids if tree[i].role != "system"), tree[ids[0]])
         label = next((tree[i].label for i in (ids[-1], ids[0]) if tree[i].label), None)
-        own = sum((held[i] for i in ids), Held())
-        branches.append(Branch(ids[0], ids[-1], len(ids), run.depth, label or node.preview, own))
-    return Holding(conversation_id, title, sum(held.values(), Held()), tuple(branches))
+        own = sum((counts[i] for i in ids), TierCounts())
+        branches.append(BranchUsage(ids[0], ids[-1], len(ids), run.depth, label or node.preview, own))
+    return ConversationUsage(conversation_id, title, sum(counts.values(), TierCounts()), tuple(branches))
 
 
-def _count_once(tree: Tree, spans: SpanBook, held: dict[str, Held]) -> None:
+def _count_once(tree: Tree, spans: SpanBook, counts: dict[str, TierCounts]) -> None:
     """What siblings begin with in common has its slots once: it is counted for one of them."""
-    for parent_id in {tree[node_id].parent_id for node_id in held}:
+    for parent_id in {tree[node_id].parent_id for node_id in counts}:
         children = tree.children(parent_id)
         if len(children) < 2:
             continue
         # Of the siblings in the order of their tokens, each shares most with the one before.
         ordered = sorted(spans.known_arrays(children).items(), key=lambda item: item[1])
         for (_, before), (node_id, ids) in pairwise(ordered):
-            common, own = _num_common(before, ids), held[node_id]
+            common, own = _num_common(before, ids), counts[node_id]
             on_host = max(common - own.device, 0)
-            held[node_id] = Held(max(own.device - common, 0), max(own.host - on_host, 0), own.cold)
+            counts[node_id] = TierCounts(max(own.device - common, 0), max(own.host - on_host, 0), own.cold)
 
 
 def _num_common(a: Sequence[int], b: Sequence[int]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def held_by(tree: Tree, costs: Mapping[str, Cost]) -> dict[str, Held]:
+def own_counts(tree: Tree, costs: Mapping[str, Cost]) -> dict[str, TierCounts]:
     """What each node holds by itself, from what resuming at it and at its parent would take."""
     none = Cost(0, 0, 0)
-    held = {}
+    counts = {}
     for node_id, cost in costs.items():
         above = costs.get(tree[node_id].parent_id or "", none)
-        held[node_id] = Held(cost.reused - above.reused, cost.restored - above.restored, cost.computed - above.computed)
-    return held
+        counts[node_id] = TierCounts(
+            cost.reused - above.reused, cost.restored - above.restored, cost.computed - above.computed
+        )
+    return counts
 
 
 def free(store: Store, model: ChatModel, conversation_id: str, head_id: str | None = None) -> int:
@@ -163,8 +170,8 @@ def free(store: Store, model: ChatModel, conversation_id: str, head_id: str | No
     num_freed = 0
     for head in heads:
         nodes = list(tree.subtree(head, hidden=True))
-        held = held_by(tree, costs_of(model, spans, tree, nodes))
-        cached = {i for i in nodes if held[i].device or held[i].host}
+        counts = own_counts(tree, costs_of(model, spans, tree, nodes))
+        cached = {i for i in nodes if counts[i].device or counts[i].host}
         above = {tree[i].parent_id for i in cached}
         start = len(spans.known_ids(tree.path(tree[head].parent_id)))
         # From the ends up: the last one takes what the others had in common.

@@ -18,7 +18,7 @@ MAX_AGE_S = 30 * 24 * 3600
 """What was kept for a model that was not used for so long is removed."""
 
 
-class Kept(Protocol):
+class KVReport(Protocol):
     """What an engine wrote or found."""
 
     @property
@@ -28,25 +28,25 @@ class Kept(Protocol):
     def notes(self) -> Sequence[str]: ...
 
 
-class KeepingEngine(Protocol):
+class PersistentEngine(Protocol):
     """An engine in this process, whose KV can be kept."""
 
-    def save_kv(self, directory: Path, budget_bytes: int | None = None) -> Kept: ...
+    def save_kv(self, directory: Path, budget_bytes: int | None = None) -> KVReport: ...
 
-    def load_kv(self, directory: Path) -> Kept: ...
+    def load_kv(self, directory: Path) -> KVReport: ...
 
 
-class KVKeeper:
+class KVFiles:
     """Finds what was kept for a model when it is loaded, and keeps its warmest prefixes when it is closed.
 
     The files can be computed again: whatever goes wrong with them is logged and is no reason to fail.
     """
 
     def __init__(self, model_name: str, max_bytes: int) -> None:
-        self.directory = kept_dir(model_name)
+        self.directory = kv_dir(model_name)
         self._max_bytes = max_bytes
 
-    def find(self, engine: KeepingEngine) -> int:
+    def load(self, engine: PersistentEngine) -> int:
         """Tokens that need not be computed again. Their KV is read when it is wanted."""
         try:
             remove_old(self.directory.parent, self.directory)
@@ -58,7 +58,7 @@ class KVKeeper:
             logger.info("kept KV is left out: %s", note)
         return found.num_tokens
 
-    def keep(self, engine: KeepingEngine) -> None:
+    def save(self, engine: PersistentEngine) -> None:
         """Writes the warmest prefixes, as many as the budget allows."""
         try:
             # What was said is in it, as it is in the database: for the user's eyes.
@@ -69,7 +69,7 @@ class KVKeeper:
             logger.warning("KV is not kept: %s", error)
 
 
-def kept_dir(model_name: str) -> Path:
+def kv_dir(model_name: str) -> Path:
     """Where a model's KV is kept; two models never share a directory."""
     words = "".join(c if c.isalnum() or c in "-_." else "-" for c in model_name)[-60:].strip(".")
     return cache_dir() / "kv" / f"{words}-{hashlib.sha256(model_name.encode()).hexdigest()[:8]}"

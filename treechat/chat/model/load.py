@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from treechat.chat.model.chat_model import ChatModel
-from treechat.chat.model.kv_files import KVKeeper
+from treechat.chat.model.kv_files import KVFiles
 from treechat.chat.tokens.template import Template
 from treechat.errors import ModelError, UnsupportedModel
 from treechat.models import Progress, is_greedy_first, load_tokenizer, recommended_sampling, resolve
@@ -51,6 +51,6 @@ def load_chat_model(
     sampling = recommended_sampling(files)
     if not kv_disk_mb:
         return ChatModel(files.name, engine, template, sampling, greedy_first=is_greedy_first(files))
-    keeper = KVKeeper(str(files.path), kv_disk_mb * 1_000_000)
-    keeper.find(engine)
-    return ChatModel(files.name, engine, template, sampling, partial(keeper.keep, engine), is_greedy_first(files))
+    kv_files = KVFiles(str(files.path), kv_disk_mb * 1_000_000)
+    kv_files.load(engine)
+    return ChatModel(files.name, engine, template, sampling, partial(kv_files.save, engine), is_greedy_first(files))

@@ -20,7 +20,7 @@ _WIDENED = 2
 """Weights of two bytes are computed in four where the machine is no faster with two."""
 
 
-def load_beside(
+def load_another(
     spec: str | None,
     load: LoadNamed,
     make_room: Callable[[], None],

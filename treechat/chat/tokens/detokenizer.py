@@ -8,7 +8,7 @@ _REPLACEMENT = "\ufffd"
 _MAX_HELD = 8
 
 
-class TextStream:
+class Detokenizer:
     """Decodes a growing list of ids piece by piece; the pieces joined are the text of all ids.
 
     A character may take several tokens and a tokenizer may join words by context, so each piece is the difference of
@@ -18,7 +18,7 @@ class TextStream:
     def __init__(self, decode: Callable[[Sequence[int]], str], ids: Sequence[int] = ()) -> None:
         """`decode` turns ids into text without special tokens; `ids` were decoded before and yield nothing.
 
-        Where they end inside a character, `held` is what stands for it: it yields when it is complete.
+        Where they end inside a character, `pending` is what stands for it: it yields when it is complete.
         """
         self._decode = decode
         self._ids = list(ids)
@@ -29,7 +29,7 @@ class TextStream:
             self._end -= 1
         if self._end == self._start:
             self._end = len(self._ids)
-        self.held = whole[len(decode(self._ids[self._start : self._end])) :]
+        self.pending = whole[len(decode(self._ids[self._start : self._end])) :]
 
     def add(self, token_id: int) -> str:
         """The text that this token completes, often empty or of several characters."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 _PRIVATE_USE = range(0xE000, 0xF900)
 
 
-class TypedSpecials:
+class UserSpecials:
     """The special tokens that stand in some texts, taken out before a chat template sees the texts, and put back after.
 
     A template's rendering then holds its own special tokens alone, whatever it does to the texts.

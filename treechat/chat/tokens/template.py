@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from jinja2.exceptions import TemplateError
 
-from treechat.chat.tokens.special_tokens import TypedSpecials
+from treechat.chat.tokens.special_tokens import UserSpecials
 from treechat.errors import ModelError
 from treechat.tree import THOUGHT_TAGS, Role
 
@@ -59,31 +59,31 @@ class Template:
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self.is_text = not tokenizer.chat_template
 
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits of a hash over the tokenizer's definition and the template's text."""
-        backend = getattr(self._tokenizer, "backend_tokenizer", None)
-        definition = backend.to_str() if backend is not None else repr(self._tokenizer)
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        definition = backend.to_str() if backend is not None else repr(self.tokenizer)
         digest = hashlib.sha256(definition.encode())
-        digest.update(str(self._tokenizer.chat_template or "").encode())
+        digest.update(str(self.tokenizer.chat_template or "").encode())
         return digest.hexdigest()[:16]
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, special tokens in it recognised, none added."""
-        return self._tokenizer.encode(text, add_special_tokens=False) if text else []
+        return self.tokenizer.encode(text, add_special_tokens=False) if text else []
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids` without special tokens."""
-        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
         """The special token that the template puts behind a reply; some models do not name it as their end."""
         ids = self.encode(self._closing)
-        return (ids[0],) if ids and ids[0] in self._tokenizer.all_special_ids else ()
+        return (ids[0],) if ids and ids[0] in self.tokenizer.all_special_ids else ()
 
     @cached_property
     def opens_with_thoughts(self) -> bool:
@@ -113,7 +113,7 @@ class Template:
             raise ModelError(f"the model's chat template fails: {error}", _TEMPLATE_HINT) from error
 
     def _turn_ids(self, ancestors: Sequence[Message], message: Message, parent_ids: Sequence[int]) -> list[int]:
-        typed = TypedSpecials(self._specials, [each.text for each in (*ancestors, message)])
+        typed = UserSpecials(self._specials, [each.text for each in (*ancestors, message)])
         if typed:
             ancestors = [Message(each.role, typed.hide(each.text)) for each in ancestors]
             message = Message(message.role, typed.hide(message.text))
@@ -125,21 +125,21 @@ class Template:
             return self._encode_typed(self._first_turn(ancestors, message), typed)
         return self._encode_typed(self._close(ancestors, parent_ids) + self._later_turn(message), typed)
 
-    def _encode_typed(self, rendered: str, typed: TypedSpecials) -> list[int]:
+    def _encode_typed(self, rendered: str, typed: UserSpecials) -> list[int]:
         """Token ids of a rendering in which the special tokens that somebody typed are text."""
         if not typed:
             return self.encode(rendered)
         ids: list[int] = []
         for text, is_typed in typed.parts(rendered):
-            ids += self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=is_typed)
+            ids += self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=is_typed)
         return ids
 
     @cached_property
     def _specials(self) -> re.Pattern[str]:
         """Matches any special token, the longest first."""
-        added = getattr(self._tokenizer, "added_tokens_decoder", {})
-        ids = {*self._tokenizer.all_special_ids, *(token_id for token_id, token in added.items() if token.special)}
-        texts = (self._tokenizer.decode([token_id], skip_special_tokens=False) for token_id in ids)
+        added = getattr(self.tokenizer, "added_tokens_decoder", {})
+        ids = {*self.tokenizer.all_special_ids, *(token_id for token_id, token in added.items() if token.special)}
+        texts = (self.tokenizer.decode([token_id], skip_special_tokens=False) for token_id in ids)
         known = sorted({text for text in texts if text}, key=len, reverse=True)
         return re.compile(f"({'|'.join(map(re.escape, known))})" if known else "(?!)()")
 
@@ -147,7 +147,7 @@ class Template:
         if ancestors or not message.text:
             return self.encode(message.text)
         bare = self.encode(message.text)
-        ids = self._tokenizer.encode(message.text, add_special_tokens=True)
+        ids = self.tokenizer.encode(message.text, add_special_tokens=True)
         # A begin token is part of the path; an end token that some tokenizers add too is not, since the text goes on.
         for start in range(len(ids) - len(bare) + 1):
             if ids[start : start + len(bare)] == bare:
@@ -157,7 +157,7 @@ class Template:
     def _render(self, messages: Sequence[Message], prompt: bool = False) -> str:
         conversation = [{"role": m.role, "content": m.text} for m in messages]
         try:
-            return self._tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=prompt)
+            return self.tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=prompt)
         except _TEMPLATE_FAULTS as error:
             raise TemplateError(f"{type(error).__name__}: {error}") from error
 
@@ -222,5 +222,5 @@ class Template:
         if ancestors[-1].role == "user" and not parent_ids:
             return ""
         if parent_ids and parent_ids[-1] in self.stop_ids:
-            return self._closing.removeprefix(self._tokenizer.decode([parent_ids[-1]], skip_special_tokens=False))
+            return self._closing.removeprefix(self.tokenizer.decode([parent_ids[-1]], skip_special_tokens=False))
         return self._closing

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from treechat.chat.forking import Piece, alternatives, fork_at, pieces_of
+from treechat.chat.forking import MessageToken, alternatives, fork_at, tokens_of
 from treechat.chat.grafting import fits_under, graft, rebase
 from treechat.chat.session import Chat
 from treechat.errors import TreechatError
@@ -40,7 +40,7 @@ class BranchActions(Window):
         if node.role != "assistant":
             self.say("Only a reply has tokens that a model chose: s splits a message of yours")
             return
-        pieces = pieces_of(chat, node.id)
+        pieces = tokens_of(chat, node.id)
         if not pieces:
             self.say("This reply has no tokens")
             return
@@ -58,7 +58,7 @@ class BranchActions(Window):
         if node is None:
             return
         if node.role == "assistant":
-            starts, words = words_of(pieces_of(self.chat, node.id))
+            starts, words = words_of(tokens_of(self.chat, node.id))
         else:
             words = _WORDS.findall(self.chat.text(node.id))
             starts = []
@@ -191,7 +191,7 @@ class BranchActions(Window):
                 yield ListChoice(target_id, text, f"{NAMES[node.role]}{' ★' if node.bookmarked else ''}{here}")
 
 
-def words_of(pieces: list[Piece]) -> tuple[list[int], list[str]]:
+def words_of(pieces: list[MessageToken]) -> tuple[list[int], list[str]]:
     """Return the token indices at which words begin, and the words. A token without text belongs to the word before."""
     starts: list[int] = []
     words: list[str] = []

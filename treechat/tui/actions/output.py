@@ -17,7 +17,7 @@ from textual.app import SuspendNotSupported
 
 from treechat.errors import TreechatError
 from treechat.paths import cache_dir
-from treechat.transfer.export import SUFFIXES, all_documents, part_of, pieces, write_file
+from treechat.transfer.export import SUFFIXES, all_documents, part_of, text_chunks, write_file
 from treechat.tui.safe_text import escape_controls
 from treechat.tui.screens.pick import PickScreen
 from treechat.tui.widgets.choice_list import ListChoice
@@ -159,15 +159,15 @@ class OutputActions(Window):
         store, conversation_id = self.store, self.chat.conversation_id
         if scope == "everything":
             tokens = form == "native"
-            return lambda: pieces(all_documents(store, tokens), form, tokens=tokens)
+            return lambda: text_chunks(all_documents(store, tokens), form, tokens=tokens)
         assert conversation_id is not None, "the action checks it"
         if scope == "conversation":
-            return lambda: pieces([part_of(store, conversation_id, None, "conversation")], form)
+            return lambda: text_chunks([part_of(store, conversation_id, None, "conversation")], form)
         if scope == "subtree":
             node_id = self.cursor_id
-            return lambda: pieces([part_of(store, conversation_id, node_id, "subtree")], form)
+            return lambda: text_chunks([part_of(store, conversation_id, node_id, "subtree")], form)
         view_id = self.view_id
-        return lambda: pieces([part_of(store, conversation_id, view_id, "branch")], form)
+        return lambda: text_chunks([part_of(store, conversation_id, view_id, "branch")], form)
 
 
 def lacks_clipboard(env: Mapping[str, str]) -> bool:

@@ -26,10 +26,10 @@ class SettingsActions(Window):
         fallbacks |= {"max_tokens": str(defaults.max_tokens), "seed": _seed(defaults.seed)}
         initial = InitialSettings(
             model=chat.model.name if chat.model else "none is loaded yet",
-            own_model=str((chat.own | chat.once).get("model") or ""),
+            own_model=str((chat.own | chat.next_reply_values).get("model") or ""),
             models=self.model_choice.choices() if self.models.can_switch else [],
             system_prompt=chat.system_prompt,
-            values={key: value for key, value in (chat.own | chat.once).items() if key in NAMES},
+            values={key: value for key, value in (chat.own | chat.next_reply_values).items() if key in NAMES},
             fallbacks=fallbacks,
             has_messages=bool(chat.tree.nodes),
             presets=self.config.presets,
@@ -51,7 +51,9 @@ class SettingsActions(Window):
             values["model"] = chosen.model
         if chosen.once:
             # The conversation's own settings that are not among the values are at their defaults for this reply.
-            chat.once = {name: getattr(chat.defaults, name) for name in chat.own if name not in values} | values
+            chat.next_reply_values = {
+                name: getattr(chat.defaults, name) for name in chat.own if name not in values
+            } | values
         else:
             chat.set_own(values)
         if is_other and chat.tree.nodes and not chat.is_text_tree:

@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
 from textual.widgets import Static
 
-from treechat.chat.events import Cost
+from treechat.chat.kv.costs import Cost
 from treechat.tree import Node, Turn
 from treechat.tui.bindings import PAGE_BINDINGS
 from treechat.tui.safe_text import one_line

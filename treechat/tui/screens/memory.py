@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import Static
 
-from treechat.chat.kv.slot_usage import Memory, free, memory_of
+from treechat.chat.kv.slot_usage import SlotUsage, free, slot_usage_of
 from treechat.chat.model.chat_model import ChatModel
 from treechat.errors import TreechatError
 from treechat.store import Store
@@ -92,9 +92,9 @@ class MemoryScreen(Modal[MemoryTarget | None]):
     async def _do(self, act: Callable[[], int | None]) -> int | None:
         """Run `act` in a thread, then show the slots; return its result, or None on an error."""
 
-        def run() -> tuple[int | None, Memory]:
+        def run() -> tuple[int | None, SlotUsage]:
             done = act()
-            return done, memory_of(self._store, self._model)
+            return done, slot_usage_of(self._store, self._model)
 
         try:
             done, memory = await asyncio.to_thread(run)
@@ -142,12 +142,12 @@ class MemoryScreen(Modal[MemoryTarget | None]):
             self.action_go()
 
 
-def slots_line(memory: Memory) -> str:
+def slots_line(memory: SlotUsage) -> str:
     """Return `cpu · 1,234 of 93,206 slots used`, the host tier, and the slots that belong to no visible branch."""
     stats = memory.stats
     parts = [f"{stats.device} · {stats.slots_total - stats.slots_free:,} of {stats.slots_total:,} slots used"]
     if stats.host_total:
         parts.append(f"host {stats.host_cached:,} of {stats.host_total:,}")
-    if memory.unnamed:
-        parts.append(f"{memory.unnamed:,} of hidden or unfinished texts")
+    if memory.num_other:
+        parts.append(f"{memory.num_other:,} of hidden or unfinished texts")
     return " · ".join(parts)

@@ -13,7 +13,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from treechat.chat.kv.slot_usage import Branch, Held, Holding, Memory
+from treechat.chat.kv.slot_usage import BranchUsage, ConversationUsage, SlotUsage, TierCounts
 from treechat.tui.safe_text import fit, without_markdown
 from treechat.tui.widgets.line_widget import LineWidget
 
@@ -30,19 +30,19 @@ SHAPES = (("█", "device"), ("▒", "host"), ("░", "cold"))
 class MemoryRow(NamedTuple):
     """A conversation (branch None), or one of its branches."""
 
-    holding: Holding
-    branch: Branch | None = None
+    holding: ConversationUsage
+    branch: BranchUsage | None = None
 
     @property
-    def held(self) -> Held:
-        return self.branch.held if self.branch else self.holding.held
+    def counts(self) -> TierCounts:
+        return self.branch.counts if self.branch else self.holding.counts
 
     @property
     def key(self) -> tuple[str, str | None]:
         return self.holding.id, self.branch.head_id if self.branch else None
 
 
-def bar(held: Held, most: int, width: int = BAR) -> list[tuple[str, int]]:
+def bar(held: TierCounts, most: int, width: int = BAR) -> list[tuple[str, int]]:
     """Return (shape, cells) per tier, in the order of `SHAPES`. A tier with tokens gets a cell, if one is left.
 
     held: tokens per tier.
@@ -78,28 +78,28 @@ class MemoryRows(ScrollView, LineWidget, can_focus=True):
         self.rows: list[MemoryRow] = []
         self.index = 0
         self.opened: set[str] = set()
-        self._memory: Memory | None = None
+        self._memory: SlotUsage | None = None
         self._most = 1
 
     @property
     def row(self) -> MemoryRow | None:
         return self.rows[self.index] if self.rows else None
 
-    def show(self, memory: Memory) -> None:
+    def show(self, memory: SlotUsage) -> None:
         """Show a snapshot. The cursor stays on its row; if the row is gone, at its index."""
         key = self.row.key if self.row else None
         self._memory = memory
-        self._most = max((holding.held.total for holding in memory.holdings), default=1)
+        self._most = max((holding.counts.total for holding in memory.conversations), default=1)
         self._lay(key)
 
-    def open(self, holding: Holding, opens: bool) -> None:
+    def open(self, holding: ConversationUsage, opens: bool) -> None:
         """Show or hide a conversation's branches."""
         (self.opened.add if opens else self.opened.discard)(holding.id)
         self._lay((holding.id, None))
 
     def _lay(self, key: tuple[str, str | None] | None) -> None:
         self.rows = []
-        for holding in self._memory.holdings if self._memory else ():
+        for holding in self._memory.conversations if self._memory else ():
             self.rows.append(MemoryRow(holding))
             if holding.id in self.opened:
                 self.rows.extend(MemoryRow(holding, branch) for branch in holding.branches)
@@ -122,7 +122,7 @@ class MemoryRows(ScrollView, LineWidget, can_focus=True):
         return strip.apply_style(style)
 
     def _segments(self, row: MemoryRow, width: int) -> list[Segment]:
-        held, branch = row.held, row.branch
+        held, branch = row.counts, row.branch
         if branch is not None:
             lead = f"    {'  ' * min(branch.depth, 6)}"
             text = branch.title or "(empty)"

@@ -14,7 +14,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
-from treechat.chat.forking import Alternative, Alternatives, Piece
+from treechat.chat.forking import Alternative, Alternatives, MessageToken
 from treechat.errors import TreechatError
 from treechat.tui.bindings import TOKEN_BINDINGS
 from treechat.tui.safe_text import fit
@@ -44,7 +44,7 @@ class TokenScreen(Modal[ForkPoint | None]):
     BINDINGS = TOKEN_BINDINGS
 
     def __init__(
-        self, pieces: Sequence[Piece], stop_ids: Collection[int], find: Callable[[int], Awaitable[Alternatives]]
+        self, pieces: Sequence[MessageToken], stop_ids: Collection[int], find: Callable[[int], Awaitable[Alternatives]]
     ) -> None:
         """Show the tokens of a reply.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from textual.timer import Timer
 
 from treechat.chat.engine_protocol import WarmHandle
-from treechat.chat.events import Cost
+from treechat.chat.kv.costs import Cost
 from treechat.errors import TreechatError
 from treechat.tui.transcript.captions import cost_caption
 from treechat_engine import EngineError, EngineStats

@@ -82,12 +82,12 @@ class ModelChoice:
     def settings_changed(self) -> None:
         """Use the model that the settings name, for one reply or from now on."""
         chat, models = self._window.chat, self._window.models
-        if (once := chat.once.get("model")) and not models.is_in_use(once):
+        if (once := chat.next_reply_values.get("model")) and not models.is_in_use(once):
             self._once_chat, self._spec_before = chat, models.spec
             name = chat.model.name if chat.model else "the model before"
             models.switch(once, once=True)
             self._window.say(f"{short_name(once)} writes the next reply, then {name} goes on")
-        elif (own := chat.own.get("model")) and "model" not in chat.once and not models.is_in_use(own):
+        elif (own := chat.own.get("model")) and "model" not in chat.next_reply_values and not models.is_in_use(own):
             self.choose(own)
 
     def model_loaded(self) -> None:
@@ -104,9 +104,9 @@ class ModelChoice:
         once = self._once_chat
         if once is None or self._window.models.load is not None or chat.streaming:
             return
-        if chat is once and "model" in once.once:
+        if chat is once and "model" in once.next_reply_values:
             return
-        once.once.pop("model", None)
+        once.next_reply_values.pop("model", None)
         if chat.model is self._window.chat.model:
             self._end_once()
 

@@ -172,7 +172,7 @@ class ModelLoader:
 
     def _load_beside(self, attempt: LoadAttempt, spec: str) -> None:
         """Load a model beside the one in use, which is closed first if memory does not allow both."""
-        from treechat.chat.model.room import load_beside
+        from treechat.chat.model.room import load_another
 
         load = self._load_named
         assert load is not None, "the picker is not shown without it"
@@ -187,7 +187,7 @@ class ModelLoader:
                 model.close()
 
         try:
-            model = load_beside(spec, load, make_room, self._progress_of(attempt), self.lacks_room)
+            model = load_another(spec, load, make_room, self._progress_of(attempt), self.lacks_room)
         except Exception as error:  # noqa: BLE001 - a model's files can fail in any way; the one before stays
             self._in_app(self._failed, (attempt, _as_model_error(error)))
         else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from textual.worker import WorkerError
 
-from treechat.chat.events import ChatEvent, NodeAdded, Replaying, ReplyFinished, SpansMade, TextAdded
+from treechat.chat.events import ChatEvent, NodeAdded, ReplayProgress, ReplyFinished, SpansMade, TextAdded
 from treechat.chat.reply import Reply
 from treechat.chat.session import Chat
 from treechat.errors import GenerationError, TreechatError
@@ -32,7 +32,7 @@ class Replies:
         self._window = window
         self._sending: str | None = None
         self._writing: set[Chat] = set()
-        self._replaying: dict[Chat, Replaying] = {}
+        self._replaying: dict[Chat, ReplayProgress] = {}
         self.is_queued = False
 
     # Sending
@@ -89,7 +89,7 @@ class Replies:
         try:
             async with aclosing(events):
                 async for event in events:
-                    if isinstance(event, Replaying):
+                    if isinstance(event, ReplayProgress):
                         self._replaying[chat] = event
                         self._window.draw_activity()
                     yield event

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from treechat.chat.events import Cost
+from treechat.chat.kv.costs import Cost
 from treechat.chat.session import Chat
 from treechat.tree import Node, Turn
 from treechat.tui.safe_text import one_line

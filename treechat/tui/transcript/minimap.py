@@ -13,7 +13,7 @@ from textual import events
 from textual.message import Message
 from textual.strip import Strip
 
-from treechat.chat.events import Cost
+from treechat.chat.kv.costs import Cost
 from treechat.tree import Tree
 from treechat.tui.transcript.view import Transcript
 from treechat.tui.widgets.line_widget import LineWidget

@@ -14,7 +14,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from treechat.chat.events import Cost
+from treechat.chat.kv.costs import Cost
 from treechat.chat.session import Chat
 from treechat.tree import Node
 from treechat.tui.bindings import PANE_BINDINGS

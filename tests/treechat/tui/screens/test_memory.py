@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes import scripted_model
-from treechat.chat.kv.slot_usage import Held
+from treechat.chat.kv.slot_usage import TierCounts
 from treechat.tui.screens.memory import MemoryScreen
 from treechat.tui.screens.memory_rows import BAR, bar
 
@@ -16,7 +16,7 @@ COUNTS = st.integers(0, 10**6)
 
 @given(COUNTS, COUNTS, COUNTS, st.integers(0, 10**6))
 def test_a_bar_never_overflows_and_shows_the_device_first(device, host, cold, more):
-    held = Held(device, host, cold)
+    held = TierCounts(device, host, cold)
     cells = [num for _, num in bar(held, held.total + more)]
     assert sum(cells) <= BAR and min(cells) >= 0
     assert bool(device) == bool(cells[0])
@@ -43,10 +43,10 @@ async def test_a_branch_is_freed_and_its_sibling_stays(open_app) -> None:
         before = chat.kv.cost(second).reused
         text = d.screen_text()
         assert "slots used" in text and "█" in text and "█ device" in text
-        held = rows.rows[2].held.device
+        held = rows.rows[2].counts.device
         assert held > 10
         await d.press("j", "j", "d")
-        await d.until(lambda: rows.rows[2].held.device == 0, "the branch is freed")
+        await d.until(lambda: rows.rows[2].counts.device == 0, "the branch is freed")
         assert rows.index == 2 and "slots freed" in d.notices
         assert chat.kv.cost(second).reused == before and chat.kv.cost(first).computed >= held
         await d.press("escape")

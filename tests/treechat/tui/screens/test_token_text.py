@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from treechat.chat.forking import Piece
+from treechat.chat.forking import MessageToken
 from treechat.tui.actions.branches import words_of
 from treechat.tui.screens.token_text import END, PART, lay_out, next_doubt
 
@@ -41,5 +41,7 @@ def test_where_nothing_is_doubtful_the_least_likely_stand_for_it():
 
 
 def test_words_are_tokens_put_together():
-    pieces = [Piece(i, text, None) for i, text in enumerate(["Flo", "rence", " in", " May", "", ".\n", "Yes", ""])]
+    pieces = [
+        MessageToken(i, text, None) for i, text in enumerate(["Flo", "rence", " in", " May", "", ".\n", "Yes", ""])
+    ]
     assert words_of(pieces) == ([0, 2, 3, 6], ["Florence", " in", " May.\n", "Yes"])

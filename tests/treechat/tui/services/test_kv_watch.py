@@ -7,7 +7,7 @@ import pytest
 from tests.fakes import TURNS_ONLY, ByteTokenizer
 from tests.treechat.shared import tiny_engine
 from treechat.chat.model.chat_model import ChatModel
-from treechat.chat.model.kv_files import KVKeeper
+from treechat.chat.model.kv_files import KVFiles
 from treechat.chat.tokens.template import Template
 from treechat.config import Config, Sampling
 from treechat.tui.services.kv_watch import KvWatch
@@ -23,9 +23,9 @@ def start(tmp_path, monkeypatch):
 
     def started(max_bytes: int) -> ChatModel:
         engine = tiny_engine()
-        keeper = KVKeeper("tiny", max_bytes)
-        keeper.find(engine)
-        return ChatModel("tiny", engine, template, before_close=lambda: keeper.keep(engine))
+        kv_files = KVFiles("tiny", max_bytes)
+        kv_files.load(engine)
+        return ChatModel("tiny", engine, template, before_close=lambda: kv_files.save(engine))
 
     return started
 

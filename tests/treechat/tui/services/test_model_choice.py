@@ -122,7 +122,7 @@ async def test_after_a_model_for_one_reply_the_other_is_used_again_and_still_war
         assert (app.chat.text(reply.id), app.chat.turn(reply.id).model) == ("from second", "second")
         await d.until(lambda: second.engine.is_closed, "the second is let go")
         assert app.chat.model is first and not first.engine.is_closed
-        assert app.chat.own == app.chat.once == {}
+        assert app.chat.own == app.chat.next_reply_values == {}
         await d.until(lambda: "second wrote this branch; first is in use." in d.notices, "who wrote the last one")
         assert "Going on with first computes" in d.notices
         assert app.chat.text((await d.send("and on")).id) == "from first"

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from tests.fakes import TURNS_ONLY, ByteTokenizer, scripted_model
-from treechat.chat.model.room import is_out_of_memory, load_beside
+from treechat.chat.model.room import is_out_of_memory, load_another
 from treechat.errors import ModelError, Offline
 from treechat.models import InstalledModel, Progress
 from treechat.store import NewNode, Store
@@ -124,10 +124,10 @@ def test_room_is_made_before_loading_if_both_do_not_fit() -> None:
         calls.append("load")
         return model
 
-    assert load_beside("m", load, lambda: calls.append("room"), print, lambda spec, progress: True) is model
+    assert load_another("m", load, lambda: calls.append("room"), print, lambda spec, progress: True) is model
     assert calls == ["room", "load"]
     with pytest.raises(ModelError):
-        load_beside("/no/such/model", load, lambda: calls.append("room"), print)
+        load_another("/no/such/model", load, lambda: calls.append("room"), print)
     assert calls == ["room", "load"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treechat.chat.events import Cost
+from treechat.chat.kv.costs import Cost
 from treechat.store import NewNode, Store
 from treechat.tree import Node, Tree
 from treechat.tui.transcript.minimap import MARKS, Cell, Minimap, cells, with_here
