@@ -37,6 +37,6 @@ def test_bytes_that_never_become_a_character_are_not_held_for_ever():
 def test_a_character_that_was_cut_before_comes_when_it_is_whole():
     data = list("5 €!".encode())
     stream = Detokenizer(decode, data[:4])
-    assert stream.held == "\ufffd"
+    assert stream.pending == "\ufffd"
     assert [stream.add(byte) for byte in data[4:]] == ["€", "!"]
     assert Detokenizer(decode, data[:2]).pending == ""
