@@ -1,4 +1,4 @@
-"""Going about a conversation's tree and changing its structure; nothing here needs a model."""
+"""The tree of an open conversation: its current node, texts and changes. Needs no model."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from treechat.chat.reply import Reply
 
 _MAX_TEXTS = 2_000
-"""Texts held in memory; beyond that the oldest are read from the store again."""
+"""Texts kept in memory. The oldest are dropped first and read from the store again."""
 
 _MOVES_KEY = "left"
 _MAX_MOVES = 50
-"""Key of the conversation's meta, and how many steps that took the current node out of sight it remembers."""
+"""Key in the conversation's meta, and the number of events kept there: those that hid the current node."""
 
 
 class ChatTree:
-    """A conversation's tree in one window, and its current node. Every change can be undone."""
+    """The tree of a conversation in one window, and its current node. Every change of structure can be undone."""
 
     def __init__(self, store: Store, conversation_id: str | None) -> None:
         self.store = store
@@ -50,22 +50,22 @@ class ChatTree:
         return set(self.replies)
 
     def path(self) -> list[Node]:
-        """The nodes from the root to the current one."""
+        """Return the nodes from the root to the current one."""
         return [self.tree[node_id] for node_id in self.tree.path(self.current_id)]
 
     def jump(self, node_id: str) -> None:
-        """Make a node current, here and for the next time that this conversation is opened."""
+        """Make a node current, in this window and when the conversation is opened again."""
         assert node_id in self.tree, f"node {node_id} is not in conversation {self.conversation_id}"
         self.current_id = node_id
         if self.conversation is not None:
             self.store.set_current(self.conversation.id, node_id)
 
     def text(self, node_id: str) -> str:
-        """The whole text of a node, with what has come so far of a reply."""
+        """Return the text of a node; of a growing reply, its text so far."""
         return self.texts([node_id])[node_id]
 
     def texts(self, node_ids: Iterable[str]) -> dict[str, str]:
-        """`text` of several nodes, in one query where they are not in memory."""
+        """Return `text` of several nodes, with one query for those not in memory."""
         wanted = list(node_ids)
         found = {i: self.replies[i].text for i in wanted if i in self.replies}
         missing = [i for i in wanted if i not in found and i not in self.loaded_texts]
@@ -77,12 +77,12 @@ class ChatTree:
         return found
 
     def parts(self, node_id: str) -> list[dict[str, Any]]:
-        """What an import kept of a message beside its text: thoughts, calls, results, each with a `type`."""
+        """Return what an import stored of a message beside its text: thoughts, calls, results, each with a `type`."""
         parts = self.store.metas([node_id]).get(node_id, {}).get("parts")
         return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
 
     def turn(self, node_id: str) -> Turn | None:
-        """Where a reply came from; None for what nobody generated."""
+        """Return the provenance of a reply; None if the node was not generated."""
         if node_id in self.replies:
             return self.replies[node_id].turn
         if node_id not in self._turns:
@@ -90,14 +90,14 @@ class ChatTree:
         return self._turns[node_id]
 
     def forget(self, node_id: str) -> None:
-        """The node's text or turn changed in the store: read it again when it is needed."""
+        """Drop the cached text and turn of a node, since the store has newer ones."""
         self.loaded_texts.pop(node_id, None)
         self._turns.pop(node_id, None)
 
     # Growing
 
     def add(self, role: Role, text: str, parent_id: str | None) -> Node:
-        """Write a finished node below `parent_id`; it becomes current."""
+        """Store a complete node below `parent_id` and make it current."""
         if self.conversation is None:
             self.title = self.title or preview_of(text)[:60]
             self.conversation = self.store.create_conversation(self.title)
@@ -107,7 +107,7 @@ class ChatTree:
         return node
 
     def start_reply(self, parent_id: str | None, turn: Turn) -> Node:
-        """Write a reply's row before its first token."""
+        """Store a reply's node before its first token."""
         assert self.conversation is not None, "a reply needs a message before it"
         node = self.store.start_reply(self.conversation.id, parent_id, turn)
         self.tree.add(node)
@@ -116,7 +116,7 @@ class ChatTree:
     # Changing, with undo
 
     def hide(self, node_id: str) -> str | None:
-        """Take a subtree out of sight; returns the node that is current then."""
+        """Hide a subtree; returns the id of the node that is current afterwards."""
         before = self.current_id
         event = self.store.hide(node_id)
         self.tree.change(node_id, hidden=True)
@@ -128,33 +128,36 @@ class ChatTree:
         return self.current_id
 
     def set_label(self, node_id: str, label: str | None) -> None:
-        """Name a node, or None to take its name away."""
+        """Set a node's label; None removes it."""
         self.store.set_label(node_id, label)
         self.tree.change(node_id, label=label)
 
     def set_bookmark(self, node_id: str, bookmarked: bool) -> None:
-        """Mark a node to come back to."""
+        """Set or remove a node's bookmark."""
         self.store.set_bookmark(node_id, bookmarked)
         self.tree.change(node_id, bookmarked=bookmarked)
 
     def rename(self, title: str) -> None:
-        """Give the conversation another title."""
+        """Change the conversation's title."""
         self.title = title
         if self.conversation is not None:
             self.store.rename(self.conversation.id, title)
             self.conversation = self.store.conversation(self.conversation.id)
 
     def undo(self) -> Event | None:
-        """Take the last change of structure back; None where there is none."""
+        """Undo the last change of structure; None if there is none."""
         return self._after_event(self.store.undo(self.conversation.id)) if self.conversation else None
 
     def redo(self) -> Event | None:
-        """Do again what was undone last; None where there is nothing."""
+        """Repeat the change that was undone last; None if there is none."""
         return self._after_event(self.store.redo(self.conversation.id)) if self.conversation else None
 
     def _after_event(self, event: Event | None) -> Event | None:
-        """A step that takes the current node out of sight is remembered; the one back goes there again, unless the user
-        has gone elsewhere since."""
+        """Reload after an undo or redo.
+
+        If the event hides the current node, store the move of the current node. The opposite event makes that node
+        current again, unless the user made another node current in between.
+        """
         if event is None:
             return None
         before = self.current_id
@@ -171,8 +174,7 @@ class ChatTree:
         return event
 
     def _store_moves(self, known: dict[str, Any]) -> None:
-        """Steps that took the current node out of sight, with where from and where to: for the step back, in later
-        starts too."""
+        """Store the moves of the current node by event id. The meta keeps them for later starts."""
         assert self.conversation is not None
         kept = dict(list(known.items())[-_MAX_MOVES:])
         if kept != _moves_of(self.conversation):
@@ -180,7 +182,7 @@ class ChatTree:
             self.conversation = self.store.conversation(self.conversation.id)
 
     def reload(self) -> bool:
-        """Take over what another window wrote since the last call; whether there was anything."""
+        """Read the changes of other windows since the last call; returns whether there were any."""
         version = self.store.data_version()
         if self.conversation is None or version == self._version:
             return False
@@ -193,7 +195,7 @@ class ChatTree:
         self.conversation = self.store.conversation(self.conversation.id)
         self.title = self.conversation.title
         tree = self.store.load_tree(self.conversation.id)
-        # A layout is kept by version: the new tree must not be taken for the old one.
+        # Layouts are cached by version, so the new tree needs a higher one.
         tree.version += self.tree.version + 1
         self.tree = tree
         self.loaded_texts.clear()
@@ -201,7 +203,7 @@ class ChatTree:
         self._repair_current()
 
     def _repair_current(self) -> None:
-        """Where the current node is gone or hidden: the nearest visible one above it, else the newest leaf."""
+        """If the current node is gone or hidden, take the nearest visible ancestor, else the newest leaf."""
         node_id = self.current_id if self.current_id in self.tree else None
         while node_id is not None and self.tree.is_hidden(node_id):
             node_id = self.tree[node_id].parent_id
@@ -214,7 +216,7 @@ class ChatTree:
 
 
 def _moves_of(conversation: Conversation) -> dict[str, Any]:
-    """By event id, two node ids or None; what somebody else wrote there is left out."""
+    """Return the moves by event id, as two node ids or None each. Values of another form are ignored."""
     known = conversation.meta.get(_MOVES_KEY)
     items = known.items() if isinstance(known, dict) else ()
     return {key: tuple(pair) for key, pair in items if isinstance(pair, list) and len(pair) == 2}

@@ -1,4 +1,4 @@
-"""What the chat layer asks of an engine: the one in this process, and later a server or another process."""
+"""The protocol between the chat layer and an engine, in this process or another."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EngineEvent = Token | Finished
 
 @contextmanager
 def engine_request() -> Iterator[None]:
-    """What an engine says of a request that it does not start is raised as GenerationError."""
+    """Raise the errors of a request that the engine refuses as GenerationError."""
     try:
         yield
     except EngineError as error:
@@ -25,50 +25,54 @@ def engine_request() -> Iterator[None]:
 
 
 class Group(Protocol):
-    """N siblings of one prefix, a stream each, in the order of their sampling parameters."""
+    """N replies to one prompt, with one stream each, in the order of their sampling parameters."""
 
     @property
     def streams(self) -> Sequence[AsyncIterator[EngineEvent]]: ...
 
     def cancel(self, index: int) -> None:
-        """End one sibling; its stream still yields `Finished`."""
+        """End one reply; its stream still yields `Finished`."""
 
 
 class WarmHandle(Protocol):
-    """A prefill running ahead of need."""
+    """A prefill that runs ahead of need."""
 
     def cancel(self) -> None:
-        """Stop at the next chunk border; what was computed stays cached."""
+        """Stop at the end of the current chunk; computed KV stays cached."""
 
 
 class ChatEngine(Protocol):
-    """Token ids in, token ids out. Closing a stream cancels its request; what was computed stays cached."""
+    """Token ids in, token ids out. Closing a stream cancels its request; computed KV stays cached."""
 
     def stream(
         self, ids: Sequence[int], params: SamplingParams, priority: Priority = "interactive"
     ) -> AsyncIterator[EngineEvent]: ...
 
     def fan_out(self, ids: Sequence[int], params: Sequence[SamplingParams], priority: Priority = "fan-out") -> Group:
-        """One reply per params. Raises EngineError at once where the prompt can never fit."""
+        """Request one reply per item of `params`. Raises EngineError if the prompt can never fit."""
 
     def residency(self, ids: Sequence[int]) -> Residency:
-        """Where the KV of a path is. Changes nothing, and never waits for a step."""
+        """Return where the KV of a path is. Changes nothing, and never waits for a step."""
 
     def residencies(self, paths: Sequence[Sequence[int]]) -> list[Residency]:
-        """`residency` of several paths in one call."""
+        """Return `residency` of several paths."""
 
     def residencies_along(self, spans: Sequence[Sequence[int]], parents: Sequence[int]) -> list[Residency]:
-        """`residency` of paths that share their beginnings: path i is path parents[i] (an earlier one, or -1 for none)
-        followed by spans[i]."""
+        """Return `residency` of paths that share prefixes.
+
+        Path i is path parents[i] followed by spans[i]; parents[i] < i, or -1 for no parent.
+        """
 
     def protect(self, paths: Sequence[Sequence[int]]) -> None:
-        """The paths whose KV should go last, the current one first. A hint."""
+        """Set the paths whose KV is evicted last, the current path first. A hint."""
 
     def warm(self, ids: Sequence[int]) -> WarmHandle: ...
 
     def free(self, ids: Sequence[int], start: int = 0) -> int:
-        """Drop what is cached of `ids` behind its first `start` tokens, except for what other paths share; tokens that
-        left the device."""
+        """Drop the cached KV of ids[start:], except for prefixes that other paths share.
+
+        Returns the number of tokens that left the device.
+        """
 
     def stats(self) -> EngineStats: ...
 

@@ -1,4 +1,4 @@
-"""What happens in a conversation, as values that a screen or a command line can draw."""
+"""The events of a conversation, as values for a screen or a command line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from treechat.tree import Node, Turn
 
 @dataclass(frozen=True, slots=True)
 class NodeAdded:
-    """A node came into the tree; a reply comes with status `streaming` and no text."""
+    """A node was added to the tree. A reply has the status `streaming` and no text yet."""
 
     node: Node
 
@@ -24,7 +24,7 @@ class TextAdded:
 
 @dataclass(frozen=True, slots=True)
 class ReplyFinished:
-    """A reply ended: complete, stopped or failed. `error` says why it failed and what to do."""
+    """A reply ended: complete, stopped or failed. `error` gives the reason of a failure and a hint."""
 
     node: Node
     turn: Turn
@@ -33,7 +33,7 @@ class ReplyFinished:
 
 @dataclass(frozen=True, slots=True)
 class SpansMade:
-    """A path without tokens for this model, an imported one say, gets them: `num` messages of `total` have them."""
+    """Progress of tokenizing a path that lacks spans, for example an imported one: `num` of `total` messages."""
 
     num: int
     total: int
@@ -41,7 +41,7 @@ class SpansMade:
 
 @dataclass(frozen=True, slots=True)
 class ReplayProgress:
-    """Of `total` turns that are replayed, the `number`-th begins."""
+    """The replay of turn `number` of `total` begins."""
 
     number: int
     total: int

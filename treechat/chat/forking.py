@@ -1,4 +1,4 @@
-"""The tokens of one message: their text and probabilities, what else could have stood there, and forks inside it."""
+"""The tokens of one message: texts, probabilities, alternatives, and forks inside the message."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ from treechat.tree import Span
 from treechat_engine import EngineError, Finished, SamplingParams, Token, Usage
 
 NUM_ALTERNATIVES = 10
-"""Alternatives asked for at one place."""
+"""Number of alternatives requested for one token."""
 
 
 class MessageToken(NamedTuple):
-    """One token of a message. `text` is what it adds, empty inside a character; `logprob` None: nobody sampled it."""
+    """One token of a message.
+
+    id: token id.
+    text: the text that it adds; empty inside a character.
+    logprob: natural-log probability; None if the token was not sampled.
+    """
 
     id: int
     text: str
@@ -32,7 +37,12 @@ class MessageToken(NamedTuple):
 
 
 class Alternative(NamedTuple):
-    """A token that could stand at some place, with the model's log-probability for it there."""
+    """A token that the model could sample at one position.
+
+    id: token id.
+    text: the text that it would add.
+    logprob: natural-log probability at this position.
+    """
 
     id: int
     text: str
@@ -45,19 +55,19 @@ class Alternative(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Alternatives:
-    """Most likely first, and what finding them cost."""
+    """The alternatives, most likely first, and the usage of the request that found them."""
 
     choices: tuple[Alternative, ...]
     usage: Usage
 
 
 def tokens_of(chat: Chat, node_id: str) -> list[MessageToken]:
-    """The message's tokens in order; their texts joined are its text. Made from the text where it has no tokens yet.
+    """Return the message's tokens in order; their joined texts are its text. A message without tokens is tokenized.
 
-    Raises ModelError while no model is loaded, UsageError while the reply is being written.
+    Raises ModelError while no model is loaded, UsageError while the reply is generated.
     """
     model, span = chat.ready_model(), _span(chat, node_id)
-    # A reply that begins with an edited message's tokens has NaN for those: nobody sampled them.
+    # NaN marks a token that was not sampled: the first tokens of a fork may come from an edited message.
     logprobs = [value if math.isfinite(value) else None for value in span.logprobs or (math.nan,) * len(span.ids)]
     stream = Detokenizer(model.template.decode)
     texts = [stream.add(token_id) for token_id in span.ids]
@@ -70,7 +80,7 @@ def tokens_of(chat: Chat, node_id: str) -> list[MessageToken]:
 
 
 def _own(texts: list[str], whole: str) -> list[str]:
-    """The texts without what a template put before or behind the message's own."""
+    """Return the texts without those that the template put before or after the message."""
     extra = len("".join(texts)) - len(whole)
     if extra <= 0:
         return texts
@@ -85,9 +95,9 @@ def _own(texts: list[str], whole: str) -> list[str]:
 
 
 async def alternatives(chat: Chat, node_id: str, index: int) -> Alternatives:
-    """What the model would put at token `index` of a reply, most likely first.
+    """Return the tokens that the model could sample at position `index` of a reply, most likely first.
 
-    The path up to there is prefilled: one token where its KV is still there. Nothing is added to the tree.
+    Prefills the path up to that position; with its KV cached, this is one token. Adds nothing to the tree.
     Raises GenerationError, ModelError, UsageError.
     """
     model, span = chat.ready_model(), _span(chat, node_id)
@@ -113,7 +123,7 @@ async def alternatives(chat: Chat, node_id: str, index: int) -> Alternatives:
 
 
 def _text_after(chat: Chat, ids: list[int], token_id: int) -> str:
-    """What the token adds to the text before it: some tokenizers drop the space of a first word."""
+    """Return the text that the token adds after `ids`: some tokenizers drop the space before a first word."""
     stream = Detokenizer(chat.ready_model().template.decode, ids)
     return stream.add(token_id) + stream.finish()
 
@@ -121,10 +131,15 @@ def _text_after(chat: Chat, ids: list[int], token_id: int) -> str:
 def fork_at(
     chat: Chat, node_id: str, index: int, alternative: Alternative | None = None
 ) -> AsyncGenerator[ChatEvent, None]:
-    """A sibling of a reply that has its first `index` tokens, then `alternative`, and goes on from there.
+    """Generate a sibling of a reply from its first `index` tokens and one other token.
 
-    alternative: None goes on right behind the first `index` tokens, which may then be all of them. One that ends a
-    reply ends it. Events and errors as of `Chat.resume`.
+    Has the events and errors of `Chat.resume`.
+
+    chat: the conversation.
+    node_id: the reply.
+    index: the number of tokens that the sibling takes over.
+    alternative: the token after them; a stop token ends the sibling. None generates directly after the first `index`
+        tokens, which may then be all tokens of the reply.
     """
     return chat.stream(lambda events: _fork(chat, events, node_id, index, alternative))
 

@@ -1,4 +1,4 @@
-"""Taking a branch elsewhere in its tree: copied as it is (graft), or one's own turns replayed there (rebase)."""
+"""Move a branch to another place in its tree: copy it (graft), or send the user's messages again there (rebase)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _ABOVE: dict[Role, tuple[Role | None, ...]] = {
     "user": (None, "system", "assistant"),
     "assistant": ("user",),
 }
-"""What may stand above a message of each role; None: nothing, it is a root."""
+"""The roles allowed above a message of each role; None: it is a root."""
 
 
 def fits_under(chat: Chat, role: Role, target_id: str | None, is_text: bool = False) -> bool:
-    """Whether a message of that role can come below the target (None: as a root). is_text: there are no turns."""
+    """Whether a message of that role may be below the target (None: a root). is_text: the tree has no turns."""
     if target_id is None:
         return is_text or None in _ABOVE[role]
     if target_id not in chat.tree or target_id in chat.replies or chat.tree.is_hidden(target_id):
@@ -31,10 +31,11 @@ def fits_under(chat: Chat, role: Role, target_id: str | None, is_text: bool = Fa
 
 
 def graft(chat: Chat, node_id: str, target_id: str | None) -> Node:
-    """Copy a message and all that is visible below it under another node; returns the copy, which becomes current.
+    """Copy a message and its visible descendants below another node; returns the copy, which becomes current.
 
-    Texts, turns and the ids that were sampled are copied; probabilities are not, they held for another path. One change
-    for undo. Raises UsageError where a reply in it is being written, or where it cannot follow the target.
+    Texts, turns and sampled ids are copied. Probabilities are not, since they are those of another path. One undo
+    removes the whole copy. Raises UsageError if a reply in the branch is generated now, or if the branch cannot follow
+    the target.
     """
     _check(chat, node_id, target_id)
     ids = list(chat.tree.subtree(node_id))
@@ -51,7 +52,7 @@ def graft(chat: Chat, node_id: str, target_id: str | None) -> Node:
             id=new_ids[old],
             status=chat.tree[old].status,
             meta={**chat.store.meta(old), "copied_from": old},
-            # What the template adds to a message depends on what stands above it: only what was sampled is kept.
+            # The tokens that the template adds depend on the messages above, so only sampled spans are copied.
             spans=[replace(span, logprobs=None) for span in chat.store.all_spans(old)] if old in turns else (),
             turn=turns.get(old),
         )
@@ -65,11 +66,14 @@ def graft(chat: Chat, node_id: str, target_id: str | None) -> Node:
 
 
 def rebase(chat: Chat, node_ids: Sequence[str], target_id: str | None) -> AsyncGenerator[ChatEvent, None]:
-    """Send the texts of these messages again, one after another, the first below the target, each below the last reply.
+    """Send the texts of messages again, in order: the first below the target, each next one below the last reply.
 
-    node_ids: one's own turns, in order. Ends after the reply that is stopped or fails; all that came is kept. One
-    change for undo. Where another node is made current meanwhile, it stays so. Raises UsageError, ModelError,
-    GenerationError.
+    Ends after a reply that is stopped or fails; all texts are kept. One undo removes all new nodes. If the user makes
+    another node current in between, that node stays current. Raises UsageError, ModelError, GenerationError.
+
+    chat: the conversation.
+    node_ids: the user's messages, in order.
+    target_id: the node below which the first message is; None adds a root.
     """
     return chat.stream(lambda events: _rebase(chat, events, node_ids, target_id))
 

@@ -17,13 +17,13 @@ from treechat.tree import Node, Span, Status, Turn, preview_of
 from treechat_engine import EngineError, Finished, Token, Usage
 
 FLUSH_S = 0.2
-"""Longest time that a token stays out of the database; a crash loses at most this much."""
+"""Longest time before a token is in the database. A crash loses at most this much."""
 
 _STATUS: dict[str, Status] = {"stop": "complete", "length": "complete", "cancelled": "stopped", "error": "failed"}
 
 
 class Reply:
-    """Runs as a task of its own; its events go to `emit`, its tokens to the store every `FLUSH_S` at most."""
+    """Runs in its own task. Passes its events to `emit` and stores its tokens at least every `FLUSH_S`."""
 
     def __init__(
         self,
@@ -36,9 +36,16 @@ class Reply:
         cancel: Callable[[], None],
         decode: Callable[[Sequence[int]], str],
     ) -> None:
-        """`span` and `text` are what the node has already: empty, or what a continued reply goes on from.
+        """Prepare a reply; `start` begins it.
 
-        `cancel` ends the request behind `stream`, which then yields its `Finished`.
+        store: gets the tokens and the end of the reply.
+        node: the reply's node; it is stored already.
+        turn: the provenance; its counts and times are set at the end.
+        span: the ids that the node has already; empty, or those of a continued reply.
+        text: the text of these ids.
+        stream: the events of the engine's request.
+        cancel: ends that request; `stream` then yields its `Finished`.
+        decode: returns the text of ids, without special tokens.
         """
         self.node = node
         self.turn = turn
@@ -49,7 +56,7 @@ class Reply:
         self._stream = stream
         self._cancel = cancel
         self._decoder = Detokenizer(decode, self._ids)
-        # A half character at the end comes again when it is whole.
+        # An incomplete character at the end is decoded again once it is complete.
         self.text = text.removesuffix(self._decoder.pending)
         self._timer: asyncio.TimerHandle | None = None
         self._started_s = time.perf_counter()
@@ -60,19 +67,19 @@ class Reply:
 
     @property
     def span(self) -> Span:
-        """The ids so far."""
+        """The ids so far, with their log-probabilities."""
         return Span(self._tokenizer, tuple(self._ids), tuple(self._logprobs))
 
     def start(self, emit: Callable[[ChatEvent], None]) -> None:
-        """Begin to read the engine's stream."""
+        """Begin to read the engine's stream in a task."""
         self._task = asyncio.create_task(self._run(emit), name=f"reply {self.node.id}")
 
     def stop(self) -> None:
-        """End the reply here; what came stays."""
+        """Cancel the request; the tokens so far are kept."""
         self._cancel()
 
     async def wait(self) -> None:
-        """Until everything is stored."""
+        """Wait until the reply is stored."""
         if self._task is not None:
             await asyncio.wait([self._task])
 
@@ -110,7 +117,7 @@ class Reply:
         try:
             self._store.flush_reply(self.node.id, self.text, self.span)
         except StoreError as failure:
-            # A full disk, say: more tokens would only be lost too.
+            # For example a full disk: further tokens would be lost too.
             self._error = str(failure)
             self._cancel()
 

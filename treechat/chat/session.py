@@ -1,4 +1,4 @@
-"""One conversation in motion: going about its tree, and the replies that grow in it."""
+"""One open conversation: its tree, current node, model and streaming replies."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _CURRENT = "the current node"
 
 
 class Chat:
-    """A conversation for one window. Which node is current is this window's own.
+    """One conversation in one window. Each window has its own current node.
 
-    Its parts: `nodes` (the tree, the current node, texts), the spans of paths for the model, and `kv`.
+    Its parts are `nodes` (the tree, the current node and texts), the spans of paths for the model, and `kv`.
 
-    The sending methods are async generators of events: closing one stops its replies, and what came is kept. Errors
-    that come before anything was generated are raised, later ones arrive in `ReplyFinished.error`.
+    The sending methods return async generators of events. Closing a generator stops its replies and keeps their text.
+    An error before the first token is raised; a later error is in `ReplyFinished.error`.
     """
 
     def __init__(
@@ -42,6 +42,13 @@ class Chat:
         settings: Settings | None = None,
         model: ChatModel | None = None,
     ) -> None:
+        """Open a conversation, or begin a new one.
+
+        store: the open database.
+        conversation_id: None begins a conversation that is stored together with its first node.
+        settings: the defaults of the window; None takes those of `Settings`.
+        model: None if it is not loaded yet.
+        """
         self.store = store
         self.nodes = ChatTree(store, conversation_id)
         self.defaults = settings or Settings()
@@ -60,7 +67,7 @@ class Chat:
     def new(
         cls, store: Store, settings: Settings | None = None, model: ChatModel | None = None, title: str = ""
     ) -> Chat:
-        """A conversation that is written down with its first node; `title` "" takes the first message's words."""
+        """Begin a conversation. It is stored with its first node; `title` "" takes the first words of that node."""
         chat = cls(store, None, settings, model)
         chat.title = title
         return chat
@@ -69,32 +76,32 @@ class Chat:
     def open(
         cls, store: Store, conversation_id: str, settings: Settings | None = None, model: ChatModel | None = None
     ) -> Chat:
-        """A conversation of the store, at the node that was current last."""
+        """Open a stored conversation at its last current node."""
         return cls(store, conversation_id, settings, model)
 
     # Settings
 
     @property
     def settings(self) -> Settings:
-        """For the next reply: what holds for it alone (`once`), else the conversation's `own`, else the defaults."""
+        """The settings of the next reply: `next_reply_values`, else the conversation's `own`, else `defaults`."""
         return self.defaults.with_values(self.own | self.next_reply_values)
 
     def set_own(self, values: Mapping[str, Any]) -> None:
-        """Settings of this conversation, kept with it; those not named are the defaults again."""
+        """Store the settings of this conversation; those not in `values` return to the defaults."""
         self.own, self.next_reply_values = dict(values), {}
         if self.conversation_id is not None:
             self.store.set_meta(self.conversation_id, META_KEY, self.own or None)
 
     @property
     def system_prompt(self) -> str:
-        """What the current path begins with; in an empty tree what it will begin with."""
+        """The system prompt of the current path; in an empty tree, that of the settings."""
         if not self.tree.nodes:
             return self.settings.system_prompt or ""
         path = self.path()
         return self.text(path[0].id) if path and path[0].role == "system" else ""
 
     def begin_with_system(self, prompt: str) -> None:
-        """Go to a root with that system prompt, made where there is none; "" goes to where a new root would be."""
+        """Make a root with this system prompt current, and add it if there is none; "" makes no node current."""
         roots = self.tree.children(None)
         same = [i for i in roots if self.tree[i].role == "system" and self.text(i) == prompt]
         if not prompt:
@@ -198,7 +205,7 @@ class Chat:
 
     @property
     def model(self) -> ChatModel | None:
-        """None until it is loaded; the tree can be read meanwhile."""
+        """None until a model is loaded; the tree can be read without one."""
         return self._model
 
     @model.setter
@@ -259,7 +266,7 @@ class Chat:
         finally:
             self._span_stops.discard(stopped)
 
-    # Sending: each method that returns a generator has one that puts the same events into a queue
+    # Sending: each method that returns a generator has a coroutine that puts the same events into a queue
 
     def stream(self, work: Callable[[EventQueue], Awaitable[object]]) -> AsyncGenerator[ChatEvent, None]:
         """Run an operation of this chat and yield its events; see `EventQueue.stream`."""
@@ -288,7 +295,7 @@ class Chat:
         return await self._reply_to(events, user.id, n)
 
     def regenerate(self, node_id: str, n: int = 1) -> AsyncGenerator[ChatEvent, None]:
-        """`n` more replies beside a reply, or below a user's message, in one batch; the first becomes current."""
+        """Generate `n` siblings of a reply, or `n` replies to a user's message; the first becomes current."""
         return self.stream(lambda events: self._regenerate(events, node_id, n))
 
     async def _regenerate(self, events: EventQueue, node_id: str, n: int) -> None:
@@ -300,7 +307,7 @@ class Chat:
         await self._reply_to(events, parent_id, n)
 
     def edit(self, node_id: str, text: str) -> AsyncGenerator[ChatEvent, None]:
-        """A sibling with other text. One's own message is replied to; a reply or system prompt just becomes current."""
+        """Add a sibling with another text. A user's message gets a reply; any other becomes current without one."""
         return self.stream(lambda events: self._edit(events, node_id, text))
 
     async def _edit(self, events: EventQueue, node_id: str, text: str) -> None:
@@ -313,7 +320,7 @@ class Chat:
         events.put(NodeAdded(sibling))
 
     def resume(self, node_id: str) -> AsyncGenerator[ChatEvent, None]:
-        """Go on from a reply's last token: in place at a leaf, else in a sibling that begins with the same ids."""
+        """Continue a reply after its last token: a leaf in place, another node in a sibling with the same first ids."""
         return self.stream(lambda events: self._resume(events, node_id))
 
     async def _resume(self, events: EventQueue, node_id: str) -> None:
@@ -340,9 +347,13 @@ class Chat:
     async def begin_into(
         self, events: EventQueue, parent_id: str | None, span: Span, text: str, is_end: bool = False
     ) -> None:
-        """A reply below `parent_id` that begins with these ids, `text` being theirs, and goes on from there.
+        """Add a reply that begins with given ids, and continue it.
 
-        is_end: the ids end it; nothing is generated.
+        events: the queue of the operation.
+        parent_id: the node below which the reply is.
+        span: the first ids of the reply.
+        text: the text of these ids.
+        is_end: the ids end the reply; nothing is generated.
         """
         model = self.ready_model()
         await self._make_spans(events, parent_id)
@@ -359,7 +370,7 @@ class Chat:
         events.put(ReplyFinished(node, turn))
 
     def stop(self, node_id: str | None = None) -> bool:
-        """Stop one reply, or all and what they wait for; what came is kept. Whether there was any."""
+        """Stop one reply, or all replies and the making of spans; texts are kept. Return whether there was any."""
         chosen = [reply for key, reply in self.replies.items() if node_id in (None, key)]
         for reply in chosen:
             reply.stop()

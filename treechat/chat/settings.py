@@ -1,4 +1,4 @@
-"""How a conversation samples and what it starts with."""
+"""The settings of a conversation: system prompt, sampling, seed, model."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ _RECORDED = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Of one conversation in one window.
+    """The settings of one conversation in one window.
 
-    Of the sampling parameters None takes what the model's authors recommend. `seed` None draws a new one for each
-    reply; it is kept with the reply. `model` is what the conversation is to be written with, None any.
+    system_prompt: the first message of a new conversation; None adds none.
+    max_tokens: the longest reply, in tokens.
+    sampling: a parameter that is None takes the recommendation of the model's authors.
+    seed: None draws a new one for each reply; it is stored with the reply.
+    model: the model that the conversation is written with; None takes any.
     """
 
     system_prompt: str | None = None
@@ -33,7 +36,7 @@ class Settings:
 
     @classmethod
     def from_config(cls, config: Config) -> Settings:
-        """The values of the configuration file, defaults where it is silent."""
+        """Take the values of the configuration."""
         return cls(
             system_prompt=config.system_prompt,
             max_tokens=config.max_tokens,
@@ -42,18 +45,22 @@ class Settings:
         )
 
     def with_values(self, values: Mapping[str, Any]) -> Settings:
-        """These settings with some changed; `values` as `own_values` gives them."""
+        """Return these settings with some replaced; `values` has the form of `own_values`."""
         others = {key: value for key, value in values.items() if key not in SAMPLING_KEYS}
         return replace(self, **others, sampling=Sampling.of(values).over(self.sampling))
 
     def sampling_for(self, model: ChatModel | None) -> Sampling:
-        """What is in force of the sampling parameters: the user's, else the authors', else ours."""
+        """Return each sampling parameter: the user's, else that of the model's authors, else ours."""
         authors = model.sampling if model else Sampling()
         return self.sampling.over(authors).over(_DEFAULTS)
 
     def params(self, model: ChatModel, sibling: int = 0, is_first: bool = False) -> SamplingParams:
-        """Sampling of one reply; siblings made together get seeds that follow each other. is_first: the only one that
-        its message has."""
+        """Return the engine's sampling parameters for one reply.
+
+        model: gives the recommended sampling and the stop ids.
+        sibling: index among the replies of one request; their seeds are consecutive.
+        is_first: the reply is the only one of its message.
+        """
         seed = random.getrandbits(31) if self.seed is None else self.seed + sibling
         sampling = self.sampling_for(model)
         if is_first and model.greedy_first and self.sampling.temperature is None:
@@ -67,11 +74,11 @@ class Settings:
 
 
 META_KEY = "settings"
-"""Where a conversation's own settings are in its meta."""
+"""Key of a conversation's own settings in its meta."""
 
 
 def own_values(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What a conversation has of its own, from its meta; a value that no one could have set is left out."""
+    """Read a conversation's own settings from its meta; invalid values are ignored."""
     found = meta.get(META_KEY)
     if not isinstance(found, Mapping):
         return {}
@@ -79,5 +86,5 @@ def own_values(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sampling_record(params: SamplingParams) -> Mapping[str, Any]:
-    """What a turn keeps of its sampling parameters."""
+    """Return the sampling parameters that a turn stores."""
     return {name: getattr(params, name) for name in _RECORDED}

@@ -1,4 +1,4 @@
-"""What resuming at a node would take, from where its path's KV is now."""
+"""The cost of resuming at a node: where the KV of its path is now."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from treechat_engine import Residency
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What resuming at a node takes: tokens found in device memory, in host memory, to be computed; seconds or None."""
+    """What resuming at a node takes.
+
+    reused: tokens with KV in device memory.
+    restored: tokens with KV in host memory.
+    computed: tokens to prefill.
+    seconds: estimated time of the prefill; None if the rate is unknown.
+    """
 
     reused: int
     restored: int
@@ -22,21 +28,26 @@ class Cost:
 
     @property
     def mark(self) -> str:
-        """`●` resident, `◐` in part or in host memory, `○` cold."""
+        """`●` resident, `◐` partly resident or in host memory, `○` cold."""
         if self.computed <= 1 and not self.restored:
             return "●"
         return "◐" if self.reused > 0 or self.restored else "○"
 
 
 def costs_of(model: ChatModel, spans: SpanBook, tree: Tree, node_ids: Iterable[str]) -> dict[str, Cost]:
-    """The cost of each node and of its ancestors. The engine looks each node's span up once, from its parent's on.
+    """Return the cost of each node and of its ancestors. The engine looks up each span once, after that of its parent.
 
     The last sampled token of a reply has no KV until the next turn, so one missing token still counts as resident.
+
+    model: its engine is asked.
+    spans: the spans for this model.
+    tree: the tree of the nodes.
+    node_ids: the nodes.
     """
     nodes = with_ancestors(tree, node_ids)
     ids = spans.known_arrays(nodes)
     estimates = spans.estimated_lens([node_id for node_id in nodes if node_id not in ids])
-    # What lies below a node without a span is not cached: its row is that of the last node above that has one.
+    # Below a node without a span nothing is cached: such a node takes the row of the last ancestor with a span.
     row_of: dict[str | None, int] = {None: -1}
     is_whole: dict[str | None, bool] = {None: True}
     looked_up: list[Sequence[int]] = []
@@ -62,7 +73,7 @@ def costs_of(model: ChatModel, spans: SpanBook, tree: Tree, node_ids: Iterable[s
 
 
 def with_ancestors(tree: Tree, node_ids: Iterable[str]) -> list[str]:
-    """The nodes and all above them, once each, parents before children."""
+    """Return the nodes and their ancestors, once each, parents before children."""
     found: dict[str, None] = {}
     for node_id in node_ids:
         above: list[str] = []

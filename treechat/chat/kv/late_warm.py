@@ -1,4 +1,4 @@
-"""Warming a path whose spans are still to be made."""
+"""Warm a path whose spans are not made yet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from treechat.tree import Tree
 
 
 class LateWarm:
-    """Warms a path once its spans are made, in a thread; until then there is nothing to compute."""
+    """Make the spans of a path in a thread, then warm the path."""
 
     def __init__(self, engine: ChatEngine, spans: SpanBook, tree: Tree, path: list[str]) -> None:
         self._stopped = threading.Event()
@@ -27,11 +27,11 @@ class LateWarm:
                     with engine_request():
                         self._handle = engine.warm(spans.ids(tree, path))
         except TreechatError:
-            # Nobody waits for it: sending there says what is wrong, and a closing window needs no answer.
+            # No caller waits for the result. Sending below this path raises the same error.
             return
 
     def cancel(self) -> None:
-        """Stop; spans and KV that were made stay."""
+        """Stop; the spans and the KV made so far are kept."""
         with self._lock:
             self._stopped.set()
             if self._handle is not None:

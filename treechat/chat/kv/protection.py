@@ -1,4 +1,4 @@
-"""Whose KV an engine should let go last: the current path's, of protected nodes, of bookmarks, of what is in sight."""
+"""The paths whose KV is evicted last: the current one, protected and bookmarked nodes, visible nodes."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from treechat.chat.tokens.path_spans import SpanBook
 from treechat.tree import Tree
 
 MAX_PATHS = 64
-"""More would keep nothing in particular."""
+"""The most paths to protect. Protecting more would favour none of them."""
 
 
 class Protection:
-    """Bookmarks are looked for when one is set and when the window says what is in sight, not at each jump."""
+    """The nodes to protect. Bookmarks are searched when `look` is called, not at each jump."""
 
     def __init__(self) -> None:
         self.chosen: dict[str, None] = {}
-        """Ids of the nodes that the user protects, in this window and while it lasts."""
+        """Ids of the nodes that the user protects, until the window closes."""
         self._on_screen: list[str] = []
         self._bookmarks: list[str] = []
 
     def look(self, tree: Tree, on_screen: Iterable[str] | None = None) -> None:
-        """Take over what is bookmarked by now, and what is in sight where that is told."""
+        """Read the bookmarks of the tree, and take the visible nodes if they are given."""
         self._bookmarks = [node.id for node in list(tree.nodes.values()) if node.bookmarked][-MAX_PATHS:]
         self._on_screen = self._on_screen if on_screen is None else list(on_screen)
 
     def paths(self, tree: Tree, spans: SpanBook, current_id: str | None) -> list[Sequence[int]]:
-        """Token ids of the paths, the current one first, as far as their spans exist."""
+        """Return the token ids of the paths, the current one first. A path ends before a node without a span."""
         kept = leaves_of(tree, [i for i in (*self.chosen, *self._bookmarks, *self._on_screen) if i in tree])
         chosen = [*([] if current_id is None else [current_id]), *kept][:MAX_PATHS]
         paths = [spans.known_ids(tree.path(node_id)) for node_id in chosen]
@@ -35,6 +35,6 @@ class Protection:
 
 
 def leaves_of(tree: Tree, node_ids: Sequence[str]) -> list[str]:
-    """Those of the nodes that lie above none of the others, in their order, once each."""
+    """Return the nodes that are ancestors of none of the others, in order, once each."""
     above = {tree[node_id].parent_id for node_id in with_ancestors(tree, node_ids)}
     return [node_id for node_id in dict.fromkeys(node_ids) if node_id not in above]

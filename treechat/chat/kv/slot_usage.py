@@ -1,4 +1,4 @@
-"""What the slots hold, by conversation and branch; and freeing a branch. Blocking: it belongs into a thread."""
+"""The slots by conversation and branch, and freeing the KV of a branch. Blocking: call it in a thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from treechat_engine import EngineStats
 
 @dataclass(frozen=True, slots=True)
 class TierCounts:
-    """Tokens by where their KV is."""
+    """Numbers of tokens by where their KV is: in device memory, in host memory, nowhere."""
 
     device: int = 0
     host: int = 0
@@ -33,7 +33,15 @@ class TierCounts:
 
 @dataclass(frozen=True, slots=True)
 class BranchUsage:
-    """A run: what its own messages hold, not those above or below. depth: forks above it."""
+    """The tokens of one run.
+
+    head_id: first node.
+    tip_id: last node.
+    num_nodes: number of nodes.
+    depth: number of forks above.
+    title: label or preview.
+    counts: tokens of these nodes alone.
+    """
 
     head_id: str
     tip_id: str
@@ -45,8 +53,13 @@ class BranchUsage:
 
 @dataclass(frozen=True, slots=True)
 class ConversationUsage:
-    """One conversation. Its branches are in the order of the tree; empty where it is cold, which only its beginning
-    was asked for."""
+    """The tokens of one conversation.
+
+    id: conversation id.
+    title: conversation title.
+    counts: tokens of all its nodes.
+    branches: its runs in the order of the tree; empty if the conversation is cold.
+    """
 
     id: str
     title: str
@@ -69,7 +82,7 @@ class SlotUsage:
 
 
 def slot_usage_of(store: Store, model: ChatModel) -> SlotUsage:
-    """A snapshot. What several conversations begin with in common is counted for the last changed of them."""
+    """Take a snapshot. A prefix that several conversations share counts for the last changed of them."""
     counts = store.token_counts(model.fingerprint)
     warm = _warm_ids(store, model)
     stats = model.engine.stats()
@@ -86,7 +99,7 @@ def slot_usage_of(store: Store, model: ChatModel) -> SlotUsage:
 
 
 def _warm_ids(store: Store, model: ChatModel) -> set[str]:
-    """Conversations of which more is cached than what all begin with: half of a root or of a message below one."""
+    """Return the conversations with more than a shared prefix cached: over half of a root or of a message below it."""
     rows = store.beginnings(model.fingerprint)
     index_of: dict[str | None, int] = {None: -1}
     spans: list[array[int]] = []
@@ -132,12 +145,12 @@ def _usage_of(
 
 
 def _count_once(tree: Tree, spans: SpanBook, counts: dict[str, TierCounts]) -> None:
-    """What siblings begin with in common has its slots once: it is counted for one of them."""
+    """Count the slots of a prefix that siblings share for one of them only."""
     for parent_id in {tree[node_id].parent_id for node_id in counts}:
         children = tree.children(parent_id)
         if len(children) < 2:
             continue
-        # Of the siblings in the order of their tokens, each shares most with the one before.
+        # In the order of their tokens, each sibling shares most with the previous one.
         ordered = sorted(spans.known_arrays(children).items(), key=lambda item: item[1])
         for (_, before), (node_id, ids) in pairwise(ordered):
             common, own = _num_common(before, ids), counts[node_id]
@@ -150,7 +163,7 @@ def _num_common(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def own_counts(tree: Tree, costs: Mapping[str, Cost]) -> dict[str, TierCounts]:
-    """What each node holds by itself, from what resuming at it and at its parent would take."""
+    """Return the tokens of each node alone: the cost of resuming at it, less that of resuming at its parent."""
     none = Cost(0, 0, 0)
     counts = {}
     for node_id, cost in costs.items():
@@ -162,8 +175,15 @@ def own_counts(tree: Tree, costs: Mapping[str, Cost]) -> dict[str, TierCounts]:
 
 
 def free(store: Store, model: ChatModel, conversation_id: str, head_id: str | None = None) -> int:
-    """Drop the KV of a node and of all below it, of the whole conversation for None; what other conversations or
-    branches share stays, and so does what a running reply needs. Returns the tokens that left the device."""
+    """Drop the KV of a subtree. Prefixes shared with other branches or conversations or used by running replies stay.
+
+    Returns the number of tokens that left the device.
+
+    store: the open database.
+    model: its engine holds the KV.
+    conversation_id: the conversation.
+    head_id: the root of the subtree; None takes the whole conversation.
+    """
     tree = store.load_tree(conversation_id)
     spans = SpanBook(store, model.template)
     heads = tree.children(None, hidden=True) if head_id is None else [head_id]
@@ -174,7 +194,7 @@ def free(store: Store, model: ChatModel, conversation_id: str, head_id: str | No
         cached = {i for i in nodes if counts[i].device or counts[i].host}
         above = {tree[i].parent_id for i in cached}
         start = len(spans.known_ids(tree.path(tree[head].parent_id)))
-        # From the ends up: the last one takes what the others had in common.
+        # From the leaves: the prefix that several leaves share goes with the last of them.
         for node_id in cached - above:
             num_freed += model.engine.free(spans.known_ids(tree.path(node_id)), start)
     return num_freed

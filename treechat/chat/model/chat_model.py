@@ -1,4 +1,4 @@
-"""A model as the chat layer uses it: an engine, and the template that turns messages into its tokens."""
+"""A model for the chat layer: an engine, and the template that converts messages to its tokens."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from treechat.config import Sampling
 
 @dataclass(frozen=True)
 class ChatModel:
-    """`name` is what the user sees; `sampling` what its authors recommend (temperature, top_p, top_k, min_p).
-    `greedy_first`: a message's first reply is the most likely one, its siblings are sampled; for a model too small to
-    sample well. `before_close` is called before the engine is closed.
+    """A loaded model. Close it to free the engine's memory.
 
-    Close it to give the engine's memory back.
+    name: the name that the user reads.
+    engine: runs the model.
+    template: converts messages to spans.
+    sampling: the parameters that the model's authors recommend.
+    before_close: called before the engine is closed.
+    greedy_first: the first reply to a message is greedy, its siblings are sampled; for models too small to sample well.
     """
 
     name: str
@@ -28,17 +31,17 @@ class ChatModel:
 
     @property
     def fingerprint(self) -> str:
-        """Names the tokenizer and template that this model's spans belong to."""
+        """Identifies the tokenizer and the template of this model's spans."""
         return self.template.fingerprint
 
     @property
     def is_text(self) -> bool:
-        """No chat template: the tree is one of continuations, text going on from text."""
+        """Whether there is no chat template: each node continues the text of its parent."""
         return self.template.is_text
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        """Ids that end a reply, beside those the engine's model names itself."""
+        """Ids that end a reply, besides the end tokens of the engine's model."""
         return self.template.stop_ids
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""KV from one start to the next: the warmest prefixes of each model, in a directory of the cache."""
+"""Persist each model's warmest KV prefixes between runs, in a directory of the cache."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from treechat.paths import cache_dir
 logger = logging.getLogger(__name__)
 
 MAX_AGE_S = 30 * 24 * 3600
-"""What was kept for a model that was not used for so long is removed."""
+"""Files of a model that was not used for this time are removed."""
 
 
 class KVReport(Protocol):
-    """What an engine wrote or found."""
+    """The result of saving or loading: the number of tokens, and notes on entries left out."""
 
     @property
     def num_tokens(self) -> int: ...
@@ -29,7 +29,7 @@ class KVReport(Protocol):
 
 
 class PersistentEngine(Protocol):
-    """An engine in this process, whose KV can be kept."""
+    """An engine in this process that saves and loads KV."""
 
     def save_kv(self, directory: Path, budget_bytes: int | None = None) -> KVReport: ...
 
@@ -37,9 +37,9 @@ class PersistentEngine(Protocol):
 
 
 class KVFiles:
-    """Finds what was kept for a model when it is loaded, and keeps its warmest prefixes when it is closed.
+    """Load the saved KV of a model after the model is loaded, and save its warmest prefixes before it is closed.
 
-    The files can be computed again: whatever goes wrong with them is logged and is no reason to fail.
+    The KV can be computed again, so errors are logged and not raised.
     """
 
     def __init__(self, model_name: str, max_bytes: int) -> None:
@@ -47,7 +47,7 @@ class KVFiles:
         self._max_bytes = max_bytes
 
     def load(self, engine: PersistentEngine) -> int:
-        """Tokens that need not be computed again. Their KV is read when it is wanted."""
+        """Find the saved KV; returns the number of its tokens. The engine reads the KV when a request needs it."""
         try:
             remove_old(self.directory.parent, self.directory)
             found = engine.load_kv(self.directory)
@@ -59,9 +59,9 @@ class KVFiles:
         return found.num_tokens
 
     def save(self, engine: PersistentEngine) -> None:
-        """Writes the warmest prefixes, as many as the budget allows."""
+        """Save the warmest prefixes, within the byte budget."""
         try:
-            # What was said is in it, as it is in the database: for the user's eyes.
+            # The files contain the conversations, like the database: only the user may read them.
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             engine.save_kv(self.directory, self._max_bytes)
             self.directory.touch()
@@ -70,13 +70,13 @@ class KVFiles:
 
 
 def kv_dir(model_name: str) -> Path:
-    """Where a model's KV is kept; two models never share a directory."""
+    """Return the directory of a model's KV. Two models never share one."""
     words = "".join(c if c.isalnum() or c in "-_." else "-" for c in model_name)[-60:].strip(".")
     return cache_dir() / "kv" / f"{words}-{hashlib.sha256(model_name.encode()).hexdigest()[:8]}"
 
 
 def remove_old(root: Path, current: Path) -> None:
-    """Remove the directories of models that were not used for long. Raises OSError."""
+    """Remove the directories of models that were not used for `MAX_AGE_S`. Raises OSError."""
     for path in root.iterdir() if root.is_dir() else ():
         if path != current and path.is_dir() and time.time() - path.stat().st_mtime > MAX_AGE_S:
             shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Getting a model ready to chat: files, tokenizer, engine. Blocking, so it belongs into a thread."""
+"""Load a model for a chat: files, tokenizer, engine. Blocking: call it in a thread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from treechat_engine import EngineConfig, EngineError, UnsupportedModelError
 
 
 def _ignore(_: Progress) -> None:
-    """No one watches."""
+    """No-op callback."""
 
 
 def load_chat_model(
@@ -24,18 +24,21 @@ def load_chat_model(
     progress: Callable[[Progress], None] = _ignore,
     kv_disk_mb: int = 0,
 ) -> ChatModel:
-    """Fetch, convert and load as far as needed; the first call imports torch.
+    """Fetch, convert and load a model as far as needed. The first call imports torch.
 
-    spec: None for the default model, a directory, a .gguf file or a hub id. kv_disk_mb: how much KV is kept on disk
-    when the model is closed, and found again here; 0 keeps none and finds none.
     Raises ModelError (Offline, UnsupportedModel) with a hint.
+
+    spec: None for the default model, a directory, a .gguf file or a hub id.
+    engine_config: None takes the defaults.
+    progress: called with each step.
+    kv_disk_mb: the KV that is saved on disk when the model is closed and loaded here, in megabytes; 0 does neither.
     """
     files = resolve(spec, progress)
     progress(Progress("load", 0, None, f"reading the tokenizer of {files.name}"))
     template = Template(load_tokenizer(files))
     template.check()
     progress(Progress("load", 0, None, f"loading {files.name}"))
-    # Imported here and not above: this is what loads torch.
+    # Imported here because it imports torch.
     from treechat_engine import Engine
 
     try:

@@ -1,4 +1,4 @@
-"""Getting another model while one is up: the old one makes room only where memory asks for it. Blocking."""
+"""Load another model while one is loaded. The old model is closed first only if memory is short. Blocking."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from treechat.errors import TreechatError
 from treechat.models import Progress, resolve
 
 LoadNamed = Callable[[str | None, Callable[[Progress], None]], ChatModel]
-"""Loads the model that a spec names (None: the default one), telling how far it is."""
+"""Load the model of a spec (None: the default model) and report the progress."""
 
 _SPARE_BYTES = 500_000_000
-"""What an engine takes beside its weights before it has a cache."""
+"""Memory of an engine without its weights and its cache."""
 
 _WIDENED = 2
-"""Weights of two bytes are computed in four where the machine is no faster with two."""
+"""Weights of two bytes take four if the machine is not faster with two."""
 
 
 def load_another(
@@ -27,10 +27,15 @@ def load_another(
     progress: Callable[[Progress], None],
     lacks_room: Callable[[str | None, Callable[[Progress], None]], bool] | None = None,
 ) -> ChatModel:
-    """Load a model while another is up. `make_room` closes that one; it is called only where both do not fit.
+    """Load a model while another is loaded. The old model is closed only if both do not fit into memory.
 
-    A model that cannot be found or fetched fails before anything is closed. lacks_room: None asks the system. Raises
-    what `load` raises.
+    A model that cannot be found or fetched fails before the old one is closed. Raises the errors of `load`.
+
+    spec: the model to load; None is the default model.
+    load: loads it.
+    make_room: closes the old model.
+    progress: called with each step.
+    lacks_room: returns whether the new model does not fit beside the old one; None compares with the free memory.
     """
     if (lacks_room or weights_lack_room)(spec, progress):
         make_room()
@@ -45,7 +50,7 @@ def load_another(
 
 
 def weights_lack_room(spec: str | None, progress: Callable[[Progress], None]) -> bool:
-    """Whether the model's weights would not fit into the memory that is free now; fetches it if need be."""
+    """Return whether the model's weights do not fit into the free memory. Fetches the model if needed."""
     path = resolve(spec, progress).path
     num_bytes = sum(file.stat().st_size for file in path.glob("*.safetensors"))
     free = _available_bytes()
@@ -53,7 +58,7 @@ def weights_lack_room(spec: str | None, progress: Callable[[Progress], None]) ->
 
 
 def _available_bytes() -> int | None:
-    """Memory that a process can get without swapping; None where the system does not tell."""
+    """Return the bytes that a process can get without swapping; None if the system does not report it."""
     try:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
@@ -67,7 +72,7 @@ def _available_bytes() -> int | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error, or what caused it, says that memory ran out."""
+    """Return whether an error or one of its causes reports a lack of memory."""
     current: BaseException | None = error
     while current is not None:
         text = current.message if isinstance(current, TreechatError) else str(current)

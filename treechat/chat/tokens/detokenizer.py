@@ -1,4 +1,4 @@
-"""Token ids to text, as they come."""
+"""Convert token ids to text, token by token."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ _MAX_HELD = 8
 
 
 class Detokenizer:
-    """Decodes a growing list of ids piece by piece; the pieces joined are the text of all ids.
+    """Decode a growing list of ids piece by piece. The joined pieces are the text of all ids.
 
-    A character may take several tokens and a tokenizer may join words by context, so each piece is the difference of
-    two decodings of a short window, and is held back while it ends inside a character. Cost per token does not grow.
+    A character may take several tokens, and a tokenizer may join words by context. So each piece is the difference of
+    two decodings of a short window, and it is held back while it ends inside a character. The cost per token is
+    constant.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str], ids: Sequence[int] = ()) -> None:
-        """`decode` turns ids into text without special tokens; `ids` were decoded before and yield nothing.
+        """Begin after `ids`, which yield no text.
 
-        Where they end inside a character, `pending` is what stands for it: it yields when it is complete.
+        decode: returns the text of ids, without special tokens.
+        ids: ids decoded before. If they end inside a character, `pending` is the text that `decode` gives for its
+            part; the character is returned when it is complete.
         """
         self._decode = decode
         self._ids = list(ids)
@@ -32,12 +35,12 @@ class Detokenizer:
         self.pending = whole[len(decode(self._ids[self._start : self._end])) :]
 
     def add(self, token_id: int) -> str:
-        """The text that this token completes, often empty or of several characters."""
+        """Return the text that this token completes: often empty, or several characters."""
         self._ids.append(token_id)
         return self._take(final=False)
 
     def finish(self) -> str:
-        """What is still held back, an incomplete character replaced by U+FFFD."""
+        """Return the text held back; U+FFFD replaces an incomplete character."""
         return self._take(final=True)
 
     def _take(self, final: bool) -> str:

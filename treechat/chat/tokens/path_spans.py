@@ -1,4 +1,4 @@
-"""The spans of a path for one model: read from the store, made from the text where this model has none yet."""
+"""The spans of a path for one model: read from the store, or made from the text if the store has none."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from treechat.store import Store
 from treechat.tree import Span, Tree
 
 CHUNK = 200
-"""Spans made and stored at a time."""
+"""Number of spans that are made and stored together."""
 
 _BYTES_PER_TOKEN = 4
-"""To estimate the tokens of a text that was not tokenized yet; English prose has 4 to 4.5."""
+"""Estimates the tokens of a text that is not tokenized yet; English prose has 4 to 4.5."""
 
 _TEMPLATE_TOKENS = 6
-"""What a template puts around a message, about."""
+"""About the number of tokens that a template adds to a message."""
 
 
 class SpanBook:
-    """Spans by node for one model, over one store. Spans never change except while their reply grows."""
+    """Cache the spans of nodes for one model and one store. A span changes only while its reply grows."""
 
     def __init__(self, store: Store, template: Template) -> None:
         self._store = store
@@ -34,14 +34,14 @@ class SpanBook:
         self._absent_version = -1
 
     def forget(self, node_id: str) -> None:
-        """The span grew in the store: read it again when it is needed."""
+        """Drop the cached span of a node, since the store has a newer one."""
         self._spans.pop(node_id, None)
         self._arrays.pop(node_id, None)
         self._estimates.pop(node_id, None)
         self._absent.discard(node_id)
 
     def known(self, path: Iterable[str]) -> dict[str, Span]:
-        """The spans that exist, by node id."""
+        """Return the spans that exist, by node id."""
         path = list(path)
         missing = [node_id for node_id in path if node_id not in self._spans]
         if missing:
@@ -49,7 +49,7 @@ class SpanBook:
         return {node_id: self._spans[node_id] for node_id in path if node_id in self._spans}
 
     def num_missing(self, path: list[str]) -> int:
-        """How many nodes of the path have no span yet."""
+        """Return the number of nodes without a span."""
         return len(path) - len(self.known(path))
 
     def ensure(
@@ -59,10 +59,12 @@ class SpanBook:
         progress: Callable[[int], object] | None = None,
         stopped: threading.Event | None = None,
     ) -> list[Span]:
-        """The spans of a path from its root, root first; those missing are made from the text and stored.
+        """Return the spans of a path, root first. Missing spans are made from the texts and stored.
 
-        progress: gets the number of spans made so far. Where `stopped` is set meanwhile, the rest stays unmade, and
-        only the leading spans are returned.
+        tree: the tree of the path.
+        path: node ids from a root.
+        progress: called with the number of spans made so far.
+        stopped: if it is set meanwhile, no more spans are made, and only the leading spans are returned.
         """
         known = self.known(path)
         missing = [index for index, node_id in enumerate(path) if node_id not in known]
@@ -70,7 +72,7 @@ class SpanBook:
             if stopped is not None and stopped.is_set():
                 break
             chunk = missing[start : start + CHUNK]
-            # Another thread may be making the same path: what it has done by now is taken over.
+            # Another thread may make the spans of the same path: use those that it has finished.
             known.update(self._made(path[index] for index in chunk))
             made = self._make(tree, path, [index for index in chunk if path[index] not in known], known)
             self._store.put_spans(made)
@@ -80,14 +82,14 @@ class SpanBook:
         return [known[node_id] for node_id in takewhile(known.__contains__, path)]
 
     def _made(self, node_ids: Iterable[str]) -> dict[str, Span]:
-        """Those of the spans that are in memory."""
+        """Return the spans that are in memory."""
         return {node_id: span for node_id in node_ids if (span := self._spans.get(node_id)) is not None}
 
     def _make(self, tree: Tree, path: list[str], indexes: list[int], known: dict[str, Span]) -> list[tuple[str, Span]]:
-        """The spans at these places of the path, into `known` too; those above them are known."""
+        """Make the spans at these indexes of the path and add them to `known`, which has all spans above them."""
         num_systems = sum(1 for _ in takewhile(lambda node_id: tree[node_id].role == "system", path))
         node_ids = [path[index] for index in indexes]
-        # The system prompts too: a first turn is rendered with them.
+        # The system prompts are needed too: a first turn is rendered with them.
         texts = self._store.texts([*path[:num_systems], *node_ids])
         open_ids = self._open_replies(tree, node_ids)
         systems = [Message("system", texts[node_id]) for node_id in path[:num_systems]]
@@ -95,7 +97,7 @@ class SpanBook:
         for index, node_id in zip(indexes, node_ids, strict=True):
             ancestors, parent_ids = systems[:index], known[path[index - 1]].ids if index else ()
             if index > num_systems:
-                # Of the messages in between a template looks at the last one's role only.
+                # A template reads only the role of the last message above, so its text stays empty.
                 ancestors = [*systems, Message(tree[path[index - 1]].role, "")]
             ids = self._template.span_ids(ancestors, Message(tree[node_id].role, texts[node_id]), parent_ids)
             if node_id in open_ids and ids and ids[-1] in self._template.stop_ids:
@@ -105,7 +107,7 @@ class SpanBook:
         return made
 
     def _open_replies(self, tree: Tree, node_ids: Iterable[str]) -> set[str]:
-        """Replies that were stopped or cut off: they have no end, so that they can be continued."""
+        """Return the replies that were stopped or cut off. Their spans have no end token, so they can be continued."""
         replies = [node_id for node_id in node_ids if tree[node_id].role == "assistant"]
         turns = self._store.turns(replies)
         return {
@@ -115,19 +117,19 @@ class SpanBook:
         }
 
     def ids(self, tree: Tree, path: list[str]) -> array[int]:
-        """Token ids of a path, its spans made as needed. In an array: an engine reads it without a conversion."""
+        """Return the token ids of a path; missing spans are made. An engine reads an array without a conversion."""
         self.ensure(tree, path)
         return self._joined(path)
 
     def known_ids(self, path: list[str]) -> array[int]:
-        """Token ids of the path's leading nodes whose spans exist."""
+        """Return the token ids of the path's leading nodes that have spans."""
         arrays = self.known_arrays(path)
         return self._joined(list(takewhile(arrays.__contains__, path)))
 
     def known_arrays(self, node_ids: Iterable[str]) -> dict[str, array[int]]:
-        """The token ids of the spans that exist, by node id.
+        """Return the token ids of the spans that exist, by node id.
 
-        What has none is asked for again only when another window has written: marks are looked up all the time.
+        A missing span is looked up again only after another window has written, since costs are looked up often.
         """
         version = self._store.data_version()
         if version != self._absent_version:
@@ -141,7 +143,7 @@ class SpanBook:
         return {node_id: self._arrays[node_id] for node_id in known}
 
     def estimated_lens(self, node_ids: list[str]) -> dict[str, int]:
-        """About how many tokens the spans of nodes without one would have."""
+        """Return the estimated number of tokens of nodes without a span."""
         missing = [node_id for node_id in node_ids if node_id not in self._estimates]
         lens = self._store.text_lens(missing) if missing else {}
         for node_id in missing:

@@ -1,4 +1,4 @@
-"""Making the spans of a long path, as of an imported conversation: in a thread, told as it goes, and stoppable."""
+"""Make the spans of a long path, for example an imported one: in a thread, with progress, and stoppable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from treechat.errors import GenerationError
 from treechat.tree import Tree
 
 AT_ONCE = 16
-"""So many messages are tokenized before a window notices; more are left to a thread."""
+"""The most messages that are tokenized in the event loop; more are tokenized in a thread."""
 
 
 async def make_spans(

@@ -1,22 +1,22 @@
-"""Special tokens in what people write: words of theirs, and never the control tokens of a model."""
+"""Special tokens in the users' texts: they are text, never the control tokens of a model."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-# Characters that no standard gives a meaning to, so that no template does.
+# The private use area of Unicode: no template gives these characters a meaning.
 _PRIVATE_USE = range(0xE000, 0xF900)
 
 
 class UserSpecials:
-    """The special tokens that stand in some texts, taken out before a chat template sees the texts, and put back after.
+    """Replace the special tokens in texts before a chat template renders the texts, and restore them afterwards.
 
-    A template's rendering then holds its own special tokens alone, whatever it does to the texts.
+    The rendering then contains only the template's own special tokens, whatever the template does to the texts.
     """
 
     def __init__(self, specials: re.Pattern[str], texts: Sequence[str]) -> None:
-        """specials: matches any special token, as one group."""
+        """Find the special tokens in `texts`. specials: matches any special token, as one group."""
         self._specials = specials
         self._found = sorted({special for text in texts for special in specials.findall(text)})
         self._mark = ""
@@ -27,12 +27,14 @@ class UserSpecials:
         return bool(self._found)
 
     def hide(self, text: str) -> str:
-        """One of the texts, with a mark in place of each special token."""
+        """Return one of the texts with a mark in place of each special token."""
         return self._specials.sub(lambda found: f"{self._mark}{self._found.index(found[1])}{self._mark}", text)
 
     def parts(self, rendered: str) -> list[tuple[str, bool]]:
-        """A rendering of hidden texts in parts, as they were written; with each, whether somebody typed special tokens
-        in it, which are to be read as text."""
+        """Split a rendering of hidden texts into parts with the original special tokens.
+
+        The flag of a part is True if it contains special tokens of the user, which are encoded as text.
+        """
         parts: list[tuple[str, bool]] = []
         for piece in self._specials.split(rendered):
             is_typed = self._mark in piece

@@ -1,8 +1,8 @@
-"""From messages to spans: what each turn adds to its path, in token ids, made once and never again.
+"""Convert messages to spans: the token ids that each turn adds to its path. A span is made once.
 
-A turn's text is what the chat template adds for it: the rendering with the turn, less the rendering without it. After
-the first exchange the difference is taken on a two-message stand-in for the history, since a span must not depend on
-how a template would rewrite the past, and since rendering 400 turns to find the last one would be waste.
+The text of a turn is the rendering of the chat template with the turn, less the rendering without it. After the first
+exchange, a stand-in of two messages replaces the history in both renderings. So a span does not depend on templates
+that rewrite earlier turns, and the cost of a turn does not grow with the history.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TEMPLATE_HINT = "Mend chat_template.jinja beside the model's weights, or take a
 
 
 class Tokenizer(Protocol):
-    """The part of a transformers tokenizer that is used here."""
+    """The methods of a transformers tokenizer that are used here."""
 
     chat_template: Any
     all_special_ids: Sequence[int]
@@ -41,21 +41,21 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message as a template sees it."""
+    """One message in the form that a template reads."""
 
     role: Role
     text: str
 
 
 _STAND_IN = (Message("user", "a"), Message("assistant", _MARK))
-# What a template that is wrong may raise beside errors of Jinja's own.
+# Errors that a faulty template may raise besides those of Jinja.
 _TEMPLATE_FAULTS = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RuntimeError)
 
 
 class Template:
-    """A tokenizer with its chat template, or without one: then text goes on from text (`is_text`).
+    """A tokenizer with its chat template. Without a template, text continues text (`is_text`).
 
-    `fingerprint` names the tokenizer and template; spans of different fingerprints are never mixed on a path.
+    `fingerprint` identifies the tokenizer and the template; a path never mixes spans of different fingerprints.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -64,7 +64,7 @@ class Template:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits of a hash over the tokenizer's definition and the template's text."""
+        """16 hex digits: a hash of the tokenizer's definition and the template's text."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         definition = backend.to_str() if backend is not None else repr(self.tokenizer)
         digest = hashlib.sha256(definition.encode())
@@ -72,31 +72,33 @@ class Template:
         return digest.hexdigest()[:16]
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, special tokens in it recognised, none added."""
+        """Return the token ids of `text`. Special tokens in it are recognised; none are added."""
         return self.tokenizer.encode(text, add_special_tokens=False) if text else []
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids` without special tokens."""
+        """Return the text of `ids` without special tokens."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
-        """The special token that the template puts behind a reply; some models do not name it as their end."""
+        """The special token that the template adds after a reply. Some models do not list it among their end tokens."""
         ids = self.encode(self._closing)
         return (ids[0],) if ids and ids[0] in self.tokenizer.all_special_ids else ()
 
     @cached_property
     def opens_with_thoughts(self) -> bool:
-        """Whether the prompt of a reply ends with the tag that begins thoughts, so that replies lack it."""
+        """Whether the prompt of a reply ends with the tag that opens thoughts. The reply then lacks that tag."""
         return not self.is_text and self._generation_prompt.rstrip().endswith(tuple(THOUGHT_TAGS))
 
     def span_ids(self, ancestors: Sequence[Message], message: Message, parent_ids: Sequence[int]) -> list[int]:
-        """Token ids that `message` adds below `ancestors`.
+        """Return the token ids that `message` adds below `ancestors`.
 
-        ancestors: the messages of its path, root first; at most the leading ones and the last are looked at.
-        parent_ids: span of the last ancestor, empty at a root: a reply that was cut off is closed first.
-        Special tokens in what was written are text there, but without a template, where all is the user's own.
-        Raises ModelError where the template cannot take the message.
+        Special tokens in texts are encoded as text. Without a template they are recognised, since the whole text is the
+        user's. Raises ModelError if the template cannot render the message.
+
+        ancestors: the messages above, root first; only the leading ones and the last are read.
+        message: the message.
+        parent_ids: span of the last ancestor, empty at a root. A reply that was cut off is closed first.
         """
         if self.is_text:
             return self._continuation_ids(ancestors, message)
@@ -106,7 +108,7 @@ class Template:
             raise ModelError(f"the model's chat template cannot take this message: {error}", _TEMPLATE_HINT) from error
 
     def check(self) -> None:
-        """Raises ModelError where the template cannot render one exchange."""
+        """Raise ModelError if the template cannot render one exchange."""
         try:
             self.stop_ids  # noqa: B018 - rendered once, and kept
         except TemplateError as error:
@@ -126,7 +128,7 @@ class Template:
         return self._encode_typed(self._close(ancestors, parent_ids) + self._later_turn(message), typed)
 
     def _encode_typed(self, rendered: str, typed: UserSpecials) -> list[int]:
-        """Token ids of a rendering in which the special tokens that somebody typed are text."""
+        """Return the token ids of a rendering; special tokens of the user are encoded as text."""
         if not typed:
             return self.encode(rendered)
         ids: list[int] = []
@@ -136,7 +138,7 @@ class Template:
 
     @cached_property
     def _specials(self) -> re.Pattern[str]:
-        """Matches any special token, the longest first."""
+        """Pattern of any special token, the longest first."""
         added = getattr(self.tokenizer, "added_tokens_decoder", {})
         ids = {*self.tokenizer.all_special_ids, *(token_id for token_id, token in added.items() if token.special)}
         texts = (self.tokenizer.decode([token_id], skip_special_tokens=False) for token_id in ids)
@@ -148,7 +150,7 @@ class Template:
             return self.encode(message.text)
         bare = self.encode(message.text)
         ids = self.tokenizer.encode(message.text, add_special_tokens=True)
-        # A begin token is part of the path; an end token that some tokenizers add too is not, since the text goes on.
+        # A begin token is part of the path. An end token, which some tokenizers add, is not: the text continues.
         for start in range(len(ids) - len(bare) + 1):
             if ids[start : start + len(bare)] == bare:
                 return ids[: start + len(bare)]
@@ -162,7 +164,7 @@ class Template:
             raise TemplateError(f"{type(error).__name__}: {error}") from error
 
     def _first_turn(self, ancestors: Sequence[Message], message: Message) -> str:
-        """A system prompt, or the first message below system prompts."""
+        """Return the text of a system prompt, or of the first message below system prompts."""
         if message.role == "system":
             return self._system_text([*ancestors, message]) if not ancestors else self._later_turn(message)
         before = self._system_text(ancestors) if ancestors else ""
@@ -171,13 +173,13 @@ class Template:
         except TemplateError:
             if not ancestors:
                 raise
-            # The template knows no system role: what it says goes in front of the first message.
+            # The template has no system role: put the system prompt before the first message.
             instructions = "\n\n".join(m.text for m in ancestors)
             return self._render([Message("user", f"{instructions}\n\n{message.text}")], prompt=True)
         return whole.removeprefix(before)
 
     def _system_text(self, systems: Sequence[Message]) -> str:
-        """Text of system prompts alone, or empty where the template shows them only together with a first message."""
+        """Return the text of system prompts alone; empty if the template renders them only with a first message."""
         try:
             alone = self._render(systems)
             whole = self._render([*systems, Message("user", _MARK)], prompt=True)
@@ -195,7 +197,7 @@ class Template:
             return self._later_turn(Message("user", message.text))
         if after.startswith(before):
             return after[len(before) :]
-        # The template changed its past (it dropped a reply's thoughts, say): cut behind the reply's own text instead.
+        # The template rewrote the history, for example without thoughts: cut after the reply's text instead.
         return after.partition(_MARK + self._closing)[2] or after
 
     @cached_property
@@ -204,7 +206,7 @@ class Template:
 
     @cached_property
     def _closing(self) -> str:
-        """What the template puts behind a reply's text, its end token included."""
+        """The text that the template adds after a reply, with its end token."""
         if self.is_text:
             return ""
         _, found, closing = self._stand_in_text.rpartition(_MARK)
@@ -216,7 +218,7 @@ class Template:
         return self._render(history, prompt=True).removeprefix(self._render(history))
 
     def _close(self, ancestors: Sequence[Message], parent_ids: Sequence[int]) -> str:
-        """The template's closing text that is still owed to the last ancestor."""
+        """Return the closing text that the last ancestor still lacks."""
         if not ancestors or ancestors[-1].role == "system":
             return ""
         if ancestors[-1].role == "user" and not parent_ids:
