@@ -148,9 +148,17 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The cost of a request. prompt_tokens = cached + restored + computed. Times are in seconds from submission.
+    """The cost of a request. prompt_tokens = cached + restored + computed.
 
-    `computed_tokens` counts prompt tokens once: a request that gave its slots back may compute some of them again.
+    prompt_tokens: length of the prompt.
+    cached_tokens: its tokens found on the device.
+    restored_tokens: its tokens copied from lower tiers.
+    computed_tokens: its computed tokens, each counted once: a request that gave its slots back may compute some of them
+        again.
+    completion_tokens: generated tokens.
+    queue_s: seconds from submission to the start.
+    ttft_s: seconds from submission to the first token.
+    total_s: seconds from submission to the end.
     """
 
     prompt_tokens: int = 0
@@ -174,7 +182,14 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last event of a stream. `seed` is the seed that was used."""
+    """The last event of a stream.
+
+    reason: why the reply ended.
+    usage: the cost of the request.
+    seed: the seed that was used.
+    token_ids: the generated tokens.
+    error: the text of the error if reason is "error", else None.
+    """
 
     reason: FinishReason
     usage: Usage
@@ -185,7 +200,15 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One complete reply, returned by `Engine.generate`."""
+    """One complete reply, returned by `Engine.generate`.
+
+    token_ids: the generated tokens.
+    logprobs: their log-probabilities.
+    finish_reason: why the reply ended.
+    usage: the cost of the request.
+    seed: the seed that was used.
+    top: per token, the (id, logprob) pairs of the alternatives.
+    """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -197,7 +220,12 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Residency:
-    """Tokens of a path by the place of their KV: device memory, a lower tier (host memory or disk), nowhere."""
+    """Tokens of a path by the place of their KV.
+
+    resident: in device memory.
+    host: in a lower tier: host memory or disk.
+    cold: nowhere.
+    """
 
     resident: int = 0
     host: int = 0
@@ -210,8 +238,24 @@ class Residency:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """A snapshot of an engine. Slots are tokens. The rates are moving estimates, None before the first.
+    """A snapshot of an engine. Slots are tokens.
 
+    model: its name.
+    device: where it runs.
+    dtype: its precision.
+    slots_total: slots of the device pool.
+    slots_free: free slots.
+    slots_cached: slots of the tree.
+    running: requests that take part in steps.
+    waiting: requests in the queue.
+    evicted_tokens: tokens removed from the device so far.
+    prefill_tokens_per_s: a moving estimate, None before the first prefill.
+    decode_tokens_per_s: a moving estimate, None before the first step of decoding.
+    forward: "fused" or "transformers".
+    forward_reason: why this forward was chosen.
+    host_total: slots of the host pool.
+    host_cached: tokens in the host pool.
+    restored_tokens: tokens copied from lower tiers so far.
     graphs: the number of CUDA graphs for decoding, or why there are none; empty without CUDA or if they are disabled.
     """
 

@@ -119,7 +119,12 @@ class Engine:
     def load(
         cls, source: str | Path, config: EngineConfig | None = None, progress: Callable[[str], None] | None = None
     ) -> Engine:
-        """Make an engine for a directory, a .gguf file or a hub id. `progress` receives one sentence per stage."""
+        """Make an engine for a model that is loaded here.
+
+        source: a directory, a .gguf file or a hub id.
+        config: None: the defaults.
+        progress: receives one sentence per stage.
+        """
         config = config or EngineConfig()
         engine = cls(load_model(source, config, progress), replace(config, device=None, dtype=None))
         if progress is not None:
@@ -132,6 +137,10 @@ class Engine:
         """Start a request. The returned handle iterates over its events.
 
         Raises PromptTooLongError, EngineClosedError, and ValueError for invalid token ids.
+
+        ids: the prompt.
+        params: None: the defaults.
+        priority: "interactive", "fan-out" or "warm".
         """
         handle = RequestHandle(self._cancel)
         self._start([(handle, ids, params or SamplingParams(), handle.put)], priority)
@@ -157,11 +166,20 @@ class Engine:
         """Return an async generator of Tokens, then Finished. The request starts now, in a running event loop.
 
         Closing it cancels the request, even if it was never read. The computed tokens stay cached.
+
+        ids: the prompt.
+        params: None: the defaults.
+        priority: as for `submit`, and it raises the same errors.
         """
         return self.fan_out(ids, [params or SamplingParams()], priority).streams[0]
 
     def fan_out(self, ids: Sequence[int], params: Sequence[SamplingParams], priority: Priority = "fan-out") -> FanOut:
-        """Start one reply per params to the same prompt, which is prefilled once. Call it in a running event loop."""
+        """Start several replies to the same prompt, which is prefilled once. Call it in a running event loop.
+
+        ids: the prompt.
+        params: one per reply.
+        priority: as for `submit`, and it raises the same errors.
+        """
         handles = [RequestHandle(self._cancel) for _ in params]
         boxes = [Mailbox() for _ in params]
         submissions = [(handle, ids, each, box.put) for handle, each, box in zip(handles, params, boxes, strict=True)]

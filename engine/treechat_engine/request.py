@@ -35,9 +35,15 @@ Sink = Callable[[Event], bool]
 class Request:
     """A request on the engine's thread. Other threads write only `is_cancelled`.
 
-    ids: the prompt, then the sampled tokens.
-    num_computed: leading tokens of ids whose KV is in the lease's slots.
+    request_id: its number, in order of arrival.
+    prompt_ids: becomes `ids`: the prompt, then the sampled tokens.
+    params: how it samples.
+    priority: becomes `rank`, lowest first.
+    max_tokens: most tokens to generate, limited by the model and the cache.
+    stop_ids: tokens that end the reply.
     sampler: None for a warm request, which computes its prompt and samples nothing.
+    sink: receives its events.
+    num_computed: leading tokens of ids whose KV is in the lease's slots.
     num_passed: steps without this request.
     """
 

@@ -133,6 +133,7 @@ class ModelRunner:
     def forward_model(
         self, input_ids: torch.Tensor, position_ids: torch.Tensor, index: torch.Tensor | None
     ) -> torch.Tensor:
+        """input_ids, position_ids [1, T] -> logits [rows, vocabulary] of the tokens in `index`; None: all tokens."""
         kwargs: dict[str, Any] = {}
         if self._picks_logits:
             kwargs["logits_to_keep"] = 0 if index is None else index

@@ -56,6 +56,9 @@ class Rate:
 class Worker:
     """The owner of scheduler and runner. Other threads hold `lock` to read or change the queue, then call `wake`.
 
+    runner: runs the steps.
+    scheduler: plans them.
+    num_threads: torch intra-op threads of this thread.
     checks_cache: assert the cache's invariants after every step, for tests: it takes time proportional to the pool.
     """
 

@@ -46,7 +46,12 @@ def treechat_attention(
     is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """query [1, Hq, T, Dk], key [1, Hkv, T, Dk], value [1, Hkv, T, Dv], packed -> ([1, T, Hq, Dv], None)."""
+    """query [1, Hq, T, Dk], key [1, Hkv, T, Dk], value [1, Hkv, T, Dv], packed -> ([1, T, Hq, Dv], None).
+
+    The parameters are those of transformers' attention functions. Raises UnsupportedModelError for a mask, for
+    attention
+    that is not causal, and for unknown options.
+    """
     if is_causal is False or not getattr(module, "is_causal", True):
         raise UnsupportedModelError("the model has attention that is not causal")
     if attention_mask is not None:

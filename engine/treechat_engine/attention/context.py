@@ -15,7 +15,13 @@ import torch
 
 
 class AttentionOptions(NamedTuple):
-    """How a layer attends. See treechat_kernels.attention_reference for the meaning of each option."""
+    """How a layer attends. See treechat_kernels.attention_reference for the meaning of each option.
+
+    scaling: multiplies the scores.
+    sliding_window: tokens that a query sees, itself included; None: all.
+    softcap: the soft cap of the scores; None: no cap.
+    sinks: [Hq], the score of one more key per head that has no value; None: no such key.
+    """
 
     scaling: float
     sliding_window: int | None

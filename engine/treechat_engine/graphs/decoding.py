@@ -72,6 +72,8 @@ class Step:
     key: its graph.
     logits: [rows, vocabulary]; the next launch overwrites them. If the graph sampled, `launch_next` first makes a copy,
         for rows that the graph could not settle.
+    picked: [3, rows] on the host: ids, bits of the log-probabilities, whether settled; valid after `done`.
+    done: the end of the copy to `picked`; None without CUDA.
     """
 
     def __init__(

@@ -98,7 +98,14 @@ class KVFile:
 
 
 def write_file(directory: Path, model_key: str, path_ids: Ints, start: int, rows: torch.Tensor) -> Path:
-    """Write the rows of path_ids[start:], completely or not at all. Raises OSError."""
+    """Write the rows of path_ids[start:], completely or not at all. Raises OSError.
+
+    directory: where the file is made.
+    model_key: the model's fingerprint.
+    path_ids: the path up to the segment's end.
+    start: the position of the segment's first token.
+    rows: [n, width], the segment's KV.
+    """
     ids = path_ids[start:]
     metadata = {
         "format": FORMAT,
@@ -128,7 +135,13 @@ def file_name(path_ids: Ints) -> str:
 
 
 def open_file(path: Path, model_key: str, width: int, dtype: torch.dtype) -> KVFile:
-    """Read everything except the rows. Raises DamagedError if the file is incomplete or for another model."""
+    """Read everything except the rows. Raises DamagedError if the file is incomplete or for another model.
+
+    path: the file.
+    model_key: the model's fingerprint.
+    width: the length of a row.
+    dtype: the precision of the rows.
+    """
     try:
         with safe_open(path, "pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
@@ -155,7 +168,7 @@ def open_file(path: Path, model_key: str, width: int, dtype: torch.dtype) -> KVF
 
 
 def is_usable(path: Path, model_key: str, width: int, dtype: torch.dtype) -> bool:
-    """Return whether `open_file` accepts `path`."""
+    """Return whether `open_file` accepts `path` with these parameters."""
     try:
         return path.is_file() and open_file(path, model_key, width, dtype) is not None
     except DamagedError:
@@ -165,7 +178,10 @@ def is_usable(path: Path, model_key: str, width: int, dtype: torch.dtype) -> boo
 def find_files(
     directory: Path, model_key: str, width: int, dtype: torch.dtype
 ) -> tuple[list[tuple[Ints, KVFile]], list[str]]:
-    """Return the usable files, each with the whole path up to its end, prefixes first; and notes on the other files."""
+    """Return the usable files, each with the whole path up to its end, prefixes first; and notes on the other files.
+
+    directory: where the files are; the other parameters are those of `open_file`.
+    """
     notes: list[str] = []
     files: list[KVFile] = []
     for path in sorted(_files_in(directory)):

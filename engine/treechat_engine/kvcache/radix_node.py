@@ -23,8 +23,14 @@ class RadixNode:
     """One edge of the tree and the node at its end.
 
     A locked node keeps its identity and the length of its path: a split moves the upper half to a new node, and this
-    object stays the lower half. The next `evict` may split or remove an unlocked node.
+    object
+    stays the lower half. The next `evict` may split or remove an unlocked node.
 
+    parent: None for the root.
+    ids: the token ids of the edge.
+    slots: one slot per id.
+    serial: the number of the node in order of creation.
+    now: the tree's present time, a count of matches and inserts.
     tier: the pool that `slots` belong to.
     num_same: children in the same tier.
     is_fork: whether the node has, or once had, two children.

@@ -82,7 +82,13 @@ def save_kv(
 
 
 def load_kv(cache: KVCache, lock: AbstractContextManager[object], directory: Path, model_key: str) -> SavedKV:
-    """Find the files of `save_kv` in `directory`, if there are any. Rows are read when a lease needs them."""
+    """Find the files of `save_kv` in `directory`, if there are any. Rows are read when a lease needs them.
+
+    cache: receives the paths of the files.
+    lock: guards the cache; held while the paths are inserted.
+    directory: may be missing.
+    model_key: the model's fingerprint.
+    """
     rows = cache.lower_tiers.rows
     found, notes = find_files(directory, model_key, rows.width, rows.dtype)
     with lock:

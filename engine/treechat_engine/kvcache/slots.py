@@ -181,8 +181,13 @@ class SlotPool:
 
     k[layer]: [num_slots + 1, num_kv_heads, k_dim].
     v[layer]: [num_slots + 1, num_kv_heads, v_dim].
-    dummy: the index of the last row, num_slots; it is never allocated, and padding is written to it.
+
+    num_slots: slots that can be allocated.
+    layer_shapes: (num_kv_heads, k_dim, v_dim) per layer.
+    dtype: of keys and values.
+    device: where the pool is.
     poison: free rows are NaN, for tests: a sum that includes one shows it.
+    dummy: the index of the last row, num_slots; it is never allocated, and padding is written to it.
     """
 
     def __init__(

@@ -38,6 +38,10 @@ class LowerTiers:
         """Make room on the host for `n` tokens, or for as many as it can hold.
 
         Returns the `demote` function for `RadixTree.evict`; None without a host tier.
+
+        tree: drops host tokens to make room.
+        n: tokens.
+        ranking: the lowest rank is dropped first.
         """
         host = self.host
         if host is None:

@@ -12,7 +12,13 @@ BLOCK_LEN = 256
 def draw(
     probs: torch.Tensor, draws: torch.Tensor, top_p: torch.Tensor | None, min_p: torch.Tensor | None
 ) -> torch.Tensor:
-    """Return positions [rows, 1] drawn from probs [rows, n], which are in descending order if top_p is given."""
+    """Return positions [rows, 1] drawn from probs [rows, n].
+
+    probs: in descending order if top_p is given.
+    draws: [rows, 1], numbers in [0, 1), float64.
+    top_p: [rows, 1]; None: not used.
+    min_p: [rows, 1]; None: not used.
+    """
     floor = None if min_p is None else min_p * probs.amax(dim=-1, keepdim=True)
     if top_p is not None:
         # A token stays if the mass before it is under top_p, so the first always stays.

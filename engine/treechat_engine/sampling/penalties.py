@@ -75,9 +75,13 @@ class Bias:
 def adjust(
     logits: torch.Tensor, histories: Sequence[tuple[int, History]], biases: Sequence[tuple[int, Bias]]
 ) -> torch.Tensor:
-    """Penalise each (row, history) of float32 logits [rows, vocabulary], then add each (row, bias).
+    """Return float32 logits [rows, vocabulary] after penalties and biases.
 
     Does not write to the given tensor. Returns it unchanged if there is nothing to do.
+
+    logits: [rows, vocabulary].
+    histories: (row, history) pairs, applied first.
+    biases: (row, bias) pairs, added afterwards.
     """
     if not histories and not biases:
         return logits

@@ -34,7 +34,13 @@ SEARCH_LEN = 64
 
 
 class Cut(NamedTuple):
-    """How a row is cut before its draw. Rows of equal cuts are drawn together; greedy rows draw nothing."""
+    """How a row is cut before its draw. Rows of equal cuts are drawn together.
+
+    greedy: take the most likely token, without a draw.
+    top_k: 0: no cut.
+    has_top_p: whether top_p cuts.
+    has_min_p: whether min_p cuts.
+    """
 
     greedy: bool
     top_k: int
@@ -46,6 +52,10 @@ class Sampler:
     """The sampling state of one request: its draws and, if it has penalties, its history.
 
     Raises ValueError for a logit bias outside the vocabulary.
+
+    params: how the request samples.
+    prompt_ids: counted by the repetition penalty.
+    vocab_size: ids are below it.
     """
 
     def __init__(

@@ -41,6 +41,11 @@ def choose_forward(model: Any, runner: ModelRunner, cache: KVCache, config: Engi
     """Give the runner the fused forward if config.forward asks for it and the model allows it.
 
     Raises EngineError if config.forward is "fused" and the model does not allow it, or if a value is unknown.
+
+    model: the transformers model.
+    runner: runs both forwards.
+    cache: gives slots for the comparison.
+    config: the engine's configuration.
     """
     if config.forward not in ("auto", "fused", "transformers"):
         raise EngineError(f"forward {config.forward!r} is unknown", "Choose auto, fused or transformers")

@@ -39,7 +39,12 @@ def keep_freed_memory() -> None:
 
 
 def affordable_slots(layer_shapes: Sequence[LayerShape], dtype: torch.dtype, device: torch.device) -> int:
-    """Return the number of slots in the pool's share of the free memory."""
+    """Return the number of slots in the pool's share of the free memory.
+
+    layer_shapes: (num_kv_heads, k_dim, v_dim) per layer.
+    dtype: of keys and values.
+    device: where the pool is. Raises EngineError if 256 tokens do not fit.
+    """
     if device.type == "cuda":
         num_bytes = int(torch.cuda.mem_get_info(device)[0] * _POOL_SHARE["cuda"])
     else:

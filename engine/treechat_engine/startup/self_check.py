@@ -28,6 +28,11 @@ def self_check(model: Any, runner: ModelRunner, cache: KVCache, spec: ModelSpec)
 
     Uses 32 tokens, or more than the smallest window if that is quick. Returns the largest difference of a logit. Raises
     UnsupportedModelError if it is too large.
+
+    model: the transformers model.
+    runner: computes the parts.
+    cache: gives their slots.
+    spec: the model's properties.
     """
     num_tokens = _check_len(model, runner.device, cache.num_slots, spec)
     generator = torch.Generator().manual_seed(0)
