@@ -308,7 +308,7 @@ class Engine:
         room = self._check_prompt(prompt_ids, is_warm=params is None)
         sampler = None
         if params is not None:
-            sampler = Sampler(params, prompt_ids, self.spec.vocab_size, self.cache.pool.k[0].device)
+            sampler = Sampler(params, prompt_ids, self.spec.vocab_size)
         params = params or SamplingParams()
         stop_ids = frozenset() if params.ignore_eos else self.spec.eos_ids | frozenset(params.stop_token_ids)
         self._num_requests += 1

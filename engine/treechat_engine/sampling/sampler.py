@@ -58,9 +58,7 @@ class Sampler:
     vocab_size: ids are below it.
     """
 
-    def __init__(
-        self, params: SamplingParams, prompt_ids: Sequence[int], vocab_size: int, device: torch.device | None = None
-    ) -> None:
+    def __init__(self, params: SamplingParams, prompt_ids: Sequence[int], vocab_size: int) -> None:
         self.params = params
         self.seed = params.seed if params.seed is not None else secrets.randbits(31)
         greedy = params.temperature < MIN_TEMPERATURE

@@ -50,7 +50,7 @@ OPTIONS = [
 
 
 def make(prompt=PROMPT, reply=REPLY, vocab=VOCAB, **options):
-    sampler = Sampler(SamplingParams(**({"temperature": 1.0} | options)), prompt, vocab, torch.device("cpu"))
+    sampler = Sampler(SamplingParams(**({"temperature": 1.0} | options)), prompt, vocab)
     for token_id in reply:
         sampler.record(token_id)
     return sampler
