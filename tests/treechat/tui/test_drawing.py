@@ -86,7 +86,7 @@ async def test_a_growing_reply_is_drawn_as_a_whole_repaint_draws_it(open_app, tm
         growing = SimpleNamespace(text="", turn=None)
         chat.replies[node_id] = growing
         try:
-            transcript.renew(node_id)
+            transcript.refresh_message(node_id)
             for start in range(0, len(text), 23):
                 growing.text = text[: start + 23]
                 transcript.grow(node_id)
@@ -100,7 +100,7 @@ async def test_a_growing_reply_is_drawn_as_a_whole_repaint_draws_it(open_app, tm
                     d.app.redraw()
                 assert drawn(d.app) == await whole(d), start
             shown = transcript.blocks.body_len(node_id)
-            transcript.renew(node_id)
+            transcript.refresh_message(node_id)
             assert shown == transcript.blocks.body_len(node_id) > 6
         finally:
             chat.replies.clear()

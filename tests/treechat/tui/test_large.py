@@ -105,7 +105,7 @@ async def test_what_a_token_costs_does_not_grow_with_the_reply(open_app) -> None
 
         chat.replies[node_id] = Growing
         try:
-            transcript.renew(node_id)
+            transcript.refresh_message(node_id)
 
             def seconds_for(num: int) -> float:
                 start = time.perf_counter()

@@ -14,7 +14,7 @@ from treechat.tree import Role
 
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 
-LONG = 2_000
+LONG_TEXT_WORDS = 2_000
 """Above this number of words, frequent words are ignored in matching: the time would grow quadratically."""
 
 
@@ -56,7 +56,7 @@ class Comparison:
 def diff_words(left: str, right: str) -> tuple[tuple[DiffPart, ...], tuple[DiffPart, ...]]:
     """Split both texts into alternating shared and own parts. Joined, the parts are the text."""
     a, b = _WORDS.findall(left), _WORDS.findall(right)
-    matcher = SequenceMatcher(_is_space, a, b, autojunk=max(len(a), len(b)) > LONG)
+    matcher = SequenceMatcher(_is_space, a, b, autojunk=max(len(a), len(b)) > LONG_TEXT_WORDS)
     left_parts: list[DiffPart] = []
     right_parts: list[DiffPart] = []
     for tag, i1, i2, j1, j2 in matcher.get_opcodes():

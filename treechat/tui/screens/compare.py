@@ -18,10 +18,10 @@ from treechat.tui.safe_text import escape_controls, one_line
 from treechat.tui.screens.branch_diff import Comparison, DiffPart, TurnPair
 from treechat.tui.screens.modal import Modal
 
-MOST = 200
+MAX_TURNS = 200
 """Turns that are drawn; the others are only counted."""
 
-SIDE_BY_SIDE = 90
+TWO_COLUMN_WIDTH = 90
 """Minimum width in cells to draw the branches side by side."""
 
 NAMES: dict[Role, str] = {"user": "You", "assistant": "Assistant", "system": "System"}
@@ -44,7 +44,9 @@ class PairView(Static):
         width = self.app.size.width
         left = self._side(self.pair.left, self.pair.left_role, "−")
         right = self._side(self.pair.right, self.pair.right_role, "+")
-        self.update(_beside(left, right) if width >= SIDE_BY_SIDE else _below(left, right, self.pair.is_same))
+        self.update(
+            _side_by_side(left, right) if width >= TWO_COLUMN_WIDTH else _stacked(left, right, self.pair.is_same)
+        )
 
     def _side(self, parts: Sequence[DiffPart] | None, role: Role | None, mark: str) -> Text:
         if parts is None or role is None:
@@ -57,7 +59,7 @@ class PairView(Static):
         return text
 
 
-def _beside(left: Text, right: Text) -> RenderableType:
+def _side_by_side(left: Text, right: Text) -> RenderableType:
     table = Table.grid(padding=(0, 2), expand=True)
     table.add_column(ratio=1)
     table.add_column(ratio=1)
@@ -65,7 +67,7 @@ def _beside(left: Text, right: Text) -> RenderableType:
     return table
 
 
-def _below(left: Text, right: Text, is_same: bool) -> RenderableType:
+def _stacked(left: Text, right: Text, is_same: bool) -> RenderableType:
     return left if is_same else Text("\n").join([left, right])
 
 
@@ -94,15 +96,15 @@ class CompareScreen(Modal[bool]):
             window.border_subtitle = "underlined: only there · n N next · enter jumps to + · esc closes"
             yield Static(self._heading(), id="branches")
             with VerticalScroll():
-                for pair in pairs[:MOST]:
+                for pair in pairs[:MAX_TURNS]:
                     yield PairView(pair)
-                if len(pairs) > MOST:
-                    yield Static(Text(f"… and {len(pairs) - MOST:,} more turns", style="dim"))
+                if len(pairs) > MAX_TURNS:
+                    yield Static(Text(f"… and {len(pairs) - MAX_TURNS:,} more turns", style="dim"))
 
     def _heading(self) -> RenderableType:
         left, right = (Text(f"{mark} {one_line(name)}", no_wrap=True, overflow="ellipsis", style="bold")
                        for mark, name in zip("−+", self._names, strict=True))  # fmt: skip
-        return _beside(left, right)
+        return _side_by_side(left, right)
 
     @property
     def pane(self) -> VerticalScroll:

@@ -17,7 +17,7 @@ from treechat.tui.safe_text import fit, wrap
 from treechat.tui.screens.modal import Modal
 from treechat.tui.widgets.line_scroll import LineScroll
 
-_NAMES = {
+_KEY_LABELS = {
     "left_square_bracket": "[",
     "right_square_bracket": "]",
     "question_mark": "?",
@@ -36,7 +36,7 @@ def key_labels(keys: str) -> str:
     parts = []
     for key in keys.split(","):
         *modifiers, name = key.strip().split("+")
-        parts.append("+".join([*modifiers, _NAMES.get(name, name)]))
+        parts.append("+".join([*modifiers, _KEY_LABELS.get(name, name)]))
     return "  ".join(parts)
 
 

@@ -20,7 +20,7 @@ from treechat.tui.safe_text import as_input, fit, one_line
 from treechat.tui.screens.modal import Modal
 from treechat.tui.screens.path_input import completions, first_missing, parse_paths, short_path
 
-LOOK_S = 0.1
+POLL_S = 0.1
 """Seconds between two looks at the progress."""
 
 MAX_SENTENCES = 8
@@ -63,7 +63,7 @@ class ImportScreen(Modal[str | None]):
             yield options
 
     def on_mount(self) -> None:
-        self.set_interval(LOOK_S, self._look)
+        self.set_interval(POLL_S, self._look)
         if self._job is None:
             self._offer()
         self._look()

@@ -20,7 +20,7 @@ from treechat.tui.screens.memory_rows import MemoryRows, heading
 from treechat.tui.screens.modal import Modal
 from treechat_engine import EngineError, EngineStats
 
-LOOK_S = 1.0
+POLL_S = 1.0
 """Seconds between two checks whether the cache has changed."""
 
 
@@ -62,7 +62,7 @@ class MemoryScreen(Modal[MemoryTarget | None]):
     def on_mount(self) -> None:
         self.rows.focus()
         self._look()
-        self.set_interval(LOOK_S, self._look_again)
+        self.set_interval(POLL_S, self._look_again)
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._head)

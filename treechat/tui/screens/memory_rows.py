@@ -17,10 +17,10 @@ from treechat.chat.kv.slot_usage import BranchUsage, ConversationUsage, SlotUsag
 from treechat.tui.safe_text import fit, without_markdown
 from treechat.tui.widgets.line_widget import LineWidget
 
-BAR = 14
+BAR_WIDTH = 14
 """Cells of a bar. The row with the most tokens fills it."""
 
-NUMBER = 9
+NUMBER_WIDTH = 9
 """Cells of a number column."""
 
 SHAPES = (("█", "device"), ("▒", "host"), ("░", "cold"))
@@ -42,7 +42,7 @@ class MemoryRow(NamedTuple):
         return self.holding.id, self.branch.head_id if self.branch else None
 
 
-def bar(held: TierCounts, most: int, width: int = BAR) -> list[tuple[str, int]]:
+def bar(held: TierCounts, most: int, width: int = BAR_WIDTH) -> list[tuple[str, int]]:
     """Return (shape, cells) per tier, in the order of `SHAPES`. A tier with tokens gets a cell, if one is left.
 
     held: tokens per tier.
@@ -129,15 +129,15 @@ class MemoryRows(ScrollView, LineWidget, can_focus=True):
         else:
             lead = "▾ " if row.holding.id in self.opened else "▸ " if row.holding.branches else "  "
             text = row.holding.title or "(untitled)"
-        room = width - BAR - 1 - 3 * NUMBER - 1
+        room = width - BAR_WIDTH - 1 - 3 * NUMBER_WIDTH - 1
         style = self.style_of("branch") if branch is not None else None
         cells = bar(held, self._most)
         segments = [Segment(f"{fit(lead + without_markdown(text), max(room, 0))} ", style)]
         for (shape, num), (_, name) in zip(cells, SHAPES, strict=True):
             segments.append(Segment(shape * num, self.style_of(name)))
-        segments.append(Segment(" " * (BAR - sum(num for _, num in cells))))
+        segments.append(Segment(" " * (BAR_WIDTH - sum(num for _, num in cells))))
         segments.extend(
-            Segment(f"{num:>{NUMBER},}", self.style_of(name) if num else self.style_of("cold"))
+            Segment(f"{num:>{NUMBER_WIDTH},}", self.style_of(name) if num else self.style_of("cold"))
             for num, (_, name) in zip((held.device, held.host, held.cold), SHAPES, strict=True)
         )
         return segments
@@ -150,5 +150,5 @@ class MemoryRows(ScrollView, LineWidget, can_focus=True):
 
 def heading(width: int) -> str:
     """Return the column titles above the rows."""
-    right = "".join(f"{f'{shape} {name}':>{NUMBER}}" for shape, name in SHAPES)
+    right = "".join(f"{f'{shape} {name}':>{NUMBER_WIDTH}}" for shape, name in SHAPES)
     return f"  {fit('conversation, branches', max(width - 2 - cell_len(right), 0))}{right}"

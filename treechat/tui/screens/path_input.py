@@ -10,10 +10,10 @@ from urllib.parse import unquote, urlparse
 
 from treechat.formats.reading.inputs import SUFFIXES
 
-MOST = 200
+MAX_COMPLETIONS = 200
 """Maximum number of completions."""
 
-READABLE = (*SUFFIXES, ".zip")
+READABLE_EXT = (*SUFFIXES, ".zip")
 
 
 def parse_paths(text: str) -> list[Path]:
@@ -46,7 +46,7 @@ def completions(text: str) -> list[Path]:
     """
     if not text.strip():
         found = [*_entries(Path.cwd()), *_entries(Path.home() / "Downloads")]
-        return sorted((path for path in found if not path.is_dir()), key=_changed, reverse=True)[:MOST]
+        return sorted((path for path in found if not path.is_dir()), key=_changed, reverse=True)[:MAX_COMPLETIONS]
     ends = text.rstrip().endswith(("/", os.sep))
     path = next(iter(parse_paths(text.lstrip("'\"") if ends or not text.endswith(("'", '"')) else text)), Path())
     folder, begin = (path, "") if ends else (path.parent, path.name)
@@ -55,7 +55,7 @@ def completions(text: str) -> list[Path]:
         for entry in _entries(folder)
         if entry.name.casefold().startswith(begin.casefold()) and entry.name.startswith(".") == begin.startswith(".")
     ]
-    return sorted(found, key=lambda entry: (not entry.is_dir(), entry.name.casefold()))[:MOST]
+    return sorted(found, key=lambda entry: (not entry.is_dir(), entry.name.casefold()))[:MAX_COMPLETIONS]
 
 
 def short_path(path: Path) -> str:
@@ -87,7 +87,7 @@ def _exists(path: Path) -> bool:
 def _entries(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
-            return [Path(each.path) for each in entries if each.is_dir() or each.name.lower().endswith(READABLE)]
+            return [Path(each.path) for each in entries if each.is_dir() or each.name.lower().endswith(READABLE_EXT)]
     except (OSError, ValueError):
         return []
 

@@ -19,7 +19,7 @@ from treechat.tui.widgets.choice_list import ChoiceList, ListChoice
 MAX_CHOICES = 200
 """Choices shown at once; more text finds the others."""
 
-LONG = 10
+MAX_SHORT_LIST = 10
 """With more choices than this, the list takes the full height."""
 
 Find = Callable[[str], Sequence[ListChoice]]
@@ -141,7 +141,7 @@ class PickScreen(Modal[str | None]):
                 self.list.note(dict.fromkeys(ids, ""))
 
     def _show(self, query: str, found: Sequence[ListChoice], text: str = "") -> None:
-        if len(found) > LONG:
+        if len(found) > MAX_SHORT_LIST:
             self.query_one(".window").add_class("tall")
         self.list.show(found[:MAX_CHOICES], text or ("nothing found" if query else "nothing here yet"))
         if self._is_chosen:

@@ -20,7 +20,7 @@ from treechat.tui.screens.modal import Modal
 from treechat.tui.screens.pick import PickScreen, model_picker
 from treechat.tui.widgets.choice_list import ListChoice
 
-ROWS = (
+FIELD_ROWS = (
     ("temperature", "max_tokens"),
     ("top_p", "top_k"),
     ("min_p", "repetition_penalty"),
@@ -111,7 +111,7 @@ class SettingsScreen(Modal[ChosenSettings | None]):
             yield TextArea(
                 as_input(self._initial.system_prompt), compact=True, tab_behavior="focus", id="system_prompt"
             )
-            for names in ROWS:
+            for names in FIELD_ROWS:
                 with Horizontal(classes="row"):
                     for name in filter(None, names):
                         yield Label(NAMES[name])

@@ -20,10 +20,10 @@ from treechat.tui.transcript.messages import MessageCache
 from treechat.tui.transcript.streaming_reply import StreamingReply
 from treechat.tui.widgets.line_widget import LineWidget
 
-LEAST = 24
+MIN_COLUMN_WIDTH = 24
 """Minimum width of a column, in cells. Columns without room are off screen."""
 
-HEAD = 3
+HEADER_LINES = 3
 """Lines above the texts: name and state, figures, a rule."""
 
 STATES = {"stopped": "stopped", "interrupted": "interrupted", "failed": "failed", "streaming": "elsewhere"}
@@ -115,7 +115,7 @@ class SiblingColumns(LineWidget, can_focus=True):
     @property
     def num_shown(self) -> int:
         """Columns that fit."""
-        return max(min(len(self.columns), (self.size.width + 1) // (LEAST + 1)), 1)
+        return max(min(len(self.columns), (self.size.width + 1) // (MIN_COLUMN_WIDTH + 1)), 1)
 
     @property
     def column_width(self) -> int:
@@ -124,7 +124,7 @@ class SiblingColumns(LineWidget, can_focus=True):
 
     @property
     def body_height(self) -> int:
-        return max(self.size.height - HEAD, 1)
+        return max(self.size.height - HEADER_LINES, 1)
 
     def on_resize(self) -> None:
         self._fit()
@@ -176,7 +176,7 @@ class SiblingColumns(LineWidget, can_focus=True):
         for index in range(self.first, min(last, len(self.columns))):
             segments.extend(self._cell(y, index, width))
             if index + 1 < last:
-                segments.append(Segment("┼" if y == HEAD - 1 else "│", self.style_of("rule")))
+                segments.append(Segment("┼" if y == HEADER_LINES - 1 else "│", self.style_of("rule")))
         return Strip(segments).adjust_cell_length(self.size.width).apply_style(self.rich_style)
 
     def _cell(self, y: int, index: int, width: int) -> Strip:
@@ -185,9 +185,9 @@ class SiblingColumns(LineWidget, can_focus=True):
             return self._heading(index, width)
         if y == 1:
             return Strip([Segment(f" {fit(self._figures(column), width - 1)}", self.style_of("figures"))])
-        if y == HEAD - 1:
+        if y == HEADER_LINES - 1:
             return Strip([Segment("─" * width, self.style_of("rule"))])
-        line = y - HEAD + self._top(column)
+        line = y - HEADER_LINES + self._top(column)
         if column.node_id in self.chat.replies:
             rows = self._streaming(column).rows
             body = row_strip(rows[line]) if line < len(rows) else Strip([])

@@ -38,14 +38,14 @@ class SiblingsScreen(Modal[str | None]):
             window.border_subtitle = "enter promotes · s stops · o only this · d hides · esc"
             yield self.columns
 
-    def _entitle(self) -> None:
+    def _set_title(self) -> None:
         parent_id = self.chat.tree[self.columns.columns[0].node_id].parent_id
         about = f" to: {fit(without_markdown(self.chat.tree[parent_id].preview), 40).rstrip()}" if parent_id else ""
         title = f"{len(self.columns.columns)} alternatives{about}"
         self.query_one("#siblings").border_title = title.replace("[", "\\[")
 
     def on_mount(self) -> None:
-        self._entitle()
+        self._set_title()
         self.columns.focus()
         ids = [column.node_id for column in self.columns.columns]
         self.call_after_refresh(self.columns.choose, ids.index(self._chosen_id) if self._chosen_id in ids else 0)
@@ -103,7 +103,7 @@ class SiblingsScreen(Modal[str | None]):
             self.dismiss(None)
             return
         self.columns.drop(node_id)
-        self._entitle()
+        self._set_title()
         self.notify("Hidden · u in the tree shows it again", markup=False)
 
     def action_unfold(self) -> None:

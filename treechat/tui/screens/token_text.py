@@ -19,7 +19,7 @@ from treechat.tui.safe_text import escape_controls, wrap
 from treechat.tui.widgets.line_widget import LineWidget
 
 END = "␃"
-PART = "·"
+PARTIAL = "·"
 """Signs for a piece without text: the end of a reply, or a token inside a character."""
 
 DOUBT, STRONG_DOUBT = 0.5, 0.2
@@ -35,7 +35,7 @@ def visible(text: str, is_last: bool = False) -> str:
     is_last: an empty last piece is the end of the reply.
     """
     if not text:
-        return END if is_last else PART
+        return END if is_last else PARTIAL
     return escape_controls(text).replace("\t", "⇥").replace("\n", "↵\n")
 
 

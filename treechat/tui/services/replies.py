@@ -147,7 +147,7 @@ class Replies:
                     window.tree_pane.sync()
                 window.draw_activity()
             case ReplyFinished(node):
-                window.transcript.renew(node.id)
+                window.transcript.refresh_message(node.id)
                 window.tree_pane.sync()
                 window.draw_activity()
                 window.kv_watch.cursor_moved()
@@ -156,7 +156,7 @@ class Replies:
             and window.view_id is not None
             and chat.tree.is_ancestor(event.node.id, window.view_id)
         ):
-            window.transcript.renew(event.node.id)
+            window.transcript.refresh_message(event.node.id)
 
     def draw_activity(self) -> None:
         """Set `writing` and `replaying` of the status line."""

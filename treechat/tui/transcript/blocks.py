@@ -11,13 +11,13 @@ from treechat.tui.transcript.markdown import row_strip
 from treechat.tui.transcript.messages import MessageCache
 from treechat.tui.transcript.streaming_reply import StreamingReply
 
-AROUND = 2
+FRAME_LINES = 2
 """Lines of each block that are not its body: header and empty line."""
 
-READ_AT_ONCE = 1_000
+MAX_TEXTS_READ = 1_000
 """If a path has at most this many new messages, heights are estimated from their texts, else from their previews."""
 
-LONG_BODY = 6
+CUT_BODY_LINES = 6
 """Estimated lines of a body whose preview was cut."""
 
 
@@ -60,13 +60,13 @@ class Blocks:
         return self.tops.height(index)
 
     def _guesses(self, node_ids: list[str]) -> list[int]:
-        if len(node_ids) <= READ_AT_ONCE:
+        if len(node_ids) <= MAX_TEXTS_READ:
             texts = self.chat.texts(node_ids)
-            return [self.cache.estimate(texts[i]) + AROUND + self._has_figures(i) for i in node_ids]
+            return [self.cache.estimate(texts[i]) + FRAME_LINES + self._has_caption(i) for i in node_ids]
         width = self.cache.width
         return [
-            (LONG_BODY if len(node.preview) == PREVIEW_LEN else len(node.preview) // width + 1)
-            + (AROUND + 1 if node.role == "assistant" else AROUND)
+            (CUT_BODY_LINES if len(node.preview) == PREVIEW_LEN else len(node.preview) // width + 1)
+            + (FRAME_LINES + 1 if node.role == "assistant" else FRAME_LINES)
             for node in map(self.chat.tree.nodes.__getitem__, node_ids)
         ]
 
@@ -79,7 +79,7 @@ class Blocks:
 
     def _change(self, index: int) -> int:
         node_id, before = self.node_ids[index], self.tops.height(index)
-        self.tops.change(index, self.body_len(node_id) + AROUND + self._has_figures(node_id))
+        self.tops.change(index, self.body_len(node_id) + FRAME_LINES + self._has_caption(node_id))
         return self.tops.height(index) - before
 
     def body_len(self, node_id: str) -> int:
@@ -108,7 +108,7 @@ class Blocks:
     def turn(self, node_id: str) -> Turn | None:
         return self.chat.turn(node_id) if self.chat.tree[node_id].role == "assistant" else None
 
-    def _has_figures(self, node_id: str) -> int:
+    def _has_caption(self, node_id: str) -> int:
         return int(self.chat.tree[node_id].role == "assistant")
 
     def _is_growing(self, node_id: str) -> bool:

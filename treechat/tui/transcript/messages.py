@@ -13,7 +13,7 @@ from treechat.chat.session import Chat
 from treechat.tui.safe_text import fit, one_line
 from treechat.tui.transcript.markdown import MAX_CACHED, StripCache
 from treechat.tui.transcript.message_parts import FoldedPart, MessagePart, may_have_parts, split_message, split_thoughts
-from treechat.tui.transcript.streaming_reply import StreamingReply, words
+from treechat.tui.transcript.streaming_reply import StreamingReply, word_count
 
 INDENT = 2
 """Cells before the lines of an unfolded part."""
@@ -155,7 +155,7 @@ class MessageCache(StripCache):
         return _RenderedMessage(text, parts, strips, lines)
 
     def _folded_part(self, key: str, part: FoldedPart, is_open: bool) -> list[Strip]:
-        note = words(len(part.text.split())) if part.text.strip() else "text not kept"
+        note = word_count(len(part.text.split())) if part.text.strip() else "text not kept"
         line = f"{'▾' if is_open else '▸'} {one_line(part.title)}, {note}"
         strips = [Strip([Segment(fit(line, self.width).rstrip(), self._line_style)])]
         if is_open and part.text.strip():

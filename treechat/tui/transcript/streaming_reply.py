@@ -84,7 +84,7 @@ class StreamingReply:
             self._say(rest)
 
     def _head(self, title: str) -> None:
-        line = f"{'▾' if self.is_open else '▸'} {title}, {words(self._num_words)}"
+        line = f"{'▾' if self.is_open else '▸'} {title}, {word_count(self._num_words)}"
         self.rows[0] = fit(line, self.width).rstrip()
 
     def _end_thoughts(self) -> None:
@@ -108,5 +108,5 @@ class StreamingReply:
         self._in_word = not text[-1].isspace() if text else self._in_word
 
 
-def words(num: int) -> str:
+def word_count(num: int) -> str:
     return f"{num:,} word{'s' if num != 1 else ''}"

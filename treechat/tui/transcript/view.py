@@ -24,7 +24,7 @@ from treechat.tui.widgets.line_scroll import LineScroll
 GUTTER = 3
 """Cells at the left of every line: mark, bar, space."""
 
-MEASURE = 100
+MAX_BODY_WIDTH = 100
 """Maximum width of a body, in cells: longer lines are hard to read."""
 
 Anchor = Literal["end", "fork", "keep"]
@@ -97,7 +97,7 @@ class Transcript(LineScroll, can_focus=True):
         self.redraw_lines(begins_at + 1, min(begins_at + 3, ended_at))
         self.redraw_lines(ended_at - 3, self.size.height if delta else ended_at)
 
-    def renew(self, node_id: str) -> None:
+    def refresh_message(self, node_id: str) -> None:
         """Draw a message again after its text, label or state changed."""
         follows = self.is_at_end
         if self.blocks is not None and self.blocks.forget(node_id):
@@ -180,7 +180,7 @@ class Transcript(LineScroll, can_focus=True):
             self.refresh()
 
     def _use_theme(self) -> bool:
-        width = min(max(self.scrollable_content_region.width - GUTTER - 1, 8), MEASURE)
+        width = min(max(self.scrollable_content_region.width - GUTTER - 1, 8), MAX_BODY_WIDTH)
         theme = self.app.current_theme
         return self.cache.use(width, theme.name, self.app.theme_variables, theme.dark)
 

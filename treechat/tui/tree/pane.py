@@ -23,10 +23,10 @@ from treechat.tui.tree.filters import FILTERS, Filter, apply_filter, breadcrumb
 from treechat.tui.tree.rows import RowLayout, TreeRow, gutter
 from treechat.tui.widgets.line_widget import LineWidget
 
-MOST_WARM = 2_000
+MAX_WARM_ROWS = 2_000
 """Rows that the warm filter considers."""
 
-NARROW = 44
+NARROW_WIDTH = 44
 """Cells. In a narrower pane, the number of turns is drawn without its noun."""
 
 
@@ -151,9 +151,9 @@ class TreePane(ScrollView, LineWidget, can_focus=True):
 
     @property
     def visible_ids(self) -> list[str]:
-        """Last nodes of the rows that need costs: the visible rows; for the warm filter, up to `MOST_WARM`."""
+        """Last nodes of the rows that need costs: the visible rows; for the warm filter, up to `MAX_WARM_ROWS`."""
         if self.filter == "warm":
-            return self._tips[:MOST_WARM]
+            return self._tips[:MAX_WARM_ROWS]
         top = self.scroll_offset.y
         return [row.tip_id for row in self.rows[top : top + self.size.height] if not row.dead_end_ids]
 
@@ -292,9 +292,9 @@ class TreePane(ScrollView, LineWidget, can_focus=True):
         wait = f"~{_seconds(cost.seconds)}" if is_slow and cost and cost.seconds else ""
         folded = f"+{row.num_below:,}" if row.num_below else ""
         sibling = f"{row.index}/{row.num_siblings}" if row.num_siblings > 1 else ""
-        turns = f"{row.num_nodes:,}" if width < NARROW else _turns(row.num_nodes)
+        turns = f"{row.num_nodes:,}" if width < NARROW_WIDTH else _turns(row.num_nodes)
         turns_len, sibling_len = self._columns
-        if width < NARROW:
+        if width < NARROW_WIDTH:
             turns_len -= len(" turns")
         return "  ".join(
             part

@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 from treechat.tree import Tree
 
-GUIDES_KEPT = 64
+MAX_GUIDES = 64
 """Steps of indentation that a row keeps, innermost last. No gutter is wider."""
 
-DEAD_ENDS = 8
+MIN_DEAD_ENDS = 8
 """A fork with at least this many single-node side branches shows them as one row."""
 
 
@@ -33,7 +33,7 @@ class TreeRow:
     tip_id: last node of the run.
     num_nodes: nodes of the run.
     depth: steps of indentation.
-    guides: the lines drawn for the innermost `GUIDES_KEPT` steps, two cells each.
+    guides: the lines drawn for the innermost `MAX_GUIDES` steps, two cells each.
     index: number of the head among its siblings, from 1.
     num_siblings: siblings of the head, itself included.
     num_below: folded nodes below the tip.
@@ -128,7 +128,7 @@ class RowLayout:
                 guides += {"├─": "│ ", "└─": "  ", "": ""}[item.joint]
                 if not is_open:
                     continue
-            stack.extend(reversed(self._below(fork_id, item.depth, guides[-2 * GUIDES_KEPT :])))
+            stack.extend(reversed(self._below(fork_id, item.depth, guides[-2 * MAX_GUIDES :])))
 
     def _below(self, fork_id: str | None, depth: int, guides: str) -> list[_Item]:
         """Add the first branch of a fork; returns what comes after it: its siblings, then its own continuation."""
@@ -140,7 +140,7 @@ class RowLayout:
         tip_id, is_open = self._add(children[first], _Item(fork_id, None, depth, guides, "", first + 1, total))
         sides = [i for i in range(total) if i != first]
         dead = [i for i in sides if not self._tree.children(children[i])]
-        if len(dead) >= DEAD_ENDS and fork_id not in self._expanded_ids:
+        if len(dead) >= MIN_DEAD_ENDS and fork_id not in self._expanded_ids:
             gone = set(dead)
             sides = [i for i in sides if i not in gone]
             self._add_dead([children[i] for i in dead], depth + 1, guides + ("├─" if sides else "└─"), total)
@@ -159,7 +159,7 @@ class RowLayout:
         self._row_of.update(dict.fromkeys(node_ids, len(self.rows)))
         is_folded = head_id in self._folded_ids and bool(tree.children(tip_id))
         num_below = sum(1 for _ in tree.subtree(tip_id)) - 1 if is_folded else 0
-        guides = (item.guides + item.joint)[-2 * GUIDES_KEPT :]
+        guides = (item.guides + item.joint)[-2 * MAX_GUIDES :]
         self.rows.append(TreeRow(head_id, tip_id, num_nodes, item.depth, guides, item.place, item.total, num_below))
         return tip_id, not is_folded
 

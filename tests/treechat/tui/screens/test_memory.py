@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.fakes import scripted_model
 from treechat.chat.kv.slot_usage import TierCounts
 from treechat.tui.screens.memory import MemoryScreen
-from treechat.tui.screens.memory_rows import BAR, bar
+from treechat.tui.screens.memory_rows import BAR_WIDTH, bar
 
 REPLIES = ["Alpha is the first.", "Beta is the second."]
 COUNTS = st.integers(0, 10**6)
@@ -18,7 +18,7 @@ COUNTS = st.integers(0, 10**6)
 def test_a_bar_never_overflows_and_shows_the_device_first(device, host, cold, more):
     held = TierCounts(device, host, cold)
     cells = [num for _, num in bar(held, held.total + more)]
-    assert sum(cells) <= BAR and min(cells) >= 0
+    assert sum(cells) <= BAR_WIDTH and min(cells) >= 0
     assert bool(device) == bool(cells[0])
 
 

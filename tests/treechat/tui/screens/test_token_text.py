@@ -6,7 +6,7 @@ from rich.cells import cell_len
 
 from treechat.chat.forking import MessageToken
 from treechat.tui.actions.branches import words_of
-from treechat.tui.screens.token_text import END, PART, lay_out, next_doubt
+from treechat.tui.screens.token_text import END, PARTIAL, lay_out, next_doubt
 
 
 @given(st.lists(st.text(st.sampled_from("ab \n語\t\x1b"), max_size=6), max_size=20), st.integers(8, 20))
@@ -19,7 +19,7 @@ def test_each_piece_is_drawn_whole_and_rows_fit(texts, width):
             shown[index] += part
     for text, drawn in zip(texts, shown, strict=True):
         expected = text.replace("\n", "↵").replace("\t", "⇥").replace("\x1b", "␛")
-        assert drawn == expected or drawn in (END, PART)
+        assert drawn == expected or drawn in (END, PARTIAL)
 
 
 def test_rows_break_at_spaces_and_line_ends():

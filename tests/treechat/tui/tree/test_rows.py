@@ -7,7 +7,7 @@ import time
 import pytest
 
 from treechat.tree import Node, Tree
-from treechat.tui.tree.rows import DEAD_ENDS, RowLayout, gutter
+from treechat.tui.tree.rows import MIN_DEAD_ENDS, RowLayout, gutter
 
 
 def build(edges: dict[str, str | None]) -> Tree:
@@ -65,12 +65,12 @@ def test_hidden_nodes_have_no_row(trip: Tree) -> None:
 
 
 def test_many_single_node_branches_become_one_row_until_opened() -> None:
-    edges: dict[str, str | None] = {"a": None} | {f"b{i}": "a" for i in range(DEAD_ENDS + 2)}
+    edges: dict[str, str | None] = {"a": None} | {f"b{i}": "a" for i in range(MIN_DEAD_ENDS + 2)}
     tree = build(edges)
     closed = RowLayout(tree, "b1")
-    assert [len(row.dead_end_ids) for row in closed.rows] == [0, 0, DEAD_ENDS + 1]
+    assert [len(row.dead_end_ids) for row in closed.rows] == [0, 0, MIN_DEAD_ENDS + 1]
     assert closed.row_of("b5") == 2
-    assert len(RowLayout(tree, "b1", expanded_ids={"a"}).rows) == DEAD_ENDS + 3
+    assert len(RowLayout(tree, "b1", expanded_ids={"a"}).rows) == MIN_DEAD_ENDS + 3
 
 
 def test_no_nodes_no_rows() -> None:
