@@ -149,8 +149,11 @@ class Window(App[None]):
 
     @property
     def is_up(self) -> bool:
-        """Whether the widgets exist. Timers and threads may still call after the screen was removed."""
-        return bool(self.screen_stack) and bool(self.main_screen.query(TreePane))
+        """Whether the widgets exist. Timers and threads may still call while the widgets are being removed."""
+        if not self.screen_stack:
+            return False
+        screen = self.main_screen
+        return bool(screen.query(TreePane)) and bool(screen.query(Minimap)) and bool(screen.query(StatusLine))
 
     @property
     def tree_pane(self) -> TreePane:
