@@ -1,1 +1,1 @@
-"""The windows that open over the conversation."""
+"""Modal screens over the conversation, one per file."""

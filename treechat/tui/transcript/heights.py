@@ -6,7 +6,7 @@ from bisect import bisect_right
 from itertools import accumulate
 
 CHUNK = 256
-"""Heights per chunk sum. A change recomputes the prefix sums of the chunks only."""
+"""Heights per chunk. A change recomputes only the sums over chunks."""
 
 
 class Heights:

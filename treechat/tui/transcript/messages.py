@@ -87,7 +87,10 @@ class MessageCache(StripCache):
         return True
 
     def visible_text(self, chat: Chat, node_id: str) -> str:
-        """Return the text and the open parts of a message. Other folded parts than thoughts are a title."""
+        """Return the text and the open parts of a message.
+
+        Folded thoughts are omitted. Other folded parts are replaced by their title.
+        """
         parts = self.parts(chat, node_id)
         if not any(isinstance(part, FoldedPart) for part in parts):
             return chat.text(node_id)

@@ -131,7 +131,7 @@ class RowLayout:
             stack.extend(reversed(self._below(fork_id, item.depth, guides[-2 * MAX_GUIDES :])))
 
     def _below(self, fork_id: str | None, depth: int, guides: str) -> list[_Item]:
-        """Add the first branch of a fork; returns what comes after it: its siblings, then its own continuation."""
+        """Add the first branch of a fork. Return the items that follow: its siblings, then its own continuation."""
         children = self._tree.children(fork_id)
         if not children:
             return []

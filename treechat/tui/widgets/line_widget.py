@@ -16,7 +16,7 @@ from textual.widget import Widget
 class LineWidget(Widget):
     """A widget whose component classes are named `<prefix>--<name>`.
 
-    Name it after a Textual base class, if there is one: Textual takes default styles and bindings from the first base.
+    A subclass lists a Textual base class before it: Textual takes default styles and bindings from the first base.
 
     A colour of the style sheet may be translucent (`$foreground 45%`). It is blended with the widget's background;
     Textual does not blend partial styles. Styles are cached until the whole widget is refreshed, which happens when
