@@ -66,7 +66,7 @@ def test_no_key_is_bound_twice_in_one_place(together) -> None:
                 taken[name] = key.id
 
 
-def test_what_terminals_swallow_is_not_bound() -> None:
+def test_keys_that_terminals_do_not_send_are_not_bound() -> None:
     for key in KEYS:
         for name in key.keys.split(","):
             assert name not in ("ctrl+enter", "ctrl+tab", "ctrl+i", "ctrl+m", "ctrl+h"), key.id

@@ -17,7 +17,7 @@ def test_escapes_and_controls_are_drawn_as_data() -> None:
 
 
 @given(st.text())
-def test_nothing_shown_can_steer_a_terminal(text: str) -> None:
+def test_no_escaped_text_controls_a_terminal(text: str) -> None:
     assert not any(
         (ord(char) < 32 and char not in "\n\t") or 0x7F <= ord(char) < 0xA0 for char in escape_controls(text)
     )
@@ -70,7 +70,7 @@ def test_a_row_shows_no_signs_of_markdown(text: str, row: str) -> None:
     assert without_markdown(text) == row
 
 
-def test_a_hostile_row_is_plain_in_no_time() -> None:
+def test_markdown_is_removed_from_a_hostile_row_in_linear_time() -> None:
     for piece in ("[", "*", "a*", "](", "[a](", "`*", "# "):
         text = piece * 20_000
         assert len(without_markdown(text)) <= len(text)

@@ -49,7 +49,7 @@ class MemoryScreen(Modal[MemoryTarget | None]):
         self._stats: EngineStats | None = None
         self.rows = MemoryRows()
         if opened_id is not None:
-            self.rows.opened.add(opened_id)
+            self.rows.open_ids.add(opened_id)
 
     def compose(self) -> ComposeResult:
         with Vertical(id="memory", classes="window full") as window:
@@ -121,8 +121,8 @@ class MemoryScreen(Modal[MemoryTarget | None]):
     def action_open(self, opens: bool) -> None:
         """Show or hide the branches of a conversation. The keys that open also close an open conversation."""
         if (row := self.rows.row) is not None:
-            is_open = row.holding.id in self.rows.opened
-            self.rows.open(row.holding, opens and not (is_open and row.branch is None))
+            is_open = row.conversation.id in self.rows.open_ids
+            self.rows.open(row.conversation, opens and not (is_open and row.branch is None))
 
     def action_free(self) -> None:
         if (row := self.rows.row) is not None:
@@ -130,7 +130,7 @@ class MemoryScreen(Modal[MemoryTarget | None]):
 
     def action_go(self) -> None:
         if (row := self.rows.row) is not None:
-            self.dismiss(MemoryTarget(row.holding.id, row.branch.tip_id if row.branch else None))
+            self.dismiss(MemoryTarget(row.conversation.id, row.branch.tip_id if row.branch else None))
 
     def action_close(self) -> None:
         self.dismiss(None)

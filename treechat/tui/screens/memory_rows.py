@@ -30,28 +30,28 @@ SHAPES = (("█", "device"), ("▒", "host"), ("░", "cold"))
 class MemoryRow(NamedTuple):
     """A conversation (branch None), or one of its branches."""
 
-    holding: ConversationUsage
+    conversation: ConversationUsage
     branch: BranchUsage | None = None
 
     @property
     def counts(self) -> TierCounts:
-        return self.branch.counts if self.branch else self.holding.counts
+        return self.branch.counts if self.branch else self.conversation.counts
 
     @property
     def key(self) -> tuple[str, str | None]:
-        return self.holding.id, self.branch.head_id if self.branch else None
+        return self.conversation.id, self.branch.head_id if self.branch else None
 
 
-def bar(held: TierCounts, most: int, width: int = BAR_WIDTH) -> list[tuple[str, int]]:
+def bar(counts: TierCounts, most: int, width: int = BAR_WIDTH) -> list[tuple[str, int]]:
     """Return (shape, cells) per tier, in the order of `SHAPES`. A tier with tokens gets a cell, if one is left.
 
-    held: tokens per tier.
+    counts: tokens per tier.
     most: tokens of a full bar.
     width: cells of a full bar.
     """
     left = width
     parts = []
-    for (shape, _), num in zip(SHAPES, (held.device, held.host, held.cold), strict=True):
+    for (shape, _), num in zip(SHAPES, (counts.device, counts.host, counts.cold), strict=True):
         cells = min(max(round(width * num / most), 1) if num and most else 0, left)
         left -= cells
         parts.append((shape, cells))
@@ -77,7 +77,7 @@ class MemoryRows(ScrollView, LineWidget, can_focus=True):
         super().__init__()
         self.rows: list[MemoryRow] = []
         self.index = 0
-        self.opened: set[str] = set()
+        self.open_ids: set[str] = set()
         self._memory: SlotUsage | None = None
         self._most = 1
 
@@ -89,20 +89,20 @@ class MemoryRows(ScrollView, LineWidget, can_focus=True):
         """Show a snapshot. The cursor stays on its row; if the row is gone, at its index."""
         key = self.row.key if self.row else None
         self._memory = memory
-        self._most = max((holding.counts.total for holding in memory.conversations), default=1)
+        self._most = max((conversation.counts.total for conversation in memory.conversations), default=1)
         self._lay(key)
 
-    def open(self, holding: ConversationUsage, opens: bool) -> None:
+    def open(self, conversation: ConversationUsage, opens: bool) -> None:
         """Show or hide a conversation's branches."""
-        (self.opened.add if opens else self.opened.discard)(holding.id)
-        self._lay((holding.id, None))
+        (self.open_ids.add if opens else self.open_ids.discard)(conversation.id)
+        self._lay((conversation.id, None))
 
     def _lay(self, key: tuple[str, str | None] | None) -> None:
         self.rows = []
-        for holding in self._memory.conversations if self._memory else ():
-            self.rows.append(MemoryRow(holding))
-            if holding.id in self.opened:
-                self.rows.extend(MemoryRow(holding, branch) for branch in holding.branches)
+        for conversation in self._memory.conversations if self._memory else ():
+            self.rows.append(MemoryRow(conversation))
+            if conversation.id in self.open_ids:
+                self.rows.extend(MemoryRow(conversation, branch) for branch in conversation.branches)
         self.virtual_size = Size(0, len(self.rows))
         found = next((number for number, row in enumerate(self.rows) if row.key == key), self.index)
         self.go(found)
@@ -122,23 +122,23 @@ class MemoryRows(ScrollView, LineWidget, can_focus=True):
         return strip.apply_style(style)
 
     def _segments(self, row: MemoryRow, width: int) -> list[Segment]:
-        held, branch = row.counts, row.branch
+        counts, branch = row.counts, row.branch
         if branch is not None:
             lead = f"    {'  ' * min(branch.depth, 6)}"
             text = branch.title or "(empty)"
         else:
-            lead = "▾ " if row.holding.id in self.opened else "▸ " if row.holding.branches else "  "
-            text = row.holding.title or "(untitled)"
+            lead = "▾ " if row.conversation.id in self.open_ids else "▸ " if row.conversation.branches else "  "
+            text = row.conversation.title or "(untitled)"
         room = width - BAR_WIDTH - 1 - 3 * NUMBER_WIDTH - 1
         style = self.style_of("branch") if branch is not None else None
-        cells = bar(held, self._most)
+        cells = bar(counts, self._most)
         segments = [Segment(f"{fit(lead + without_markdown(text), max(room, 0))} ", style)]
         for (shape, num), (_, name) in zip(cells, SHAPES, strict=True):
             segments.append(Segment(shape * num, self.style_of(name)))
         segments.append(Segment(" " * (BAR_WIDTH - sum(num for _, num in cells))))
         segments.extend(
             Segment(f"{num:>{NUMBER_WIDTH},}", self.style_of(name) if num else self.style_of("cold"))
-            for num, (_, name) in zip((held.device, held.host, held.cold), SHAPES, strict=True)
+            for num, (_, name) in zip((counts.device, counts.host, counts.cold), SHAPES, strict=True)
         )
         return segments
 

@@ -56,7 +56,7 @@ def test_a_path_is_completed_to_what_can_be_read(export, tmp_path, monkeypatch) 
     assert [path.name for path in completions("")] == [export.name]
 
 
-async def test_a_file_is_looked_into_then_imported_and_gone_to(open_app, export, tmp_path) -> None:
+async def test_a_file_is_checked_then_imported_and_opened(open_app, export, tmp_path) -> None:
     path = tmp_path / "x.db"
     async with open_app(path, size=(100, 30)) as d:
         await d.press("f5")
@@ -82,7 +82,7 @@ async def test_a_file_is_looked_into_then_imported_and_gone_to(open_app, export,
         assert len(d.app.store.conversations()) == 3
 
 
-async def test_what_cannot_be_read_is_said_and_another_path_can_be_taken(open_app, export, tmp_path) -> None:
+async def test_an_unreadable_file_is_reported_and_another_path_can_be_used(open_app, export, tmp_path) -> None:
     (tmp_path / "broken.json").write_text("{")
     async with open_app(tmp_path / "x.db", size=(80, 24)) as d:
         await d.press("f5")
@@ -115,7 +115,7 @@ async def test_a_file_whose_name_steers_a_terminal_is_offered_and_imported(open_
         assert "\x1b" not in d.screen_text()
 
 
-async def test_the_window_is_used_while_an_import_runs_and_stopping_it_leaves_whole_conversations(
+async def test_the_app_is_usable_during_an_import_and_stopping_it_keeps_whole_conversations(
     open_app, export, tmp_path, monkeypatch
 ) -> None:
     held, came = threading.Event(), threading.Event()
@@ -156,7 +156,7 @@ async def test_the_window_is_used_while_an_import_runs_and_stopping_it_leaves_wh
         await d.until(lambda: app.screen.query_one("Input").display, "a new path")
 
 
-async def test_the_end_is_told_where_the_window_was_closed_and_leaving_the_app_ends_an_import(
+async def test_the_result_is_notified_if_the_screen_was_closed_and_quitting_ends_an_import(
     open_app, export, tmp_path
 ) -> None:
     path = tmp_path / "x.db"

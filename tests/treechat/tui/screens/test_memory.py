@@ -16,8 +16,8 @@ COUNTS = st.integers(0, 10**6)
 
 @given(COUNTS, COUNTS, COUNTS, st.integers(0, 10**6))
 def test_a_bar_never_overflows_and_shows_the_device_first(device, host, cold, more):
-    held = TierCounts(device, host, cold)
-    cells = [num for _, num in bar(held, held.total + more)]
+    counts = TierCounts(device, host, cold)
+    cells = [num for _, num in bar(counts, counts.total + more)]
     assert sum(cells) <= BAR_WIDTH and min(cells) >= 0
     assert bool(device) == bool(cells[0])
 
@@ -43,12 +43,12 @@ async def test_a_branch_is_freed_and_its_sibling_stays(open_app) -> None:
         before = chat.kv.cost(second).reused
         text = d.screen_text()
         assert "slots used" in text and "█" in text and "█ device" in text
-        held = rows.rows[2].counts.device
-        assert held > 10
+        num_device = rows.rows[2].counts.device
+        assert num_device > 10
         await d.press("j", "j", "d")
         await d.until(lambda: rows.rows[2].counts.device == 0, "the branch is freed")
         assert rows.index == 2 and "slots freed" in d.notices
-        assert chat.kv.cost(second).reused == before and chat.kv.cost(first).computed >= held
+        assert chat.kv.cost(second).reused == before and chat.kv.cost(first).computed >= num_device
         await d.press("escape")
         assert chat.text(first) == REPLIES[0]
 
@@ -63,7 +63,7 @@ async def test_enter_opens_the_conversation_at_the_branch(open_app, tmp_path) ->
         await d.send("about dogs")
         await opened(d)
         rows = d.app.screen.rows
-        assert rows.rows[0].holding.id == cats
+        assert rows.rows[0].conversation.id == cats
         await d.press("g", "l", "j", "enter")
         await d.until(lambda: d.app.chat.conversation_id == cats, "the other conversation")
         assert d.app.cursor_id == leaf
@@ -84,7 +84,7 @@ async def test_rows_open_and_shut_and_hostile_titles_stay_in_their_line(open_app
         assert "\x1b" not in text and "\u202e" not in text and "␛]0;x␇[bold]" in text
 
 
-async def test_without_a_model_it_says_so(open_app) -> None:
+async def test_without_a_model_the_reason_is_shown(open_app) -> None:
     async with open_app(load_model=None) as d:
         await d.press("tab", "M")
         assert "No model" in d.notices

@@ -9,7 +9,7 @@ from tests.fakes import scripted_model
 
 
 @pytest.mark.parametrize("theme", ["textual-dark", "textual-light", "high-contrast"])
-async def test_what_is_behind_is_dimmed_as_textual_does_it(open_app, theme) -> None:
+async def test_the_screen_below_is_dimmed_like_textual_does_it(open_app, theme) -> None:
     async with open_app(reply="*one* [two](https://example.org) `three`") as d:
         app = d.app
         app.theme = theme
@@ -24,7 +24,7 @@ async def test_what_is_behind_is_dimmed_as_textual_does_it(open_app, theme) -> N
         assert below._compositor.render_strips() != strips
 
 
-async def test_a_reply_that_is_written_behind_a_window_is_seen_there(open_app) -> None:
+async def test_a_reply_that_streams_below_a_modal_screen_is_visible(open_app) -> None:
     model = scripted_model("first and then last")
     model.engine.pause_at = 5
     async with open_app(model=model, size=(80, 30)) as d:
@@ -38,7 +38,7 @@ async def test_a_reply_that_is_written_behind_a_window_is_seen_there(open_app) -
 
 
 @pytest.mark.parametrize(("size", "name"), [((80, 24), "-narrow"), ((120, 40), "-wide")])
-async def test_a_window_begins_with_the_class_of_its_size_and_follows_it(open_app, size, name) -> None:
+async def test_a_modal_screen_starts_with_the_class_of_its_size_and_follows_it(open_app, size, name) -> None:
     async with open_app(size=size) as d:
         await d.press("f2")
         assert d.app.screen.has_class(name)

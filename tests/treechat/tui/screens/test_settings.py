@@ -19,9 +19,7 @@ async def closed(d) -> None:
     await d.until(lambda: not isinstance(d.app.screen, SettingsScreen), "the screen closed")
 
 
-async def test_what_is_kept_makes_the_next_reply_and_is_there_when_the_conversation_opens_again(
-    open_app, tmp_path
-) -> None:
+async def test_kept_settings_apply_to_the_next_reply_and_are_stored_with_the_conversation(open_app, tmp_path) -> None:
     path = tmp_path / "s.db"
     async with open_app(path) as d:
         await d.send("hello")
@@ -58,7 +56,7 @@ async def test_once_holds_for_one_reply(open_app) -> None:
         assert d.app.chat.own == {}
 
 
-async def test_a_wrong_value_is_said_and_not_kept(open_app) -> None:
+async def test_an_invalid_value_is_reported_and_not_kept(open_app) -> None:
     async with open_app() as d:
         screen = await open_settings(d)
         screen.field("top_p").value = "1.5"
@@ -97,7 +95,7 @@ async def test_settings_of_a_conversation_that_is_not_written_yet_are_written_wi
         assert meta == {"settings": {"top_k": 9, "system_prompt": "Be [b]terse[/b]."}}
 
 
-async def test_another_system_prompt_begins_a_root_beside_and_backspace_goes_back(open_app) -> None:
+async def test_a_changed_system_prompt_starts_a_new_root_and_backspace_returns(open_app) -> None:
     async with open_app(config=Config(system_prompt="one")) as d:
         app = d.app
         reply = await d.send("hello")
@@ -120,7 +118,7 @@ async def test_another_system_prompt_begins_a_root_beside_and_backspace_goes_bac
         assert app.chat.path()[0].role == "user"
 
 
-async def test_a_preset_is_saved_taken_and_read_again(open_app, tmp_path, monkeypatch) -> None:
+async def test_a_preset_is_saved_used_and_loaded_again(open_app, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("TREECHAT_CONFIG_DIR", str(tmp_path))
     (tmp_path / "config.toml").write_text('# mine\n[presets.cold]\ntemperature = 0\nsystem_prompt = "Be exact."')
     async with open_app(config=load_config()) as d:

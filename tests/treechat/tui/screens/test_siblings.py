@@ -56,7 +56,7 @@ async def test_one_is_stopped_another_kept_and_a_third_promoted(open_app) -> Non
         assert chat.tree[chat.path()[-2].parent_id].id == gamma
 
 
-async def test_only_this_one_goes_on_and_escape_stops_it_then_closes(open_app) -> None:
+async def test_only_this_one_continues_and_escape_stops_it_then_closes(open_app) -> None:
     async with open_app(reply=lambda n: WORDS[n % 4]) as d:
         chat = d.app.chat
         alpha, beta, gamma = await three(d)
@@ -70,7 +70,7 @@ async def test_only_this_one_goes_on_and_escape_stops_it_then_closes(open_app) -
         assert {chat.tree[i].status for i in (alpha, beta, gamma)} == {"stopped"}
 
 
-async def test_closing_leaves_the_replies_to_go_on(open_app) -> None:
+async def test_replies_continue_after_closing(open_app) -> None:
     async with open_app(reply=lambda n: WORDS[n % 4]) as d:
         ids = await three(d)
         await d.press("q")

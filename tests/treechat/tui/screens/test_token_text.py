@@ -35,12 +35,12 @@ def test_doubt_is_walked_in_both_directions():
     assert next_doubt(probabilities, 3, 1) is None
 
 
-def test_where_nothing_is_doubtful_the_least_likely_stand_for_it():
+def test_without_doubtful_tokens_the_least_likely_count_as_doubtful():
     assert next_doubt([0.9, 0.7, 0.8], -1, 1) == 1
     assert next_doubt([None, None], -1, 1) is None
 
 
-def test_words_are_tokens_put_together():
+def test_words_are_joined_from_tokens():
     pieces = [
         MessageToken(i, text, None) for i, text in enumerate(["Flo", "rence", " in", " May", "", ".\n", "Yes", ""])
     ]

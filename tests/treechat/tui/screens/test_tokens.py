@@ -34,7 +34,7 @@ async def test_doubtful_tokens_are_walked_and_marked_not_by_colour_alone(open_ap
         await d.until(lambda: "36.79%" in d.screen_text() and "computed 1" in d.screen_text(), "its alternatives")
 
 
-async def test_enter_on_an_alternative_forks_there_and_goes_on(open_app) -> None:
+async def test_enter_on_an_alternative_forks_there_and_continues(open_app) -> None:
     async with open_app(model=doubtful_model()) as d:
         screen = await to_tokens(d)
         reply = d.app.chat.current_id
@@ -48,7 +48,7 @@ async def test_enter_on_an_alternative_forks_there_and_goes_on(open_app) -> None
         await d.until(lambda: "⋔ 2/2" in d.screen_text(), "the sibling's mark")
 
 
-async def test_enter_on_the_token_itself_goes_on_anew_behind_it(open_app) -> None:
+async def test_enter_on_the_token_itself_continues_after_it(open_app) -> None:
     async with open_app(model=doubtful_model()) as d:
         screen = await to_tokens(d)
         await d.press("g", "right")
@@ -66,7 +66,7 @@ async def test_closing_the_token_view_changes_nothing(open_app) -> None:
         assert len(d.app.chat.tree) == 2
 
 
-async def test_a_reply_is_split_at_a_word_and_goes_on_from_what_is_kept(open_app) -> None:
+async def test_a_reply_is_split_at_a_word_and_continues_from_the_kept_words(open_app) -> None:
     async with open_app(model=doubtful_model()) as d:
         await d.send("Where?")
         await d.press("tab", "tab", "s")

@@ -26,7 +26,7 @@ PARTS = [
 TEXT = "[thoughts]\n\n[called python]\n\n[result of python]\n\n[thoughts]\n\nIt is two."
 
 
-def test_what_an_import_kept_is_put_at_its_placeholders() -> None:
+def test_imported_parts_are_put_at_their_placeholders() -> None:
     assert split_message(TEXT, True, PARTS) == [
         FoldedPart("thoughts", "First *this*.\n\nThen that.", True),
         FoldedPart("called python", '{\n  "code": "1+1"\n}'),
@@ -51,7 +51,7 @@ def test_what_an_import_kept_is_put_at_its_placeholders() -> None:
         ("", None),
     ],
 )
-def test_thoughts_are_told_from_words(text, found) -> None:
+def test_thoughts_are_split_from_the_text(text, found) -> None:
     assert split_thoughts(text) == found
 
 
@@ -60,7 +60,7 @@ def test_thoughts_of_others_are_text() -> None:
     assert split_message("<think>\n\n</think>\n\nb", True) == ["b"]
 
 
-def test_what_is_written_to_take_long_does_not() -> None:
+def test_hostile_texts_take_linear_time() -> None:
     num = 100_000
     assert len(split_message("<think>a</think>" * num, True)) <= 21
     assert split_message("a\n</think>\n" * num, True)[0] == FoldedPart("thoughts", "a", True)
@@ -97,7 +97,7 @@ def test_a_growing_reply_counts_its_thoughts_and_shows_their_last_words() -> Non
     assert StreamingReply(40, "<think></think>\nYes").rows == ["Yes"]
 
 
-def test_rows_of_the_tree_show_the_first_words_that_are_said() -> None:
+def test_rows_of_the_tree_show_the_first_words_after_the_thoughts() -> None:
     assert preview_of("<think>long plan</think>\n\nYes.") == "Yes."
     assert preview_of(TEXT) == "It is two."
     assert preview_of("[image: a.png]\n\nWhat is it?") == "What is it?"
@@ -141,7 +141,7 @@ async def test_imported_thoughts_unfold_by_key_and_by_mouse_and_are_copied_only_
         assert "no thoughts in this message" in d.screen_text()
 
 
-async def test_a_reply_that_thinks_is_counted_while_it_grows_and_folded_when_it_is_whole(open_app) -> None:
+async def test_thoughts_are_counted_during_streaming_and_folded_at_the_end(open_app) -> None:
     thoughts = "word " * 40
     async with open_app(reply=f"<think>\n{thoughts}\n</think>\n\nThe **answer**.", size=(120, 30)) as d:
         app = d.app
@@ -167,7 +167,7 @@ async def test_a_reply_that_thinks_is_counted_while_it_grows_and_folded_when_it_
         await d.until(lambda: "│ word word" in d.screen_text(), "unfolded there")
 
 
-async def test_thoughts_that_begin_in_the_prompt_are_told_from_the_first_word_and_when_they_are_cut_off(
+async def test_thoughts_that_begin_in_the_prompt_are_recognized_from_the_first_word_and_after_a_stop(
     open_app,
 ) -> None:
     tokenizer = ByteTokenizer(TURNS_ONLY)

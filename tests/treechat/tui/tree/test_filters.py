@@ -34,7 +34,7 @@ def test_each_filter_keeps_its_rows_and_the_current_one() -> None:
     assert set(rows_of("warm", warm={"b1"})) == {"a2", "b1"}
 
 
-def test_a_node_that_is_left_out_belongs_to_the_row_above() -> None:
+def test_an_excluded_node_belongs_to_the_row_above() -> None:
     tree = a_tree()
     layout = RowLayout(tree, "a2")
     apply_filter(layout, tree, "my turns", "a2", ())
@@ -80,7 +80,7 @@ async def test_the_warm_filter_follows_the_cache(open_app, tmp_path) -> None:
         await d.until(lambda: "b2" in {row.tip_id for row in d.app.tree_pane.rows}, "the branch that became warm")
 
 
-async def test_hoisting_says_where_one_is(open_app) -> None:
+async def test_hoisting_shows_the_breadcrumb(open_app) -> None:
     async with open_app(size=(120, 30), reply=lambda n: f"reply {n}") as d:
         await d.send("a question")
         await d.press("tab", "r")
