@@ -261,7 +261,7 @@ class Chat:
         stopped = threading.Event()
         self._span_stops.add(stopped)
         try:
-            await make_spans(self._ready_spans(), self.tree, self.tree.path(node_id), stopped, events.put)
+            await make_spans(self._ready_spans(), self.tree, self.tree.path(node_id), stopped, events)
             await events.all_read()
         finally:
             self._span_stops.discard(stopped)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
 
+from treechat.chat.event_queue import EventQueue
 from treechat.chat.events import SpansMade
 from treechat.chat.tokens.path_spans import SpanBook
 from treechat.errors import GenerationError
@@ -16,7 +16,7 @@ AT_ONCE = 16
 
 
 async def make_spans(
-    spans: SpanBook, tree: Tree, path: list[str], stopped: threading.Event, emit: Callable[[SpansMade], None]
+    spans: SpanBook, tree: Tree, path: list[str], stopped: threading.Event, events: EventQueue
 ) -> None:
     """Make the spans that the path lacks. All spans made are stored, however it ends.
 
@@ -24,7 +24,7 @@ async def make_spans(
     tree: the tree of the path.
     path: node ids, root first.
     stopped: setting it ends the work and raises GenerationError; cancelling the coroutine sets it.
-    emit: called in the event loop with the progress.
+    events: gets the progress. The work begins after the first event is read.
     """
     total = spans.num_missing(path)
     if total <= AT_ONCE:
@@ -33,11 +33,11 @@ async def make_spans(
     loop = asyncio.get_running_loop()
 
     def made(num: int) -> None:
-        loop.call_soon_threadsafe(emit, SpansMade(num, total))
+        loop.call_soon_threadsafe(events.put, SpansMade(num, total))
 
+    await events.hand_over(SpansMade(0, total))
     task = asyncio.create_task(asyncio.to_thread(spans.ensure, tree, path, made, stopped))
     try:
-        emit(SpansMade(0, total))
         await asyncio.wait([task])
         if stopped.is_set():
             raise GenerationError(
