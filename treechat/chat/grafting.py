@@ -10,7 +10,7 @@ from treechat.chat.events import ChatEvent, ReplayProgress
 from treechat.chat.session import Chat
 from treechat.errors import UsageError
 from treechat.store import NewNode
-from treechat.store.ids import new_id
+from treechat.store.values import new_id
 from treechat.tree import Node, Role
 
 _ABOVE: dict[Role, tuple[Role | None, ...]] = {

@@ -10,9 +10,8 @@
 Any program can read the file: `sqlite3 treechat.db "SELECT line FROM tree"` prints all conversations.
 """
 
-from treechat.store.ids import new_id, short_id
 from treechat.store.reader import Reader
 from treechat.store.store import Store
-from treechat.store.values import ConversationInfo, Event, Hit, NamedNode, NewNode
+from treechat.store.values import ConversationInfo, Event, Hit, NamedNode, NewNode, new_id, short_id
 
 __all__ = ["ConversationInfo", "Event", "Hit", "NamedNode", "NewNode", "Reader", "Store", "new_id", "short_id"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 
 from treechat.store.connection import Connection
-from treechat.store.ids import short_id
 from treechat.store.trees import read_nodes, repaired_tree
+from treechat.store.values import short_id
 
 
 class Checks(Connection):

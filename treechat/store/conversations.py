@@ -11,9 +11,8 @@ from typing import Any
 from treechat.errors import NodeNotFound, StoreError
 from treechat.store.codec import clean, dump_json, load_mapping
 from treechat.store.connection import Connection, SqlRow
-from treechat.store.ids import new_id, short_id
 from treechat.store.trees import read_nodes, repaired_tree, visible_current
-from treechat.store.values import ConversationInfo
+from treechat.store.values import ConversationInfo, new_id, short_id
 from treechat.tree import Conversation, Tree
 
 CONVERSATION_COLUMNS = "id, title, created_at, updated_at, current_id, meta"

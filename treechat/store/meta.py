@@ -8,7 +8,7 @@ from typing import Any
 from treechat.errors import NodeNotFound
 from treechat.store.codec import dump_json
 from treechat.store.connection import Connection
-from treechat.store.ids import short_id
+from treechat.store.values import short_id
 
 
 class Meta(Connection):

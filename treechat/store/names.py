@@ -9,11 +9,10 @@ from treechat.errors import NodeNotFound
 from treechat.store.codec import clean
 from treechat.store.connection import Connection
 from treechat.store.conversations import CONVERSATION_COLUMNS, conversation_from, open_tree, read_conversation
-from treechat.store.ids import short_id
 from treechat.store.nodes import read_node
 from treechat.store.spans import chunks
 from treechat.store.trees import hidden_ids
-from treechat.store.values import NamedNode
+from treechat.store.values import NamedNode, short_id
 from treechat.tree import Conversation
 
 STEPS = re.compile(r"(?P<start>.+?)~(?P<steps>\d*)", re.DOTALL)

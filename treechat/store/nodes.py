@@ -11,10 +11,9 @@ from treechat.errors import NodeNotFound
 from treechat.store.codec import clean, dump_json, load_mapping
 from treechat.store.connection import Connection, SqlRow
 from treechat.store.conversations import UNFINISHED, read_conversation, touch
-from treechat.store.ids import new_id, short_id
 from treechat.store.spans import chunks, read_flushed, write_spans, write_turns
 from treechat.store.trees import NODE_COLUMNS, node_from
-from treechat.store.values import NewNode
+from treechat.store.values import NewNode, new_id, short_id
 from treechat.tree import Node, Role, Span, Status, Turn, preview_of
 
 INSERT = (

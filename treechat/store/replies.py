@@ -15,11 +15,10 @@ from treechat.errors import NodeNotFound, StoreError
 from treechat.store.codec import clean, pack_ids, pack_logprobs
 from treechat.store.connection import Connection
 from treechat.store.conversations import touch
-from treechat.store.ids import short_id
 from treechat.store.nodes import conversation_id_of, insert_nodes, read_node
 from treechat.store.owner import Owner, is_abandoned, this_process
 from treechat.store.spans import read_flushed, write_spans, write_turns
-from treechat.store.values import NewNode
+from treechat.store.values import NewNode, short_id
 from treechat.tree import Node, Role, Span, Status, Turn, preview_of
 
 

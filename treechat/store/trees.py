@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from treechat.store.connection import SqlRow
-from treechat.store.ids import short_id
+from treechat.store.values import short_id
 from treechat.tree import Node, Tree
 
 NODE_COLUMNS = "id, parent_id, role, status, created_at, preview, label, bookmarked, hidden"

@@ -17,9 +17,8 @@ from treechat.errors import NodeNotFound, UsageError
 from treechat.store.codec import clean, dump_json
 from treechat.store.connection import Connection, SqlRow
 from treechat.store.conversations import read_conversation, touch
-from treechat.store.ids import short_id
 from treechat.store.nodes import conversation_id_of, insert_nodes
-from treechat.store.values import AddedKind, Event, EventKind, NewNode
+from treechat.store.values import AddedKind, Event, EventKind, NewNode, short_id
 from treechat.tree import Node
 
 

@@ -1,7 +1,8 @@
-"""The values that the store takes and returns, apart from those of `treechat.tree`."""
+"""The values that the store takes and returns, apart from those of `treechat.tree`, and the ids of nodes."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -109,3 +110,22 @@ class NamedNode(NamedTuple):
 
     node: Node
     conversation_id: str
+
+
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+"""Crockford's base 32 in lower case: no i, l, o or u to misread."""
+
+ID_LEN = 16
+SHORT_LEN = 8
+"""Characters of the short form shown to people: 40 random bits, unique among a million nodes more often than not."""
+
+
+def new_id() -> str:
+    """A fresh id of `ID_LEN` characters, 80 random bits. Order in time is kept by the rows, not by the id."""
+    value = secrets.randbits(5 * ID_LEN)
+    return "".join(ALPHABET[(value >> shift) & 31] for shift in range(5 * (ID_LEN - 1), -1, -5))
+
+
+def short_id(full_id: str) -> str:
+    """The prefix that is shown to people."""
+    return full_id[:SHORT_LEN]

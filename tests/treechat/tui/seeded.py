@@ -101,7 +101,7 @@ async def press(pilot, *keys: str) -> None:
 
 async def _token_view(app: TreechatApp, pilot) -> None:
     await press(pilot, "t")
-    await until(pilot, lambda: app.screen.choices and "computed" in app.screen._note)
+    await until(pilot, lambda: app.screen.choices and "computed" in app.screen.note)
 
 
 async def _memory(app: TreechatApp, pilot) -> None:

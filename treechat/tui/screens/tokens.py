@@ -59,7 +59,7 @@ class TokenScreen(Modal[ForkPoint | None]):
         self._stop_ids = stop_ids
         self._find = find
         self._found: dict[int, Alternatives] = {}
-        self._note = ""
+        self.note = ""
 
     def compose(self) -> ComposeResult:
         with Vertical(id="tokens", classes="window full") as window:
@@ -105,7 +105,7 @@ class TokenScreen(Modal[ForkPoint | None]):
             self._found[index] = await self._find(index)
         except TreechatError as error:
             if index == self.index:
-                self._note = str(error)
+                self.note = str(error)
                 self._fill()
             return
         if index == self.index:
@@ -122,7 +122,7 @@ class TokenScreen(Modal[ForkPoint | None]):
         self.choice = ids.index(piece.id) if piece.id in ids else 0
         usage = found.usage if found else None
         reused = (usage.cached_tokens + usage.restored_tokens) if usage else 0
-        self._note = f"reused {reused:,} · computed {usage.computed_tokens:,}" if usage else "looking up …"
+        self.note = f"reused {reused:,} · computed {usage.computed_tokens:,}" if usage else "looking up …"
         self._fill()
 
     # Drawing
@@ -136,7 +136,7 @@ class TokenScreen(Modal[ForkPoint | None]):
         first = max(min(self.choice - room // 2, len(self.choices) - room), 0)
         for number, choice in list(enumerate(self.choices))[first : first + room]:
             lines.append(self._line(choice, number == self.choice, choice.id == piece.id, width))
-        lines.append(Text(fit(self._note, width).rstrip(), style="dim"))
+        lines.append(Text(fit(self.note, width).rstrip(), style="dim"))
         panel.update(Text("\n").join(lines))
         is_same = bool(self.choices) and self.choices[self.choice].id == piece.id
         effect = "continues after it" if is_same or not self.choices else "forks with it"

@@ -47,7 +47,7 @@ class ChoiceList(LineScroll, can_focus=False):
         self.choices: Sequence[ListChoice] = ()
         self.index = 0
         self.empty_text = ""
-        self._notes: dict[str, str] = {}
+        self.notes: dict[str, str] = {}
 
     @dataclass
     class Scrolled(Message):
@@ -58,11 +58,11 @@ class ChoiceList(LineScroll, can_focus=False):
         """Ids of the visible choices that have no note yet."""
         first = self.scroll_offset.y
         in_sight = self.choices[first : first + self.size.height]
-        return [choice.id for choice in in_sight if not choice.note and choice.id not in self._notes]
+        return [choice.id for choice in in_sight if not choice.note and choice.id not in self.notes]
 
     def note(self, notes: Mapping[str, str]) -> None:
         """Add notes by choice id, found after the choices were shown."""
-        self._notes.update(notes)
+        self.notes.update(notes)
         self.refresh()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
@@ -99,7 +99,7 @@ class ChoiceList(LineScroll, can_focus=False):
             return Strip.blank(width, self.rich_style)
         choice = self.choices[index]
         # Cut long texts before control characters are escaped, which takes time linear in their length.
-        note = choice.note or self._notes.get(choice.id, "")
+        note = choice.note or self.notes.get(choice.id, "")
         text, note = one_line(choice.text[: 4 * width]), one_line(note[: 4 * width])
         text_width = min(cell_len(text), width)
         line = [

@@ -91,7 +91,7 @@ async def test_many_conversations_are_listed_counted_and_narrowed_down(open_app,
         assert listed.chosen.text == "talk 100"
         await d.until(lambda: "talk 100  2 messages" in d.screen_text(), "what the last one holds")
         # Only visible conversations are counted, as the counts of a long list take longer than drawing it.
-        assert len(listed._notes) < MAX_CHOICES
+        assert len(listed.notes) < MAX_CHOICES
         await d.press("1", "7")
         await d.until(lambda: len(listed.choices) == 13, "17, 117, 217 and 170 to 179")
         await d.press("up")
