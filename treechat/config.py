@@ -1,7 +1,7 @@
 """The configuration: one TOML file, read into one frozen value.
 
-A key that is unknown is named with its line and its nearest match; a value of the wrong type with what was expected.
-No file means all defaults. `to_toml` writes the same form that `load_config` reads. A preset is a named set of
+The error for an unknown key has its line and the nearest known key; the error for a wrong value has the expected form.
+Without a file, all values are defaults. `to_toml` writes the form that `load_config` reads. A preset is a named set of
 sampling parameters and a system prompt: a table `[presets.NAME]` with the keys of `PRESET_KEYS`.
 """
 
@@ -114,7 +114,13 @@ class Config:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a key accepts: how to name it, how to recognise it, how to turn it into the field's value."""
+    """The values that a key accepts.
+
+    name: the description in error messages.
+    holds: returns whether a value is valid.
+    convert: converts a TOML value to the field's value.
+    reads: converts the text of a user to a value.
+    """
 
     name: str
     holds: Callable[[Any], bool]
@@ -175,21 +181,21 @@ _KINDS: dict[str, _Kind] = {
 }
 
 PRESET_KEYS = ("system_prompt", *SAMPLING_KEYS, "max_tokens", "seed")
-"""What a preset can set, and what a conversation can have of its own."""
+"""The keys that a preset and a conversation can set."""
 
 
 def is_valid(key: str, value: Any) -> bool:
-    """Whether the configuration would take that value."""
+    """Return whether the value is valid for the key."""
     return key in _KINDS and _KINDS[key].holds(value)
 
 
 def expected(key: str) -> str:
-    """What the key's value must be, in words."""
+    """Return the description of the key's valid values."""
     return _KINDS[key].name
 
 
 def read_value(key: str, text: str) -> Any:
-    """The value that a person wrote for a key of `PRESET_KEYS`. Raises ConfigError that says what was expected."""
+    """Convert the text of a user to the value of a key of `PRESET_KEYS`. Raises ConfigError with the expected form."""
     kind = _KINDS[key]
     try:
         value = kind.reads(text.strip())
@@ -201,14 +207,15 @@ def read_value(key: str, text: str) -> Any:
 
 
 def config_path() -> Path:
-    """Where the configuration is read from, whether or not the file exists."""
+    """Return the path of the configuration file, which may not exist."""
     return config_dir() / "config.toml"
 
 
 def load_config(path: Path | None = None) -> Config:
-    """Read `path`, or the platform's file for None; all defaults where there is no file.
+    """Read `path`, or the file of `config_path` for None. Without a file, all values are defaults.
 
-    Raises ConfigError, with the line, for an unknown key, a wrong type, or what is not TOML or cannot be read.
+    Raises ConfigError, with the line, for an unknown key or a wrong value, and for a file that is unreadable or not
+    TOML.
     """
     path = config_path() if path is None else path
     try:
@@ -249,7 +256,7 @@ def _checked(where: str, key: str, value: Any, known: Collection[str]) -> Any:
 
 
 def nearest(word: str, known: Collection[str], otherwise: str) -> str:
-    """A hint: the known word that was probably meant, or all of them."""
+    """Return a hint with the nearest known word, or with all of them."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"Did you mean {near[0]!r}?" if near else f"{otherwise}: {', '.join(known)}"
 
@@ -259,8 +266,10 @@ def _show(value: Any) -> str:
 
 
 def line_of(text: str, key: str, first: int = 1) -> int:
-    """The line, from 1, on which a key or table stands, at `first` or below. tomllib keeps none, so the text is
-    searched."""
+    """Return the line of a key or table, from 1, at `first` or below.
+
+    tomllib gives no lines, so the text is searched.
+    """
     parts = r"\s*\.\s*".join(rf"""["']?{re.escape(part)}["']?""" for part in key.split("."))
     pattern = re.compile(rf"^\s*\[*\s*{parts}\s*[\]=.]")
     lines = enumerate(text.splitlines(), 1)
@@ -268,7 +277,7 @@ def line_of(text: str, key: str, first: int = 1) -> int:
 
 
 def to_toml(config: Config) -> str:
-    """The effective configuration as TOML that can be read again; what treechat chooses itself is a comment."""
+    """Return the effective configuration as TOML that `load_config` reads. A value of None is a comment."""
     lines, tables = [], []
     for key, value in config.by_key().items():
         if key == "presets":
@@ -285,14 +294,14 @@ def to_toml(config: Config) -> str:
 
 
 def preset_lines(name: str, values: Mapping[str, Any]) -> list[str]:
-    """A preset as lines of TOML."""
+    """Return a preset as lines of TOML."""
     return [f"[presets.{_show(name)}]", *(f"{key} = {_show(value)}" for key, value in values.items())]
 
 
 def add_preset(name: str, values: Mapping[str, Any], path: Path | None = None) -> None:
-    """Write a preset behind what the file says, made where there is none; all else in it stays as it is.
+    """Append a preset to the file, which is created if needed; the rest of the file stays as it is.
 
-    Raises ConfigError where the name is taken, or the file cannot be read as a configuration or written.
+    Raises ConfigError if the name is in use, or if the file cannot be read as a configuration or not be written.
     """
     path = config_path() if path is None else path
     if name in load_config(path).presets:
@@ -303,7 +312,7 @@ def add_preset(name: str, values: Mapping[str, Any], path: Path | None = None) -
         partial = path.with_name(path.name + ".part")
         gap = "" if not before else "\n" if before.endswith("\n") else "\n\n"
         partial.write_text(before + gap + "\n".join(preset_lines(name, values)) + "\n", encoding="utf-8")
-        # A configuration that a dotfile manager links to stays where it is.
+        # Resolve a link, for example one of a dotfile manager, and replace its target.
         partial.replace(path.resolve())
     except OSError as error:
         raise ConfigError(

@@ -1,22 +1,22 @@
-"""Every error that a user can meet, in one tree.
+"""Every error that the user can get, in one tree.
 
-TreechatError            message says what happened; `hint` says what to do
-├── UsageError           what was asked for makes no sense (exit status 2)
+TreechatError            `message` describes the error; `hint` says what to do
+├── UsageError           the request is invalid (exit status 2)
 │   ├── ConfigError      config.toml: unknown key, wrong type, not TOML
-│   └── NodeNotFound     no node, or several, answer to that name
+│   └── NodeNotFound     no node, or more than one, matches a name
 ├── StoreError           the database cannot be opened, read or written
 ├── ModelError           the model cannot be found, fetched, read or run
-│   ├── Offline          it would have to be fetched, and there is no network
-│   └── UnsupportedModel the engine refuses this architecture
-├── GenerationError      a request failed; what was generated before is kept
-└── FormatError          a file to import is not what it claims to be
+│   ├── Offline          a download is needed, and the network cannot be reached
+│   └── UnsupportedModel the engine does not support this architecture
+├── GenerationError      a request failed; the text generated before is kept
+└── FormatError          a file to import does not have the format that it claims
 """
 
 from __future__ import annotations
 
 
 class TreechatError(Exception):
-    """Base of all errors shown to the user. `hint` is one sentence that says what to do, or empty."""
+    """Base of all errors shown to the user. `hint` is one sentence that says what to do; it may be empty."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -28,7 +28,7 @@ class TreechatError(Exception):
 
 
 class UsageError(TreechatError):
-    """What was asked for makes no sense."""
+    """The request is invalid."""
 
 
 class ConfigError(UsageError):
@@ -36,7 +36,7 @@ class ConfigError(UsageError):
 
 
 class NodeNotFound(UsageError):
-    """No node, or more than one, answers to a name."""
+    """No node, or more than one, matches a name."""
 
 
 class StoreError(TreechatError):
@@ -48,16 +48,16 @@ class ModelError(TreechatError):
 
 
 class Offline(ModelError):
-    """Something would have to be fetched and the network cannot be reached."""
+    """A download is needed, and the network cannot be reached."""
 
 
 class UnsupportedModel(ModelError):
-    """The engine refuses this architecture."""
+    """The engine does not support this architecture."""
 
 
 class GenerationError(TreechatError):
-    """A request failed; what was generated before it failed is kept."""
+    """A request failed; the text generated before is kept."""
 
 
 class FormatError(TreechatError):
-    """A file to import is not what it claims to be."""
+    """A file to import does not have the format that it claims."""

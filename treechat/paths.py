@@ -1,4 +1,4 @@
-"""Where treechat keeps things: platform directories, each of which an environment variable overrides."""
+"""The directories of treechat: those of the platform, unless an environment variable names another."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ def _directory(variable: str, default: Path) -> Path:
 
 
 def data_dir() -> Path:
-    """Conversations: the SQLite database lives here (`TREECHAT_DATA_DIR`)."""
+    """Return the directory of the SQLite database (`TREECHAT_DATA_DIR`)."""
     return _directory("TREECHAT_DATA_DIR", platformdirs.user_data_path("treechat", appauthor=False))
 
 
 def cache_dir() -> Path:
-    """What can be fetched or computed again, such as converted models (`TREECHAT_CACHE_DIR`)."""
+    """Return the directory of files that can be fetched or computed again (`TREECHAT_CACHE_DIR`)."""
     return _directory("TREECHAT_CACHE_DIR", platformdirs.user_cache_path("treechat", appauthor=False))
 
 
 def config_dir() -> Path:
-    """`config.toml` lives here (`TREECHAT_CONFIG_DIR`)."""
+    """Return the directory of `config.toml` (`TREECHAT_CONFIG_DIR`)."""
     return _directory("TREECHAT_CONFIG_DIR", platformdirs.user_config_path("treechat", appauthor=False))
 
 
 def default_db() -> Path:
-    """The database that is opened where `--db` names no other."""
+    """Return the database that is used without `--db`."""
     return data_dir() / "treechat.db"

@@ -1,6 +1,6 @@
-"""The values of the app: Conversation, Node, Turn, Span, and Tree with the walks over it.
+"""The values of the app: Conversation, Node, Turn, Span, Run, and Tree with its walks.
 
-Pure values, importing nothing of ours. Every walk is iterative: a chain of 100,000 nodes is an ordinary tree.
+Imports no module of ours. Every walk is iterative: trees may be 100,000 nodes deep.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 STATUSES: tuple[Status, ...] = ("complete", "streaming", "stopped", "interrupted", "failed")
 
 PREVIEW_LEN = 120
-"""Characters of a node's text that its row in the tree keeps; the whole text is read when it is shown."""
+"""Characters of a node's text that the tree keeps. The whole text is read only to show it."""
 
 
 PATHS_KEPT = 16
-"""Paths that a tree keeps until its structure changes: a window asks for the same few at each key."""
+"""Paths that a tree caches until its structure changes: a window needs the same few at each key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Span:
 
     tokenizer: fingerprint of the tokenizer and template that the ids belong to.
     ids: token ids, in order; may be empty.
-    logprobs: one natural-log probability per id for a generated span, None where nothing was sampled.
+    logprobs: one natural-log probability per id; None if the span was not sampled.
     """
 
     tokenizer: str
@@ -40,7 +40,21 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The provenance of one generated node. Counts are tokens, times are seconds; None where not (yet) known."""
+    """The provenance of one generated node. Counts are tokens, times are seconds; None: unknown, or not known yet.
+
+    model: name of the model.
+    sampling: sampling parameters by name; an import may add others.
+    seed: the seed of the sampling.
+    finish_reason: stop, length, cancelled or error; an import may have others.
+    prompt_tokens: tokens of the path.
+    cached_tokens: prompt tokens with KV in device memory.
+    restored_tokens: prompt tokens with KV in host memory.
+    computed_tokens: prompt tokens that were prefilled.
+    completion_tokens: generated tokens.
+    queue_s: time before the prefill.
+    ttft_s: time until the first token.
+    total_s: time until the end.
+    """
 
     model: str
     sampling: Mapping[str, Any] = field(default_factory=dict)
@@ -57,7 +71,7 @@ class Turn:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Decoded tokens per second after the first one; None where it cannot be known."""
+        """Tokens per second after the first one; None if a count or a time is missing."""
         if self.total_s is None or self.ttft_s is None or not self.completion_tokens:
             return None
         decode_s = self.total_s - self.ttft_s
@@ -66,11 +80,17 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One message, as the tree keeps it: everything but the text beyond its preview, the span and the turn.
+    """One message in the tree, without its span, its turn, and the text beyond the preview.
 
+    id: node id.
+    parent_id: None for a root.
+    role: author of the message.
+    status: state of the text.
     created_at: seconds since the epoch.
     preview: the text's first `PREVIEW_LEN` characters on one line.
-    hidden: the node and its subtree are out of sight (deleted, and can be undone).
+    label: a name given by the user, or None.
+    bookmarked: whether the user bookmarked it.
+    hidden: the node and its subtree are deleted; an undo shows them again.
     """
 
     id: str
@@ -86,7 +106,15 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """One tree's identity. Times are seconds since the epoch."""
+    """One conversation without its nodes. Times are seconds since the epoch.
+
+    id: conversation id.
+    title: may be empty.
+    created_at: time of creation.
+    updated_at: time of the last change.
+    current_id: the current node of the last window, or None.
+    meta: further values by key.
+    """
 
     id: str
     title: str
@@ -102,7 +130,7 @@ THOUGHT_TAGS: Mapping[str, str] = {
     "<thought>": "</thought>",
     "[THINK]": "[/THINK]",
 }
-"""What models write before and behind their thoughts."""
+"""The tags that models write before and after their thoughts."""
 
 _THOUGHTS = "|".join(f"{re.escape(begin)}.*?{re.escape(end)}" for begin, end in THOUGHT_TAGS.items())
 _PLACEHOLDERS = r"\[(?:thoughts|(?:called|result of) [^\]\n]*|(?:image|file|audio)(?:: [^\]\n]*)?)\](?=\s|$)"
@@ -110,9 +138,9 @@ _ASIDE = re.compile(rf"\s*(?:{_THOUGHTS}|{_PLACEHOLDERS})", re.DOTALL)
 
 
 def preview_of(text: str) -> str:
-    """The first `PREVIEW_LEN` characters of `text` with white space folded.
+    """Return the first `PREVIEW_LEN` characters of `text` with white space folded.
 
-    Thoughts and the placeholders of an import come first only where nothing else is said.
+    Leading thoughts and placeholders of an import are skipped, unless the text contains nothing else.
     """
     start = 0
     while (aside := _ASIDE.match(text, start)) is not None:
@@ -142,8 +170,8 @@ class Run:
 class Tree:
     """The structure of one conversation: nodes by id, children derived from parent ids.
 
-    Children keep the order of insertion. `version` grows with every change of structure (not of a preview or a
-    status), so that a layout can be kept until it grows.
+    Children keep the order of insertion. `version` increases with each change of structure, but not of a preview or a
+    status. A layout is valid until `version` changes.
     """
 
     def __init__(self, nodes: Iterator[Node] | list[Node] | tuple[Node, ...] = ()) -> None:
@@ -166,7 +194,7 @@ class Tree:
         return self.nodes[node_id]
 
     def add(self, node: Node) -> None:
-        """Add a node as the last child of its parent. The parent may come later, but must come."""
+        """Add a node as the last child of its parent. The parent may be added later."""
         assert node.id not in self.nodes, f"node {node.id} is in the tree already"
         self.nodes[node.id] = node
         self._children.setdefault(node.parent_id, []).append(node.id)
@@ -175,7 +203,7 @@ class Tree:
         self.version += 1
 
     def update(self, node: Node) -> None:
-        """Replace the node of the same id. A new parent moves it, as the last child."""
+        """Replace the node of the same id. With a new parent it becomes the last child there."""
         old = self.nodes[node.id]
         self.nodes[node.id] = node
         self._num_hidden += node.hidden - old.hidden
@@ -186,18 +214,18 @@ class Tree:
             self.version += 1
 
     def change(self, node_id: str, **fields: Any) -> Node:
-        """`update` with some fields replaced; returns the new node."""
+        """Replace some fields of a node; returns the new node."""
         node = replace(self.nodes[node_id], **fields)
         self.update(node)
         return node
 
     def children(self, node_id: str | None, hidden: bool = False) -> list[str]:
-        """Ids of the children, oldest first; of the roots for None. Hidden ones only on request."""
+        """Return the ids of the children, oldest first; for None, of the roots. hidden: include hidden nodes."""
         ids = self._children.get(node_id, [])
         return list(ids) if hidden or not self._num_hidden else [i for i in ids if not self.nodes[i].hidden]
 
     def only_child(self, node_id: str | None) -> str | None:
-        """The child of a node that has exactly one; what a walk along a chain goes by."""
+        """Return the child of a node with exactly one child, else None."""
         ids = self._children.get(node_id, ())
         if self._num_hidden:
             ids = self.children(node_id)
@@ -208,7 +236,7 @@ class Tree:
         return self.children(None)
 
     def siblings(self, node_id: str) -> list[str]:
-        """Ids of all visible children of the node's parent, itself among them."""
+        """Return the ids of all visible children of the node's parent, including the node."""
         return self.children(self.nodes[node_id].parent_id)
 
     def is_fork(self, node_id: str | None) -> bool:
@@ -216,10 +244,10 @@ class Tree:
         return num > 1 and (not self._num_hidden or len(self.children(node_id)) > 1)
 
     def path(self, node_id: str | None) -> list[str]:
-        """Ids from the root to the node, both included; empty for None."""
+        """Return the ids from the root to the node, both included; empty for None."""
         version, paths = self._paths
         if version != self.version:
-            # Another pair, not this one changed: other threads walk, too.
+            # Bind a new pair and leave the old one unchanged, since other threads may read it.
             version, paths = self._paths = (self.version, {})
         kept = paths.get(node_id)
         if kept is None:
@@ -235,7 +263,7 @@ class Tree:
         return list(kept)
 
     def is_ancestor(self, ancestor_id: str, node_id: str) -> bool:
-        """Whether `ancestor_id` is the node itself or lies above it."""
+        """Return whether `ancestor_id` is the node itself or one of its ancestors."""
         current: str | None = node_id
         while current is not None:
             if current == ancestor_id:
@@ -244,7 +272,7 @@ class Tree:
         return False
 
     def common_ancestor(self, a_id: str, b_id: str) -> str | None:
-        """The deepest node on both paths, or None where they have different roots."""
+        """Return the deepest node on both paths, or None if their roots differ."""
         common = None
         for a, b in zip(self.path(a_id), self.path(b_id), strict=False):
             if a != b:
@@ -253,7 +281,7 @@ class Tree:
         return common
 
     def subtree(self, node_id: str, hidden: bool = False) -> Iterator[str]:
-        """Ids of the node and all below it, parents before children, siblings in order."""
+        """Yield the ids of the node and its descendants, parents before children, siblings in order."""
         stack = [node_id]
         while stack:
             current = stack.pop()
@@ -261,26 +289,26 @@ class Tree:
             stack.extend(reversed(self.children(current, hidden)))
 
     def walk(self, hidden: bool = False) -> Iterator[str]:
-        """Ids of all nodes, parents before children, roots and siblings in order."""
+        """Yield the ids of all nodes, parents before children, roots and siblings in order."""
         for root_id in self.children(None, hidden):
             yield from self.subtree(root_id, hidden)
 
     def chain(self, head_id: str) -> list[str]:
-        """Ids of the node and those below it, up to the next fork or leaf."""
+        """Return the ids of the node and those below it, up to the next fork or leaf."""
         ids = [head_id]
         while (child_id := self.only_child(ids[-1])) is not None:
             ids.append(child_id)
         return ids
 
     def run_of(self, node_id: str) -> list[str]:
-        """Ids of the run that contains the node, in order."""
+        """Return the ids of the run that contains the node, in order."""
         head_id = node_id
         while (parent_id := self.nodes[head_id].parent_id) is not None and not self.is_fork(parent_id):
             head_id = parent_id
         return self.chain(head_id)
 
     def runs(self) -> Iterator[Run]:
-        """All visible runs, parents before children, roots and siblings in order."""
+        """Yield all visible runs, parents before children, roots and siblings in order."""
         roots: list[tuple[str, int | None, int, int]] = [(id_, None, 0, i) for i, id_ in enumerate(self.roots, 1)]
         stack = roots[::-1]
         index = 0
@@ -294,7 +322,7 @@ class Tree:
 
     @property
     def num_visible(self) -> int:
-        """How many nodes are neither hidden nor below one that is; counted once for each version."""
+        """The number of nodes that are neither hidden nor below a hidden node; counted once for each version."""
         if not self._num_hidden:
             return len(self)
         if self._num_visible[0] != self.version:
@@ -302,7 +330,7 @@ class Tree:
         return self._num_visible[1]
 
     def leaf(self, node_id: str) -> str:
-        """The leaf reached by taking the newest visible child again and again."""
+        """Return the leaf that is reached by the newest visible child of each node."""
         while True:
             child_id = self.only_child(node_id)
             if child_id is None:
@@ -313,7 +341,7 @@ class Tree:
             node_id = child_id
 
     def is_hidden(self, node_id: str) -> bool:
-        """Whether the node, or one above it, is hidden."""
+        """Return whether the node or one of its ancestors is hidden."""
         current: str | None = node_id
         while current is not None:
             node = self.nodes[current]

@@ -1,4 +1,4 @@
-"""Conversations out of the store as documents: what an export reads."""
+"""Read conversations from the store as documents, the input of exports."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from treechat.store import Store
 def document_of(
     store: Store, conversation_id: str, node_ids: Sequence[str] | None = None, tokens: bool = False
 ) -> Document:
-    """A conversation as a document: all that is visible, or only `node_ids` (parents first). tokens: spans too."""
+    """Return a conversation as a document.
+
+    store: the open database.
+    conversation_id: the conversation.
+    node_ids: the nodes of the document, parents first; None takes all visible nodes.
+    tokens: include the spans.
+    """
     tree = store.load_tree(conversation_id)
-    # After the tree: loading it leads the current node to a visible one.
+    # Read after the tree: loading the tree may move the current node to a visible one.
     conversation = store.conversation(conversation_id)
     ids = list(tree.walk()) if node_ids is None else list(node_ids)
     texts, turns, metas = store.texts(ids), store.turns(ids), store.metas(ids)
@@ -32,8 +38,10 @@ def document_of(
 
 
 def subtree_of(store: Store, conversation_id: str, node_id: str, tokens: bool = False) -> Document:
-    """A node and all below it as a document. The node becomes a root, so its own span, which goes on from what stood
-    above it, is left out; one is made from the text where it is needed.
+    """Return a subtree as a document. Its node becomes a root.
+
+    The span of that node continues the messages above it, so the document has no span for it; one is made from the
+    text when it is needed.
     """
     tree = store.load_tree(conversation_id)
     document = document_of(store, conversation_id, list(tree.subtree(node_id)), tokens)

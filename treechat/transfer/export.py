@@ -1,4 +1,4 @@
-"""What an export is made of: which part of a conversation, in which format, into which file."""
+"""Export: the part of a conversation, its text in a format, and the file."""
 
 from __future__ import annotations
 
@@ -26,11 +26,18 @@ SUFFIXES = {
     "dot": ".dot",
     "mermaid": ".mmd",
 }
-"""How a file's name ends, by format."""
+"""The suffix of a file's name, by format."""
 
 
 def part_of(store: Store, conversation_id: str, node_id: str | None, scope: Scope, tokens: bool = False) -> Document:
-    """branch: the path to the node; subtree: the node and all below it; conversation: everything, `node_id` or not."""
+    """Return a part of a conversation as a document.
+
+    store: the open database.
+    conversation_id: the conversation.
+    node_id: the node of the part; None takes the whole conversation.
+    scope: branch is the path to the node, subtree the node with its descendants, conversation the whole tree.
+    tokens: include the spans.
+    """
     if scope == "conversation" or node_id is None:
         return document_of(store, conversation_id, tokens=tokens)
     if scope == "subtree":
@@ -39,7 +46,7 @@ def part_of(store: Store, conversation_id: str, node_id: str | None, scope: Scop
 
 
 def all_documents(store: Store, tokens: bool = False) -> Iterator[Document]:
-    """Every conversation, each read when its turn comes; the oldest first, so that an import gives the same order."""
+    """Yield all conversations, reading one at a time. The oldest is first: an import of the file keeps the order."""
     for info in reversed(store.conversations()):
         yield document_of(store, info.id, tokens=tokens)
 
@@ -53,7 +60,7 @@ def text_chunks(
     weights: bool = False,
     messages: bool = False,
 ) -> Iterator[str]:
-    """The text of a file in the format `form`, one of `SUFFIXES`. The options are those of the formats' writers."""
+    """Return the text of a file in the format `form`, a key of `SUFFIXES`. The options are those of the writers."""
     from treechat.formats.export import dot, html, markdown, mermaid, openai
     from treechat.formats.native.writer import write_native
 
@@ -74,8 +81,9 @@ def text_chunks(
 
 
 def write_file(target: Path, texts: Iterable[str]) -> None:
-    """Write the file whole or not at all; one that was there is replaced, and keeps its permissions, but for a
-    database. A link is followed; a pipe or a device is written to as the texts come. Raises OSError.
+    """Write a file atomically. An existing file is replaced and keeps its permissions; a database is not replaced.
+
+    Follows links. Writes a pipe or a device directly. Raises OSError.
     """
     if target.exists() and not target.is_file():
         with target.open("wb") as stream:
@@ -96,7 +104,7 @@ def write_file(target: Path, texts: Iterable[str]) -> None:
 
 
 def _is_of_database(target: Path) -> bool:
-    """Whether the file is a SQLite database, whoever's, or what SQLite keeps beside one."""
+    """Return whether the file is a SQLite database of any program, or one of the files that SQLite keeps next to it."""
     names = {target.name, *(target.name.removesuffix(end) for end in ("-wal", "-shm", "-journal"))}
     for file in (target.with_name(name) for name in names if name):
         if file.is_file():

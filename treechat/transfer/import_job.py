@@ -1,4 +1,4 @@
-"""Files into the store: each conversation whole or not at all, told as it goes, and stoppable between two of them."""
+"""Import files into the store: each conversation completely or not at all, with progress, and stoppable."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ from treechat.transfer.import_writer import DryRunNodes, Intake
 
 
 def _ignore() -> None:
-    """No one watches."""
+    """No-op callback."""
 
 
 class Import:
-    """One import of several files into one database. What came in, and what did not, is in `report`.
+    """One import of several files into one database.
 
-    name: the file that is being read. num_bytes: read so far, of all files. titles: of the formats that were found.
+    report: the imported conversations, and the errors.
+    name: the file that is read now.
+    num_bytes: bytes read so far, of all files.
+    num_read: conversations read so far.
+    titles: titles of the formats found.
     """
 
     def __init__(
@@ -34,7 +38,13 @@ class Import:
         dry_run: bool = False,
         progress: Callable[[], None] = _ignore,
     ) -> None:
-        """importer: None looks at the content. dry_run: count, and change nothing. progress: called as it is read."""
+        """Prepare an import; `take` reads a file.
+
+        store: the open database.
+        importer: the format; None recognises it by the content.
+        dry_run: count, but change nothing.
+        progress: called while files are read; it may raise to stop the import.
+        """
         self.store, self.importer, self.dry_run = store, importer, dry_run
         self.report = ImportReport()
         self.name, self.num_bytes = "", 0
@@ -44,7 +54,7 @@ class Import:
         self._planned: DryRunNodes = {}
 
     def take(self, path: Path, stdin: BinaryIO | None = None) -> None:
-        """Everything in a file, a zip or a folder; stdin: what `-` stands for. Raises StoreError."""
+        """Import all files of a file, a zip or a folder. stdin: read for the path `-`. Raises StoreError."""
         if not self.dry_run:
             self.store.drop_dead_imports(after_portion=self._progress)
         name = "standard input" if stdin is not None and str(path) == "-" else path.name
@@ -61,7 +71,7 @@ class Import:
         self._progress()
 
     def _take_all(self, files: Iterator[Input], name: str) -> None:
-        """Each file for itself: one that cannot be read does not keep the others out."""
+        """Import each file. One that cannot be read does not stop the others."""
         num_read = num_other = 0
         for file in files:
             try:
@@ -94,13 +104,17 @@ class Import:
 
 
 class _Stopped(Exception):
-    """The import is to end where it is."""
+    """The user stopped the import."""
 
 
 class ImportJob:
-    """An import in a thread, for a window to look at. It has a connection of its own, so that nobody waits for it.
+    """An import in a thread, with its own connection to the database: the window does not wait for it.
 
-    total_bytes: to be read, None where a folder or zip does not tell.
+    paths: the files.
+    dry_run: count, but change nothing.
+    total_bytes: the bytes to read; None if a folder or a zip is among the files.
+    error: the error that ended the import.
+    is_stopped: whether the user stopped it.
     """
 
     def __init__(self, store: Store, paths: Sequence[Path], dry_run: bool) -> None:
@@ -123,12 +137,12 @@ class ImportJob:
 
     @property
     def titles(self) -> list[str]:
-        """Of the formats that were found so far."""
+        """Titles of the formats found so far."""
         return self._run.titles
 
     @property
     def num_read(self) -> int:
-        """Conversations so far, those that were known included."""
+        """Conversations read so far, including those that the store had already."""
         return self._run.num_read
 
     @property
@@ -136,7 +150,7 @@ class ImportJob:
         return self._run.num_bytes
 
     def stop(self) -> None:
-        """End it; the conversations that are in stay, each whole."""
+        """Stop the import. Conversations imported so far stay, each complete."""
         self._stop.set()
 
     def wait(self) -> None:

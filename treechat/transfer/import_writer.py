@@ -1,4 +1,4 @@
-"""Documents into the store: each all or nothing, and nothing twice."""
+"""Write documents into the store: each completely or not at all, and none twice."""
 
 from __future__ import annotations
 
@@ -15,24 +15,29 @@ from treechat.store import NewNode, Store, new_id
 from treechat.tree import Conversation, Tree
 
 PORTION = 2_000
-"""Nodes that are written at once: 0.2 s in which no other window can write."""
+"""Nodes written in one transaction. It takes 0.2 s, in which no other window can write."""
 
 DryRunNodes = dict[Source, dict[str, str | None]]
-"""What a dry run would have added so far: parents by node id, by conversation."""
+"""The nodes that a dry run would have added so far: parents by node id, by conversation."""
 
 
 def import_document(store: Store, document: Document, source: str, report: ImportReport) -> str:
-    """Add what the store lacks of one document; returns the conversation's id."""
+    """Add the nodes of one document that the store lacks; returns the conversation's id."""
     with Intake(store, report) as intake:
         return intake.take(document, source)
 
 
 def _ignore() -> None:
-    """No one waits between two portions."""
+    """No-op callback."""
 
 
 class _Target(NamedTuple):
-    """The conversation that a document goes into. is_unseen: it is made by this import, and not whole yet."""
+    """The conversation that a document is written to.
+
+    id: conversation id.
+    is_new: this import creates it.
+    is_unseen: it is hidden until this import has completed it.
+    """
 
     id: str
     is_new: bool
@@ -40,7 +45,12 @@ class _Target(NamedTuple):
 
 
 class _Missing(NamedTuple):
-    """What the store lacks of a document. renamed: ids here by those that others have taken."""
+    """The part of a document that the store lacks.
+
+    messages: the missing messages, parents first.
+    renamed: new ids, by the ids that another conversation uses already.
+    num_forks: forks that these messages add.
+    """
 
     messages: list[Message]
     renamed: Mapping[str, str]
@@ -48,10 +58,10 @@ class _Missing(NamedTuple):
 
 
 class Intake:
-    """One file's documents on their way into a store.
+    """A context manager that writes the documents of one file into a store.
 
-    A large document, or one of several parts, is written in portions, so that other windows can write, and is out of
-    sight until it is whole. Left with an error, nothing stays of one that is not.
+    A large document, or one of several parts, is written in portions, so that other windows can write between them. It
+    is hidden until it is complete. If the context ends with an error, incomplete documents are removed.
     """
 
     def __init__(
@@ -61,8 +71,12 @@ class Intake:
         planned: DryRunNodes | None = None,
         between: Callable[[], None] = _ignore,
     ) -> None:
-        """report: gets the counts of what is in sight. planned: for a dry run, which counts only; it remembers what
-        the documents before would have added. between: called between portions, and may raise.
+        """Prepare the writing of documents.
+
+        store: the open database.
+        report: gets the counts of complete documents.
+        planned: for a dry run, which only counts: the nodes that earlier documents would have added. None writes.
+        between: called between portions; it may raise.
         """
         self.store, self.report, self.planned, self._between = store, report, planned, between
         self._run = new_id()
@@ -77,22 +91,24 @@ class Intake:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is None or (isinstance(error, OSError | FormatError) and not self._is_taking):
-            # Behind what cannot be read nothing more comes: what came before it is all there is.
+            # The file ends at the unreadable part, so the documents before it are complete.
             if self._in_parts:
                 self.store.finish_import(self._run)
                 self.report.add(self._held_back)
             return
         if self._has_begun:
-            # What cannot be removed now, on a full disk, is removed later.
+            # If the removal fails, for example on a full disk, a later import removes the rest.
             with suppress(StoreError):
                 self.store.drop_import(self._run)
 
     def take(self, document: Document, source: str) -> str:
-        """Add what the store lacks of the document; returns the conversation's id. What another import is writing is
-        left to that one, and reported.
+        """Add the nodes of the document that the store lacks; returns the conversation's id.
 
-        source: where such ids come from, as "treechat", unless the document says where it came from before. The
-        conversation and its nodes keep their ids unless those are taken by others.
+        A conversation that another import writes now is skipped and reported. The conversation and its nodes keep their
+        ids, unless other ones use these ids already.
+
+        document: the document.
+        source: the origin of its ids, for example "treechat"; a source in the document takes precedence.
         """
         self._is_taking = True
         conversation_id = self._take(document, document.source or Source(source, document.conversation.id))
@@ -103,7 +119,7 @@ class Intake:
         if self.planned is not None:
             return self._plan(document, key, self.planned)
         in_portions = document.is_part or key in self._in_parts or len(document.messages) > PORTION
-        # Looked up and written as one: of two imports at once the second one sees what the first one did.
+        # One transaction for lookup and write: of two simultaneous imports, the second sees the nodes of the first.
         with self.store.transaction():
             target = self._target(document.conversation, key, in_portions)
             if self.store.is_written_elsewhere(target.id, self._run):
@@ -177,7 +193,7 @@ class Intake:
 
 
 def _known_id(store: Store, origin: Conversation, key: Source) -> str | None:
-    """The conversation in sight that this one was imported as."""
+    """Return the id of the visible conversation that this one was imported as before."""
     known = store.find_source(*key) or store.visible_conversation(origin.id)
     return known.id if known else None
 
@@ -197,7 +213,14 @@ def _missing(
     report: ImportReport,
     planned: Mapping[str, str | None] | None = None,
 ) -> _Missing:
-    """planned: parents by node id of what counts as there, too."""
+    """Return the part of a document that the store lacks.
+
+    store: the open database.
+    document: the document.
+    conversation_id: the conversation that it is written to.
+    report: gets the labels that are dropped.
+    planned: parents by node id of further nodes that count as stored.
+    """
     planned = planned or {}
     try:
         tree = store.load_tree(conversation_id)
@@ -222,7 +245,7 @@ def _missing(
 
 
 def _renamed(store: Store, conversation_id: str, node_ids: Sequence[str]) -> dict[str, str]:
-    """For the ids that another conversation has taken, one that is always made the same way from it."""
+    """Return new ids by the ids that another conversation uses. The same input always gives the same new id."""
     renamed = {}
     for node_id, owner_id in store.conversations_of(node_ids).items():
         if owner_id != conversation_id:

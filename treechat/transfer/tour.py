@@ -1,4 +1,4 @@
-"""The tour: a conversation tree that comes with the package, put among the user's own when it is asked for."""
+"""The tour: a conversation tree in the package, imported into the user's database on request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SOURCE = "treechat-tour"
 
 
 def open_tour(store: Store) -> str:
-    """The id of the tour's conversation, brought into the store where it is not there, or is no longer visible."""
+    """Import the tour if the store has no visible copy of it; returns the conversation's id."""
     report = ImportReport()
     content = files("treechat").joinpath("assets/tour.jsonl").read_bytes()
     (document,) = read_native(BytesIO(content), "the tour", report)
