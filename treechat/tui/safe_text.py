@@ -88,14 +88,14 @@ def _cut(word: str, width: int) -> list[str]:
     """Cut `word` into parts of at most `width` cells, at least one character each. Takes time linear in its length."""
     if word.isascii():
         return [word[first : first + width] for first in range(0, len(word), width)]
-    pieces, first, used = [], 0, 0
+    parts, first, used = [], 0, 0
     for index, char in enumerate(word):
         char_len = cell_len(char)
         if used + char_len > width and index > first:
-            pieces.append(word[first:index])
+            parts.append(word[first:index])
             first, used = index, 0
         used += char_len
-    return [*pieces, word[first:]]
+    return [*parts, word[first:]]
 
 
 class GrowingText:

@@ -15,7 +15,7 @@ from treechat.tui.bindings import KEYS
 
 ELSEWHERE = {
     "app.quit": "test_hostile.py::test_nothing_raw_reaches_the_terminal",
-    "import.stop": "screens/test_importing.py::test_the_window_is_used_while_an_import_runs",
+    "import.stop": "screens/test_importing.py::test_the_app_is_usable_during_an_import",
     "import.go": "screens/test_importing.py::test_a_file_is_checked_then_imported_and_opened",
 }
 """What ends the app, or needs more than a seeded conversation: the test that presses it."""

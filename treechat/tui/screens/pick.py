@@ -134,11 +134,11 @@ class PickScreen(Modal[str | None]):
 
     async def _note(self, find: StoreSearch, ids: Sequence[str]) -> None:
         try:
-            self.list.note(await asyncio.to_thread(find.notes, ids))
+            self.list.add_notes(await asyncio.to_thread(find.notes, ids))
         except TreechatError:
             # If no new query interrupted the lookup, it failed: these choices have no note.
             if self._wanted is None:
-                self.list.note(dict.fromkeys(ids, ""))
+                self.list.add_notes(dict.fromkeys(ids, ""))
 
     def _show(self, query: str, found: Sequence[ListChoice], text: str = "") -> None:
         if len(found) > MAX_SHORT_LIST:

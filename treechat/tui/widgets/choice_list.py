@@ -57,10 +57,10 @@ class ChoiceList(LineScroll, can_focus=False):
     def without_note(self) -> list[str]:
         """Ids of the visible choices that have no note yet."""
         first = self.scroll_offset.y
-        in_sight = self.choices[first : first + self.size.height]
-        return [choice.id for choice in in_sight if not choice.note and choice.id not in self.notes]
+        visible = self.choices[first : first + self.size.height]
+        return [choice.id for choice in visible if not choice.note and choice.id not in self.notes]
 
-    def note(self, notes: Mapping[str, str]) -> None:
+    def add_notes(self, notes: Mapping[str, str]) -> None:
         """Add notes by choice id, found after the choices were shown."""
         self.notes.update(notes)
         self.refresh()
