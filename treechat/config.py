@@ -305,7 +305,9 @@ def add_preset(name: str, values: Mapping[str, Any], path: Path | None = None) -
     """
     path = config_path() if path is None else path
     if name in load_config(path).presets:
-        raise ConfigError(f"There is a preset {name!r} already", f"Take another name, or change it in {path}.")
+        raise ConfigError(
+            f"A preset named {name!r} exists already", f"Choose another name, or change the preset in {path}."
+        )
     try:
         before = path.read_text(encoding="utf-8") if path.exists() else ""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -316,5 +318,5 @@ def add_preset(name: str, values: Mapping[str, Any], path: Path | None = None) -
         partial.replace(path.resolve())
     except OSError as error:
         raise ConfigError(
-            f"{path} cannot be written: {error.strerror}", "Set TREECHAT_CONFIG_DIR elsewhere."
+            f"{path} cannot be written: {error.strerror}", "Set TREECHAT_CONFIG_DIR to another directory."
         ) from error

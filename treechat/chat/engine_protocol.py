@@ -20,7 +20,7 @@ def engine_request() -> Iterator[None]:
     except EngineError as error:
         raise GenerationError(error.message, error.hint) from error
     except ValueError as error:
-        hint = "Its tokenizer may be that of another model: take another model"
+        hint = "Its tokenizer may belong to another model; choose another model"
         raise GenerationError(f"The model cannot take these tokens: {error}", hint) from error
 
 

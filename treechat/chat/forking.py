@@ -104,7 +104,7 @@ async def alternatives(chat: Chat, node_id: str, index: int) -> Alternatives:
     _check(index, span)
     ids = [*chat.path_ids(chat.tree[node_id].parent_id), *span.ids[:index]]
     if not ids:
-        raise UsageError("Nothing stands before this token", "Go on to the next one.")
+        raise UsageError("There is no token before this one", "Choose the next one.")
     params = SamplingParams(max_tokens=1, top_logprobs=NUM_ALTERNATIVES, ignore_eos=True)
     top: tuple[tuple[int, float], ...] = ()
     usage = Usage()
@@ -148,7 +148,7 @@ async def _fork(chat: Chat, events: EventQueue, node_id: str, index: int, altern
     model, span = chat.ready_model(), _span(chat, node_id)
     node = chat.tree[node_id]
     if node.role != "assistant":
-        raise UsageError("Only a reply can be forked at a token", "Edit a message of yours instead (e).")
+        raise UsageError("Only a reply can be forked at a token", "Edit your message instead (e).")
     _check(index, span, may_be_end=alternative is None)
     ids, logprobs = span.ids[:index], (span.logprobs or (math.nan,) * index)[:index]
     if alternative is not None:
@@ -168,4 +168,4 @@ def _span(chat: Chat, node_id: str) -> Span:
 
 def _check(index: int, span: Span, may_be_end: bool = False) -> None:
     if not 0 <= index < len(span.ids) + may_be_end:
-        raise UsageError(f"This message has {len(span.ids)} tokens, none at {index}")
+        raise UsageError(f"This message has {len(span.ids)} tokens; index {index} is out of range")

@@ -81,7 +81,9 @@ def rebase(chat: Chat, node_ids: Sequence[str], target_id: str | None) -> AsyncG
 async def _rebase(chat: Chat, events: EventQueue, node_ids: Sequence[str], target_id: str | None) -> None:
     chat.ready_model()
     if not node_ids:
-        raise UsageError("There is no turn of yours to replay", "Go to a message of yours, or above one.")
+        raise UsageError(
+            "There is no message of yours to replay", "Select one of your messages, or a message above them."
+        )
     _check(chat, node_ids[0], target_id)
     texts = chat.texts(node_ids)
     parent_id, follows = target_id, True
@@ -108,4 +110,4 @@ def _check(chat: Chat, node_id: str, target_id: str | None) -> None:
     if not fits_under(chat, node.role, target_id, is_text):
         if node.role == "assistant":
             raise UsageError("A reply can only follow a message of yours", "Choose such a message as the target.")
-        raise UsageError("This message cannot stand there", "A message of yours follows a reply, or begins a tree.")
+        raise UsageError("This message cannot be placed there", "Your message follows a reply, or is a root.")

@@ -218,7 +218,7 @@ class Chat:
     def ready_model(self) -> ChatModel:
         """Return the model. Raises ModelError while none is loaded."""
         if self._model is None:
-            raise ModelError("No model is loaded yet", "Your text is kept: send it again when the model is ready.")
+            raise ModelError("No model is loaded yet", "Your text is kept; send it again when a model is loaded.")
         return self._model
 
     @property
@@ -285,7 +285,7 @@ class Chat:
             raise UsageError("There is nothing to send", "Type a message first.")
         parent = self.current_id if parent_id is _CURRENT else parent_id
         if parent in self.replies:
-            raise UsageError("This reply is still being written", "Stop it first (esc), or jump elsewhere.")
+            raise UsageError("This reply is still being written", "Stop it first (esc), or go to another message.")
         if parent is None and not self.tree.nodes and self.settings.system_prompt and not model.is_text:
             system = self.add("system", self.settings.system_prompt, None)
             await events.hand_over(NodeAdded(system))
@@ -303,7 +303,7 @@ class Chat:
         node = self.tree[node_id]
         parent_id = node.parent_id if node.role == "assistant" else node_id
         if parent_id is None or (self.tree[parent_id].role != "user" and not model.is_text):
-            raise UsageError("There is no message to reply to here", "Go to a message of yours, or to a reply to one.")
+            raise UsageError("There is no message to reply to here", "Select one of your messages, or a reply to it.")
         await self._reply_to(events, parent_id, n)
 
     def edit(self, node_id: str, text: str) -> AsyncGenerator[ChatEvent, None]:
@@ -334,7 +334,7 @@ class Chat:
         turn = self.store.turn(node_id)
         ended = node.status == "complete" and (turn is None or turn.finish_reason == "stop")
         if ended and not model.is_text:
-            raise UsageError("This reply ended by itself", "Send a message, or regenerate it (r).")
+            raise UsageError("This reply is complete", "Send a message, or regenerate it (r).")
         await self._make_spans(events, node_id)
         spans = self._ready_spans()
         span = spans.ensure(self.tree, path)[-1]

@@ -91,7 +91,7 @@ def write_file(target: Path, texts: Iterable[str]) -> None:
         return
     target = target.resolve()
     if _is_of_database(target):
-        raise FileExistsError(errno.EEXIST, "it belongs to a database, which an export does not replace")
+        raise FileExistsError(errno.EEXIST, "the file belongs to a database; an export does not replace it")
     part = target.with_name(f".treechat-{secrets.token_hex(4)}.part")
     try:
         with part.open("xb") as file:

@@ -124,7 +124,7 @@ class Intake:
             target = self._target(document.conversation, key, in_portions)
             if self.store.is_written_elsewhere(target.id, self._run):
                 name = document.conversation.title or target.id
-                self.report.fail(name, "another import is writing this conversation; import it again after that")
+                self.report.fail(name, "another import is writing this conversation; import it again afterwards")
                 return target.id
             if in_portions:
                 self._has_begun = True
@@ -235,7 +235,7 @@ def _missing(
         if node_id in tree or node_id in planned:
             continue
         if len(message.labels) > 1:
-            report.drop(f"node {node.id}", f"of {len(message.labels)} labels only the first is kept")
+            report.drop(f"node {node.id}", f"only the first of {len(message.labels)} labels is kept")
         messages.append(message)
         if node.parent_id is not None:
             added[renamed.get(node.parent_id, node.parent_id)] += 1

@@ -190,6 +190,6 @@ async def test_who_goes_elsewhere_meanwhile_stays_there(chat):
 
 async def test_without_own_turns_there_is_nothing_to_replay(chat):
     reply = await said(chat, "one")
-    with pytest.raises(UsageError, match="no turn of yours"):
+    with pytest.raises(UsageError, match="no message of yours"):
         async for _ in rebase(chat, [], reply):
             pass

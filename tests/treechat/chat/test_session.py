@@ -149,7 +149,7 @@ async def test_continuing_a_reply_that_has_children_makes_a_sibling(store, model
 
 async def test_a_reply_that_ended_by_itself_is_not_continued(chat):
     reply = await send(chat, "Hi")
-    with pytest.raises(UsageError, match="ended by itself"):
+    with pytest.raises(UsageError, match="is complete"):
         await run(chat.resume(reply))
 
 

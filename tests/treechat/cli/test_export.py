@@ -176,7 +176,7 @@ def test_a_database_is_not_replaced_by_an_export(cli, trip, tmp_path):
         before = cli.db.read_bytes(), log.read_bytes()
         for target in (cli.db, link, log):
             said = cli("export", "-o", str(target), status=1).stderr
-            assert "belongs to a database, which an export does not replace" in said
+            assert "belongs to a database; an export does not replace it" in said
         assert (cli.db.read_bytes(), log.read_bytes()) == before and before[1]
     (tmp_path / "notes-wal").write_text("mine")
     cli("export", "-o", str(tmp_path / "notes-wal"))

@@ -52,10 +52,10 @@ class KVFiles:
             remove_old(self.directory.parent, self.directory)
             found = engine.load_kv(self.directory)
         except OSError as error:
-            logger.warning("kept KV cannot be read: %s", error)
+            logger.warning("saved KV cannot be read: %s", error)
             return 0
         for note in found.notes:
-            logger.info("kept KV is left out: %s", note)
+            logger.info("saved KV is skipped: %s", note)
         return found.num_tokens
 
     def save(self, engine: PersistentEngine) -> None:
@@ -66,7 +66,7 @@ class KVFiles:
             engine.save_kv(self.directory, self._max_bytes)
             self.directory.touch()
         except OSError as error:
-            logger.warning("KV is not kept: %s", error)
+            logger.warning("KV is not saved: %s", error)
 
 
 def kv_dir(model_name: str) -> Path:

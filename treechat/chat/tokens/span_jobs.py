@@ -41,7 +41,7 @@ async def make_spans(
         await asyncio.wait([task])
         if stopped.is_set():
             raise GenerationError(
-                "Stopped before the reply began", "The tokens made so far are kept; regenerate (r) goes on."
+                "Stopped before the reply began", "The tokens made so far are kept; regenerate (r) continues."
             )
         task.result()
     finally:

@@ -21,7 +21,7 @@ from treechat.errors import ModelError
 from treechat.tree import THOUGHT_TAGS, Role
 
 _MARK = "treechat-mark"
-_TEMPLATE_HINT = "Mend chat_template.jinja beside the model's weights, or take another model"
+_TEMPLATE_HINT = "Correct chat_template.jinja in the model's directory, or choose another model"
 
 
 class Tokenizer(Protocol):
