@@ -36,7 +36,7 @@ def test_each_key_is_read_into_its_type(tmp_path):
     assert config.keymap == {"tree.next": "n"}
 
 
-def test_what_the_engine_takes_gets_there_and_is_written_as_it_is_read(tmp_path):
+def test_the_engine_gets_its_keys_and_they_are_written_as_they_are_read(tmp_path):
     text = 'device = "cpu"\nkv_tokens = 900\nhost_tokens = 5000\nmax_batch = 3\nnum_threads = 1\ndeterministic = true\n'
     config = load_config(write(tmp_path, text))
     expected = EngineConfig(
@@ -75,14 +75,14 @@ def test_an_unknown_table_is_named_with_its_line(tmp_path):
         ("keymap = {a = 1}", "a table"),
     ],
 )
-def test_a_wrong_type_says_what_was_expected(tmp_path, line, expected):
+def test_the_error_for_a_wrong_value_has_the_expected_form(tmp_path, line, expected):
     with pytest.raises(ConfigError) as caught:
         load_config(write(tmp_path, line))
     assert expected in caught.value.message
     assert "line 1" in caught.value.message
 
 
-def test_what_is_not_toml_says_where(tmp_path):
+def test_the_error_for_invalid_toml_has_the_line(tmp_path):
     with pytest.raises(ConfigError, match="line 1"):
         load_config(write(tmp_path, "theme = nord"))
 
@@ -122,7 +122,7 @@ def test_presets_read_back_the_same_and_can_be_added(tmp_path):
 
 
 @pytest.mark.parametrize(("key", "text"), [("top_k", "1.5"), ("temperature", "nan"), ("seed", ""), ("max_tokens", "0")])
-def test_what_a_person_wrote_is_checked_as_the_file_is(key, text):
+def test_a_value_of_the_user_is_checked_like_the_file(key, text):
     with pytest.raises(ConfigError, match=f"{key} must be"):
         read_value(key, text)
     assert read_value("seed", " -3 ") == -3

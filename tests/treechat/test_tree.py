@@ -22,7 +22,7 @@ def forked() -> Tree:
     )
 
 
-def test_children_keep_their_order_and_hidden_ones_are_left_out():
+def test_children_keep_their_order_without_hidden_ones():
     tree = forked()
     assert tree.children("a") == ["c", "d"]
     tree.change("c", hidden=True)
@@ -69,7 +69,7 @@ def test_a_chain_of_100_000_nodes_is_walked_without_recursion():
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.booleans(), st.sampled_from(("add", "move", "hide"))), max_size=40))
-def test_walks_see_every_change(steps) -> None:
+def test_walks_follow_every_change(steps) -> None:
     """Paths are kept and single children looked up by themselves: both are what the parents and marks say."""
     tree = Tree([Node("n0", None, "user")])
     for number, (at, hidden, step) in enumerate(steps, 1):

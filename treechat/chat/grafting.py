@@ -85,7 +85,7 @@ async def _rebase(chat: Chat, events: EventQueue, node_ids: Sequence[str], targe
             "There is no message of yours to replay", "Select one of your messages, or a message above them."
         )
     _check(chat, node_ids[0], target_id)
-    texts = chat.texts(node_ids)
+    texts = chat.nodes.texts(node_ids)
     parent_id, follows = target_id, True
     for number, node_id in enumerate(node_ids, 1):
         here = chat.current_id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -152,10 +152,6 @@ class Chat:
     def text(self, node_id: str) -> str:
         """Return the text of a node; of a growing reply, its text so far."""
         return self.nodes.text(node_id)
-
-    def texts(self, node_ids: Iterable[str]) -> dict[str, str]:
-        """Return `text` of several nodes, with one query for those not in memory."""
-        return self.nodes.texts(node_ids)
 
     def turn(self, node_id: str) -> Turn | None:
         """Return the provenance of a reply; None if the node was not generated."""
@@ -330,18 +326,14 @@ class Chat:
             raise UsageError("Only a reply can be continued", "Go to a reply that was stopped or cut off.")
         if node_id in self.replies:
             raise UsageError("This reply is still being written")
-        path = self.tree.path(node_id)
         turn = self.store.turn(node_id)
         ended = node.status == "complete" and (turn is None or turn.finish_reason == "stop")
         if ended and not model.is_text:
             raise UsageError("This reply is complete", "Send a message, or regenerate it (r).")
         await self._make_spans(events, node_id)
-        spans = self._ready_spans()
-        span = spans.ensure(self.tree, path)[-1]
-        text = self.text(node_id)
+        span, ids = self.span(node_id), self.path_ids(node_id)
         is_leaf = not self.tree.children(node_id, hidden=True)
-        ids = spans.ids(self.tree, path)
-        params = [self.settings.params(model)]
+        params, text = [self.settings.params(model)], self.text(node_id)
         await self._generate(events, node.parent_id, ids, params, span, text, node_id if is_leaf else None)
 
     async def begin_into(

@@ -44,7 +44,7 @@ def rendered(model: ChatModel, chat: Chat, node_ids) -> list[int]:
     return model.template.encode(text)
 
 
-async def test_an_imported_conversation_goes_on_as_if_the_template_had_rendered_it_all(store, model, engine):
+async def test_an_imported_path_has_the_tokens_of_one_rendering_of_all_messages(store, model, engine):
     chat = Chat.open(store, long_conversation(store), Settings(), model)
     events = await run(chat.send("And now?"))
     assert list(engine.prompts[-1]) == rendered(model, chat, chat.tree.path(chat.current_id)[:-1])
@@ -54,7 +54,7 @@ async def test_an_imported_conversation_goes_on_as_if_the_template_had_rendered_
     assert isinstance(events[-1], ReplyFinished) and not events[-1].error
 
 
-async def test_the_spans_are_made_once_and_the_cost_is_shown_before(store, model, engine):
+async def test_spans_are_made_once_and_their_cost_is_estimated_before(store, model, engine):
     conversation_id = long_conversation(store)
     chat = Chat.open(store, conversation_id, Settings(), model)
     cost = chat.kv.cost("n400")
@@ -75,7 +75,7 @@ async def test_an_estimate_of_prose_is_within_a_third(store, model):
     assert abs(estimate - (text / 4 + 6 * 401)) < estimate / 3
 
 
-async def test_a_branch_of_another_tokenizer_gets_spans_beside_the_old_ones(store, model):
+async def test_a_branch_of_another_tokenizer_gets_further_spans_and_keeps_the_old_ones(store, model):
     first = Chat.new(store, Settings(), model)
     await run(first.send("Hi"))
     other = ChatModel("other", model.engine, Template(ByteTokenizer(TEMPLATES["no_system"])))
@@ -89,7 +89,7 @@ async def test_a_branch_of_another_tokenizer_gets_spans_beside_the_old_ones(stor
 @pytest.mark.parametrize(
     ("status", "turn"), [("stopped", None), ("interrupted", None), ("complete", Turn("m", finish_reason="length"))]
 )
-async def test_an_imported_reply_that_was_cut_off_goes_on_behind_its_last_word(store, model, engine, status, turn):
+async def test_an_imported_reply_that_was_cut_off_continues_after_its_last_word(store, model, engine, status, turn):
     conversation_id = store.create_conversation("c").id
     user = store.add_node(conversation_id, None, "user", "Count")
     reply = store.add_node(conversation_id, user.id, "assistant", "One, two", status=status, turn=turn)
@@ -110,7 +110,7 @@ async def test_a_message_after_a_reply_that_was_cut_off_closes_it_first(store, m
     assert list(engine.prompts[-1]) == rendered(model, chat, chat.tree.path(chat.current_id)[:-1])
 
 
-async def test_roles_in_any_order_and_empty_texts_can_be_gone_on_from(store, model, engine):
+async def test_roles_in_any_order_and_empty_texts_can_be_continued(store, model, engine):
     conversation_id = store.create_conversation("c").id
     parent = None
     for role, text in [
@@ -128,7 +128,7 @@ async def test_roles_in_any_order_and_empty_texts_can_be_gone_on_from(store, mod
     assert isinstance(events[-1], ReplyFinished) and not events[-1].error
 
 
-async def test_a_native_import_with_tokens_goes_on_with_exactly_these(store, model, engine):
+async def test_a_native_import_with_tokens_continues_with_the_same_tokens(store, model, engine):
     first = Chat.new(store, Settings(), model)
     await run(first.send("Hi"))
     ids = list(first.path_ids(first.current_id))
@@ -163,7 +163,7 @@ def held(engine) -> ChatModel:
     return ChatModel("held", engine, HeldTemplate(ByteTokenizer()))
 
 
-async def test_stopping_while_spans_are_made_keeps_those_and_the_message(store, held, engine):
+async def test_a_stop_while_spans_are_made_keeps_the_spans_and_the_message(store, held, engine):
     chat = Chat.open(store, long_conversation(store, 1_001), Settings(), held)
     seen = []
 
@@ -188,7 +188,7 @@ async def test_stopping_while_spans_are_made_keeps_those_and_the_message(store, 
     assert list(engine.prompts[-1]) == rendered(held, chat, chat.tree.path(chat.current_id)[:-1])
 
 
-async def test_leaving_while_spans_are_made_ends_the_thread_with_them(store, held):
+async def test_closing_the_generator_while_spans_are_made_ends_the_thread(store, held):
     chat = Chat.open(store, long_conversation(store, 1_001), Settings(), held)
     events = chat.send("Hi")
     assert isinstance(await anext(events), NodeAdded)
@@ -200,7 +200,7 @@ async def test_leaving_while_spans_are_made_ends_the_thread_with_them(store, hel
     assert held.template.num == num < 1_002
 
 
-async def test_warming_an_imported_branch_makes_its_spans_aside(store, model, engine):
+async def test_warming_an_imported_branch_makes_its_spans_in_a_thread(store, model, engine):
     chat = Chat.open(store, long_conversation(store), Settings(), model)
     handle = chat.kv.warm("n400")
     for _ in range(2_000):
@@ -224,14 +224,14 @@ async def test_a_cancelled_warming_computes_nothing(store, held, engine):
     assert not engine.cached
 
 
-async def test_a_short_imported_path_says_nothing(store, model):
+async def test_a_short_imported_path_reports_no_progress(store, model):
     chat = Chat.open(store, long_conversation(store, AT_ONCE - 1), Settings(), model)
     events = await run(chat.send("Hi"))
     assert not [event for event in events if isinstance(event, SpansMade)]
     assert "".join(event.text for event in events if isinstance(event, TextAdded)) == "Hello."
 
 
-async def test_a_template_is_given_no_more_of_the_path_than_it_looks_at(store, engine):
+async def test_a_template_gets_only_the_messages_that_it_reads(store, engine):
     class Counting(Template):
         most = 0
 

@@ -21,20 +21,20 @@ def test_pieces_joined_are_the_text(text: str, cut: int):
     assert "".join(pieces) == decode(data[known:])
 
 
-def test_a_character_is_shown_when_it_is_whole():
+def test_a_character_is_returned_when_it_is_complete():
     stream = Detokenizer(decode)
     pieces = [stream.add(byte) for byte in "€!".encode()]
     assert pieces == ["", "", "€", "!"]
 
 
-def test_bytes_that_never_become_a_character_are_not_held_for_ever():
+def test_bytes_that_form_no_character_are_returned_after_a_limit():
     stream = Detokenizer(decode)
     pieces = [stream.add(0x80) for _ in range(20)]
     assert "".join(pieces).count("\ufffd") >= 8
     assert "".join(pieces) + stream.finish() == "\ufffd" * 20
 
 
-def test_a_character_that_was_cut_before_comes_when_it_is_whole():
+def test_a_character_cut_off_before_is_returned_when_it_is_complete():
     data = list("5 €!".encode())
     stream = Detokenizer(decode, data[:4])
     assert stream.pending == "\ufffd"

@@ -28,14 +28,14 @@ async def reply_to(chat: Chat, text: str = "Hi") -> str:
     return chat.current_id
 
 
-async def test_the_pieces_of_a_reply_are_its_text_with_the_probability_of_each_token(chat):
+async def test_the_tokens_of_a_reply_join_to_its_text_and_have_probabilities(chat):
     pieces = tokens_of(chat, await reply_to(chat))
     assert "".join(piece.text for piece in pieces) == "Hello."
     assert [piece.id for piece in pieces] == [*b"Hello.", END]
     assert pieces[0].probability == pytest.approx(math.exp(-0.5))
 
 
-async def test_the_pieces_of_a_message_leave_out_what_the_template_put_around_it(chat):
+async def test_the_tokens_of_a_message_leave_out_the_text_of_the_template(chat):
     reply = await reply_to(chat, "Hi there")
     pieces = tokens_of(chat, chat.tree[reply].parent_id)
     assert "".join(piece.text for piece in pieces) == "Hi there"
@@ -58,7 +58,7 @@ async def test_a_fork_with_an_alternative_is_a_sibling_that_begins_with_the_same
     assert chat.turn(fork).cached_tokens == len(engine.prompts[0]) + 3
 
 
-async def test_a_fork_without_an_alternative_goes_on_from_the_tokens_before_it(chat, engine):
+async def test_a_fork_without_an_alternative_continues_the_tokens_before_it(chat, engine):
     engine.replies = ["Hello.", "icopter"]
     reply = await reply_to(chat)
     await run(fork_at(chat, reply, 3))
@@ -78,7 +78,7 @@ async def test_an_alternative_that_ends_the_reply_ends_it_without_the_model(chat
     assert engine.prompts[-1][: len(engine.prompts[0]) + 5] == (*engine.prompts[0], *b"Hell", END)
 
 
-async def test_a_fork_that_ends_inside_a_character_goes_on(chat, engine):
+async def test_a_fork_that_begins_inside_a_character_completes_it(chat, engine):
     engine.replies = ["5 €", "!"]
     reply = await reply_to(chat)
     await run(fork_at(chat, reply, 2, Alternative("€".encode()[0], "\ufffd", -3.0)))
@@ -87,7 +87,7 @@ async def test_a_fork_that_ends_inside_a_character_goes_on(chat, engine):
     assert chat.text(chat.current_id) == "5 \ufffd!"
 
 
-async def test_what_else_could_stand_there_costs_one_token_and_adds_nothing(chat, engine):
+async def test_alternatives_cost_one_token_and_add_no_node(chat, engine):
     reply = await reply_to(chat)
     found = await alternatives(chat, reply, 2)
     assert engine.prompts[-1] == (*engine.prompts[0], *b"He")
@@ -97,7 +97,7 @@ async def test_what_else_could_stand_there_costs_one_token_and_adds_nothing(chat
     assert len(chat.tree) == 2
 
 
-async def test_leaving_while_a_fork_is_written_keeps_what_came(chat, engine, store):
+async def test_closing_the_generator_of_a_fork_keeps_its_text(chat, engine, store):
     reply = await reply_to(chat)
     engine.pause_at = 3
     events = fork_at(chat, reply, 2)
@@ -108,7 +108,7 @@ async def test_leaving_while_a_fork_is_written_keeps_what_came(chat, engine, sto
     assert store.text(chat.current_id).startswith("He")
 
 
-async def test_what_cannot_be_forked_says_why(chat, engine):
+async def test_an_invalid_fork_is_refused_with_the_reason(chat, engine):
     reply = await reply_to(chat)
     with pytest.raises(UsageError, match="Only a reply"):
         await run(fork_at(chat, chat.tree[reply].parent_id, 1))

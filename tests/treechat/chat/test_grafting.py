@@ -61,7 +61,7 @@ async def test_a_branch_can_be_copied_below_itself_and_as_a_root(chat):
     assert chat.tree.roots == [top, root.id]
 
 
-async def test_only_what_can_follow_is_copied_and_nothing_is_added_where_it_cannot(chat, engine):
+async def test_a_copy_that_cannot_follow_the_target_is_refused_and_adds_nothing(chat, engine):
     reply = await said(chat, "one")
     top = chat.tree[reply].parent_id
     for node_id, target_id in ((reply, reply), (reply, None), (top, top)):
@@ -126,7 +126,7 @@ async def test_every_change_of_structure_is_undone_and_redone_by_later_starts(tm
             assert picture(chat) == picture(Chat.open(store, conversation_id)) == expected
 
 
-async def test_own_turns_are_replayed_one_after_another_with_new_replies(chat, engine):
+async def test_messages_are_replayed_in_order_with_new_replies(chat, engine):
     engine.replies = ["A.", "B.", "C.", "X.", "new B.", "new C."]
     await said(chat, "one")
     second = await said(chat, "two")
@@ -147,7 +147,7 @@ async def test_own_turns_are_replayed_one_after_another_with_new_replies(chat, e
     assert len(list(chat.tree.subtree(other))) == 5
 
 
-async def test_stopped_half_way_all_that_was_done_is_kept(chat, engine):
+async def test_a_stopped_replay_keeps_all_its_texts(chat, engine):
     first = await said(chat, "one")
     await said(chat, "two")
     third = await said(chat, "three")
@@ -177,7 +177,7 @@ async def test_a_reply_that_fails_ends_the_replay(chat, engine):
     assert [node.status for node in chat.path()] == ["complete", "failed"]
 
 
-async def test_who_goes_elsewhere_meanwhile_stays_there(chat):
+async def test_a_node_made_current_during_a_replay_stays_current(chat):
     first = await said(chat, "one")
     second = await said(chat, "two")
     turns = [i for i in chat.tree.path(second) if chat.tree[i].role == "user"]
@@ -188,7 +188,7 @@ async def test_who_goes_elsewhere_meanwhile_stays_there(chat):
     assert chat.store.conversation(chat.conversation_id).current_id == first
 
 
-async def test_without_own_turns_there_is_nothing_to_replay(chat):
+async def test_a_replay_without_messages_is_refused(chat):
     reply = await said(chat, "one")
     with pytest.raises(UsageError, match="no message of yours"):
         async for _ in rebase(chat, [], reply):

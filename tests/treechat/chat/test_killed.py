@@ -55,7 +55,7 @@ for name in sys.stdin:
 LATEST_S = 0.2 + 0.8
 
 
-async def test_twenty_kills_lose_nothing_but_the_last_moments(tmp_path, model, engine):
+async def test_twenty_kills_lose_only_the_last_moments(tmp_path, model, engine):
     path = tmp_path / "t.db"
     Store.open(path).close()
     dice = random.Random(11)

@@ -32,7 +32,7 @@ def start(tokenizer) -> tuple[ChatModel, int]:
     return ChatModel("tiny", engine, Template(tokenizer), before_close=lambda: kv_files.save(engine)), found
 
 
-async def test_the_next_start_goes_on_from_what_was_computed(store):
+async def test_the_next_start_reuses_the_saved_kv(store):
     settings = Settings(max_tokens=5, sampling=Sampling(temperature=0.0))
     model, found = start(ByteTokenizer())
     assert found == 0
@@ -55,14 +55,14 @@ async def test_the_next_start_goes_on_from_what_was_computed(store):
     model.close()
 
 
-def test_models_have_a_directory_each_whatever_their_name(cache):
+def test_each_model_has_its_own_directory_whatever_its_name(cache):
     names = ("org/model", "org-model", "/home/me/model", "../../x", "", "長" * 100, "a" * 300)
     directories = [kv_dir(name) for name in names]
     assert len(set(directories)) == len(names)
     assert all(directory.parent == cache / "kv" for directory in directories)
 
 
-def test_what_was_not_used_for_long_is_removed_but_for_the_current_model(tmp_path):
+def test_old_files_are_removed_except_those_of_the_current_model(tmp_path):
     for name in ("old", "current", "new"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.safetensors").touch()
@@ -73,10 +73,10 @@ def test_what_was_not_used_for_long_is_removed_but_for_the_current_model(tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["current", "new"]
 
 
-def test_a_directory_that_cannot_be_written_is_no_reason_to_fail(cache, caplog):
+def test_a_directory_that_cannot_be_written_is_logged_and_not_raised(cache, caplog):
     model, _ = start(ByteTokenizer())
     cache.mkdir()
     (cache / "kv").write_text("in the way")
     with caplog.at_level(logging.WARNING):
         model.close()
-    assert "KV is not kept" in caplog.text
+    assert "KV is not saved" in caplog.text

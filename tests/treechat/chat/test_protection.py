@@ -17,7 +17,7 @@ async def sent(chat: Chat, text: str, **options) -> str:
     return chat.current_id
 
 
-async def test_a_jump_protects_the_path_that_is_current_then(store, model, engine):
+async def test_a_jump_protects_the_new_current_path(store, model, engine):
     chat = Chat.new(store, model=model)
     first = await sent(chat, "one")
     await sent(chat, "two")
@@ -25,7 +25,7 @@ async def test_a_jump_protects_the_path_that_is_current_then(store, model, engin
     assert engine.protected == [tuple(chat.path_ids(first))]
 
 
-async def test_bookmarks_and_what_is_in_sight_come_after_the_current_path(store, model, engine):
+async def test_bookmarks_and_visible_nodes_come_after_the_current_path(store, model, engine):
     chat = Chat.new(store, model=model)
     first = await sent(chat, "one")
     second = await sent(chat, "two")
@@ -39,7 +39,7 @@ async def test_bookmarks_and_what_is_in_sight_come_after_the_current_path(store,
     assert engine.protected == [tuple(chat.path_ids(node_id)) for node_id in (first, second)]
 
 
-async def test_no_more_paths_are_protected_than_mean_something(store, model, engine):
+async def test_the_number_of_protected_paths_is_limited(store, model, engine):
     chat = Chat.new(store, model=model)
     root = await sent(chat, "one")
     leaves = [chat.add("user", str(i), root).id for i in range(MAX_PATHS + 9)]
@@ -49,7 +49,7 @@ async def test_no_more_paths_are_protected_than_mean_something(store, model, eng
     assert len(engine.protected) == MAX_PATHS
 
 
-async def test_what_the_user_protects_comes_right_after_the_current_path(store, model, engine):
+async def test_nodes_that_the_user_protects_come_directly_after_the_current_path(store, model, engine):
     chat = Chat.new(store, model=model)
     first = await sent(chat, "one")
     second = await sent(chat, "two")
@@ -63,7 +63,7 @@ async def test_what_the_user_protects_comes_right_after_the_current_path(store, 
     assert engine.protected == [tuple(chat.path_ids(node_id)) for node_id in (first, third)]
 
 
-def test_without_a_model_marks_are_kept_and_protected_once_it_is_loaded(store, model, engine):
+def test_marks_made_without_a_model_are_protected_after_it_is_loaded(store, model, engine):
     chat = Chat.new(store)
     node = chat.add("user", "hello", None)
     chat.set_protected(node.id, True)
@@ -76,7 +76,7 @@ def test_without_a_model_marks_are_kept_and_protected_once_it_is_loaded(store, m
     assert set(engine.protected) == {ids}
 
 
-async def test_looking_costs_up_protects_nothing(store, model, engine):
+async def test_a_lookup_of_costs_protects_nothing(store, model, engine):
     chat = Chat.new(store, model=model)
     first = await sent(chat, "one")
     engine.protected = []
@@ -84,7 +84,7 @@ async def test_looking_costs_up_protects_nothing(store, model, engine):
     assert engine.protected == []
 
 
-async def test_of_nodes_on_one_path_the_last_stands_for_all(store, model):
+async def test_of_nodes_on_one_path_only_the_last_is_protected(store, model):
     chat = Chat.new(store, model=model)
     first = await sent(chat, "one")
     second = await sent(chat, "two")
@@ -107,7 +107,7 @@ async def test_costs_below_a_node_without_tokens_are_those_above_it_and_an_estim
     assert costs[below].computed == num_first - costs[first].reused + 32
 
 
-async def test_what_has_no_tokens_is_asked_for_again_only_when_another_window_wrote(tmp_path, model, monkeypatch):
+async def test_missing_spans_are_looked_up_again_only_after_another_window_has_written(tmp_path, model, monkeypatch):
     with Store.open(tmp_path / "x.db") as store, Store.open(tmp_path / "x.db") as other:
         conversation = store.create_conversation("imported")
         node = store.add_node(conversation.id, None, "user", "never tokenized")

@@ -27,7 +27,7 @@ async def send(chat: Chat, text: str) -> str:
     return chat.current_id
 
 
-async def test_a_message_is_answered_and_both_are_kept(chat, store):
+async def test_a_message_and_its_reply_are_stored(chat, store):
     events = await run(chat.send("Hi"))
     assert [type(e) for e in events[:2]] == [NodeAdded, NodeAdded]
     assert "".join(e.text for e in events if isinstance(e, TextAdded)) == "Hello."
@@ -39,7 +39,7 @@ async def test_a_message_is_answered_and_both_are_kept(chat, store):
     assert again.title == "Hi"
 
 
-async def test_the_rows_exist_before_the_first_token(chat, store):
+async def test_the_nodes_are_stored_before_the_first_token(chat, store):
     events = chat.send("Hi")
     await anext(events)
     added = await anext(events)
@@ -47,7 +47,7 @@ async def test_the_rows_exist_before_the_first_token(chat, store):
     await events.aclose()
 
 
-async def test_a_second_turn_sends_the_first_ones_tokens_unchanged_and_computes_only_what_is_new(chat, engine):
+async def test_a_second_turn_keeps_the_tokens_of_the_first_and_computes_only_new_ones(chat, engine):
     await send(chat, "Hi")
     reply = await send(chat, "More")
     first, second = engine.prompts
@@ -58,7 +58,7 @@ async def test_a_second_turn_sends_the_first_ones_tokens_unchanged_and_computes_
     assert turn.computed_tokens == len(second) - turn.cached_tokens
 
 
-async def test_going_on_from_an_earlier_node_forks(chat, engine):
+async def test_a_message_below_an_earlier_node_makes_a_fork(chat, engine):
     first = await send(chat, "Hi")
     a = await send(chat, "A")
     chat.jump(first)
@@ -94,7 +94,7 @@ async def test_regenerating_below_a_user_message_adds_a_reply(chat):
     assert len(chat.tree.children(parent)) == 2
 
 
-async def test_an_edit_is_a_sibling_and_is_answered(chat):
+async def test_an_edit_is_a_sibling_and_gets_a_reply(chat):
     reply = await send(chat, "Hi")
     user = chat.tree[reply].parent_id
     await run(chat.edit(user, "Hey"))
@@ -106,7 +106,7 @@ async def test_an_edit_is_a_sibling_and_is_answered(chat):
     assert chat.text(edited) == "Hello."
 
 
-async def test_leaving_a_stream_keeps_what_came(chat, engine, store):
+async def test_closing_the_generator_keeps_the_text_so_far(chat, engine, store):
     engine.pause_at = 3
     events = chat.send("Hi")
     async for event in events:
@@ -119,7 +119,7 @@ async def test_leaving_a_stream_keeps_what_came(chat, engine, store):
     assert chat.streaming == set()
 
 
-async def test_stop_ends_the_reply_and_continue_goes_on_from_its_last_token(chat, engine, store):
+async def test_a_stopped_reply_continues_after_its_last_token(chat, engine, store):
     engine.pause_at = 3
     async for event in chat.send("Hi"):
         if isinstance(event, TextAdded) and chat.text(chat.current_id) == "Hel":
@@ -147,13 +147,13 @@ async def test_continuing_a_reply_that_has_children_makes_a_sibling(store, model
     assert chat.current_id in chat.tree.siblings(cut)
 
 
-async def test_a_reply_that_ended_by_itself_is_not_continued(chat):
+async def test_a_complete_reply_is_not_continued(chat):
     reply = await send(chat, "Hi")
     with pytest.raises(UsageError, match="is complete"):
         await run(chat.resume(reply))
 
 
-async def test_a_failure_is_told_and_what_came_is_kept(chat, engine):
+async def test_a_failure_is_reported_and_the_text_so_far_is_kept(chat, engine):
     engine.error = "out of memory"
     events = await run(chat.send("Hi"))
     assert events[-1].error == "out of memory"
@@ -161,7 +161,7 @@ async def test_a_failure_is_told_and_what_came_is_kept(chat, engine):
     assert chat.text(chat.current_id) == "Hello."
 
 
-async def test_a_full_disk_stops_the_reply_and_says_so(chat, engine, store, monkeypatch):
+async def test_a_full_disk_stops_the_reply_and_is_reported(chat, engine, store, monkeypatch):
     engine.pause_at = 3
 
     def full(*_):
@@ -196,7 +196,7 @@ async def test_tokens_that_the_model_does_not_know_are_refused_with_the_reason(c
         chat.kv.warm(chat.current_id)
 
 
-async def test_without_a_model_nothing_is_written_and_the_error_says_so(store):
+async def test_sending_without_a_model_writes_nothing_and_raises(store):
     chat = Chat.new(store)
     with pytest.raises(ModelError, match="kept"):
         await run(chat.send("Hi"))
@@ -204,7 +204,7 @@ async def test_without_a_model_nothing_is_written_and_the_error_says_so(store):
     assert chat.kv is None
 
 
-async def test_costs_tell_warm_from_cold(chat, engine):
+async def test_costs_distinguish_warm_and_cold_paths(chat, engine):
     first = await send(chat, "Hi")
     assert chat.kv.cost(first).mark == "●"
     engine.cached.clear()
@@ -250,7 +250,7 @@ async def test_hiding_moves_the_current_node_up_and_undo_brings_the_subtree_back
     assert chat.current_id == second
 
 
-async def test_undoing_a_hide_leaves_the_current_node_where_the_user_went_since(chat):
+async def test_undoing_a_hide_keeps_a_current_node_chosen_since(chat):
     first = await send(chat, "Hi")
     second = await send(chat, "More")
     chat.nodes.hide(chat.tree[second].parent_id)
@@ -265,7 +265,7 @@ async def test_undoing_a_hide_leaves_the_current_node_where_the_user_went_since(
     assert chat.current_id == first
 
 
-async def test_two_windows_see_each_others_nodes_and_keep_their_own_place(tmp_path, model):
+async def test_two_windows_read_each_others_nodes_and_keep_their_current_nodes(tmp_path, model):
     path = tmp_path / "t.db"
     with Store.open(path) as one, Store.open(path) as two:
         a = Chat.new(one, model=model)
@@ -279,7 +279,7 @@ async def test_two_windows_see_each_others_nodes_and_keep_their_own_place(tmp_pa
         assert not a.nodes.reload()
 
 
-async def test_the_first_reply_of_a_model_too_small_to_sample_is_its_most_likely_one(store, model):
+async def test_the_first_reply_of_a_greedy_first_model_is_greedy(store, model):
     chat = Chat.new(store, Settings(), replace(model, greedy_first=True, sampling=Sampling(temperature=0.2)))
     first = await send(chat, "Hi")
     await run(chat.regenerate(first))

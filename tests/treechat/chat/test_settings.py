@@ -6,14 +6,14 @@ from treechat.chat.settings import Settings
 from treechat.config import Sampling
 
 
-def test_the_user_beats_the_authors_who_beat_the_defaults(model):
+def test_the_user_precedes_the_authors_who_precede_the_defaults(model):
     recommended = replace(model, sampling=Sampling(temperature=0.2, top_k=20))
     params = Settings(sampling=Sampling(top_k=5)).params(recommended)
     assert (params.temperature, params.top_k, params.top_p) == (0.2, 5, 0.95)
     assert Settings(sampling=Sampling(temperature=0.0)).params(recommended).temperature == 0.0
 
 
-def test_siblings_get_seeds_that_follow_each_other_and_without_a_seed_differ(model):
+def test_siblings_get_consecutive_seeds_and_random_ones_without_a_seed(model):
     assert [Settings(seed=7).params(model, i).seed for i in range(3)] == [7, 8, 9]
     assert len({Settings().params(model).seed for _ in range(20)}) > 15
 

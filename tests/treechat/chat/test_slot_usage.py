@@ -20,7 +20,7 @@ def settings() -> Settings:
     return Settings(system_prompt="Be brief.")
 
 
-async def test_each_branch_holds_its_own_tokens_and_the_sum_is_the_conversations(store, model, engine, settings):
+async def test_each_branch_counts_its_own_tokens_and_their_sum_is_the_conversations(store, model, engine, settings):
     chat = Chat.new(store, settings, model)
     first = await said(chat, "one")
     second = await said(chat, "two")
@@ -35,7 +35,7 @@ async def test_each_branch_holds_its_own_tokens_and_the_sum_is_the_conversations
     assert usage.branches[1].counts.cold == 1 and 0 < usage.branches[1].counts.device < own
 
 
-async def test_freeing_a_branch_leaves_its_siblings_and_what_is_above(store, model, engine, settings):
+async def test_freeing_a_branch_keeps_its_siblings_and_ancestors(store, model, engine, settings):
     chat = Chat.new(store, settings, model)
     first = await said(chat, "one")
     second = await said(chat, "two")
@@ -49,7 +49,7 @@ async def test_freeing_a_branch_leaves_its_siblings_and_what_is_above(store, mod
     assert usage.branches[1].counts.cold > usage.branches[1].counts.device
 
 
-async def test_freeing_a_conversation_leaves_another_that_begins_alike(store, model, engine, settings):
+async def test_freeing_a_conversation_keeps_another_with_the_same_beginning(store, model, engine, settings):
     one, two = Chat.new(store, settings, model), Chat.new(store, settings, model)
     await said(one, "hello there")
     await said(two, "hello there")
@@ -63,7 +63,7 @@ async def test_freeing_a_conversation_leaves_another_that_begins_alike(store, mo
     assert one.kv.cost(one.current_id).computed > 5
 
 
-async def test_cold_conversations_are_told_by_their_tokens_alone(store, model, engine, settings):
+async def test_a_cold_conversation_has_a_token_count_and_no_branches(store, model, engine, settings):
     chat = Chat.new(store, settings, model)
     await said(chat, "one")
     num = len(chat.path_ids(chat.current_id))
@@ -76,7 +76,7 @@ async def test_cold_conversations_are_told_by_their_tokens_alone(store, model, e
     assert usages[other.conversation_id].counts.device > 0
 
 
-async def test_a_conversation_of_any_depth_is_told(store, model, engine, settings):
+async def test_a_conversation_of_any_depth_is_counted(store, model, engine, settings):
     chat = Chat.new(store, settings, model)
     await said(chat, "one")
     parent = chat.current_id

@@ -67,7 +67,7 @@ def shape(store: Store) -> list[tuple]:
     return [*nodes, *conversations, *store.conn.execute("SELECT * FROM imports")]
 
 
-def test_one_that_is_left_off_leaves_nothing_and_the_next_import_brings_it_whole(tmp_path, export) -> None:
+def test_an_interrupted_import_leaves_nothing_and_the_next_one_is_complete(tmp_path, export) -> None:
     with Store.open(tmp_path / "x.db") as store, Store.open(tmp_path / "whole.db") as whole:
         run(whole, export)
         before: list[int] = []
@@ -82,7 +82,7 @@ def test_one_that_is_left_off_leaves_nothing_and_the_next_import_brings_it_whole
         assert shape(store) == shape(whole)
 
 
-def test_what_grows_by_much_grows_at_once_or_not_at_all(tmp_path, export) -> None:
+def test_a_large_addition_becomes_visible_completely_or_not_at_all(tmp_path, export) -> None:
     first = tmp_path / "first.json"
     first.write_text(json.dumps(chatgpt(*IDS[:3], conversation_id="big")))
     with Store.open(tmp_path / "x.db") as store, Store.open(tmp_path / "whole.db") as whole:
@@ -102,7 +102,7 @@ def test_what_grows_by_much_grows_at_once_or_not_at_all(tmp_path, export) -> Non
         assert [row[:3] + row[5:] for row in shape(store)] == [row[:3] + row[5:] for row in shape(whole)]
 
 
-def test_an_error_that_is_not_the_files_leaves_no_part_either(tmp_path, export) -> None:
+def test_another_error_leaves_no_part_either(tmp_path, export) -> None:
     with Store.open(tmp_path / "x.db") as store:
 
         def progress() -> None:
@@ -121,7 +121,7 @@ def lines(path, rows: list[list[str]]):
     return path
 
 
-def test_flat_rows_that_come_in_parts_are_in_sight_when_the_file_is_through(tmp_path, monkeypatch) -> None:
+def test_flat_rows_in_parts_become_visible_after_the_whole_file(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(prefix_rows, "PORTION_BYTES", 3_000)
     rows = [["Hi", f"A{i % 3}", f"B{i}"] for i in range(20)] + [[f"Alone {i}"] for i in range(5)]
     file = lines(tmp_path / "x.jsonl", rows)
@@ -143,7 +143,7 @@ def test_flat_rows_that_come_in_parts_are_in_sight_when_the_file_is_through(tmp_
         assert [row for row in shape(store) if len(row) == 6] == [row for row in shape(whole) if len(row) == 6]
 
 
-def test_what_another_import_is_writing_is_left_to_it_and_reported(tmp_path, export) -> None:
+def test_a_conversation_that_another_import_writes_is_skipped_and_reported(tmp_path, export) -> None:
     with Store.open(tmp_path / "x.db") as store, Store.open(tmp_path / "x.db") as other:
         reports = []
 
@@ -158,7 +158,7 @@ def test_what_another_import_is_writing_is_left_to_it_and_reported(tmp_path, exp
         assert {info.title: info.num_nodes for info in store.conversations()} == {"Chat big": 35, "Chat small": 1}
 
 
-def test_a_job_ends_in_the_middle_of_a_conversation(tmp_path, export, monkeypatch) -> None:
+def test_a_job_can_be_stopped_in_the_middle_of_a_conversation(tmp_path, export, monkeypatch) -> None:
     add_nodes = Store.add_nodes
 
     with Store.open(tmp_path / "x.db") as store:

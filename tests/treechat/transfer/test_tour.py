@@ -13,7 +13,7 @@ from treechat.tui.bindings import KEYS
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_it_is_what_the_script_makes_of_the_bindings() -> None:
+def test_the_tour_is_the_output_of_the_script() -> None:
     made = runpy.run_path(str(ROOT / "assets" / "make_tour.py"))
     text = files("treechat").joinpath("assets/tour.jsonl").read_text(encoding="utf-8")
     assert "".join(made["lines"]()) == text, "run python assets/make_tour.py"
@@ -21,7 +21,7 @@ def test_it_is_what_the_script_makes_of_the_bindings() -> None:
     assert {"app.focus", "move.jump", "do.regenerate", "do.tokens", "do.undo", "app.settings"} <= named
 
 
-def test_it_is_a_tree_that_opens_at_its_beginning_and_is_there_once() -> None:
+def test_the_tour_opens_at_its_root_and_is_imported_once() -> None:
     with Store.open(None) as store:
         conversation_id = open_tour(store)
         tree = store.load_tree(conversation_id)
@@ -35,7 +35,7 @@ def test_it_is_a_tree_that_opens_at_its_beginning_and_is_there_once() -> None:
         assert store.load_tree(conversation_id)[tree.roots[0]].label == "mine"
 
 
-def test_after_it_was_deleted_it_comes_again() -> None:
+def test_a_deleted_tour_is_imported_again() -> None:
     with Store.open(None) as store:
         first = open_tour(store)
         store.hide_conversation(first)

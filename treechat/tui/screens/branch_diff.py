@@ -81,7 +81,7 @@ def compare(chat: Chat, left_id: str, right_id: str) -> Comparison:
     num_common = next(
         (i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right))
     )
-    texts = chat.texts([*left[num_common:], *right[num_common:]])
+    texts = chat.nodes.texts([*left[num_common:], *right[num_common:]])
     pairs = []
     for a, b in zip_longest(left[num_common:], right[num_common:]):
         left_parts: tuple[DiffPart, ...] | None = (DiffPart(texts[a], True),) if a is not None else None

@@ -61,7 +61,7 @@ class Blocks:
 
     def _guesses(self, node_ids: list[str]) -> list[int]:
         if len(node_ids) <= MAX_TEXTS_READ:
-            texts = self.chat.texts(node_ids)
+            texts = self.chat.nodes.texts(node_ids)
             return [self.cache.estimate(texts[i]) + FRAME_LINES + self._has_caption(i) for i in node_ids]
         width = self.cache.width
         return [
