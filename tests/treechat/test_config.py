@@ -1,4 +1,4 @@
-"""config.toml: defaults, every type, and errors that name the line and what was meant."""
+"""config.toml: defaults, every type, and errors with the line and the nearest key."""
 
 from pathlib import Path
 

@@ -70,7 +70,7 @@ def test_a_chain_of_100_000_nodes_is_walked_without_recursion():
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.booleans(), st.sampled_from(("add", "move", "hide"))), max_size=40))
 def test_walks_follow_every_change(steps) -> None:
-    """Paths are kept and single children looked up by themselves: both are what the parents and marks say."""
+    """Cached paths and only children agree with the parents and hidden marks after every change."""
     tree = Tree([Node("n0", None, "user")])
     for number, (at, hidden, step) in enumerate(steps, 1):
         node_id = f"n{at % len(tree)}"

@@ -1,4 +1,4 @@
-"""A store in memory, and a chat model that replies by script."""
+"""Fixtures: a store in memory, and a chat model with a scripted engine."""
 
 from __future__ import annotations
 

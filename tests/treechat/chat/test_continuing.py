@@ -1,4 +1,4 @@
-"""Going on from a conversation without tokens: an imported one, or one that another model wrote."""
+"""Continue a conversation without tokens: an imported one, or one of another model."""
 
 import asyncio
 import io
@@ -28,7 +28,7 @@ async def run(events) -> list:
 
 
 def long_conversation(store: Store, num: int = 401) -> str:
-    """A chain without spans, as an import leaves it: system prompt, then turns, the last one a reply."""
+    """Store a chain without spans, like an import: a system prompt, then turns; the last one is a reply."""
     conversation_id = store.create_conversation("imported").id
     rows = [NewNode(None, "system", "Be brief.", "n0")]
     for i in range(1, num):
@@ -69,7 +69,7 @@ async def test_spans_are_made_once_and_their_cost_is_estimated_before(store, mod
 
 async def test_an_estimate_of_prose_is_within_a_third(store, model):
     chat = Chat.open(store, long_conversation(store), Settings(), model)
-    # The tokenizer of these tests has a token per byte, where a real one has one for about four.
+    # The tokenizer of these tests has one token per byte; a real one has one token for about four bytes.
     text = sum(len(chat.text(f"n{i}").encode()) for i in range(401))
     estimate = chat.kv.cost("n400").computed
     assert abs(estimate - (text / 4 + 6 * 401)) < estimate / 3
@@ -144,7 +144,7 @@ async def test_a_native_import_with_tokens_continues_with_the_same_tokens(store,
 
 
 class HeldTemplate(Template):
-    """Makes two chunks and then waits until it is let go on."""
+    """Make two chunks of spans, then wait for `go_on`."""
 
     def __init__(self, tokenizer) -> None:
         super().__init__(tokenizer)
@@ -172,7 +172,7 @@ async def test_a_stop_while_spans_are_made_keeps_the_spans_and_the_message(store
             seen.append(event)
 
     task = asyncio.create_task(follow())
-    # The loop stays free meanwhile.
+    # The event loop is not blocked meanwhile.
     await asyncio.to_thread(held.template.is_held.wait, 20)
     assert chat.stop()
     held.template.go_on.set()

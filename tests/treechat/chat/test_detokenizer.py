@@ -1,4 +1,4 @@
-"""Detokenizer: the pieces joined are the text, whatever the tokens cut."""
+"""Detokenizer: the joined pieces are the text, even if tokens cut characters."""
 
 from hypothesis import given
 from hypothesis import strategies as st

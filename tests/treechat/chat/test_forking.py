@@ -1,4 +1,4 @@
-"""Forks inside a message: the sibling begins with the same ids, and only what is new is generated."""
+"""Forks inside a message: the sibling begins with the same ids, and only new tokens are generated."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A branch taken elsewhere: copied as it is, or its turns replayed; both undone and redone across restarts."""
+"""Copies and replays of a branch below another node, with undo and redo across restarts."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def chat(store, model) -> Chat:
 
 
 async def said(chat: Chat, text: str, **options) -> str:
-    """Sends and waits; returns the reply's id."""
+    """Send a message and wait for the reply; returns its id."""
     async for _ in chat.send(text, **options):
         pass
     return chat.current_id
 
 
 def drawn(chat: Chat, node_id: str) -> list[tuple[int, str]]:
-    """Depth and text of what is visible from there on."""
+    """Return depth and text of the visible nodes of a subtree."""
     base = len(chat.tree.path(node_id))
     return [(len(chat.tree.path(i)) - base, chat.text(i)) for i in chat.tree.subtree(node_id)]
 

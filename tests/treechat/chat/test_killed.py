@@ -1,4 +1,4 @@
-"""kill -9 during a reply, twenty times: what was sent is there, the reply up to its last moments, and it goes on."""
+"""kill -9 during twenty replies: message and reply are stored up to the last moments, and the reply can continue."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ for name in sys.stdin:
         asyncio.run(main(name.strip()))
 """
 
-# A token is in the database 0.2 s after it came; the rest is for a machine that does not let the process run at once.
+# A token is in the database after 0.2 s; the rest allows for a machine that schedules the process late.
 LATEST_S = 0.2 + 0.8
 
 
@@ -66,12 +66,12 @@ async def test_twenty_kills_lose_only_the_last_moments(tmp_path, model, engine):
         for i in range(5):
             parent.stdin.writelines(f"{i}-{j}\n" for j in range(4))
             parent.stdin.flush()
-            # Each tells its number with its first token.
+            # Each child prints its process id with its first token.
             children = [int(parent.stdout.readline()) for _ in range(4)]
             time.sleep(dice.uniform(0.0, 1.5))
             for child in children:
                 os.kill(child, signal.SIGKILL)
-        # Its end is that of the last who could write to it.
+        # The pipe ends when the last child has ended.
         assert parent.communicate()[0] == ""
     finally:
         with suppress(ProcessLookupError):
@@ -96,7 +96,7 @@ async def test_twenty_kills_lose_only_the_last_moments(tmp_path, model, engine):
             kept = chat.text(reply.id)
             assert store.span(reply.id, model.fingerprint).ids == tuple(kept.encode())
             tokens = said.get(reply.id, [])
-            # Not the last ones, whatever their time: a process that was not let run has had no turn to write them.
+            # The last tokens do not count, whatever their time: a process that was not scheduled cannot write them.
             due = [length for length, at in tokens[:-20] if at < tokens[-1][1] - LATEST_S]
             assert len(kept) >= max(due, default=0)
             async for _ in chat.resume(reply.id):

@@ -1,4 +1,4 @@
-"""KV from one start to the next: a real engine of a tiny model finds what the last one kept."""
+"""KV between runs: a real engine of a tiny model loads the KV that the previous one saved."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def start(tokenizer) -> tuple[ChatModel, int]:
-    """A model as the app loads it, and the tokens that were found for it."""
+    """Load a model like the app does; returns it and the number of tokens with saved KV."""
     engine = tiny_engine()
     kv_files = KVFiles("tiny", 10_000_000)
     found = kv_files.load(engine)

@@ -1,4 +1,4 @@
-"""The engine is told whose KV to keep: the current path, bookmarks, what is in sight."""
+"""The paths that the engine evicts last: the current one, bookmarks, visible nodes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from treechat.tree import Span
 
 
 async def sent(chat: Chat, text: str, **options) -> str:
-    """Sends and waits for the reply; returns its node's id."""
+    """Send a message and wait for the reply; returns its id."""
     async for _ in chat.send(text, **options):
         pass
     return chat.current_id

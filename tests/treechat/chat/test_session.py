@@ -1,4 +1,4 @@
-"""Chat over a real store: send, fork, jump, stop, continue; what the engine is given is spans joined."""
+"""Chat with a real store: send, fork, jump, stop, continue. The engine's prompts are joined spans."""
 
 from dataclasses import replace
 
@@ -65,7 +65,7 @@ async def test_a_message_below_an_earlier_node_makes_a_fork(chat, engine):
     b = await send(chat, "B")
     assert chat.tree.is_fork(first)
     assert chat.tree.common_ancestor(a, b) == first
-    # The stop token of the first reply, and the header of a user's turn, are shared too.
+    # The shared prefix includes the stop token of the first reply and the header of a user's turn.
     assert chat.turn(b).cached_tokens == chat.turn(a).cached_tokens + len(".\n.user\n")
 
 
@@ -241,7 +241,7 @@ async def test_hiding_moves_the_current_node_up_and_undo_brings_the_subtree_back
     assert chat.redo() is not None
     assert chat.tree.is_hidden(second)
     assert chat.current_id == first
-    # Further up, twice: each step back goes to where that one led away from.
+    # Hide twice, further up: each undo makes the node current that was current before that hide.
     chat.nodes.hide(chat.tree[first].parent_id)
     assert chat.current_id is None
     chat.undo()
@@ -258,7 +258,7 @@ async def test_undoing_a_hide_keeps_a_current_node_chosen_since(chat):
     chat.undo()
     assert not chat.tree.is_hidden(second)
     assert chat.current_id == third
-    # What the hide did not move does not move back.
+    # If the hide did not move the current node, its undo does not either.
     chat.nodes.hide(second)
     chat.jump(first)
     chat.undo()

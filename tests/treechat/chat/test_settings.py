@@ -1,4 +1,4 @@
-"""Settings: what the user says beats what the model's authors say beats the defaults."""
+"""Settings: the user's values precede those of the model's authors, which precede the defaults."""
 
 from dataclasses import replace
 

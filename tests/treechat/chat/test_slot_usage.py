@@ -1,4 +1,4 @@
-"""What the slots hold is told by conversation and branch, and one branch is freed without touching the others."""
+"""Slots are counted by conversation and branch, and a branch is freed without the others."""
 
 from __future__ import annotations
 

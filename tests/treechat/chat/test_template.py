@@ -1,4 +1,4 @@
-"""Template: what each turn adds, in ids; the joined spans are what the template renders for the whole."""
+"""Template: the ids that each turn adds; the joined spans equal one rendering of all messages."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A large conversation comes in by portions: others write between them, and it is in sight only when it is whole."""
+"""A large conversation is imported in portions: others write between them, and it is hidden until it is complete."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def export(tmp_path, monkeypatch):
 
 
 class StopError(Exception):
-    """Raised where the test leaves off."""
+    """Raised to interrupt an import."""
 
 
 def run(store: Store, file, at: int | None = None):
-    """Import; `at`: leave off at that look at how far it is."""
+    """Import. at: the number of the progress call that interrupts it."""
     looks = 0
 
     def progress() -> None:
@@ -61,7 +61,7 @@ def test_other_connections_write_between_the_portions(tmp_path, export) -> None:
 
 
 def shape(store: Store) -> list[tuple]:
-    """All that is in the store, in sight or not, without what differs from one import to the next."""
+    """Return the rows of the store, visible or hidden, without values that differ between imports."""
     nodes = store.conn.execute("SELECT id, conversation_id, parent_id, role, text, hidden FROM nodes ORDER BY id")
     conversations = store.conn.execute("SELECT id, title, current_id, hidden FROM conversations ORDER BY id")
     return [*nodes, *conversations, *store.conn.execute("SELECT * FROM imports")]

@@ -1,4 +1,4 @@
-"""The tour comes with the package, is made from the bindings, and is put into the store once."""
+"""The tour is part of the package, is made from the bindings, and is imported once."""
 
 from __future__ import annotations
 
