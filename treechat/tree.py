@@ -20,7 +20,7 @@ PREVIEW_LEN = 120
 """Characters of a node's text that the tree keeps. The whole text is read only to show it."""
 
 
-PATHS_KEPT = 16
+MAX_CACHED_PATHS = 16
 """Paths that a tree caches until its structure changes: a window needs the same few at each key."""
 
 
@@ -134,7 +134,7 @@ THOUGHT_TAGS: Mapping[str, str] = {
 
 _THOUGHTS = "|".join(f"{re.escape(begin)}.*?{re.escape(end)}" for begin, end in THOUGHT_TAGS.items())
 _PLACEHOLDERS = r"\[(?:thoughts|(?:called|result of) [^\]\n]*|(?:image|file|audio)(?:: [^\]\n]*)?)\](?=\s|$)"
-_ASIDE = re.compile(rf"\s*(?:{_THOUGHTS}|{_PLACEHOLDERS})", re.DOTALL)
+_SKIPPED = re.compile(rf"\s*(?:{_THOUGHTS}|{_PLACEHOLDERS})", re.DOTALL)
 
 
 def preview_of(text: str) -> str:
@@ -143,10 +143,10 @@ def preview_of(text: str) -> str:
     Leading thoughts and placeholders of an import are skipped, unless the text contains nothing else.
     """
     start = 0
-    while (aside := _ASIDE.match(text, start)) is not None:
-        start = aside.end()
-    said = " ".join(text[start : start + PREVIEW_LEN * 4].split())[:PREVIEW_LEN]
-    return said or " ".join(text[: PREVIEW_LEN * 4].split())[:PREVIEW_LEN]
+    while (skipped := _SKIPPED.match(text, start)) is not None:
+        start = skipped.end()
+    preview = " ".join(text[start : start + PREVIEW_LEN * 4].split())[:PREVIEW_LEN]
+    return preview or " ".join(text[: PREVIEW_LEN * 4].split())[:PREVIEW_LEN]
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,18 +249,18 @@ class Tree:
         if version != self.version:
             # Bind a new pair and leave the old one unchanged, since other threads may read it.
             version, paths = self._paths = (self.version, {})
-        kept = paths.get(node_id)
-        if kept is None:
+        cached = paths.get(node_id)
+        if cached is None:
             ids: list[str] = []
             current = node_id
             while current is not None:
                 ids.append(current)
                 current = self.nodes[current].parent_id
             ids.reverse()
-            if len(paths) >= PATHS_KEPT:
+            if len(paths) >= MAX_CACHED_PATHS:
                 paths.clear()
-            kept = paths[node_id] = ids
-        return list(kept)
+            cached = paths[node_id] = ids
+        return list(cached)
 
     def is_ancestor(self, ancestor_id: str, node_id: str) -> bool:
         """Return whether `ancestor_id` is the node itself or one of its ancestors."""

@@ -176,9 +176,9 @@ class ChatTree:
     def _store_moves(self, known: dict[str, Any]) -> None:
         """Store the moves of the current node by event id. The meta keeps them for later starts."""
         assert self.conversation is not None
-        kept = dict(list(known.items())[-_MAX_MOVES:])
-        if kept != _moves_of(self.conversation):
-            self.store.set_meta(self.conversation.id, _MOVES_KEY, kept or None)
+        moves = dict(list(known.items())[-_MAX_MOVES:])
+        if moves != _moves_of(self.conversation):
+            self.store.set_meta(self.conversation.id, _MOVES_KEY, moves or None)
             self.conversation = self.store.conversation(self.conversation.id)
 
     def reload(self) -> bool:

@@ -75,11 +75,11 @@ def tokens_of(chat: Chat, node_id: str) -> list[MessageToken]:
         texts[-1] += stream.finish()
     return [
         MessageToken(token_id, text, logprob)
-        for token_id, text, logprob in zip(span.ids, _own(texts, chat.text(node_id)), logprobs, strict=True)
+        for token_id, text, logprob in zip(span.ids, _message_texts(texts, chat.text(node_id)), logprobs, strict=True)
     ]
 
 
-def _own(texts: list[str], whole: str) -> list[str]:
+def _message_texts(texts: list[str], whole: str) -> list[str]:
     """Return the texts without those that the template put before or after the message."""
     extra = len("".join(texts)) - len(whole)
     if extra <= 0:
@@ -87,11 +87,11 @@ def _own(texts: list[str], whole: str) -> list[str]:
     start = "".join(texts).rfind(whole)
     if start < 0:
         return texts
-    kept, position = [], 0
+    parts, position = [], 0
     for text in texts:
-        kept.append(text[max(start - position, 0) : max(start + len(whole) - position, 0)])
+        parts.append(text[max(start - position, 0) : max(start + len(whole) - position, 0)])
         position += len(text)
-    return kept
+    return parts
 
 
 async def alternatives(chat: Chat, node_id: str, index: int) -> Alternatives:

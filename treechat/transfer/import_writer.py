@@ -80,9 +80,9 @@ class Intake:
         """
         self.store, self.report, self.planned, self._between = store, report, planned, between
         self._run = new_id()
-        self._has_begun = self._is_taking = False
+        self._has_begun = self._is_writing = False
         self._in_parts: dict[Source, _Target] = {}
-        self._held_back = ImportReport()
+        self._hidden_report = ImportReport()
 
     def __enter__(self) -> Self:
         return self
@@ -90,11 +90,11 @@ class Intake:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or (isinstance(error, OSError | FormatError) and not self._is_taking):
+        if error is None or (isinstance(error, OSError | FormatError) and not self._is_writing):
             # The file ends at the unreadable part, so the documents before it are complete.
             if self._in_parts:
                 self.store.finish_import(self._run)
-                self.report.add(self._held_back)
+                self.report.add(self._hidden_report)
             return
         if self._has_begun:
             # If the removal fails, for example on a full disk, a later import removes the rest.
@@ -110,9 +110,9 @@ class Intake:
         document: the document.
         source: the origin of its ids, for example "treechat"; a source in the document takes precedence.
         """
-        self._is_taking = True
+        self._is_writing = True
         conversation_id = self._take(document, document.source or Source(source, document.conversation.id))
-        self._is_taking = False
+        self._is_writing = False
         return conversation_id
 
     def _take(self, document: Document, key: Source) -> str:
@@ -141,7 +141,7 @@ class Intake:
                 self._in_parts[key] = target._replace(is_new=False)
             else:
                 self.store.finish_import(self._run, target.id)
-        report = self._held_back if key in self._in_parts else self.report
+        report = self._hidden_report if key in self._in_parts else self.report
         counts = len(missing.messages), missing.num_forks
         report.count(target.id, document.conversation.title, key, target.is_new, *counts)
         return target.id

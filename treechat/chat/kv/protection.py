@@ -18,18 +18,18 @@ class Protection:
     def __init__(self) -> None:
         self.chosen: dict[str, None] = {}
         """Ids of the nodes that the user protects, until the window closes."""
-        self._on_screen: list[str] = []
+        self._visible_ids: list[str] = []
         self._bookmarks: list[str] = []
 
-    def look(self, tree: Tree, on_screen: Iterable[str] | None = None) -> None:
+    def look(self, tree: Tree, visible_ids: Iterable[str] | None = None) -> None:
         """Read the bookmarks of the tree, and take the visible nodes if they are given."""
         self._bookmarks = [node.id for node in list(tree.nodes.values()) if node.bookmarked][-MAX_PATHS:]
-        self._on_screen = self._on_screen if on_screen is None else list(on_screen)
+        self._visible_ids = self._visible_ids if visible_ids is None else list(visible_ids)
 
     def paths(self, tree: Tree, spans: SpanBook, current_id: str | None) -> list[Sequence[int]]:
         """Return the token ids of the paths, the current one first. A path ends before a node without a span."""
-        kept = leaves_of(tree, [i for i in (*self.chosen, *self._bookmarks, *self._on_screen) if i in tree])
-        chosen = [*([] if current_id is None else [current_id]), *kept][:MAX_PATHS]
+        leaves = leaves_of(tree, [i for i in (*self.chosen, *self._bookmarks, *self._visible_ids) if i in tree])
+        chosen = [*([] if current_id is None else [current_id]), *leaves][:MAX_PATHS]
         paths = [spans.known_ids(tree.path(node_id)) for node_id in chosen]
         return [ids for ids in paths if ids]
 

@@ -37,11 +37,11 @@ class UserSpecials:
         """
         parts: list[tuple[str, bool]] = []
         for piece in self._specials.split(rendered):
-            is_typed = self._mark in piece
-            if parts and not is_typed and not parts[-1][1]:
+            is_special = self._mark in piece
+            if parts and not is_special and not parts[-1][1]:
                 parts[-1] = (parts[-1][0] + piece, False)
             elif piece:
-                parts.append((self._show(piece), is_typed))
+                parts.append((self._show(piece), is_special))
         return parts
 
     def _show(self, piece: str) -> str:

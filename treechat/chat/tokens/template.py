@@ -115,25 +115,25 @@ class Template:
             raise ModelError(f"the model's chat template fails: {error}", _TEMPLATE_HINT) from error
 
     def _turn_ids(self, ancestors: Sequence[Message], message: Message, parent_ids: Sequence[int]) -> list[int]:
-        typed = UserSpecials(self._specials, [each.text for each in (*ancestors, message)])
-        if typed:
-            ancestors = [Message(each.role, typed.hide(each.text)) for each in ancestors]
-            message = Message(message.role, typed.hide(message.text))
+        specials = UserSpecials(self._specials, [each.text for each in (*ancestors, message)])
+        if specials:
+            ancestors = [Message(each.role, specials.hide(each.text)) for each in ancestors]
+            message = Message(message.role, specials.hide(message.text))
         if message.role == "assistant":
             prompted = bool(ancestors) and ancestors[-1].role == "user"
             opening = "" if prompted else self._close(ancestors, parent_ids) + self._generation_prompt
-            return [*self.encode(opening), *self._encode_typed(message.text, typed), *self.stop_ids]
+            return [*self.encode(opening), *self._encode_rendering(message.text, specials), *self.stop_ids]
         if all(ancestor.role == "system" for ancestor in ancestors):
-            return self._encode_typed(self._first_turn(ancestors, message), typed)
-        return self._encode_typed(self._close(ancestors, parent_ids) + self._later_turn(message), typed)
+            return self._encode_rendering(self._first_turn(ancestors, message), specials)
+        return self._encode_rendering(self._close(ancestors, parent_ids) + self._later_turn(message), specials)
 
-    def _encode_typed(self, rendered: str, typed: UserSpecials) -> list[int]:
+    def _encode_rendering(self, rendered: str, specials: UserSpecials) -> list[int]:
         """Return the token ids of a rendering; special tokens of the user are encoded as text."""
-        if not typed:
+        if not specials:
             return self.encode(rendered)
         ids: list[int] = []
-        for text, is_typed in typed.parts(rendered):
-            ids += self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=is_typed)
+        for text, is_special in specials.parts(rendered):
+            ids += self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=is_special)
         return ids
 
     @cached_property
