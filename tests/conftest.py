@@ -16,6 +16,13 @@ if shutil.which("nvidia-smi") is None:
 
 import pytest
 
+LONGEST = (
+    "test_fifteen_tasks",
+    "test_the_largest_variants_fit_their_chips",
+    "test_each_command_of_the_palette_does_something",
+    "test_each_key_does_something_in_its_place",
+    "test_a_thousand_turns_deep_open_at_their_end_and_scroll_to_the_first",
+)
 _CACHE_DIR = os.environ.get("TREECHAT_CACHE_DIR")
 """Read now, before any test sets a cache directory of its own."""
 
@@ -29,6 +36,11 @@ def small_heap():
 
 def pytest_unconfigure():
     gc.unfreeze()
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the longest tests: as the last ones they would keep one worker busy while the others are done."""
+    items.sort(key=lambda item: getattr(item, "originalname", item.name) not in LONGEST)
 
 
 @pytest.fixture(scope="session")
