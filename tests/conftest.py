@@ -10,7 +10,7 @@ import shutil
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Read when triton is imported, which the engine's tests may do: without a GPU its kernels are interpreted.
+# Triton reads this when it is imported. Without a GPU its kernels are interpreted.
 if shutil.which("nvidia-smi") is None:
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
@@ -24,12 +24,12 @@ LONGEST = (
     "test_a_thousand_turns_deep_open_at_their_end_and_scroll_to_the_first",
 )
 _CACHE_DIR = os.environ.get("TREECHAT_CACHE_DIR")
-"""Read now, before any test sets a cache directory of its own."""
+"""Read at import, before any test sets another cache directory."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_heap():
-    """Let the garbage collector skip the objects of imported modules: each full collection visits a million of them."""
+    """Make the garbage collector skip the objects of imported modules: a full collection visits a million of them."""
     gc.collect()
     gc.freeze()
 
@@ -39,14 +39,14 @@ def pytest_unconfigure():
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the longest tests: as the last ones they would keep one worker busy while the others are done."""
+    """Run the longest tests first. At the end of the run, one worker would execute them while the others are idle."""
     items.sort(key=lambda item: getattr(item, "originalname", item.name) not in LONGEST)
 
 
 @pytest.fixture(scope="session")
 def default_model():
-    """The default model's files, fetched and converted at the first use of all; the workers share one conversion."""
-    # Imported here: the tests of engine and kernels run where the app's libraries are absent.
+    """Return the default model's files. The first use fetches and converts them; all workers share one conversion."""
+    # Imported here, since the tests of engine and kernels also run without the app's libraries.
     from treechat import models
 
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Makes Triton's interpreter faster for the tests that run under it."""
+"""Make Triton's interpreter faster for the tests that run under it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import inspect
 
 
 def patch_once() -> None:
-    """Has the interpreter replace the functions of Triton's language once per process.
+    """Replace the functions of Triton's language once per process.
 
-    It does so at every launch, puts them back, and again at every call of a device function, of which a kernel has
-    several in each of its blocks: a third of the time of attention, half of that of small kernels. Does nothing where
-    there is no Triton, where kernels are compiled, and with a Triton that is made in another way.
+    The interpreter replaces and restores them at every launch, and at every call of a device function; a kernel calls
+    several in each of its blocks. This takes a third of the time of attention, and half of the time of small kernels.
+    Do nothing if Triton is missing, if kernels are compiled, or if this version of Triton has no such functions.
     """
     if importlib.util.find_spec("triton") is None:
         return

@@ -1,4 +1,4 @@
-"""What each command loads, in a process of its own; and that imports go one way."""
+"""What each command imports, checked in a separate process; and the import contracts."""
 
 import runpy
 import subprocess
@@ -15,7 +15,7 @@ HEAVY = ("torch", "transformers", "textual", "triton")
 
 
 def loaded_after(code: str, env: dict[str, str] | None = None) -> set[str]:
-    """The heavy packages that are loaded after `code` ran."""
+    """Return the heavy packages that are loaded after `code` ran."""
     program = f"{code}\nimport sys\nprint('\\nLOADED', *[m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=env, cwd=ROOT, check=False
@@ -70,7 +70,7 @@ def test_help_takes_little_longer_than_click_itself(env):
 
 
 def test_imports_go_one_way():
-    """The contracts of pyproject.toml."""
+    """Check the contracts of pyproject.toml."""
     pytest.importorskip("importlinter")
     done = subprocess.run(
         [sys.executable, "-c", "from importlinter.cli import lint_imports_command as lint; lint()", "--no-cache"],

@@ -1,7 +1,7 @@
-"""Random tests draw the same values in each run, and fresh stores in memory are copies of one.
+"""Random tests draw the same values in each run, and new stores in memory are copies of one.
 
-What a new draw finds is looked for on purpose (`--hypothesis-profile=default`), not when something else is tested. A
-busy machine fails none of them.
+New draws are an explicit choice (`--hypothesis-profile=default`), not a part of other test runs. There is no deadline,
+so no random test fails on a busy machine.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _connect(path: Path | None) -> sqlite3.Connection:
 
 @pytest.fixture(scope="session", autouse=True)
 def copied_stores():
-    """Open a store in memory as a copy of a migrated one: all migrations take ten times as long."""
+    """Open a store in memory as a copy of a migrated store: running all migrations takes ten times as long."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "connect", _connect)
         yield

@@ -1,4 +1,4 @@
-"""What tests of several layers begin with: a small tree in a database, an engine of a tiny model."""
+"""Fixtures for the tests of several layers: a small tree in a database, and an engine with a tiny model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from treechat_engine import Engine, EngineConfig
 
 
 def store_trip(path: Path) -> str:
-    """One turn with two replies, the first of them current. Returns the conversation's id."""
+    """Store one turn with two replies, the first of them current. Return the conversation's id."""
     with Store.open(path) as store:
         conversation = store.create_conversation("a trip")
         rows = [
@@ -26,7 +26,7 @@ def store_trip(path: Path) -> str:
 
 
 def tiny_engine() -> Engine:
-    """2,000 slots for a model of two layers with 32 numbers each, the same weights every time."""
+    """Return an engine with 2,000 slots for a model of two layers of width 32. The weights are always the same."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,

@@ -60,7 +60,7 @@ class Driver:
 
 @pytest.fixture(scope="session", autouse=True)
 def parsed_styles():
-    """Parse each style sheet once per theme and process, not once per app: a fifth of what an app's start takes."""
+    """Parse each style sheet once per theme and process, not once per app: this is a fifth of an app's start time."""
     parse = Stylesheet._parse_rules
     parsed: dict[Hashable, list[RuleSet]] = {}
 

@@ -39,14 +39,14 @@ CONFIG = Config(system_prompt=SYSTEM, seed=1, presets={"exact": {"temperature": 
 
 
 def seeded_model() -> ChatModel:
-    """Unsure of some letters, so that the token view has something to show."""
+    """Return a model with a low probability for some letters, which the token view then marks."""
     model = scripted_model(lambda n: REPLIES[n % len(REPLIES)], "SmolLM2-135M-Instruct")
     model.engine.logprob = lambda token_id: {0: -1.2, 1: -2.1}.get(token_id % 7, -0.1)
     return model
 
 
 async def seed(app: TreechatApp, pilot) -> None:
-    """A conversation about a trip, with forks at the first reply, after it, and at the last. The model is there."""
+    """Make a conversation about a trip. Forks: at the first reply, after it, and at the last. Needs a loaded model."""
     chat = app.chat
     chat.title = "four days in Italy"
 
@@ -73,7 +73,7 @@ async def seed(app: TreechatApp, pilot) -> None:
 
 
 def cool(app: TreechatApp) -> None:
-    """Forget some branches, as an engine short of memory would."""
+    """Drop the KV of some branches, as an engine does when memory is short."""
     engine = app.chat.model.engine
     engine.cached = [path for path in engine.cached if b"Rome" not in bytes(i for i in path if i < 256)]
 
@@ -87,13 +87,13 @@ async def until(pilot, condition: Callable[[], object]) -> None:
 
 
 async def settle(pilot) -> None:
-    """Until the messages that are under way have arrived and what they asked for is drawn."""
+    """Wait until pending messages are handled and their changes are drawn."""
     for _ in range(6):
         await pilot.pause(0)
 
 
 async def press(pilot, *keys: str) -> None:
-    """Each key when what the one before asked for is drawn. `pilot.press` waits for an idle processor, 40 ms a key."""
+    """Press each key after the changes of the previous key are drawn. `pilot.press` takes 40 ms more per key."""
     for key in keys:
         pilot.app.simulate_key(key)
         await settle(pilot)
@@ -148,11 +148,11 @@ SCREENS: dict[str, Callable[[TreechatApp, object], Awaitable[None]]] = {
     "label": _keys("m"),
     "export": _keys("x"),
 }
-"""From the seeded conversation with the focus on its tree."""
+"""The way to each screen from the seeded conversation, with the focus on its tree."""
 
 
 async def show(app: TreechatApp, pilot, name: str) -> None:
-    """Go to a screen, from wherever another one was left."""
+    """Go to a screen, from any other screen."""
     while len(app.screen_stack) > 1:
         app.pop_screen()
         await pilot.pause()

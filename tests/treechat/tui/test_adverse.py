@@ -1,4 +1,4 @@
-"""What goes against the app: a store that takes nothing any more, roots hidden, branches with nothing in common."""
+"""Adverse conditions: a store that refuses writes, hidden roots, branches with nothing in common."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TAKES_LONG = ("app.quit", "do.editor", "do.pager")
 
 @pytest.mark.parametrize("place", ["panes", "everywhere"])
 async def test_no_key_brings_the_app_down_where_nothing_can_be_written(open_app, tmp_path, monkeypatch, place) -> None:
-    """As where the disk is full, or the file has become read-only: each key's window is answered, too."""
+    """The store refuses writes, as if the disk were full. Each window that a key opens is answered, too."""
     monkeypatch.chdir(tmp_path)
     async with open_app(tmp_path / "a.db", reply=lambda n: f"reply {n}") as d:
         app = d.app
@@ -32,7 +32,7 @@ async def test_no_key_brings_the_app_down_where_nothing_can_be_written(open_app,
         assert app.is_running and app._exception is None
         assert all(message and hint for message, hint, _ in told)
         refused = sum("cannot be written" in message for message, _, _ in told)
-        # The other keys begin a new conversation, of which nothing is written yet.
+        # The other keys begin a new conversation; nothing of it is written yet.
         assert refused > 5 or place != "panes"
         app.store.conn.execute("PRAGMA query_only = 0")
         app.composer.focus()
@@ -67,7 +67,7 @@ async def test_hiding_what_is_hoisted_shows_the_whole_tree_and_undo_goes_all_the
         await d.press("0", "z", "d")
         assert app.tree_pane.hoisted_id is None and "2 turns" in d.screen_text()
         assert app.chat.tree.is_hidden(here)
-        # The rest, the root included.
+        # Hide the rest, the root included.
         await d.press("g", "d")
         assert app.chat.current_id is app.cursor_id is None and app.chat.tree.num_visible == 0
         await press(d.pilot, *"jkhlJKgG0[]tscvbBymwp=", "space", "z", "Z")

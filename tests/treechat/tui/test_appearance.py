@@ -1,4 +1,4 @@
-"""Keys and theme of the configuration: checked against what there is, and in force."""
+"""Keys and theme of the configuration are checked and applied."""
 
 from __future__ import annotations
 

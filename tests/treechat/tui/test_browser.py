@@ -37,7 +37,7 @@ class Page:
         self._socket = socket
         self._num_calls = 0
         self.drawn = ""
-        """All that the app has sent to its terminal in the page."""
+        """Return all bytes that the app has sent to its terminal in the page."""
 
     async def call(self, method: str, **params: object) -> dict:
         self._num_calls += 1
@@ -63,7 +63,7 @@ class Page:
         await self.call("Input.dispatchKeyEvent", type="keyUp", **pressed)
 
     async def shows(self, text: str) -> None:
-        """Until the app draws it anew, and then nothing more. Each look at the page takes in what came meanwhile."""
+        """Wait until the app has drawn it again and sends nothing more. Each poll of the page reads new output."""
         give_up_at, before = time.monotonic() + GIVE_UP_S, ""
         while text not in self.drawn or before != self.drawn:
             assert time.monotonic() < give_up_at, (text, self.drawn)
@@ -96,11 +96,11 @@ async def test_keys_clipboard_tabs_and_downloads_work_in_a_browser(tmp_path) -> 
     path, profile, port = tmp_path / "tree.db", tmp_path / "profile", free_port()
     conversation_id = store_trip(path)
     folders = {f"TREECHAT_{name}_DIR": str(tmp_path / name) for name in ("DATA", "CACHE", "CONFIG")}
-    # No such model: the tree is read all the same.
+    # There is no such model. The tree can be read without one.
     app = [sys.executable, "-m", "treechat", "--db", str(path), "-m", str(tmp_path / "nothing")]
     textual = str(Path(sys.executable).with_name("textual"))
     server = [textual, "serve", "--port", str(port), "--command", shlex.join(app)]
-    # As a terminal that takes no copies: what counts here is the browser.
+    # Like a terminal without a clipboard: this test checks the browser's.
     environment = folders | {"HF_HUB_OFFLINE": "1", "TERM": "linux"}
     browser = [
         CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,800", "--remote-debugging-port=0",
@@ -117,7 +117,7 @@ async def test_keys_clipboard_tabs_and_downloads_work_in_a_browser(tmp_path) -> 
             await page.call("Browser.grantPermissions", origin=address, permissions=permissions)
             await page.call("Network.enable")
             await page.call("Page.navigate", url=address)
-            # Said when all else is up.
+            # Shown after everything else has started.
             await page.shows("there is no model")
             await page.value("document.querySelector('.xterm-helper-textarea').focus()")
 
@@ -127,7 +127,7 @@ async def test_keys_clipboard_tabs_and_downloads_work_in_a_browser(tmp_path) -> 
             await page.shows("Message copied")
             assert await page.value("navigator.clipboard.readText()") == "To **Siena**."
 
-            # What browsers use themselves reaches the app.
+            # Keys that browsers use themselves reach the app.
             await page.press("f", 70, CTRL)
             await page.shows("Search this conversation")
             await page.press("Escape", 27)
@@ -162,7 +162,7 @@ async def test_keys_clipboard_tabs_and_downloads_work_in_a_browser(tmp_path) -> 
 
 
 async def soon(look: Callable[[], Awaitable[Found | None]]) -> Found:
-    """What `look` finds, as soon as it finds anything."""
+    """Return the result of `look` as soon as there is one."""
     async with asyncio.timeout(GIVE_UP_S):
         while (found := await look()) is None:
             await asyncio.sleep(0.05)
@@ -170,7 +170,7 @@ async def soon(look: Callable[[], Awaitable[Found | None]]) -> Found:
 
 
 async def text_of(page: Page) -> object | None:
-    """None while nothing has come."""
+    """Return None if nothing has arrived."""
     return await page.value("document.body?.innerText") or None
 
 

@@ -1,4 +1,4 @@
-"""What is drawn can be read: the contrast of every character on every screen, as WCAG 2 computes it."""
+"""Text on every screen is readable: the contrast of every character, as WCAG 2 computes it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.treechat.tui.seeded import CONFIG, SCREENS, seed, seeded_model, show
 from treechat.config import Config
 
 WANTED = {"dark": 4.5, "light": 4.5, "high-contrast": 7.0}
-"""What WCAG asks for text (AA, AAA); marks such as ● and ★ keep it too."""
+"""The contrast that WCAG requires for text (AA, AAA). Marks such as ● and ★ have it too."""
 
 SHADES = "█▓▒░▀▄▌▐▏▎▍▋▊▉▁▂▃▅▆▇▔▕"
 
@@ -36,12 +36,12 @@ def contrast(one: Color, other: Color) -> float:
 
 
 def is_frame(char: str) -> bool:
-    """Lines, shades and scrollbars: they divide, what they say stands beside them in words."""
+    """Whether a character is a line, a shade or part of a scrollbar. These only divide the screen."""
     return 0x2500 <= ord(char) < 0x25A0 or char in SHADES
 
 
 def drawn(app: App) -> Iterator[tuple[Color, Color, str]]:
-    """Texts of the topmost window without frames, each with its colour and ground, and the line that it is in."""
+    """Yield the texts of the topmost window without frames: colour, background, and the line of each."""
     strips = app.screen._compositor.render_strips()
     window = Region(0, 0, *app.size)
     if len(app.screen_stack) > 1:

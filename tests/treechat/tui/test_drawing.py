@@ -1,4 +1,4 @@
-"""Only lines that changed are drawn again, and the screen is what a whole repaint would draw."""
+"""Only changed lines are drawn again, and the screen equals the result of a complete repaint."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def drawn(app):
 
 
 async def whole(d):
-    """The screen after every widget was drawn anew."""
+    """Return the screen after every widget was drawn again."""
     for widget in d.app.screen.walk_children(with_self=True):
         widget.refresh()
     await d.pilot.pause()
@@ -96,7 +96,7 @@ async def test_a_growing_reply_is_drawn_as_a_whole_repaint_draws_it(open_app, tm
                 if start == 460:
                     await d.press("pagedown", "pagedown", "pagedown")
                 if start % 2:
-                    # What came in between is not lost where the reply is drawn from its beginning again.
+                    # No text is lost when the reply is drawn from its beginning again.
                     d.app.redraw()
                 assert drawn(d.app) == await whole(d), start
             shown = transcript.blocks.body_len(node_id)

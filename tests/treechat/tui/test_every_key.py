@@ -1,4 +1,4 @@
-"""Every key and every command of the palette does something: pressed in its place, and what a person sees changes."""
+"""Every key and every command of the palette has a visible effect in its place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ELSEWHERE = {
     "import.stop": "screens/test_importing.py::test_the_app_is_usable_during_an_import",
     "import.go": "screens/test_importing.py::test_a_file_is_checked_then_imported_and_opened",
 }
-"""What ends the app, or needs more than a seeded conversation: the test that presses it."""
+"""Keys that end the app, or need more than the seeded conversation: the test that presses each."""
 
 FIRST: dict[str, tuple[str, ...]] = {
     "move.next": ("g",),
@@ -60,7 +60,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     "app.focus_back": ("tab",),
     "app.stop": ("j", "tab"),
 }
-"""Keys that come first, where the one that is tried would have nothing to do."""
+"""Keys to press first, if the tested key would have no effect otherwise."""
 
 PLACES: dict[str, str] = {
     "panes": "main",
@@ -69,7 +69,7 @@ PLACES: dict[str, str] = {
     "list": "export",
     "page": "help",
 }
-"""Which screen a key is tried on, where it is not called as its place."""
+"""The screen on which a key is tested, if its name is not that of the place."""
 
 
 async def _composer(app, pilot) -> None:
@@ -86,7 +86,7 @@ MORE: dict[str, Callable[..., Awaitable[None]]] = {"composer": _composer, "impor
 
 
 def seen(app) -> tuple:
-    """All that a person can tell: what is drawn and how, what was copied, what the terminal was asked for."""
+    """Return everything that a person can notice: texts and styles, the focus, the clipboard, the bell."""
     strips = app.screen._compositor.render_strips()
     drawn = tuple((segment.text, segment.style) for strip in strips for segment in strip)
     where = (len(app.screen_stack), app.focused and app.focused.id, app.cursor_id, app.view_id, app.chat.current_id)
@@ -95,7 +95,7 @@ def seen(app) -> tuple:
 
 @pytest.fixture
 async def app_of_keys(request, open_app, monkeypatch, tmp_path):
-    """The seeded app, in a folder of its own; the bell, which is an answer too, is counted."""
+    """Run the seeded app in a new folder. The bell is an answer too, so it is counted."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "one.json").write_text("{}")
     (tmp_path / "two.json").write_text("{}")
@@ -123,11 +123,11 @@ BEGINNING: dict[str, tuple[str, ...]] = {
     "memory": ("g",),
     "page": ("home",),
 }
-"""Keys that lead to the beginning of a window: one that then looks as at first is as good as a new one."""
+"""Keys that lead to the beginning of a window. A window that then looks as it did at first is used again."""
 
 
 class Places:
-    """The way to one place. A window that is still open, alone, and unchanged stays open."""
+    """The way to one place. A window that is still open and unchanged stays open."""
 
     def __init__(self, driver: Driver, place: str) -> None:
         self._driver = driver
@@ -155,7 +155,7 @@ class Places:
 
 
 async def changes(d: Driver, do: Callable[[], Awaitable[None]]) -> bool:
-    """Whether anything can be seen of what `do` does."""
+    """Return whether `do` has a visible effect."""
     await settle(d.pilot)
     before = seen(d.app)
     await do()
@@ -167,9 +167,9 @@ async def changes(d: Driver, do: Callable[[], Awaitable[None]]) -> bool:
 
 
 async def restore(d: Driver, chat: Chat, here: str | None) -> None:
-    """What was begun is ended, and the conversation and its current node are what they were."""
+    """End everything that was started, and go back to the conversation and its node."""
     app = d.app
-    # A window that is still being opened cannot be closed: the app's own keys wait for it, too.
+    # Wait until a new window is complete before closing it, as the app's key queue does.
     await settle(d.pilot)
     while len(app.screen_stack) > 1:
         app.pop_screen()
@@ -186,7 +186,7 @@ async def restore(d: Driver, chat: Chat, here: str | None) -> None:
 
 
 def sizes(place: str) -> tuple[int, int]:
-    """Where a text is scrolled, it must not fit."""
+    """Return the screen's size. In places that scroll, the text must not fit."""
     return (60, 12) if place in ("compare", "columns", "page") else (80, 24)
 
 

@@ -1,6 +1,6 @@
-"""Fifteen tasks as a person does them, one after another in one terminal of 80x24, with the default model.
+"""Fifteen tasks as a person does them, in order, in one terminal of 80x24, with the default model.
 
-Each step is what is typed and what the screen must then say. Keys are sent only when the step before is done.
+Each step has the keys to type and the text that the screen must then show. The next keys are sent after that.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ CONFIG = "max_tokens = 24\ntemperature = 0.8\nseed = 11\nkv_disk_mb = 0\n"
 
 
 class Step(NamedTuple):
-    """keys: as tmux names them. shown, gone: regular expressions that the whole screen must match, and must not."""
+    """One step of a task.
+
+    keys: in tmux's names.
+    shown: a regular expression that the whole screen must match.
+    gone: one that it must not match.
+    """
 
     keys: tuple[str, ...]
     shown: str

@@ -1,4 +1,4 @@
-"""Text from outside is typed, pasted and shown everywhere: nothing of it reaches the terminal raw, no column moves."""
+"""Hostile text is typed, pasted and shown everywhere. Nothing of it reaches the terminal raw, and no column moves."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ RAW = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206
 
 
 def assert_safe(app, where: str) -> None:
-    """Nothing is drawn that a terminal or a reader would obey, and all lines of a widget are as wide as it is."""
+    """Check that no drawn character controls a terminal or text direction, and that lines have their widget's width."""
     for y, strip in enumerate(app.screen._compositor.render_strips()):
         text = strip.text
         found = RAW.search(text)
@@ -134,14 +134,14 @@ async def test_a_line_of_a_megabyte_is_taken_and_shown(open_app) -> None:
 
 SEQUENCE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI
-    r"|\x1b\]52;c;[A-Za-z0-9+/=]*\x07|\x1b\]22;[a-z-]*\x07"  # a copy, the pointer's shape
+    r"|\x1b\]52;c;[A-Za-z0-9+/=]*\x07|\x1b\]22;[a-z-]*\x07"  # copying, the pointer's shape
     r"|\x1b[78=>c]|\x1b\([AB0]"
 )
-"""What the app itself sends to a terminal."""
+"""The sequences that the app itself sends to a terminal."""
 
 
 class Pty:
-    """The app in a terminal that keeps every byte."""
+    """The app in a pseudo-terminal that records every byte."""
 
     def __init__(self, command: list[str], env: dict[str, str]) -> None:
         self._master, slave = pty.openpty()
@@ -152,7 +152,7 @@ class Pty:
         self._rest = b""
 
     def _read(self) -> bool:
-        """Whether anything came within a moment."""
+        """Read what arrives within 0.2 s. Return whether anything did."""
         if select.select([self._master], [], [], 0.2)[0]:
             try:
                 self._rest += os.read(self._master, 65536)
@@ -165,7 +165,7 @@ class Pty:
         return False
 
     def until(self, text: str) -> None:
-        """Until it has been drawn, from where the last wait ended, and the frame that it is in is at its end."""
+        """Wait until the text is drawn after the end of the previous wait, and its frame is complete."""
         give_up_at, start = time.monotonic() + 60, len(self.output)
         while text not in self.output[start:]:
             assert time.monotonic() < give_up_at, (text, self.output[start:])
@@ -195,7 +195,7 @@ def test_nothing_raw_reaches_the_terminal(tmp_path) -> None:
     command = [sys.executable, "-m", "treechat", "--db", str(path), "-m", str(tmp_path / f"nothing{ESCAPES[:8]}")]
     folders = {f"TREECHAT_{name}_DIR": str(tmp_path / name) for name in ("DATA", "CACHE", "CONFIG")}
     env = os.environ | folders | {"HF_HUB_OFFLINE": "1", "TERM": "xterm-256color", "COLORTERM": "truecolor"}
-    # Other tests leave sizes behind, which Textual asks before the terminal.
+    # Other tests set sizes in the environment, which Textual prefers to the terminal's.
     env |= {"COLUMNS": "120", "LINES": "40"}
     terminal = Pty(command, env)
     try:

@@ -1,4 +1,4 @@
-"""Large trees open and scroll without a pause, and a warm branch is drawn at once."""
+"""Large trees open and scroll without a pause, and a branch with cached lines is drawn at once."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ async def test_a_chain_of_twenty_thousand_opens_and_its_keys_do_not_wait(open_ap
     async with open_app(path, load_model=None) as d:
         app = d.app
         assert "19999: A paragraph" in d.screen_text() and app.transcript.is_at_end
-        # Far from all texts were read for it.
+        # Only a few texts were read.
         assert len(app.chat.nodes.loaded_texts) < 100
         await d.press("tab", "tab")
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Text from outside is drawn, never sent to the terminal; wrapping, also of text that grows."""
+"""Text from outside is drawn with its control characters replaced; wrapping of fixed and growing text."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Screens as they were when somebody last looked at them. `make snapshots` writes them anew; the diff is to be read.
+"""Screens equal their committed snapshots. `make snapshots` writes new ones; read the diff before committing it.
 
-They hold texts and styles of cells, not a picture: no fonts, no ids, nothing that a patch release of Textual moves.
+A snapshot holds texts and styles of cells, not a picture. It has no fonts and no ids, so a patch release of Textual
+does not change it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ LETTERS = ".abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def same_as(name: str, drawn: str) -> None:
-    """Compare with the file of that name, or write it."""
+    """Compare with the snapshot of that name, or write it if UPDATE_SNAPSHOTS is set."""
     path = FOLDER / f"{name}.txt"
     if os.environ.get("UPDATE_SNAPSHOTS"):
         FOLDER.mkdir(exist_ok=True)
@@ -34,12 +35,12 @@ def same_as(name: str, drawn: str) -> None:
 
 
 def texts(app) -> str:
-    """The screen's lines."""
+    """Return the screen's lines."""
     return "".join(f"{strip.text.rstrip()}\n" for strip in app.screen._compositor.render_strips())
 
 
 def looks(app) -> str:
-    """The screen's styles: a letter for each cell, and what the letters stand for. The commonest is a dot."""
+    """Return the screen's styles: a letter per cell, then what each letter means. The most frequent style is a dot."""
     rows = [
         [_name(segment.style) for segment in strip for _ in range(segment.cell_length)]
         for strip in app.screen._compositor.render_strips()

@@ -20,12 +20,12 @@ pytestmark = [
 ]
 
 
-# Between two looks at the screen: each starts a process.
+# Between two reads of the screen, since each starts a process.
 LOOK_S = 0.05
 
 
 class Terminal:
-    """One window of a tmux server of its own."""
+    """One window of a separate tmux server."""
 
     def __init__(self, socket: str, command: list[str], env: dict[str, str]) -> None:
         self._tmux = ["tmux", "-L", socket, "-f", os.devnull]
@@ -55,7 +55,7 @@ class Terminal:
 def test_the_tree_is_read_and_left_in_a_real_terminal(tmp_path) -> None:
     path = tmp_path / "tree.db"
     conversation_id = store_trip(path)
-    # No such model: the tree is read all the same.
+    # There is no such model. The tree can be read without one.
     command = [sys.executable, "-m", "treechat", "--db", str(path), "-m", str(tmp_path / "nothing")]
     folders = {f"TREECHAT_{name}_DIR": str(tmp_path / name) for name in ("DATA", "CACHE", "CONFIG")}
     terminal = Terminal(f"treechat-test-{os.getpid()}", command, folders | {"HF_HUB_OFFLINE": "1"})
