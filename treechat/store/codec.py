@@ -1,7 +1,7 @@
-"""How values become columns: text made safe, token ids and log-probabilities packed, JSON.
+"""Convert values to columns: safe text, packed token ids and log-probabilities, JSON.
 
-Ids are little-endian uint32 and log-probabilities little-endian float32, four bytes each, with no header: any tool
-reads them with `numpy.frombuffer(blob, "<u4")` and `"<f4"`.
+Ids are little-endian uint32 and log-probabilities little-endian float32, four bytes each, without a header. Any tool
+can read them with `numpy.frombuffer(blob, "<u4")` and `"<f4"`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from treechat.tree import Span
 
 
 def clean(text: str) -> str:
-    """Text that SQLite and UTF-8 can hold: NUL and lone surrogates become U+FFFD, surrogate pairs one character."""
+    """Make text valid for SQLite and UTF-8: NUL and lone surrogates become U+FFFD, a surrogate pair one character."""
     if "\0" in text:
         text = text.replace("\0", "\ufffd")
     try:
@@ -42,7 +42,7 @@ def unpack_logprobs(blob: bytes | None) -> tuple[float, ...] | None:
 
 
 def unpack_span(tokenizer: str, ids: bytes, logprobs: bytes | None) -> Span:
-    """A span from its columns. Log-probabilities whose count is not that of the ids are left out."""
+    """A span from its columns. If the counts of log-probabilities and ids differ, the log-probabilities are dropped."""
     unpacked = unpack_ids(ids)
     probabilities = unpack_logprobs(logprobs)
     if probabilities is not None and len(probabilities) != len(unpacked):
@@ -51,12 +51,12 @@ def unpack_span(tokenizer: str, ids: bytes, logprobs: bytes | None) -> Span:
 
 
 def dump_json(value: Any) -> str:
-    """ASCII JSON, so that no surrogate reaches SQLite. What JSON cannot say is written as its `str`."""
+    """ASCII JSON, so that no surrogate reaches SQLite. Values of other types are written as their `str`."""
     return json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=str)
 
 
 def load_mapping(text: str | None) -> Mapping[str, Any]:
-    """The JSON object in `text`; empty where it is damaged or something else, so that a node always opens."""
+    """The JSON object in `text`; empty if the text is damaged or no object, so that a node always opens."""
     try:
         value = json.loads(text or "{}")
     except ValueError:

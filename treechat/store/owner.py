@@ -1,7 +1,7 @@
-"""Which process writes a reply or an import, and whether it still lives.
+"""The process that writes a reply or an import, and whether it still runs.
 
-A process is its host (with the pid namespace, which makes containers hosts of their own), its pid and the moment it
-started: a pid that was given again to another process does not pass for the old one.
+A process is identified by its host (with the pid namespace, so each container counts as a host), its pid and its start
+time. The start time tells it from a later process with the same pid.
 """
 
 from __future__ import annotations
@@ -18,11 +18,16 @@ from typing import NamedTuple
 PROC = Path("/proc")
 
 ABANDONED_S = 24 * 3600.0
-"""The work of an owner that cannot be asked (another host) counts as abandoned when it was not seen for so long."""
+"""Without a sign of life for this time, work of a process on another host counts as abandoned."""
 
 
 class Owner(NamedTuple):
-    """host: name and pid namespace. started: opaque, differs for every process that ever has this pid."""
+    """A process.
+
+    host: name and pid namespace.
+    pid: its process id on that host.
+    started: opaque; differs between all processes that have this pid.
+    """
 
     host: str
     pid: int
@@ -39,7 +44,7 @@ def _owner_of(pid: int) -> Owner:
 
 
 def is_alive(owner: Owner) -> bool | None:
-    """Whether that process runs. None where it cannot be told: another host, or a system that does not say."""
+    """Whether that process runs; None if unknown: another host, or a system without this information."""
     if owner.host != _host():
         return None
     started = _started(owner.pid)
@@ -47,7 +52,11 @@ def is_alive(owner: Owner) -> bool | None:
 
 
 def is_abandoned(owner: Owner, seen_at: float) -> bool:
-    """Whether nobody will go on with what that process wrote last at `seen_at`, seconds since the epoch."""
+    """Whether the process is dead, or unknown and silent for `ABANDONED_S`.
+
+    owner: the process.
+    seen_at: its last write, seconds since the epoch.
+    """
     alive = is_alive(owner)
     return time.time() - seen_at > ABANDONED_S if alive is None else not alive
 
@@ -62,7 +71,7 @@ def _host() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When the process started; empty where there is no such process (or a dead one waits for its parent)."""
+    """The start time of the process; empty if there is none or it is a zombie; None if unknown."""
     if sys.platform == "linux":
         return _started_linux(pid)
     if os.name == "posix":
@@ -75,7 +84,7 @@ def _started_linux(pid: int) -> str | None:
         stat = (PROC / str(pid) / "stat").read_text(errors="replace")
     except OSError:
         return "" if (PROC / "self" / "stat").exists() else None
-    # The name, in parentheses, may itself hold spaces and parentheses: the fields are counted after the last one.
+    # The name, in parentheses, may contain spaces and parentheses: count the fields after the last parenthesis.
     fields = stat.rpartition(")")[2].split()
     state, start_ticks = fields[0], fields[19]
     return "" if state in "ZXx" else f"{_boot()} {start_ticks}"
@@ -83,7 +92,7 @@ def _started_linux(pid: int) -> str | None:
 
 @functools.lru_cache(maxsize=1)
 def _boot() -> str:
-    """Names this run of the machine: ticks are counted from its start."""
+    """Identifies the boot of the machine: ticks are counted from the boot."""
     try:
         return (PROC / "sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -96,5 +105,5 @@ def _started_ps(pid: int) -> str | None:
         answer = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
     except OSError:
         return None
-    # No such process is a silent failure; anything said means that ps could not look.
+    # For a missing process ps fails without output; an error message means that ps itself failed.
     return None if answer.stderr else answer.stdout.strip()

@@ -1,6 +1,6 @@
-"""The tables, and the migrations that lead to them. A migration that was released is never changed.
+"""The tables and their migrations. A released migration never changes.
 
-Texts come last in their rows: a row of the tree is read without the pages that a long text overflows to.
+Texts are the last columns, so that reading the structure does not read the overflow pages of long texts.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 APPLICATION_ID = 0x74726565
-""""tree" in the file's header: tells our files from other programs' SQLite databases."""
+""""tree" in the file's header: distinguishes our files from SQLite databases of other programs."""
 
 MIGRATION_SET = "treechat"
 
@@ -139,8 +139,8 @@ V001 = (
         INSERT INTO nodes_fts(rowid, text) VALUES (new.seq, new.text);
     END
     """,
-    # The order of the recursive part makes the walk go depth first, siblings in order of creation; the LIMIT
-    # keeps SQLite from dropping that order as useless to the outer join, and CROSS JOIN from turning the join round.
+    # ORDER BY in the recursive part makes the walk depth first, with siblings in order of creation. Without LIMIT,
+    # SQLite drops this order as useless for the outer join. Without CROSS JOIN it may reverse the join.
     """
     CREATE VIEW tree AS
     WITH RECURSIVE walk(conversation, depth, seq, id) AS (
@@ -172,17 +172,17 @@ V002 = (
         written_at REAL NOT NULL
     )
     """,
-    # What was left half-way before anybody wrote down whose it was.
+    # Unfinished imports of versions that did not record the importing process.
     "INSERT INTO imports SELECT id, 'before 002', '', 0, '', 0 FROM conversations WHERE hidden = 2",
 )
 
 
 MIGRATIONS: dict[str, Sequence[str]] = {"001_start": V001, "002_imports": V002}
-"""Statements by the name of their migration, oldest first."""
+"""Statements by name of the migration, oldest first."""
 
 
 def applied_migrations(conn: sqlite3.Connection) -> list[str]:
-    """Names of the migrations that the file has gone through; empty for a new file."""
+    """Names of the migrations applied to the file; empty for a new file."""
     if not conn.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone():
         return []
     query = "SELECT name FROM _sqlite_migrations WHERE migration_set = ? ORDER BY rowid"
@@ -190,8 +190,8 @@ def applied_migrations(conn: sqlite3.Connection) -> list[str]:
 
 
 def migrate(conn: sqlite3.Connection) -> None:
-    """Apply what is pending, all in one transaction; of two processes that do so at once, the second waits."""
-    # Imported here: it brings numpy along, a quarter of a second that opening an up-to-date file need not spend.
+    """Apply the pending migrations in one transaction. If two processes do this at once, the second waits."""
+    # Import here: sqlite_utils imports numpy, 0.25 s that opening an up-to-date file does not need.
     from sqlite_utils import Database, Migrations
 
     migrations = Migrations(MIGRATION_SET)
@@ -209,7 +209,7 @@ def migrate(conn: sqlite3.Connection) -> None:
 
 def _runner(statements: Sequence[str]) -> Callable[[Any], None]:
     def run(db: Any) -> None:
-        # One by one: `executescript` would commit the transaction that the migration runs in.
+        # One statement at a time: `executescript` would commit the open transaction.
         for statement in statements:
             db.conn.execute(statement)
 

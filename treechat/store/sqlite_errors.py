@@ -1,4 +1,4 @@
-"""SQLite's errors as ours: what happened, and what to do about it."""
+"""SQLite's errors as StoreError, with a hint."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from treechat.errors import StoreError
 
 
 def store_error(error: sqlite3.Error, path: Path | None) -> StoreError:
-    """The `StoreError` for an error of SQLite at `path` (None: in memory)."""
+    """The StoreError for an error of SQLite. path: the database; None for one in memory."""
     where = str(path) if path else "the database in memory"
     code = getattr(error, "sqlite_errorcode", None)
-    # The low byte of an extended code is the error itself.
+    # The low byte of an extended code is the primary code.
     primary = code & 0xFF if code is not None else None
     known = {
         sqlite3.SQLITE_NOTADB: (f"{where} is not a SQLite database", "Name another file with --db"),
