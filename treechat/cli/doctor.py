@@ -75,7 +75,7 @@ def doctor(ctx: click.Context, session: Session, as_json: bool, backup: Path | N
 def _back_up(session: Session, target: Path, as_json: bool) -> None:
     path = session.db_path
     if not path.exists():
-        raise StoreError(f"There is no database at {path}", "Name another file with --db")
+        raise StoreError(f"There is no database at {path}", "Choose another file with --db")
     session.store.back_up(target)
     num_bytes, num = target.stat().st_size, len(session.store.conversations())
     if as_json:

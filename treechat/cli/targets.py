@@ -26,5 +26,5 @@ def find(store: Store, name: str) -> Target:
             resolved = store.resolve(name)
         except NodeNotFound as node_error:
             # Prefer the error that lists several candidates to the error that there is none.
-            raise max(conversation_error, node_error, key=lambda error: "may be any of" in error.message) from None
+            raise max(conversation_error, node_error, key=lambda error: "matches several" in error.message) from None
         return Target(resolved.conversation_id, resolved.node.id)

@@ -80,7 +80,7 @@ def conversion_error(gguf: Path, num_params: int, exit_status: int, log: Path) -
     if exit_status < 0:
         return ModelError(
             f"{gguf.name} cannot be converted: the conversion was killed (signal {-exit_status})",
-            f"Usually memory ran out: it needs about {num_params * 8 / 1e9:.0f} GB",
+            f"The usual cause is lack of memory: it needs about {num_params * 8 / 1e9:.0f} GB",
         )
     last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] or ["no output"]
     return ModelError(f"{gguf.name} cannot be converted: {last[0][:200]}")

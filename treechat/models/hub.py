@@ -101,10 +101,10 @@ def check_names(hub_id: str, names: list[str]) -> None:
         return
     ggufs = [name for name in names if name.endswith(".gguf")]
     if ggufs:
-        raise ModelError(f"{hub_id} holds GGUF files only", f"Name one of them: {hub_id}/{ggufs[0]}")
+        raise ModelError(f"{hub_id} holds GGUF files only", f"Pass one of them: {hub_id}/{ggufs[0]}")
     if any(name.endswith((".bin", ".pt", ".pth")) for name in top):
         raise ModelError(
-            f"{hub_id} has its weights as pickles only, which can run code when they are read",
+            f"{hub_id} has its weights only as pickles, which can run code when loaded",
             "Choose a repository with .safetensors files",
         )
     raise ModelError(f"{hub_id} has no .safetensors weights", "Choose a repository of a text-generation model")
@@ -135,7 +135,7 @@ def hub_errors(hub_id: str) -> Iterator[None]:
             f"{hub_id} has to be fetched, and HF_HUB_OFFLINE forbids it", "Unset it, or pass --model with a directory"
         ) from error
     except errors.HfHubHTTPError as error:
-        raise ModelError(f"the hub does not give out {hub_id}: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"the hub refuses {hub_id}: {str(error).splitlines()[0]}") from error
     # The remaining errors of the HTTP client (httpx or its successor, by version): there was no answer.
     except (errors.LocalEntryNotFoundError, errors.HTTPError, ConnectionError) as error:  # type: ignore[attr-defined]
         raise Offline(f"{hub_id} has to be fetched, and the hub cannot be reached", offline_hint) from error

@@ -63,7 +63,7 @@ def _read_record(directory: Path) -> ModelFiles | None:
 def weights_problem(directory: Path) -> str | None:
     """The reason why a directory is not a loadable model; None if it has a configuration and all its weights."""
     if not (directory / "config.json").is_file():
-        return "there is no config.json in it"
+        return "it has no config.json"
     index = directory / "model.safetensors.index.json"
     if index.is_file():
         try:
@@ -75,14 +75,14 @@ def weights_problem(directory: Path) -> str | None:
     if next(directory.glob("*.safetensors"), None) is not None:
         return None
     if next(directory.glob("*.bin"), None) is not None:
-        return "its weights are pickles (.bin), which can run code when they are read"
-    return "there are no .safetensors weights in it"
+        return "its weights are pickles (.bin), which can run code when loaded"
+    return "it has no .safetensors weights"
 
 
 @contextmanager
 def lock_of(directory_name: str, progress: ProgressCallback) -> Iterator[None]:
     """Hold the lock to build that directory. Reports progress while another process holds it."""
-    waiting = Progress("fetch", 0, None, "Waiting for another treechat that prepares this model")
+    waiting = Progress("fetch", 0, None, "Waiting for another treechat process that prepares this model")
     with locked(models_dir() / ".locks" / directory_name, lambda: progress(waiting)):
         yield
 
@@ -130,7 +130,7 @@ def disk_errors(what: str) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             raise ModelError(
                 f"{what}: {error.filename or models_dir()} cannot be written ({error.strerror})",
-                "Set TREECHAT_CACHE_DIR to a directory that can be",
+                "Set TREECHAT_CACHE_DIR to a writable directory",
             ) from error
         if error.errno is not None:
             raise ModelError(f"{what}: {error}") from error
@@ -151,7 +151,7 @@ def require_space(what: str, num_bytes: int) -> None:
     free = shutil.disk_usage(models_dir()).free
     if free < num_bytes:
         raise ModelError(
-            f"{what}: {num_bytes / 1e9:.1f} GB are needed in {models_dir()} and {free / 1e9:.1f} GB are free",
+            f"{what}: {models_dir()} needs {num_bytes / 1e9:.1f} GB and has {free / 1e9:.1f} GB free",
             "Free some space, or set TREECHAT_CACHE_DIR to a directory on another disk",
         )
 

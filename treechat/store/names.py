@@ -16,7 +16,7 @@ from treechat.store.values import NamedNode, short_id
 from treechat.tree import Conversation
 
 STEPS = re.compile(r"(?P<start>.+?)~(?P<steps>\d*)", re.DOTALL)
-HINT = "A node is named by the beginning of its id, @ (current), @~2 (two up from there) or a label"
+HINT = "The name of a node is the start of its id, @ (current), @~2 (two nodes above it) or a label"
 MAX_NAMED = 5
 """The most candidates that the error for an ambiguous name lists."""
 
@@ -57,14 +57,14 @@ class Names(Connection):
         if name == "@":
             rows = self.rows(f"{query} WHERE NOT hidden ORDER BY updated_at DESC, seq DESC LIMIT 1")
             if not rows:
-                raise NodeNotFound("There is no conversation yet")
+                raise NodeNotFound("There are no conversations yet")
         else:
             rows = self.rows(f"{query} WHERE id = ?", (name,)) or self.rows(
                 f"{query} WHERE substr(id, 1, ?) = ? AND NOT hidden LIMIT ?",
                 (len(name), name.lower(), MAX_NAMED + 1),
             )
         if not name or not rows:
-            raise NodeNotFound(f"No conversation is called {name!r}", "`treechat ls` lists them")
+            raise NodeNotFound(f"There is no conversation {name!r}", "`treechat ls` lists them")
         _require_one(name, [row[0] for row in rows])
         return conversation_from(rows[0])
 
@@ -75,7 +75,7 @@ class Names(Connection):
         with self.reading() as conn:
             current_id = read_conversation(conn, conversation_id).current_id
             if current_id is None:
-                raise NodeNotFound("The conversation is empty, it has no current node")
+                raise NodeNotFound("The conversation is empty and has no current node")
             return NamedNode(read_node(conn, current_id), conversation_id)
 
     def _by_label(self, label: str, conversation_id: str | None) -> NamedNode | None:
@@ -89,7 +89,7 @@ class Names(Connection):
         prefix = name.lower()
         found = self._visible_one(name, "n.id >= ? AND n.id < ?", (prefix, prefix + "~"), conversation_id)
         if found is None or not prefix:
-            raise NodeNotFound(f"No node is called {name!r}", HINT)
+            raise NodeNotFound(f"There is no node {name!r}", HINT)
         return found
 
     def _visible_one(
@@ -131,4 +131,4 @@ class Names(Connection):
 def _require_one(name: str, ids: list[str]) -> None:
     if len(ids) > 1:
         named = ", ".join(short_id(i) for i in ids[:MAX_NAMED]) + (", …" if len(ids) > MAX_NAMED else "")
-        raise NodeNotFound(f"{name!r} may be any of {named}", "Write more of the id")
+        raise NodeNotFound(f"{name!r} matches several: {named}", "Type more of the id")

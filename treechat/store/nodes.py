@@ -154,7 +154,7 @@ def _require_parents(conn: sqlite3.Connection, conversation_id: str, nodes: Sequ
         found = {node_id for (node_id,) in conn.execute(query, (conversation_id, *chunk))}
         for parent_id in chunk:
             if parent_id not in found:
-                raise NodeNotFound(f"There is no node {short_id(parent_id)} in this conversation to go under")
+                raise NodeNotFound(f"This conversation has no node {short_id(parent_id)} to be the parent")
 
 
 def _node_of(new: NewNode, now: float) -> Node:

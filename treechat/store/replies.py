@@ -154,7 +154,7 @@ def _require_free(conn: sqlite3.Connection, node_id: str) -> None:
     query = "SELECT host, pid, started, flushed_at FROM streams WHERE node_id = ?"
     row = conn.execute(query, (node_id,)).fetchone()
     if row is not None and Owner(*row[:3]) != this_process() and not is_abandoned(Owner(*row[:3]), row[3]):
-        raise StoreError(f"Another treechat is writing {short_id(node_id)}", "Wait until it is done, or stop it there")
+        raise StoreError(f"Another treechat is writing {short_id(node_id)}", "Wait for its end, or stop it there")
 
 
 def _read_reply(conn: sqlite3.Connection, node_id: str) -> _FlushedReply:

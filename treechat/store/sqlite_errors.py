@@ -15,28 +15,28 @@ def store_error(error: sqlite3.Error, path: Path | None) -> StoreError:
     # The low byte of an extended code is the primary code.
     primary = code & 0xFF if code is not None else None
     known = {
-        sqlite3.SQLITE_NOTADB: (f"{where} is not a SQLite database", "Name another file with --db"),
+        sqlite3.SQLITE_NOTADB: (f"{where} is not a SQLite database", "Choose another file with --db"),
         sqlite3.SQLITE_CORRUPT: (
             f"{where} is damaged: {error}",
-            "Restore a copy, or save what can be read with `sqlite3 FILE .recover`",
+            "Restore a copy, or recover the readable part with `sqlite3 FILE .recover`",
         ),
         sqlite3.SQLITE_FULL: (
-            f"There is no space left to write {where}",
-            "Free some space on the disk; what was saved before is safe",
+            f"The disk is full: {where} cannot be written",
+            "Free some disk space; the data saved before is safe",
         ),
         sqlite3.SQLITE_BUSY: (
             f"{where} is locked by another program",
-            "Close what else has it open, or try again",
+            "Close the other program, or try again",
         ),
         sqlite3.SQLITE_READONLY: (
             f"{where} cannot be written",
-            "Make the file and its folder writable, or name another file with --db",
+            "Make the file and its folder writable, or choose another file with --db",
         ),
         sqlite3.SQLITE_CANTOPEN: (
             f"{where} cannot be opened",
-            "Check that its folder exists and can be written, or name another file with --db",
+            "Check that its folder exists and can be written, or choose another file with --db",
         ),
-        sqlite3.SQLITE_IOERR: (f"The disk failed under {where}: {error}", "Check the disk, then try again"),
+        sqlite3.SQLITE_IOERR: (f"Reading or writing {where} failed: {error}", "Check the disk, then try again"),
         sqlite3.SQLITE_CONSTRAINT: (f"{where} refused the change: {error}", ""),
     }
     known[sqlite3.SQLITE_LOCKED] = known[sqlite3.SQLITE_BUSY]
@@ -49,9 +49,9 @@ def newer_schema(path: Path | None, names: list[str]) -> StoreError:
     where = str(path) if path else "the database in memory"
     return StoreError(
         f"{where} was written by a newer treechat (it has {', '.join(names)})",
-        "Update treechat, or name another file with --db",
+        "Update treechat, or choose another file with --db",
     )
 
 
 def foreign_database(path: Path | None) -> StoreError:
-    return StoreError(f"{path} is a SQLite database of another program", "Name another file with --db")
+    return StoreError(f"{path} is a SQLite database of another program", "Choose another file with --db")

@@ -67,7 +67,7 @@ class Undo(Connection):
             conversation_id = conversation_id_of(conn, node_id)
             if new_parent_id is not None:
                 if conversation_id_of(conn, new_parent_id) != conversation_id:
-                    raise UsageError("A node can only move within its conversation")
+                    raise UsageError("A node can move only within its conversation")
                 if _is_above(conn, node_id, new_parent_id):
                     raise UsageError("A node cannot move below itself")
             return self._change("move", node_id, new_parent_id)
@@ -176,4 +176,4 @@ def _apply(conn: sqlite3.Connection, event: Event, value: Any) -> None:
     table, column = TARGETS[event.kind]
     target_id = event.node_id if table == "nodes" else event.conversation_id
     if conn.execute(f"UPDATE {table} SET {column} = ? WHERE id = ?", (value, target_id)).rowcount == 0:
-        raise NodeNotFound(f"{short_id(target_id or '')} is gone, its change cannot be undone")
+        raise NodeNotFound(f"{short_id(target_id or '')} does not exist any more, so its change cannot be undone")

@@ -12,14 +12,14 @@ import pytest
 from treechat.cli import reply_output
 
 
-def test_ask_streams_the_reply_and_keeps_the_exchange(cli, tiny_model):
+def test_ask_streams_the_reply_and_stores_both_messages(cli, tiny_model):
     result = cli("ask", "-m", tiny_model, "--max-tokens", "8", "--temperature", "0", "Hello", "there")
     assert cli("cat", "@~1").stdout == "Hello there\n"
     assert result.stdout == cli("cat", "@").stdout
     assert cli.json("ls")[0]["title"] == "Hello there"
 
 
-def test_ask_json_has_exactly_these_keys_and_going_on_reuses_the_path(cli, tiny_model):
+def test_ask_json_has_exactly_these_keys_and_continuing_reuses_the_path(cli, tiny_model):
     common = ("ask", "-m", tiny_model, "--max-tokens", "4")
     first = cli.json(*common, "--seed", "1", "--system", "Be brief.", "Hello")
     assert set(first) == {"conversation", "nodes"}
@@ -60,7 +60,7 @@ def test_ask_reads_standard_input(cli, tiny_model):
         ("Hi".encode("utf-16"), None),
     ],
 )
-def test_what_comes_on_standard_input_is_text(cli, tiny_model, data, asked):
+def test_standard_input_is_decoded_as_text(cli, tiny_model, data, asked):
     result = cli("ask", "-m", tiny_model, "--max-tokens", "1", input=data, status=0 if asked else 2)
     assert ("Replaced 1 invalid character" in result.stderr) == (b"caf" in data) and ("UTF-16" in result.stderr) == (
         asked is None
@@ -69,13 +69,13 @@ def test_what_comes_on_standard_input_is_text(cli, tiny_model, data, asked):
         assert cli("cat", "@~1").stdout == asked
 
 
-def test_siblings_are_printed_one_after_another_with_their_ids_told_apart(cli, tiny_model):
+def test_siblings_are_printed_one_after_another_with_their_ids(cli, tiny_model):
     result = cli("ask", "-m", tiny_model, "--max-tokens", "3", "-n", "2", "Hi")
     assert "1/2 · " in result.stderr and "2/2 · " in result.stderr
     assert cli.json("ls")[0]["forks"] == 1
 
 
-def test_nothing_to_ask_and_a_system_prompt_in_the_middle_are_wrong_usage(cli, trip):
+def test_an_empty_text_and_a_system_prompt_with_continue_are_wrong_usage(cli, trip):
     cli("ask", "  ", status=2)
     cli("ask", "-c", "@", "--system", "x", "Hi", status=2)
     cli("ask", "-n", "0", "Hi", status=2)
@@ -83,14 +83,14 @@ def test_nothing_to_ask_and_a_system_prompt_in_the_middle_are_wrong_usage(cli, t
     assert cli.json("ls")[0]["nodes"] == 5
 
 
-def test_a_model_that_is_not_there_fails_and_writes_nothing(cli, tmp_path):
+def test_a_missing_model_fails_and_writes_nothing(cli, tmp_path):
     (tmp_path / "empty").mkdir()
     result = cli("ask", "-m", str(tmp_path / "empty"), "Hi", status=1)
     assert result.stderr.startswith("treechat: ") and result.stdout == ""
     assert cli.json("ls") == []
 
 
-def test_a_prompt_that_never_fits_is_refused_with_a_sentence(cli, tiny_model):
+def test_a_prompt_that_never_fits_is_refused(cli, tiny_model):
     result = cli("ask", "-m", tiny_model, "long " * 4_000, status=1)
     assert result.stderr.startswith("treechat: ") and "tokens" in result.stderr
 
@@ -114,7 +114,7 @@ def test_an_interrupt_keeps_the_partial_reply_and_exits_130(cli, tiny_model, mon
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
-def test_a_process_that_is_interrupted_says_what_it_kept(cli, tiny_model):
+def test_an_interrupted_process_reports_the_kept_text(cli, tiny_model):
     command = [sys.executable, "-m", "treechat", "ask", "-m", tiny_model, "--max-tokens", "7000", "Go on"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.read(20)
@@ -127,7 +127,7 @@ def test_a_process_that_is_interrupted_says_what_it_kept(cli, tiny_model):
     assert reply["preview"]
 
 
-def test_a_model_without_a_template_goes_on_from_the_text_and_says_so(cli, tiny_model, tmp_path):
+def test_a_model_without_a_template_continues_the_text_and_prints_a_note(cli, tiny_model, tmp_path):
     base = tmp_path / "base"
     shutil.copytree(tiny_model, base, ignore=shutil.ignore_patterns("chat_template*"))
     result = cli("ask", "-m", str(base), "--max-tokens", "5", "Once upon a time")
@@ -137,7 +137,7 @@ def test_a_model_without_a_template_goes_on_from_the_text_and_says_so(cli, tiny_
     assert asked["usage"]["prompt_tokens"] == len("Once upon a time") + 5 + len(" there was")
 
 
-def test_a_reader_that_leaves_is_no_traceback(cli, trip):
+def test_a_closed_pipe_prints_no_traceback(cli, trip):
     command = [sys.executable, "-m", "treechat", "export", "--all"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None
@@ -157,7 +157,7 @@ def test_the_capital_of_france_is_paris(cli, default_model):
     assert answer["nodes"][0]["finish_reason"] == "stop"
 
 
-def test_going_on_from_an_import_says_beforehand_what_it_takes(cli, tiny_model, tmp_path):
+def test_continuing_an_import_reports_the_cost_first(cli, tiny_model, tmp_path):
     with cli.store() as store:
         conversation = store.create_conversation("imported").id
         rows = [

@@ -11,7 +11,7 @@ from treechat.config import Config
 from treechat.store import imports
 
 
-def test_rm_of_a_node_hides_what_follows_and_undo_brings_it_back(cli, trip):
+def test_rm_of_a_node_hides_its_subtree_and_undo_restores_it(cli, trip):
     result = cli("rm", "a1a1")
     assert "Deleted 2 messages" in result.stderr and result.stdout == ""
     assert cli.json("ls")[0]["nodes"] == 3
@@ -39,11 +39,11 @@ def test_one_wrong_name_and_rm_changes_nothing(cli, trip):
     assert cli.json("ls")[0]["nodes"] == 5
 
 
-def test_undo_with_nothing_to_undo_says_so(cli):
+def test_undo_without_a_change_prints_a_note(cli):
     assert "nothing to undo" in cli("undo").stderr
 
 
-def test_config_prints_its_place_and_what_is_in_effect(cli):
+def test_config_prints_its_path_and_the_values_in_effect(cli):
     result = cli("config")
     assert str(cli.home / "config" / "config.toml") in result.stderr
     assert "kv_tokens = 8000" in result.stdout
@@ -73,7 +73,7 @@ def test_a_wrong_configuration_is_wrong_usage(cli):
     ("closed", "args", "status"),
     [("stdin", ["import", "-"], 1), ("stdin", ["ask"], 2), ("stdout", ["export"], 0), ("stderr", ["rm", "zzz"], 2)],
 )
-def test_a_standard_stream_that_the_shell_closed_is_an_empty_one(cli, trip, monkeypatch, capsys, closed, args, status):
+def test_a_closed_standard_stream_is_treated_as_empty(cli, trip, monkeypatch, capsys, closed, args, status):
     monkeypatch.setattr(sys, closed, None)
     with pytest.raises(SystemExit) as exit:
         main(args)
@@ -81,7 +81,7 @@ def test_a_standard_stream_that_the_shell_closed_is_an_empty_one(cli, trip, monk
     assert ("empty" in capsys.readouterr().err) == (args == ["ask"])
 
 
-def test_without_a_terminal_the_app_says_so_and_does_not_open(cli, monkeypatch):
+def test_without_a_terminal_the_app_prints_an_error_and_does_not_open(cli, monkeypatch):
     monkeypatch.delenv("TEXTUAL_DRIVER", raising=False)
     monkeypatch.setattr(sys, "__stdin__", None)
     for args in ((), ("tour",)):
@@ -90,7 +90,7 @@ def test_without_a_terminal_the_app_says_so_and_does_not_open(cli, monkeypatch):
     assert "needs a terminal" in cli(status=2).stderr
 
 
-def test_doctor_finds_nothing_wrong_here(cli, trip):
+def test_doctor_finds_no_problem_here(cli, trip):
     found = cli.json("doctor")
     assert found["problems"] == []
     assert found["database"]["conversations"] == 1
@@ -98,7 +98,7 @@ def test_doctor_finds_nothing_wrong_here(cli, trip):
     assert "No problems found." in cli("doctor").stdout
 
 
-def test_doctor_removes_what_an_import_left_half_way(cli, trip, monkeypatch):
+def test_doctor_removes_the_rows_of_an_interrupted_import(cli, trip, monkeypatch):
     with cli.store() as store:
         store.create_conversation(id="half", source="x", source_id="half", is_unfinished=True)
         store.begin_import("half", "dead")
@@ -111,13 +111,13 @@ def test_doctor_removes_what_an_import_left_half_way(cli, trip, monkeypatch):
 
 
 @pytest.mark.model
-def test_doctor_says_which_forward_a_model_runs_and_why(cli, default_model):
+def test_doctor_reports_which_forward_a_model_runs_and_why(cli, default_model):
     found = cli.json("doctor", "-m", str(default_model.path))
     assert found["forward"]["name"] == "fused"
     assert "computes the same" in found["forward"]["reason"]
 
 
-def test_models_lists_none_before_the_first_fetch_and_rm_names_what_is_unknown(cli):
+def test_models_lists_none_before_the_first_fetch_and_rm_names_an_unknown_model(cli):
     assert json.loads(cli("models", "list", "--json").stdout) == []
     assert "No model is installed yet" in cli("models").stderr
     assert cli("models", "rm", "nothing", status=1).stderr.startswith("treechat: ")

@@ -122,7 +122,7 @@ def rows(draw, prefix="n"):
 
 @settings(max_examples=25, deadline=None)
 @given(rows(), rows("m"), texts, metas, st.data())
-def test_any_trees_come_back_equal_and_export_to_the_same_bytes(first, second, title, meta, data):
+def test_any_trees_are_imported_equal_and_export_to_the_same_bytes(first, second, title, meta, data):
     with Store.open(None) as store, Store.open(None) as copy:
         for made in (first, second):
             conversation = store.create_conversation(title, created_at=3.5, meta=meta)
@@ -185,7 +185,7 @@ def test_a_database_is_not_replaced_by_an_export(cli, trip, tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
 @pytest.mark.parametrize("to", [("-o", "/dev/full"), ()])
-def test_a_full_disk_is_said(trip, cli, to):
+def test_a_full_disk_is_reported(trip, cli, to):
     args = [sys.executable, "-m", "treechat", "export", "--db", str(cli.db), *to]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(args, stdout=full, stderr=subprocess.PIPE, text=True, timeout=240)
@@ -197,21 +197,21 @@ def test_the_command_line_has_each_format():
     assert set(FORMATS) == set(SUFFIXES)
 
 
-def test_only_everything_takes_its_tokens_along_unasked(cli, trip):
+def test_only_all_includes_tokens_by_default(cli, trip):
     assert "spans" in cli("export", "--all").stdout
     assert "spans" not in cli("export", "--all", "--no-tokens").stdout
     assert "spans" not in cli("export").stdout
     cli("export", "--tokens", "--format", "markdown", status=2)
 
 
-def test_numbers_that_json_cannot_say_are_null(cli, trip):
+def test_numbers_without_a_json_form_are_null(cli, trip):
     with cli.store() as store:
         store.add_node(trip["c"], None, "user", "x", meta={"score": [math.nan, {"y": math.inf}]})
     last = json.loads(cli("export").stdout.splitlines()[-1])
     assert last["meta"] == {"score": [None, {"y": None}]}
 
 
-def test_a_subtree_is_the_node_and_all_below_without_the_span_that_went_on_from_above(cli, trip, tmp_path):
+def test_a_subtree_has_the_node_and_all_below_without_the_span_of_its_root(cli, trip, tmp_path):
     file = tmp_path / "x.jsonl"
     cli("export", "a1a1", "--subtree", "--tokens", "-o", str(file))
     header, *nodes = [json.loads(line) for line in file.read_text().splitlines()]
@@ -256,7 +256,7 @@ def test_dot_and_mermaid_of_all_conversations(cli, trip):
 
 
 @pytest.mark.slow
-def test_a_chain_of_100_000_leaves_in_every_format_and_comes_back(tmp_path):
+def test_a_chain_of_100_000_is_exported_in_each_format_and_imported(tmp_path):
     with Store.open(None) as store, Store.open(None) as copy:
         conversation = store.create_conversation("deep").id
         rows = [NewNode(f"n{i - 1}" if i else None, "user", f"text {i}", f"n{i}") for i in range(100_000)]

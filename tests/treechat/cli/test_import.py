@@ -34,7 +34,7 @@ def test_import_json_counts_and_importing_twice_adds_nothing(cli, trip, tmp_path
     assert cli.json("ls", *other)[0]["nodes"] == 5
 
 
-def test_only_what_is_missing_of_a_known_conversation_is_added(cli, trip, tmp_path):
+def test_only_the_missing_nodes_of_a_known_conversation_are_added(cli, trip, tmp_path):
     file = tmp_path / "x.jsonl"
     cli("export", "-o", str(file))
     more = {"id": "new1", "parent": trip["a1"], "role": "user", "text": "By car?", "status": "complete", "created": 9.0}
@@ -55,7 +55,7 @@ def test_a_dry_run_counts_the_same_and_changes_nothing(cli, trip, tmp_path):
     assert cli.json("import", str(file), *other) == dry
 
 
-def test_ids_that_another_conversation_has_get_others_and_stay_idempotent(cli, trip, tmp_path):
+def test_ids_in_use_by_another_conversation_are_replaced_idempotently(cli, trip, tmp_path):
     file = tmp_path / "x.jsonl"
     cli("export", "-o", str(file))
     cli("rm", "cc00")
@@ -78,7 +78,7 @@ def test_a_bad_file_fails_and_the_others_are_imported(cli, trip, tmp_path):
     assert any("gone" in reason for reason in report["failed"])
 
 
-def test_what_was_left_out_is_said(cli, tmp_path):
+def test_skipped_parts_are_reported(cli, tmp_path):
     file = tmp_path / "x.jsonl"
     header = {
         "format": "treechat",
@@ -131,7 +131,7 @@ def test_deleted_branches_are_not_exported(cli, trip):
     assert trip["a2"] not in cli("export").stdout
 
 
-def test_an_export_that_cannot_be_written_leaves_no_part(cli, trip, tmp_path):
+def test_a_failed_export_leaves_no_partial_file(cli, trip, tmp_path):
     cli("export", "-o", str(tmp_path / "no" / "x.jsonl"), status=1)
     (tmp_path / "old.jsonl").write_text("old")
     cli("export", "-o", str(tmp_path / "old.jsonl"))

@@ -37,7 +37,7 @@ def test_the_formats_of_the_command_are_those_of_the_importers():
     assert tuple(IMPORTERS) == FORMATS
 
 
-def test_a_grown_export_adds_its_new_nodes_to_the_same_tree(cli, tmp_path):
+def test_a_later_export_adds_its_new_nodes_to_the_same_tree(cli, tmp_path):
     file = tmp_path / "conversations.json"
     file.write_text(json.dumps([chatgpt("u1", "a1")]))
     assert cli.json("import", str(file))["nodes"] == 2
@@ -56,7 +56,7 @@ def test_a_grown_export_adds_its_new_nodes_to_the_same_tree(cli, tmp_path):
     assert said == "Added 0 conversations, 0 nodes and 0 forks. 2 conversations had no new messages.\n"
 
 
-def test_what_was_imported_goes_on_as_any_other_conversation(cli, tmp_path):
+def test_an_imported_conversation_continues_like_any_other(cli, tmp_path):
     file = tmp_path / "x.json"
     file.write_text(json.dumps(chatgpt("u1", "a1", "a2", parents={"a2": "u1"})))
     cli("import", str(file))
@@ -67,7 +67,7 @@ def test_what_was_imported_goes_on_as_any_other_conversation(cli, tmp_path):
     assert cli.json("import", str(file), *other)["nodes"] == 0
 
 
-def test_a_deleted_conversation_comes_back_when_it_is_imported_again(cli, tmp_path):
+def test_importing_a_deleted_conversation_again_adds_it(cli, tmp_path):
     file = tmp_path / "x.json"
     file.write_text(json.dumps(chatgpt("u1", "a1")))
     cli("import", str(file))
@@ -99,7 +99,7 @@ def test_a_folder_a_zip_and_a_pipe(cli, tmp_path):
     writer.join()
 
 
-def test_nothing_of_a_zip_is_written_by_its_own_path(cli, tmp_path):
+def test_no_path_of_a_zip_is_written_to(cli, tmp_path):
     archive = tmp_path / "inner" / "x.zip"
     archive.parent.mkdir()
     with zipfile.ZipFile(archive, "w") as file:
@@ -125,7 +125,7 @@ def test_a_zip_bomb_is_not_read_to_its_end(cli, tmp_path, monkeypatch):
     assert "expands to far more" in why
 
 
-def test_damaged_zips_are_said_to_be_damaged(cli, tmp_path):
+def test_damaged_zips_are_reported_as_damaged(cli, tmp_path):
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as file:
         file.writestr("x.json", json.dumps([chatgpt("u1", "a1")]))
@@ -137,7 +137,7 @@ def test_damaged_zips_are_said_to_be_damaged(cli, tmp_path):
         assert "damaged" in why
 
 
-def test_what_is_no_conversation_says_which_formats_there_are(cli, tmp_path):
+def test_the_error_for_an_unknown_file_lists_the_formats(cli, tmp_path):
     file = tmp_path / "x.json"
     for content in (b'{"theme": "dark"}', b"", b"\x00\xff", b"hello", b"[" * 100_000, b"[1, 2]"):
         file.write_bytes(content)
@@ -145,7 +145,7 @@ def test_what_is_no_conversation_says_which_formats_there_are(cli, tmp_path):
         assert "ChatGPT" in result.stderr and "--format" in result.stderr
 
 
-def test_a_broken_conversation_does_not_keep_the_others_out(cli, tmp_path):
+def test_a_damaged_conversation_does_not_stop_the_others(cli, tmp_path):
     file = tmp_path / "x.json"
     good = json.dumps(chatgpt("u1", "a1"))
     file.write_text(f'[{good.replace("c1", "c0")}, {{"mapping": tru}}, 7, {good}, ' + good[:-40])
@@ -154,7 +154,7 @@ def test_a_broken_conversation_does_not_keep_the_others_out(cli, tmp_path):
     assert len(report["failed"]) == 2 and "item 2" in report["failed"][0]
 
 
-def test_a_name_is_said_once_and_a_document_given_by_mistake_is_told_from_an_export(cli, tmp_path):
+def test_the_error_names_the_file_once_and_recognises_documents(cli, tmp_path):
     page = tmp_path / "chat.html"
     page.write_text("<!DOCTYPE html><title>chat</title>")
     said = cli("import", str(page), status=1).stderr
@@ -171,7 +171,7 @@ def test_control_characters_of_a_file_do_not_reach_the_terminal(cli, tmp_path):
     assert "\x1b" not in cli("import", str(file)).stderr
 
 
-def test_format_is_believed(cli, tmp_path):
+def test_the_format_option_takes_precedence(cli, tmp_path):
     file = tmp_path / "x.json"
     file.write_text(json.dumps(chatgpt("u1")))
     [why] = cli.json("import", "--format", "treechat", str(file), status=1)["failed"]

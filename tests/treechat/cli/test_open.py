@@ -23,7 +23,7 @@ def read_until(terminal: int, wanted: bytes) -> bytes:
     return drawn
 
 
-def test_the_app_opens_at_the_conversation_that_was_named_and_ctrl_q_leaves(cli, trip, tiny_model):
+def test_the_app_opens_the_named_conversation_and_ctrl_q_quits(cli, trip, tiny_model):
     import fcntl
     import struct
     import termios

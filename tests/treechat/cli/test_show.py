@@ -5,7 +5,7 @@ import json
 from treechat.tree import Node, Tree
 
 
-def test_without_conversations_ls_prints_nothing_and_says_so(cli):
+def test_ls_without_conversations_prints_a_note(cli):
     result = cli("ls")
     assert result.stdout == ""
     assert "No conversations yet" in result.stderr
@@ -18,7 +18,7 @@ def test_ls_json_has_exactly_these_keys(cli, trip):
     assert (row["id"], row["nodes"], row["forks"]) == (trip["c"], 5, 1)
 
 
-def test_ls_shows_control_characters_and_never_sends_them(cli, trip):
+def test_ls_prints_symbols_for_control_characters(cli, trip):
     out = cli("ls").stdout
     assert "\x1b" not in out
     assert "Trip ␛[31mto Italy" in out
@@ -40,7 +40,7 @@ def test_show_messages_has_a_row_for_each(cli, trip):
     assert "user: By train?" in lines[3]
 
 
-def test_show_of_a_node_shows_what_is_below_it(cli, trip):
+def test_show_of_a_node_draws_its_subtree(cli, trip):
     assert len(cli("show", "a1a1").stdout.splitlines()) == 1
     assert [n["id"] for n in cli.json("show", "a1a1")["nodes"]] == [trip["a1"], trip["q2"]]
 
@@ -63,7 +63,7 @@ def test_a_deep_tree_of_forks_is_drawn_within_the_width():
     assert max(len(line) for line in drawn) <= 100
 
 
-def test_cat_prints_the_text_as_it_is_in_a_pipe(cli, trip):
+def test_cat_prints_the_unchanged_text_to_a_pipe(cli, trip):
     assert cli("cat", "a1a1").stdout == "To Rome\x1b[31m.\n"
 
 
@@ -79,7 +79,7 @@ def test_cat_path_prints_the_branch(cli, trip):
     assert "Rome" not in out
 
 
-def test_log_lists_the_path_with_what_replies_took(cli, trip):
+def test_log_lists_the_path_with_tokens_and_times_of_replies(cli, trip):
     out = cli("log").stdout
     assert [line[:4] for line in out.splitlines() if line[0] != " "] == ["sysy", "q1q1", "a1a1", "q2q2"]
     assert "⋔ 1/2 To Rome␛[31m." in out
@@ -101,7 +101,7 @@ def test_an_unknown_name_is_wrong_usage_without_a_traceback(cli, trip):
         assert result.stdout == ""
 
 
-def test_what_is_no_database_is_one_sentence_and_status_1(cli):
+def test_a_file_that_is_no_database_prints_one_line_and_exits_1(cli):
     cli.db.parent.mkdir()
     cli.db.write_bytes(b"this is no database, " * 100)
     result = cli("ls", status=1)

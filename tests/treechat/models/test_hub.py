@@ -138,16 +138,16 @@ def test_a_hub_model_is_fetched_without_pickles_and_code_then_used_offline_and_r
     assert not list((tmp_path / "hf").rglob("*.safetensors"))
 
 
-def test_a_fetch_that_is_stopped_leaves_nothing_that_is_taken_for_a_model_and_goes_on_later(ask, endpoint):
+def test_a_stopped_fetch_leaves_no_model_and_continues_later(ask, endpoint):
     assert ask("org/good", "stop", HF_ENDPOINT=endpoint) == {"ready": False, "installed": []}
     assert ask("org/good", HF_ENDPOINT=endpoint)["installed"] == ["org/good"]
 
 
-def test_repositories_that_cannot_be_used_are_refused_with_what_would_work(ask, endpoint):
+def test_unusable_repositories_are_refused_with_a_hint(ask, endpoint):
     pickles = ask("org/pickles", HF_ENDPOINT=endpoint)
-    assert "pickles only" in pickles["message"]
+    assert "only as pickles" in pickles["message"]
     ggufs = ask("org/ggufs", HF_ENDPOINT=endpoint)
-    assert ggufs["hint"] == "Name one of them: org/ggufs/Tiny-Q8_0.gguf"
+    assert ggufs["hint"] == "Pass one of them: org/ggufs/Tiny-Q8_0.gguf"
 
 
 def test_one_gguf_of_a_repository_is_fetched_converted_and_used_offline(ask, endpoint, converted):
@@ -161,20 +161,20 @@ def test_one_gguf_of_a_repository_is_fetched_converted_and_used_offline(ask, end
     assert ask("org/ggufs/other.gguf", HF_ENDPOINT=endpoint)["message"] == "org/ggufs has no such file"
 
 
-def test_an_unknown_and_a_gated_repository_are_told_apart(ask, endpoint):
+def test_unknown_and_gated_repositories_have_different_errors(ask, endpoint):
     unknown = ask("org/unknown", HF_ENDPOINT=endpoint)
     assert unknown["error"] == "ModelError"
     assert "no model org/unknown" in unknown["message"]
     assert "hf auth login" in ask("org/gated", HF_ENDPOINT=endpoint)["hint"]
 
 
-def test_a_hub_that_cannot_be_reached_means_offline(ask):
+def test_an_unreachable_hub_raises_offline(ask):
     answer = ask("org/good", HF_ENDPOINT="http://127.0.0.1:9")
     assert answer["error"] == "Offline"
     assert "--model" in answer["hint"]
 
 
-def test_offline_mode_means_offline_and_says_which_variable(ask):
+def test_offline_mode_raises_offline_and_names_the_variable(ask):
     answer = ask("org/good", HF_HUB_OFFLINE="1")
     assert answer["error"] == "Offline"
     assert "HF_HUB_OFFLINE" in answer["message"]

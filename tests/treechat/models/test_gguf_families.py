@@ -19,7 +19,7 @@ IDS = torch.randint(VOCAB_SIZE, (1, 100), generator=torch.Generator().manual_see
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_gguf_of_the_family_gives_the_logits_of_the_model_it_was_made_of(name, tmp_path):
+def test_a_gguf_of_the_family_gives_the_logits_of_its_source_model(name, tmp_path):
     family = FAMILIES[name]
     original = build(family)
     path = write(tmp_path / "Tiny-Family.F32.gguf", family, original)
@@ -33,7 +33,7 @@ def test_a_gguf_of_the_family_gives_the_logits_of_the_model_it_was_made_of(name,
     assert converted.config.max_position_embeddings == 256
 
 
-def test_the_engine_reads_a_gguf_of_another_family_itself(tmp_path):
+def test_the_engine_reads_a_gguf_of_another_family(tmp_path):
     family = FAMILIES["gemma2"]
     original = build(family)
     path = write(tmp_path / "gemma.gguf", family, original)
@@ -62,7 +62,7 @@ def test_frequencies_that_no_rope_type_expresses_are_refused(tmp_path):
         convert_here(odd, tmp_path, lambda text: None)
 
 
-def test_a_file_with_weights_that_the_model_has_no_place_for_is_refused(tmp_path):
+def test_a_file_with_unused_weights_is_refused(tmp_path):
     family = FAMILIES["llama 3"]
     model = build(family)
     path = write(tmp_path / "whole.gguf", family, model)

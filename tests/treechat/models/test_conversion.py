@@ -38,7 +38,7 @@ def test_a_tied_head_is_stored_once_in_float32(converted):
     assert config["architectures"] == ["LlamaForCausalLM"]
 
 
-def test_the_end_of_a_turn_is_known_even_where_the_file_names_another_eos(converted):
+def test_the_end_of_turn_token_is_known_if_the_file_has_another_eos(converted):
     files, _ = converted
     generation = json.loads((files.path / "generation_config.json").read_text())
     assert generation["eos_token_id"] == [0, 2]
@@ -46,7 +46,7 @@ def test_the_end_of_a_turn_is_known_even_where_the_file_names_another_eos(conver
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 0, 2)
 
 
-def test_the_tokenizer_splits_digits_and_white_space_as_the_vocabulary_was_learned(converted):
+def test_the_tokenizer_splits_digits_and_white_space_as_in_training(converted):
     tokenizer = models.load_tokenizer(converted[0])
     assert tokenizer.convert_ids_to_tokens(tokenizer("the  12").input_ids) == ["t", "he", "ĠĠ", "1", "2"]
     assert tokenizer.decode(tokenizer("näher 🙂").input_ids) == "näher 🙂"
@@ -70,7 +70,7 @@ def test_the_steps_are_reported_in_order(converted):
     assert not list(files.path.glob("*.log"))
 
 
-def test_a_second_start_neither_converts_nor_reports_wherever_the_file_is(converted, tiny_gguf, tmp_path, monkeypatch):
+def test_a_second_start_does_not_convert_even_if_the_file_moved(converted, tiny_gguf, tmp_path, monkeypatch):
     files, _ = converted
     monkeypatch.setenv("TREECHAT_CACHE_DIR", str(files.path.parents[1]))
     moved = Path(shutil.copy(tiny_gguf, tmp_path / tiny_gguf.name))
@@ -90,7 +90,7 @@ def test_another_fine_tune_of_the_same_size_is_another_model(tiny_gguf, tmp_path
     assert not models.is_ready(str(other))
 
 
-def test_an_architecture_that_transformers_does_not_know_is_refused_and_leaves_nothing(tiny_gguf, tmp_path, cache_dir):
+def test_an_unknown_architecture_is_refused_and_leaves_no_files(tiny_gguf, tmp_path, cache_dir):
     path = tmp_path / "odd.gguf"
     path.write_bytes(tiny_gguf.read_bytes().replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0xyzzy"))
     with pytest.raises(ModelError, match=r"odd.gguf \(xyzzy\) cannot be converted") as caught:
@@ -100,7 +100,7 @@ def test_an_architecture_that_transformers_does_not_know_is_refused_and_leaves_n
     assert [p.name for p in registry.models_dir().iterdir()] == [".locks"]
 
 
-def test_a_cancelled_conversion_leaves_nothing_and_what_a_killed_one_left_is_cleared(tiny_gguf, cache_dir):
+def test_a_cancelled_conversion_leaves_no_files_and_those_of_a_killed_one_are_removed(tiny_gguf, cache_dir):
     def cancel(progress):
         raise KeyboardInterrupt
 
@@ -115,7 +115,7 @@ def test_a_cancelled_conversion_leaves_nothing_and_what_a_killed_one_left_is_cle
     assert not abandoned.exists()
 
 
-def test_of_two_that_start_at_once_the_second_waits_for_the_first(cache_dir):
+def test_of_two_concurrent_conversions_the_second_waits(cache_dir):
     waiting, released = threading.Event(), threading.Event()
 
     def second():
@@ -132,7 +132,7 @@ def test_of_two_that_start_at_once_the_second_waits_for_the_first(cache_dir):
     assert not thread.is_alive()
 
 
-def test_a_waiter_can_give_up(cache_dir):
+def test_a_waiting_conversion_can_be_cancelled(cache_dir):
     def give_up(progress):
         assert "another treechat" in progress.text
         raise TimeoutError
@@ -149,7 +149,7 @@ def test_a_waiter_can_give_up(cache_dir):
         ("{not json\n", "not json"),
     ],
 )
-def test_what_the_process_said_last_becomes_the_error(tmp_path, log, message):
+def test_the_last_output_of_the_process_becomes_the_error(tmp_path, log, message):
     path = tmp_path / "log"
     path.write_text(log)
     error = conversion_process.conversion_error(tmp_path / "m.gguf", 10**9, 1, path)
@@ -157,7 +157,7 @@ def test_what_the_process_said_last_becomes_the_error(tmp_path, log, message):
     assert message in error.message
 
 
-def test_a_killed_conversion_points_at_memory(tmp_path):
+def test_the_error_for_a_killed_conversion_names_memory(tmp_path):
     path = tmp_path / "log"
     path.write_text("")
     error = conversion_process.conversion_error(tmp_path / "m.gguf", 10**9, -9, path)

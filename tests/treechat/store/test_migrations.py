@@ -29,16 +29,16 @@ def shape(store):
     return [(kind, name, " ".join(sql.split())) for kind, name, sql in store.conn.execute(query)]
 
 
-def test_every_migration_has_a_database_of_its_version():
+def test_each_migration_has_a_database_of_its_version():
     assert [path.stem for path in PAST] == [f"v{name[:3]}" for name in MIGRATIONS]
 
 
-def test_a_past_database_gets_the_shape_of_a_new_one(past_db, store):
+def test_an_old_database_gets_the_current_schema(past_db, store):
     with Store.open(past_db) as past:
         assert shape(past) == shape(store)
 
 
-def test_a_past_database_keeps_all_that_it_held(past_db):
+def test_an_old_database_keeps_all_rows(past_db):
     with Store.open(past_db) as past:
         assert past.verify() == []
         (info,) = past.conversations()
@@ -57,7 +57,7 @@ def test_a_past_database_keeps_all_that_it_held(past_db):
         assert past.resolve("second").node.id == "node0004node0004"
 
 
-def test_a_half_import_of_nobody_is_removed_with_the_upgrade(db_path):
+def test_the_upgrade_removes_an_unfinished_import_without_owner(db_path):
     db_path.parent.mkdir()
     conn = sqlite3.connect(db_path)
     conn.executescript(PAST[0].read_text())

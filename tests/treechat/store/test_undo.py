@@ -62,7 +62,7 @@ def apply(store, conversation_id, ids, kind, a, b):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(CHANGES)
-def test_any_changes_undone_leave_the_tree_as_it_was_and_redone_as_it_became(changes):
+def test_undo_of_all_changes_restores_the_tree_and_redo_repeats_them(changes):
     with Store.open(None) as store:
         conversation_id, ids = build(store)
         before = picture(store, conversation_id)
@@ -92,14 +92,14 @@ def test_the_event_says_what_changed(store, conversation):
     assert store.node(node.id).label == "plan"
 
 
-def test_a_change_to_what_is_already_so_is_no_event(store, conversation):
+def test_setting_the_current_value_records_no_event(store, conversation):
     node = store.add_node(conversation.id, None, "user", "x")
     assert store.set_bookmark(node.id, False) is None
     assert store.set_label(node.id, "  ") is None
     assert store.undo() is None
 
 
-def test_a_new_change_drops_what_was_undone(store, conversation):
+def test_a_new_change_deletes_the_undone_events(store, conversation):
     node = store.add_node(conversation.id, None, "user", "x")
     store.set_label(node.id, "one")
     store.undo()
@@ -121,7 +121,7 @@ def test_undo_survives_a_restart(db_path):
         assert store.node(node.id).hidden
 
 
-def test_undo_of_one_conversation_leaves_another_alone(store):
+def test_undo_in_one_conversation_does_not_change_another(store):
     (a, a_ids), (b, b_ids) = build(store), build(store)
     store.hide(a_ids[1])
     store.hide(b_ids[1])
@@ -131,14 +131,14 @@ def test_undo_of_one_conversation_leaves_another_alone(store):
     assert store.undo(b) is None
 
 
-def test_a_deleted_conversation_comes_back(store, conversation):
+def test_undo_restores_a_deleted_conversation(store, conversation):
     store.hide_conversation(conversation.id)
     assert store.conversations() == []
     store.undo()
     assert [info.id for info in store.conversations()] == [conversation.id]
 
 
-def test_a_node_cannot_move_below_itself_or_away(store):
+def test_a_node_cannot_move_below_itself_or_to_another_conversation(store):
     (_, ids), (_, other_ids) = build(store), build(store)
     for target in (ids[0], ids[4], other_ids[0]):
         with pytest.raises(UsageError):

@@ -17,7 +17,7 @@ def test_the_header_gives_metadata_and_the_number_of_parameters(tiny_gguf):
     assert header.num_params == 263 * 64 + 64 + 2 * per_layer
 
 
-def test_a_file_that_was_cut_is_refused_with_both_sizes(tiny_gguf, tmp_path):
+def test_a_truncated_file_is_refused_with_both_sizes(tiny_gguf, tmp_path):
     path = tmp_path / "cut.gguf"
     path.write_bytes(tiny_gguf.read_bytes()[:-5000])
     with pytest.raises(ModelError, match="is cut off"):
@@ -25,7 +25,7 @@ def test_a_file_that_was_cut_is_refused_with_both_sizes(tiny_gguf, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"PK\x03\x04 a zip", b"GGUF" + b"\xff" * 100])
-def test_what_is_no_gguf_is_refused(tmp_path, content):
+def test_a_file_that_is_no_gguf_is_refused(tmp_path, content):
     path = tmp_path / "no.gguf"
     path.write_bytes(content)
     with pytest.raises(ModelError):
@@ -37,7 +37,7 @@ def test_a_missing_file_is_refused(tmp_path):
         read_header(tmp_path / "missing.gguf")
 
 
-def test_a_damaged_header_is_read_or_refused_and_nothing_else(tiny_gguf, tmp_path):
+def test_a_damaged_header_is_read_or_raises_a_model_error(tiny_gguf, tmp_path):
     whole, path = tiny_gguf.read_bytes()[:9000], tmp_path / "damaged.gguf"
     rng = random.Random(7)
     for _ in range(200):

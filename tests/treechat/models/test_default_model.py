@@ -23,7 +23,7 @@ def test_the_default_model_knows_the_capital_of_france(default_model):
     assert reply[-1] == 2, "the reply ends its turn"
 
 
-def test_the_default_model_says_how_a_turn_ends(default_model):
+def test_the_default_model_has_end_of_turn_tokens(default_model):
     generation = json.loads((default_model.path / "generation_config.json").read_text())
     assert generation["eos_token_id"] == [2]
     assert models.load_tokenizer(default_model).eos_token == "<|im_end|>"

@@ -1,7 +1,7 @@
 """doctor --backup: a copy that --db opens."""
 
 
-def test_backup_copies_the_database_and_says_what_is_in_it(cli, trip, tmp_path):
+def test_backup_copies_the_database_and_reports_its_content(cli, trip, tmp_path):
     copy = tmp_path / "copy.db"
     cli("rm", "a2a2")
     facts = cli.json("doctor", "--backup", str(copy))
@@ -14,7 +14,7 @@ def test_backup_copies_the_database_and_says_what_is_in_it(cli, trip, tmp_path):
     assert cli.json("ls")[0]["nodes"] == 4
 
 
-def test_backup_refuses_what_it_must_not_overwrite_and_a_database_that_is_not_there(cli, trip, tmp_path):
+def test_backup_refuses_other_files_and_a_missing_database(cli, trip, tmp_path):
     assert "belongs to the database itself" in cli("doctor", "--backup", str(cli.db), status=1).stderr
     missing = tmp_path / "gone.db"
     assert "no database" in cli("doctor", "--db", str(missing), "--backup", str(tmp_path / "x"), status=1).stderr
@@ -28,7 +28,7 @@ def test_backup_loads_no_torch(cli, trip, tmp_path, monkeypatch):
     cli("doctor", "--backup", str(tmp_path / "copy.db"))
 
 
-def test_backup_takes_no_file_away_that_is_called_as_a_part_of_it(cli, trip, tmp_path):
+def test_backup_removes_no_file_with_the_name_of_its_temporary_file(cli, trip, tmp_path):
     database = cli.db.rename(tmp_path / "copy.db.part")
     cli("doctor", "--db", str(database), "--backup", str(tmp_path / "copy.db"))
     assert [row["nodes"] for row in cli.json("ls", "--db", str(database))] == [5]

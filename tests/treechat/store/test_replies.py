@@ -25,7 +25,7 @@ def start(store, conversation):
     return store.start_reply(conversation.id, user.id, TURN).id
 
 
-def test_a_reply_can_be_read_at_every_flush_and_when_it_is_finished(store, conversation):
+def test_a_reply_can_be_read_after_each_flush_and_at_the_end(store, conversation):
     node_id = start(store, conversation)
     assert store.node(node_id).status == "streaming" and store.text(node_id) == ""
     for n in range(1, 8):
@@ -42,7 +42,7 @@ def test_a_reply_can_be_read_at_every_flush_and_when_it_is_finished(store, conve
     assert store.conn.execute("SELECT count(*) FROM partials").fetchone() == (0,)
 
 
-def test_a_flush_may_take_back_what_an_earlier_one_wrote(store, conversation):
+def test_a_flush_may_shorten_the_text_of_an_earlier_one(store, conversation):
     node_id = start(store, conversation)
     for text, ids in [("abc\ufffd", (1, 2)), ("abcé!", (1, 2, 3)), ("x", (7,)), ("xyz", (7, 8)), ("", ())]:
         store.flush_reply(node_id, text, Span("tok", ids))
@@ -65,7 +65,7 @@ def test_a_flush_costs_the_same_late_in_a_long_reply(store, conversation):
     assert rows[1] == (4, 4, 4)
 
 
-def test_continue_goes_on_from_the_last_token(store, conversation):
+def test_a_reopened_reply_continues_from_the_last_token(store, conversation):
     node_id = start(store, conversation)
     store.finish_reply(node_id, "stopped", "one", span(1), TURN)
     assert store.reopen_reply(node_id).status == "streaming"
@@ -77,7 +77,7 @@ def test_continue_goes_on_from_the_last_token(store, conversation):
     assert store.verify() == []
 
 
-def test_another_store_sees_a_reply_grow_and_can_take_it_over(db_path):
+def test_another_store_reads_a_streaming_reply_and_can_continue_it(db_path):
     with Store.open(db_path) as writer, Store.open(db_path) as reader:
         conversation = writer.create_conversation("t")
         node_id = start(writer, conversation)
@@ -119,7 +119,7 @@ def test_only_the_replies_of_dead_owners_are_interrupted(store, conversation):
         assert (store.text(node_id), store.span(node_id, "tok")) == (name, span(3))
 
 
-def test_a_reply_taken_for_dead_goes_on_when_its_owner_flushes(store, conversation):
+def test_a_reply_wrongly_marked_as_interrupted_streams_again_at_the_next_flush(store, conversation):
     node_id = start(store, conversation)
     store.flush_reply(node_id, "one", span(1))
     own(store, node_id, this_process()._replace(started="wrong"), time.time())
@@ -159,7 +159,7 @@ while True:
 """
 
 
-def test_a_killed_process_leaves_what_it_flushed(db_path):
+def test_the_flushes_of_a_killed_process_are_kept(db_path):
     with Store.open(db_path) as store:
         conversation = store.create_conversation("t")
     dice = random.Random(7)

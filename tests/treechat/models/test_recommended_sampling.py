@@ -19,10 +19,10 @@ def test_generation_config_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"temperature": "hot", "top_p": null, "min_p": -1}'])
-def test_what_makes_no_sense_is_passed_over(tmp_path, text):
+def test_invalid_values_are_ignored(tmp_path, text):
     (tmp_path / "generation_config.json").write_text(text)
     assert recommended_sampling(files(tmp_path)) == Sampling()
 
 
-def test_the_default_model_is_sampled_as_its_card_says(tmp_path):
+def test_the_default_model_uses_the_values_of_its_card(tmp_path):
     assert recommended_sampling(files(tmp_path, DEFAULT_MODEL)) == Sampling(temperature=0.2, top_p=0.9)

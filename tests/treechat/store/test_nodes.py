@@ -10,7 +10,7 @@ from treechat.store import NewNode, Store, new_id
 from treechat.tree import Span, Turn
 
 
-def test_a_node_comes_back_as_it_was_added(store, conversation):
+def test_a_node_is_read_as_it_was_added(store, conversation):
     span = Span("tok", (1, 2, 4_000_000_000), (-0.5, -1.25, 0.0))
     turn = Turn("model", {"temperature": 0.5}, seed=2**64 - 1, finish_reason="stop", completion_tokens=3, ttft_s=0.1)
     node = store.add_node(
@@ -43,7 +43,7 @@ def test_children_keep_the_order_of_creation(store, conversation):
     assert store.load_tree(conversation.id).children(root.id) == ids
 
 
-def test_a_batch_may_name_parents_before_they_come(store, conversation):
+def test_parents_may_come_later_in_a_batch(store, conversation):
     a, b = new_id(), new_id()
     store.add_nodes(conversation.id, [NewNode(b, "user", "child", id=a), {"parent_id": None, "role": "system",
                                                                          "text": "parent", "id": b}])  # fmt: skip
@@ -70,7 +70,7 @@ def test_an_id_in_use_is_refused_and_the_first_text_stays(store, conversation):
     assert store.text(node.id) == "first"
 
 
-def test_what_is_not_there_is_not_found(store, conversation):
+def test_missing_ids_raise_not_found(store, conversation):
     for call in (store.node, store.text, store.meta, store.conversation_of, store.conversation, store.load_tree):
         with pytest.raises(NodeNotFound):
             call("nobody")
@@ -100,7 +100,7 @@ def test_the_list_has_the_last_changed_first_and_counts_what_is_visible(store):
     assert [info.id for info in store.conversations()] == [old.id]
 
 
-def test_an_import_finds_what_it_brought_before(store):
+def test_an_import_finds_its_earlier_conversation(store):
     made = store.create_conversation("x", source="chatgpt", source_id="abc", meta={"k": 1})
     assert store.find_source("chatgpt", "abc") == made
     assert store.find_source("claude", "abc") is None
@@ -122,7 +122,7 @@ def test_loading_a_tree_reads_no_text(store, conversation):
     assert "preview" in read and not read & {"text", "meta"}
 
 
-def test_a_lost_parent_and_a_cycle_are_mended_and_noted(store, conversation):
+def test_a_lost_parent_and_a_cycle_are_repaired_and_noted(store, conversation):
     ids = [new_id() for _ in range(5)]
     parents = [None, ids[0], ids[1], ids[2], None]
     store.add_nodes(conversation.id, [NewNode(p, "user", "x", id=i) for i, p in zip(ids, parents, strict=True)])
@@ -137,7 +137,7 @@ def test_a_lost_parent_and_a_cycle_are_mended_and_noted(store, conversation):
     assert len(store.verify()) == 3, "both repairs, and the row that SQLite itself finds dangling"
 
 
-def test_a_lost_cursor_goes_to_a_visible_node(store, conversation):
+def test_a_lost_current_node_moves_to_a_visible_node(store, conversation):
     root = store.add_node(conversation.id, None, "system", "s")
     child = store.add_node(conversation.id, root.id, "user", "u")
     leaf = store.add_node(conversation.id, child.id, "assistant", "a")
@@ -153,7 +153,7 @@ def test_a_lost_cursor_goes_to_a_visible_node(store, conversation):
 @pytest.mark.parametrize(
     "text", ["a\0b", "lone \ud800 surrogate", "\udfff", "", "\U0001f600 é", "'; DROP TABLE nodes; --"]
 )
-def test_hostile_text_is_kept_as_far_as_it_can_be(store, text):
+def test_invalid_characters_are_replaced_and_the_rest_is_kept(store, text):
     conversation = store.create_conversation(text)
     node = store.add_node(conversation.id, None, "user", text, label=text or None, meta={"raw": text})
     kept = store.text(node.id)
@@ -213,7 +213,7 @@ def test_threads_share_one_store(store, conversation):
     assert sorted(int(node.preview) for node in tree.nodes.values()) == list(range(64))
 
 
-def test_a_closed_store_says_so():
+def test_a_closed_store_raises_an_error():
     store = Store.open(None)
     store.close()
     store.close()

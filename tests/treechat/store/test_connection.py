@@ -17,7 +17,7 @@ from treechat.store.schema import MIGRATIONS
 from treechat.tree import Span
 
 
-def test_a_new_file_is_made_with_its_folders_and_opens_again(db_path):
+def test_a_new_file_is_created_with_its_folders_and_opens_again(db_path):
     with Store.open(db_path) as store:
         assert store.path == db_path
         conversation = store.create_conversation("kept")
@@ -39,7 +39,7 @@ def fails(path, words):
     assert caught.value.hint
 
 
-def test_what_is_not_a_database_is_left_alone(tmp_path):
+def test_a_file_that_is_no_database_does_not_change(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("These are my notes, and not a database at all. " * 50)
     before = path.read_bytes()
@@ -47,7 +47,7 @@ def test_what_is_not_a_database_is_left_alone(tmp_path):
     assert path.read_bytes() == before
 
 
-def test_another_programs_database_is_left_alone(tmp_path):
+def test_a_database_of_another_program_does_not_change(tmp_path):
     path = tmp_path / "other.db"
     with sqlite3.connect(path) as conn:
         conn.execute("CREATE TABLE mine (x)")
@@ -65,13 +65,13 @@ def test_a_newer_schema_is_refused(db_path):
     fails(db_path, "newer treechat")
 
 
-def test_a_folder_and_a_file_in_the_way_are_named(tmp_path):
+def test_the_error_names_a_folder_or_file_in_the_path(tmp_path):
     fails(tmp_path, "is a folder")
     (tmp_path / "file").write_text("x")
-    fails(tmp_path / "file" / "x.db", "cannot be made")
+    fails(tmp_path / "file" / "x.db", "cannot be created")
 
 
-def test_a_damaged_file_says_so(db_path):
+def test_a_damaged_file_raises_an_error(db_path):
     with Store.open(db_path) as store:
         conversation = store.create_conversation("t")
         store.add_nodes(conversation.id, [{"parent_id": None, "role": "user", "text": "x" * 500} for _ in range(200)])
@@ -97,16 +97,16 @@ def sealed_folder() -> Iterator[Path]:
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
 def test_a_folder_that_cannot_be_written_is_refused(sealed_folder):
     fails(sealed_folder / "new.db", "cannot be opened")
-    fails(sealed_folder / "below" / "new.db", "cannot be made")
+    fails(sealed_folder / "below" / "new.db", "cannot be created")
 
 
-def test_a_full_disk_is_an_error_and_what_was_kept_stays(db_path):
+def test_a_full_disk_raises_an_error_and_earlier_data_stays(db_path):
     with Store.open(db_path) as store:
         conversation = store.create_conversation("t")
         node = store.add_node(conversation.id, None, "user", "kept")
         (num_pages,) = store.conn.execute("PRAGMA page_count").fetchone()
         store.conn.execute(f"PRAGMA max_page_count = {num_pages + 2}")
-        with pytest.raises(StoreError, match="no space") as caught:
+        with pytest.raises(StoreError, match="disk is full") as caught:
             store.add_node(conversation.id, node.id, "assistant", "x" * 200_000, spans=[Span("t", (1,))])
         assert "safe" in caught.value.hint
         assert store.text(node.id) == "kept"

@@ -52,7 +52,7 @@ def test_the_copy_has_every_row_and_opens(filled, tmp_path):
         assert store.undo() is not None
 
 
-def test_a_copy_made_while_another_process_writes_is_of_one_moment(filled, tmp_path):
+def test_a_copy_has_the_state_of_one_moment_while_another_process_writes(filled, tmp_path):
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(filled)], stdout=subprocess.PIPE)
     try:
         assert writer.stdout.readline() == b"begun\n"
@@ -81,7 +81,7 @@ def test_an_older_backup_is_replaced(filled, tmp_path):
         assert {info.title for info in copy.conversations()} == {"t", "later"}
 
 
-def test_nothing_else_is_replaced(filled, tmp_path):
+def test_other_files_are_not_replaced(filled, tmp_path):
     notes = tmp_path / "notes.txt"
     notes.write_text("mine")
     foreign = tmp_path / "foreign.db"
@@ -106,7 +106,7 @@ def test_nothing_else_is_replaced(filled, tmp_path):
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_a_backup_that_is_open_elsewhere_is_left_alone(filled, tmp_path):
+def test_a_backup_open_in_another_process_is_not_replaced(filled, tmp_path):
     with Store.open(filled) as store:
         store.back_up(tmp_path / "copy.db")
         with Store.open(tmp_path / "copy.db") as copy:
@@ -115,7 +115,7 @@ def test_a_backup_that_is_open_elsewhere_is_left_alone(filled, tmp_path):
                 store.back_up(tmp_path / "copy.db")
 
 
-def test_a_damaged_file_is_not_made_a_backup_of(filled, tmp_path):
+def test_a_damaged_file_is_not_backed_up(filled, tmp_path):
     with Store.open(filled) as store:
         store.back_up(tmp_path / "good.db")
         (root,) = store.row("SELECT rootpage FROM sqlite_master WHERE name = 'nodes_label'")

@@ -59,7 +59,7 @@ def seen(store: Store) -> dict[str, int]:
     return {info.title: info.num_nodes for info in store.conversations()}
 
 
-def test_what_is_written_comes_into_sight_when_it_is_finished(store):
+def test_imported_rows_are_visible_after_the_import_finishes(store):
     begin(store)
     assert seen(store) == {"old": 1} and [hit.node_id for hit in store.search("acorns")] == ["o0"]
     assert list(store.load_tree("old").walk()) == ["o0"] and store.unfinished("x", "new") == "new"
@@ -71,7 +71,7 @@ def test_what_is_written_comes_into_sight_when_it_is_finished(store):
     assert store.drop_import("mine") == 0 and store.verify() == []
 
 
-def test_what_is_given_up_leaves_nothing(store, monkeypatch):
+def test_a_dropped_import_leaves_no_rows(store, monkeypatch):
     monkeypatch.setattr(imports, "PORTION", 2)
     begin(store)
     looks = []
@@ -80,7 +80,7 @@ def test_what_is_given_up_leaves_nothing(store, monkeypatch):
     assert (rows(store, "conversations"), rows(store, "imports")) == (1, 0) and store.verify() == []
 
 
-def test_a_living_import_is_left_alone_and_one_that_failed_to_remove_itself_is_not(store):
+def test_a_running_import_stays_and_a_failed_one_is_removed(store):
     begin(store)
     assert store.drop_dead_imports() == 0 and rows(store, "nodes") == 4
     store.conn.execute("PRAGMA query_only = ON")
@@ -90,13 +90,13 @@ def test_a_living_import_is_left_alone_and_one_that_failed_to_remove_itself_is_n
     assert store.drop_dead_imports() == 3 and rows(store, "imports") == 0
 
 
-def test_opening_removes_what_a_dead_process_left(path):
+def test_opening_removes_the_rows_of_a_dead_process(path):
     with Store.open(path) as store:
         assert (rows(store, "nodes"), rows(store, "conversations"), rows(store, "imports")) == (1, 1, 0)
         assert seen(store) == {"mine": 1} and store.verify() == []
 
 
-def test_opening_spends_little_on_much_and_the_rest_goes_later(path, monkeypatch):
+def test_opening_removes_many_rows_in_several_steps(path, monkeypatch):
     monkeypatch.setattr(imports, "PORTION", 10)
     monkeypatch.setattr("treechat.store.store.SWEEP_S", 0)
     left = []
@@ -107,7 +107,7 @@ def test_opening_spends_little_on_much_and_the_rest_goes_later(path, monkeypatch
     assert left == [19, 9, 1, 1]
 
 
-def test_a_number_that_was_given_anew_is_not_taken_for_the_one_that_went(path, monkeypatch):
+def test_a_reused_row_number_is_not_removed(path, monkeypatch):
     monkeypatch.setattr(imports, "PORTION", 10)
     monkeypatch.setattr("treechat.store.store.SWEEP_S", 0)
     monkeypatch.setattr(Store, "drop_dead_imports", lambda *_: 0)
@@ -121,7 +121,7 @@ def test_a_number_that_was_given_anew_is_not_taken_for_the_one_that_went(path, m
         assert seen(store) == {"mine": 21}
 
 
-def test_of_another_host_it_is_dead_after_a_day(store):
+def test_an_import_of_another_host_is_dead_after_a_day(store):
     begin(store)
     store.conn.execute("UPDATE imports SET host = 'elsewhere'")
     assert store.drop_dead_imports() == 0

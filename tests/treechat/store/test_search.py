@@ -18,7 +18,7 @@ def found(store, query, *args, **kwargs):
     return [hit.node_id for hit in store.search(query, *args, **kwargs)]
 
 
-def test_all_words_must_be_there_and_the_last_may_be_unfinished(store, conversation):
+def test_all_words_must_match_and_the_last_may_be_a_prefix(store, conversation):
     a, b, _ = fill(store, conversation, "The quick brown fox", "A quick brawl", "slow")
     assert set(found(store, "QUICK br")) == {a, b}
     assert found(store, "quick fox") == [a]
@@ -31,14 +31,14 @@ def test_accents_do_not_matter(store, conversation):
     assert found(store, "elan") == [a]
 
 
-def test_operators_are_words(store, conversation):
+def test_operators_are_plain_words(store, conversation):
     a, b = fill(store, conversation, "this OR that", 'say "NEAR" text:x*')
     assert found(store, "this OR that") == [a]
     assert found(store, "NEAR") == [b]
     assert found(store, '"NEAR" text:x') == [b]
 
 
-def test_what_has_no_words_is_found_as_it_stands(store, conversation):
+def test_symbols_and_unspaced_scripts_are_found(store, conversation):
     a, b, c = fill(store, conversation, "f: int -> str", "今天天气很好", "100% sure_thing")
     assert found(store, "->") == found(store, "str ->") == [a]
     assert found(store, "天气") == [b]
@@ -46,7 +46,7 @@ def test_what_has_no_words_is_found_as_it_stands(store, conversation):
     assert "天气" in store.search("天气")[0].snippet
 
 
-def test_a_whole_page_is_a_query(store, conversation):
+def test_a_page_of_text_is_a_valid_query(store, conversation):
     page = "many words -> " * 5000
     (a,) = fill(store, conversation, page)
     assert found(store, page) == found(store, page.replace("->", "")) == [a]
@@ -73,7 +73,7 @@ def test_a_search_can_stay_in_one_conversation(store, conversation):
 
 @settings(max_examples=150, deadline=None)
 @given(st.text(st.characters(exclude_categories=[]), max_size=20))
-def test_any_text_is_a_query(query):
+def test_any_text_is_a_valid_query(query):
     with Store.open(None) as store:
         conversation = store.create_conversation("x")
         store.add_node(conversation.id, None, "user", query)
@@ -82,7 +82,7 @@ def test_any_text_is_a_query(query):
             store.resolve(query)
 
 
-def test_a_damaged_index_is_noticed_and_rebuilt(store, conversation):
+def test_a_damaged_index_is_detected_and_rebuilt(store, conversation):
     (a,) = fill(store, conversation, "findable words")
     store.conn.execute("INSERT INTO nodes_fts (nodes_fts, rowid, text) VALUES ('delete', 1, 'findable words')")
     assert found(store, "findable") == []
@@ -118,7 +118,7 @@ def test_a_node_is_named_by_current_steps_prefix_and_label(store, conversation, 
 
 
 @pytest.mark.parametrize("name", ["", "~", "nothing", "@~9", "@@", "@~x", "%", "_"])
-def test_what_names_no_node_is_not_found(store, chain, name):
+def test_a_name_without_a_node_is_not_found(store, chain, name):
     with pytest.raises(NodeNotFound):
         store.resolve(name)
 
@@ -133,7 +133,7 @@ def test_an_ambiguous_prefix_lists_the_candidates(store, conversation):
     assert store.resolve("abcd2222").node.id == "abcd2222", "a whole id finds a hidden node"
 
 
-def test_current_is_that_of_the_conversation_changed_last(store, conversation, chain):
+def test_current_is_the_current_node_of_the_conversation_changed_last(store, conversation, chain):
     later = store.create_conversation("later")
     node = store.add_node(later.id, None, "user", "x")
     assert store.resolve("@").node == node
