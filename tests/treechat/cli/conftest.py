@@ -1,4 +1,4 @@
-"""The real command line on a database of its own, and a tiny model on disk that the real engine runs."""
+"""The real command line with a separate database, and a tiny model on disk for the real engine."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ TEMPLATE = (
 
 
 class Cli:
-    """Runs commands in this process."""
+    """Run commands in this process."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -46,7 +46,7 @@ def cli(tmp_path, monkeypatch) -> Cli:
 
 @pytest.fixture
 def trip(cli: Cli) -> dict[str, str]:
-    """A conversation with a fork: ids of its nodes by name; `c` is the conversation's."""
+    """A conversation with a fork: ids of its nodes by name; `c` is the id of the conversation."""
     ids = {name: f"{name}{name}0000000000" for name in ("sy", "q1", "a1", "a2", "q2")} | {"c": "cc0000000000000"}
     turn = Turn("tiny", {"temperature": 0.5}, 3, "stop", 10, 6, 0, 4, 2, 0.0, 0.25, 0.5)
     with cli.store() as store:
@@ -64,8 +64,10 @@ def trip(cli: Cli) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> str:
-    """A directory with a Llama of 2 random layers and a byte tokenizer with a chat template. It never ends a reply by
-    itself, or one reply in 258 tokens would be shorter than its test counts on."""
+    """A directory with a Llama of 2 random layers and a byte tokenizer with a chat template.
+
+    It never samples the end of a reply: otherwise one reply in 258 tokens would be shorter than its test expects.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -85,7 +87,7 @@ def tiny_model(tmp_path_factory) -> str:
         num_key_value_heads=1, max_position_embeddings=8192, bos_token_id=None, eos_token_id=fast.eos_token_id,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
-    with torch.no_grad():  # the first channel is the same positive number at every token, and speaks against the end
+    with torch.no_grad():  # the first channel is a positive constant and lowers the logit of the end
         model.model.embed_tokens.weight[:, 0] = 0.1
         for layer in model.model.layers:
             layer.self_attn.o_proj.weight[0] = layer.mlp.down_proj.weight[0] = 0

@@ -1,4 +1,4 @@
-"""ask, with the real engine on a tiny random model; and with the default model, by subprocess."""
+"""`ask` with the real engine on a tiny random model, and with the default model in a subprocess."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def test_ask_json_has_exactly_these_keys_and_continuing_reuses_the_path(cli, tin
     assert second["conversation"] == first["conversation"]
     assert len({one["id"] for one in second["nodes"]}) == 3
     assert len({one["parent"] for one in second["nodes"]}) == 1
-    # The last sampled token has no KV; all else was kept on disk by the command before.
+    # The last sampled token has no KV; the earlier command saved the KV of all others to disk.
     assert second["nodes"][0]["usage"]["restored_tokens"] == node["usage"]["prompt_tokens"] + 3
     computed = [one["usage"]["computed_tokens"] for one in second["nodes"]]
     assert computed[0] > 1 and max(computed[1:]) <= 1
@@ -133,7 +133,7 @@ def test_a_model_without_a_template_continues_the_text_and_prints_a_note(cli, ti
     result = cli("ask", "-m", str(base), "--max-tokens", "5", "Once upon a time")
     assert "no chat template: it continues the plain text" in result.stderr
     asked = cli.json("ask", "-m", str(base), "--max-tokens", "5", "-c", "@", " there was")["nodes"][0]
-    # A byte is a token: nothing but the texts is in the path.
+    # One byte is one token: the path contains only the texts.
     assert asked["usage"]["prompt_tokens"] == len("Once upon a time") + 5 + len(" there was")
 
 

@@ -1,4 +1,4 @@
-"""bench, quickly, with the real engine on a tiny random model."""
+"""`bench --quick` with the real engine on a tiny random model."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""doctor --backup: a copy that --db opens."""
+"""`doctor --backup` writes a copy that --db opens."""
 
 
 def test_backup_copies_the_database_and_reports_its_content(cli, trip, tmp_path):

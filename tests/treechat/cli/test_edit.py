@@ -1,4 +1,4 @@
-"""rm, undo, redo, and the commands about this machine."""
+"""`rm`, `undo`, `redo`, and the commands about this machine."""
 
 import io
 import json

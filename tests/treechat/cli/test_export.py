@@ -1,4 +1,4 @@
-"""export: each format through the command line; a backup of everything, and what it gives back."""
+"""`export`: each format, and a backup of all conversations that `import` restores."""
 
 import io
 import json
@@ -39,7 +39,7 @@ OBJECTS = (
 
 
 def contents(store: Store) -> dict[str, list]:
-    """What a database holds and an export must bring back; the order of keys in JSON objects aside."""
+    """The content of a database that an export and import must restore, with sorted keys in JSON objects."""
     found = {name: store.rows(sql) for name, sql in QUERIES.items()}
     return found | {
         "objects": sorted((i, json.dumps(json.loads(text), sort_keys=True)) for i, text in store.rows(OBJECTS))

@@ -1,4 +1,4 @@
-"""export and import through the store: nothing lost, nothing doubled, everything said."""
+"""`export` and `import` through the store: nothing is lost or doubled, and each skipped part is reported."""
 
 import json
 

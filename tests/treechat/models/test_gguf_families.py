@@ -1,4 +1,4 @@
-"""GGUF files of other families become the models they were made of, what transformers drops included."""
+"""GGUF files of other families give their source models, including parameters that transformers drops."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from treechat.models.conversion import convert_here
 from treechat_engine import Engine, EngineConfig, SamplingParams, UnsupportedModelError
 from treechat_engine.model.gguf_config import check_all_read, gguf_config
 
-# More than the windows and the original contexts of the families here.
+# Longer than the attention windows and original contexts of these families.
 IDS = torch.randint(VOCAB_SIZE, (1, 100), generator=torch.Generator().manual_seed(1))
 
 

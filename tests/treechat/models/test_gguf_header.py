@@ -1,4 +1,4 @@
-"""The GGUF header: what it says, and that no damage gets past it as anything but a ModelError."""
+"""The GGUF header: its content, and a ModelError for any damage."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The hub: the real client against a small hub of our own on this machine, and against none."""
+"""The real hub client with a small local hub, and without a hub."""
 
 import hashlib
 import json
@@ -55,7 +55,7 @@ print(json.dumps(out))
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub's API as a download of public files takes."""
+    """The part of the hub's API that a download of public files needs."""
 
     def do_HEAD(self):
         self.do_GET()
@@ -106,7 +106,7 @@ def endpoint(tiny_gguf):
 
 @pytest.fixture
 def ask(tmp_path):
-    """Resolve in a process of its own, since huggingface_hub reads its environment when it is imported."""
+    """Resolve in a separate process, because huggingface_hub reads its environment at import."""
 
     def run(spec, *more, **variables):
         proxies = {name for name in os.environ if name.lower().endswith("_proxy")}

@@ -1,4 +1,4 @@
-"""What a model's authors recommend is found, and nothing else is believed."""
+"""The recommendation of a model's authors is read, and invalid values are ignored."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a spec means, what is installed, and what it takes to import all this."""
+"""The meaning of specs, installed models, and the modules that the package loads."""
 
 import json
 import shutil

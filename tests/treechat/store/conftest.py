@@ -1,4 +1,4 @@
-"""Stores to test with: in memory, and on disk."""
+"""Stores for the tests: in memory and on disk."""
 
 from collections.abc import Iterator
 from pathlib import Path

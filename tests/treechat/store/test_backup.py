@@ -1,4 +1,4 @@
-"""Backup: everything is in the copy, made while others write, whole or not at all, over nothing of anybody else's."""
+"""Backup: complete, consistent while other processes write, and never over another file."""
 
 import os
 import sqlite3

@@ -1,4 +1,4 @@
-"""The file: made, upgraded, shared by processes, full, damaged, not ours. Always a StoreError that helps."""
+"""The file: new, old, shared by processes, on a full disk, damaged, foreign. Each fault is a StoreError with a hint."""
 
 import os
 import shutil
@@ -84,7 +84,7 @@ def test_a_damaged_file_raises_an_error(db_path):
 
 @pytest.fixture
 def sealed_folder() -> Iterator[Path]:
-    """A folder that this process may read but not write; root becomes somebody else for the while."""
+    """A folder that this process can read but not write; root switches to another user during the test."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o555)
     user = os.geteuid()

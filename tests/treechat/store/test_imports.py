@@ -1,4 +1,4 @@
-"""What an import writes is out of sight until it is whole, and goes where nobody finishes it."""
+"""The rows of an import are hidden until it finishes, and removed if it never does."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ with Store.open(Path(sys.argv[1])) as store:
 
 @pytest.fixture(scope="module")
 def left_off(tmp_path_factory):
-    """A database in which a process died that imported a new conversation, and more messages for another."""
+    """A database left by a dead process that imported a new conversation and more nodes of an old one."""
     path = tmp_path_factory.mktemp("left-off") / "x.db"
     with Store.open(path) as store:
         store.create_conversation("mine", id="mine")
@@ -45,7 +45,7 @@ def rows(store: Store, table: str) -> int:
 
 
 def begin(store: Store) -> None:
-    """A new conversation and one that grows, in the run `mine`."""
+    """A new conversation and one with new nodes, in the import `mine`."""
     store.create_conversation("old", id="old")
     store.add_node("old", None, "user", "acorns", id="o0")
     store.create_conversation("new", id="new", source="x", source_id="new", is_unfinished=True)

@@ -1,6 +1,6 @@
-"""A database of each past version opens, with all that it held, in the same shape as a new one.
+"""A database of each past version opens, keeps all rows and gets the current schema.
 
-`v001.sql`, and one more file for each later version, is what that version wrote; it is never changed.
+Each version has a file, from `v001.sql` on, with the database that it wrote. These files never change.
 """
 
 import sqlite3

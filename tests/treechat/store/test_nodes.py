@@ -1,4 +1,4 @@
-"""Conversations and nodes: what goes in comes out, in order, and a broken tree opens."""
+"""Conversations and nodes are read as they were written, in order, and a damaged tree opens."""
 
 import sqlite3
 import time
@@ -127,7 +127,7 @@ def test_a_lost_parent_and_a_cycle_are_repaired_and_noted(store, conversation):
     parents = [None, ids[0], ids[1], ids[2], None]
     store.add_nodes(conversation.id, [NewNode(p, "user", "x", id=i) for i, p in zip(ids, parents, strict=True)])
     store.conn.execute("PRAGMA foreign_keys = OFF")
-    # 1 and 2 hold each other, 3 hangs below them, 4 has a parent that is gone.
+    # 1 and 2 are a cycle, 3 is below it, and the parent of 4 does not exist.
     store.conn.execute("UPDATE nodes SET parent_id = ? WHERE id = ?", (ids[2], ids[1]))
     store.conn.execute("UPDATE nodes SET parent_id = 'gone' WHERE id = ?", (ids[4],))
     tree = store.load_tree(conversation.id)

@@ -1,4 +1,4 @@
-"""Replies in the making: flushed, finished, continued, and found again after a crash."""
+"""Streaming replies: flush, finish, continue, and recover after a crash."""
 
 import random
 import signal
@@ -168,7 +168,7 @@ def test_the_flushes_of_a_killed_process_are_kept(db_path):
         command = [sys.executable, "-c", CHILD, str(db_path), conversation.id]
         children.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
         if len(children) % 4 == 0:
-            # Four at once, so that writers are killed in the middle of each other's writes.
+            # Run four at once, so that a kill hits a writer while others write.
             for child in children[-4:]:
                 for _ in range(dice.randrange(1, 40)):
                     child.stdout.readline()

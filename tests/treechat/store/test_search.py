@@ -1,4 +1,4 @@
-"""Search, and the names that people give nodes."""
+"""Search, and names of nodes."""
 
 from contextlib import suppress
 

@@ -1,4 +1,4 @@
-"""Undo and redo restore the tree, whatever was changed."""
+"""Undo and redo restore the tree after any change."""
 
 from contextlib import suppress
 
@@ -24,7 +24,7 @@ CHANGES = st.lists(
 def picture(store, conversation_id):
     tree = store.load_tree(conversation_id)
     shown = [info.id for info in store.conversations()]
-    # A copy whose making was undone is still there, out of sight.
+    # After the undo of a copy, its nodes still exist but are hidden.
     nodes = {i: node for i, node in tree.nodes.items() if not (node.hidden and node.preview.startswith("copy"))}
     return nodes, [i for i in tree.walk(hidden=True) if i in nodes], store.conversation(conversation_id).title, shown
 
