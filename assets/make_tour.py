@@ -28,14 +28,15 @@ MESSAGES: list[tuple[str, str | None, str, str | None, bool, str]] = [
         "assistant",
         "start here",
         True,
-        """A conversation, and it **branches**: this one goes on in several ways from here. Nothing in it can break, so
-try every key on it.
+        """A conversation that **branches**: it continues in several ways from here. You cannot break anything, so try
+every key on it.
 
-- {app.focus} goes from the composer, where you write, to the tree, and on to this text. {app.stop} comes back.
-- In the tree, {move.next} and {move.previous} go from row to row. A row is a stretch of conversation without a fork.
-- {move.jump} makes a row the place where your next message goes.
+- {app.focus} moves the focus from the composer, where you write, to the tree, and then to this text. {app.stop} goes
+  back.
+- In the tree, {move.next} and {move.previous} go from row to row. A row is a chain of messages without a fork.
+- {move.jump} jumps to a row: your next message goes below it.
 
-Go to the tree now and walk down: each row is a chapter. {app.help} lists every key there is.""",
+Go to the tree now and walk down: each row is a chapter. {app.help} lists all keys.""",
     ),
     ("fork", "welcome", "user", "forking", False, "How do I make branches?"),
     (
@@ -44,15 +45,15 @@ Go to the tree now and walk down: each row is a chapter. {app.help} lists every 
         "assistant",
         None,
         False,
-        """Every way of changing something makes a branch, and what was there stays beside it:
+        """Each change makes a branch, and the old branch stays next to it:
 
-- {do.edit} on a message of yours, or of the model: change it, and the new one stands beside the old.
-- {do.regenerate} on a reply: another one. `3` and then {do.regenerate}: three more at once, from one computation.
-- {do.split} forks in the middle of a message, {do.continue} goes on with a reply that was cut off.
-- {do.tokens} walks through a reply token by token: how sure the model was, which other tokens were likely, and
-  {token.fork} continues from there with another one.
+- {do.edit} on any message edits it: the edit is a new sibling of the old message.
+- {do.regenerate} on a reply generates another one. `3` and then {do.regenerate} generates three in one batch.
+- {do.split} forks in the middle of a message. {do.continue} continues a reply that was cut off.
+- {do.tokens} shows a reply token by token: the probability of each token and its alternatives. {token.fork} forks at a
+  token and continues with an alternative.
 
-This reply has a sibling. {move.next_sibling} goes to it; {do.compare} compares two branches word by word.""",
+This reply has a sibling. {move.next_sibling} goes to it. {do.compare} compares two branches word by word.""",
     ),
     (
         "forking-2",
@@ -60,30 +61,30 @@ This reply has a sibling. {move.next_sibling} goes to it; {do.compare} compares 
         "assistant",
         None,
         False,
-        """You are on the second reply to the same question: the fork is marked `⋔ 2/2` beside its name.
+        """You are on the second reply to the same question: `⋔ 2/2` next to its name marks the fork.
 
-Branches need some order:
+These keys keep branches in order:
 
 - {do.bookmark} sets a bookmark ★, {do.next_bookmark} goes to the next one.
-- {do.label} gives a message a name, as the chapters here have.
-- {do.hide} hides a branch. {do.undo} shows it again, {do.redo} hides it again. Nothing is lost.""",
+- {do.label} gives a message a name, like those of the chapters here.
+- {do.hide} hides a branch. {do.undo} undoes that, {do.redo} redoes it. Nothing is lost.""",
     ),
-    ("warm", "welcome", "user", "what ● and ○ say", False, "What do the circles in the tree say?"),
+    ("warm", "welcome", "user", "the signs ● and ○", False, "What do the circles in the tree mean?"),
     (
         "warming",
         "warm",
         "assistant",
         None,
         False,
-        """Where the *keys and values* of a branch are: what the model has computed of it.
+        """They show where the *keys and values* (KV) of a branch are, which the model has computed for it.
 
-- `●` in memory: going on there begins at once.
-- `◐` in part, or in host memory.
-- `○` cold: it has to be computed again, and the row says how long that takes.
+- `●` in device memory: the branch continues at once.
+- `◐` partly, or in host memory.
+- `○` cold: the KV has to be computed again; the row shows the estimated time.
 
-The line at the bottom says the same of the row under the cursor, in tokens. Resting on a cold row warms it; {do.warm}
-does it now, and {do.protect} has it kept longer than others. Branches share what they have in common, so ten cost
-little more than one.""",
+The line at the bottom shows the same for the row under the cursor, in tokens. If the cursor stays on a cold row, the
+branch is warmed. {do.warm} warms it now, and {do.protect} keeps its KV longer than that of others. Branches share their
+common prefix, so ten branches cost little more than one.""",
     ),
     ("more", "welcome", "user", "everything else", False, "What else is there?"),
     (
@@ -92,39 +93,39 @@ little more than one.""",
         "assistant",
         None,
         False,
-        """- {app.settings} sets the system prompt and the sampling, for this conversation or one reply; presets too.
-- {app.model} changes the model while you work. You can continue what another model wrote.
-- {do.details} shows the origin of a reply: model, seed, tokens, times.
+        """- {app.settings} sets the system prompt and the sampling, for this conversation or one reply; also presets.
+- {app.model} changes the model while the app runs. The new model can continue the replies of another one.
+- {do.details} shows the model, seed, tokens and times of a reply.
 - {do.export} exports, {do.copy} copies, {do.editor} opens your own editor.
-- {app.new} begins a conversation, {app.open} opens another one, {app.rename} renames this one.
-- `ctrl+p` is the palette: every action by its name.
+- {app.new} starts a conversation, {app.open} opens another one, {app.rename} renames this one.
+- `ctrl+p` opens the palette: all actions by name.
 
-On the command line, `treechat ask "…"` puts question and answer into the same trees, `treechat import FILE` brings your
-conversations from elsewhere, and `treechat --help` lists the rest.
+On the command line, `treechat ask "…"` stores question and answer in the same trees, `treechat import FILE` imports
+your conversations from other programs, and `treechat --help` lists all commands.
 
-Write something below and press `enter`: that is the next branch of this tour.""",
+Write something below and press `enter`: your message is the next branch of this tour.""",
     ),
     # Last, because the tree shows the newest of several branches first.
-    ("move", "welcome", "user", "moving", False, "How do I move about?"),
+    ("move", "welcome", "user", "moving", False, "How do I move around?"),
     (
         "moving",
         "move",
         "assistant",
         None,
         False,
-        """In the tree and in the text the same keys act:
+        """The same keys work in the tree and in the text:
 
-| key | goes |
+| key | goes to |
 | --- | --- |
-| {move.parent} · {move.child} | to the message before, and on along the branch visited last |
-| {move.next_sibling} · {move.previous_sibling} | to the alternatives of this one, in place |
-| {move.previous_fork} · {move.next_fork} | to the fork above, and below |
-| {move.root} · {move.leaf} | to the beginning, and to the end of this branch |
-| {move.here} | back to where your next message goes |
-| {move.back} | back to where you were before a jump |
+| {move.parent} · {move.child} | the previous message, and the next one on the branch visited last |
+| {move.next_sibling} · {move.previous_sibling} | the siblings of this message |
+| {move.previous_fork} · {move.next_fork} | the fork above, and the fork below |
+| {move.root} · {move.leaf} | the start, and the end of this branch |
+| {move.here} | the current message, which your next message goes below |
+| {move.back} | the message before the last jump |
 
-{move.find} searches this conversation, {app.search_all} all of them. {move.fold} folds a row, {move.hoist} shows only
-what hangs on it, {move.filter} shows only forks, bookmarks, or what is warm.""",
+{move.find} searches this conversation, {app.search_all} searches all. {move.fold} folds a row, {move.hoist} shows only
+the subtree of a row, {move.filter} shows only forks, bookmarks, or warm branches.""",
     ),
 ]
 
