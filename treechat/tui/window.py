@@ -42,7 +42,7 @@ EMPTY = (
     "A new conversation.\n\nWrite below and press enter.\nctrl+o opens an earlier one, f1 lists all keys.\n"
     "ctrl+p, then “tour”, shows you around."
 )
-EMPTY_TEXT = "A new text.\n\nThis model has no chat template: it goes on with what you write.\nf1 lists all keys."
+EMPTY_TEXT = "A new text.\n\nThis model has no chat template: it continues your text.\nf1 lists all keys."
 
 Answer = TypeVar("Answer")
 
@@ -236,7 +236,7 @@ class Window(App[None]):
         top.figures = f"{num:,} message{'s' if num != 1 else ''}" if num else ""
         title = ""
         if self.editing_id is not None:
-            title = "edit: enter makes a sibling · esc leaves it"
+            title = "edit: enter makes a sibling · esc cancels"
         elif self.view_id != self.chat.current_id and self.chat.current_id:
             title = f"to: {tree[self.chat.current_id].preview[:40]}"
         composer.set_border_texts(title, "" if composer.text else "enter sends · tab tree · f1 help")

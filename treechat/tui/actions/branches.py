@@ -38,7 +38,7 @@ class BranchActions(Window):
         if node is None:
             return
         if node.role != "assistant":
-            self.say("Only a reply has tokens that a model chose: s splits a message of yours")
+            self.say("Only a reply has sampled tokens: s splits your own messages")
             return
         pieces = tokens_of(chat, node.id)
         if not pieces:
@@ -63,7 +63,7 @@ class BranchActions(Window):
             words = _WORDS.findall(self.chat.text(node.id))
             starts = []
         if len(words) < 2:
-            self.say("There is no place to split: this message is one word")
+            self.say("This message has one word: it cannot be split")
             return
 
         def done(index: int | None) -> None:
@@ -76,7 +76,7 @@ class BranchActions(Window):
                 self.composer.put("".join(words[:index]))
                 self.to_composer()
 
-        then = "goes on from what is kept" if node.role == "assistant" else "edits what is kept"
+        then = "continues from the kept words" if node.role == "assistant" else "edits the kept words"
         self.ask(SplitScreen(words, then), done)
 
     # Comparing
@@ -135,7 +135,7 @@ class BranchActions(Window):
             if chat is self.chat:
                 self.redraw()
                 self.look_at(copy.id, view_id=self.leaf_of(copy.id))
-            self.say(f"{num:,} message{'s' if num != 1 else ''} copied · u takes the copy back")
+            self.say(f"{num:,} message{'s' if num != 1 else ''} copied · u undoes it")
 
         self._pick(f"Copy {num:,} message{'s' if num != 1 else ''} under", node_id, "copies", done)
 
@@ -148,14 +148,14 @@ class BranchActions(Window):
         path = chat.tree.path(self.leaf_of(view_id or node_id))
         turns = [i for i in path[path.index(node_id) :] if chat.tree[i].role == "user"]
         if not turns:
-            self.say("No turn of yours from here on: go to one, or above one")
+            self.say("None of your turns follow here: select one, or a message above one")
             return
 
         def done(target_id: str | None) -> None:
             self.replies.follow_replay(chat, rebase(chat, turns, target_id))
 
         num = len(turns)
-        self._pick(f"Replay {num:,} turn{'s' if num != 1 else ''} of yours under", turns[0], "replays", done)
+        self._pick(f"Replay {num:,} turn{'s' if num != 1 else ''} under", turns[0], "replays", done)
 
     def _pick(self, title: str, node_id: str, verb: str, done: Callable[[str | None], None]) -> None:
         """Ask for a target node.
@@ -181,7 +181,7 @@ class BranchActions(Window):
         path = tree.path(chat.current_id)[::-1]
         marked = [i for i in tree.walk() if tree[i].bookmarked or tree[i].label]
         if fits_under(chat, role, None, chat.is_text_tree) and all(word in "beginning" for word in words):
-            yield ListChoice(ROOT, "(the beginning)", "a tree of its own beside the others")
+            yield ListChoice(ROOT, "(the beginning)", "a separate tree in this conversation")
         for target_id in dict.fromkeys((*path, *marked, *tree.walk())):
             node = tree[target_id]
             preview = without_markdown(node.preview)

@@ -36,7 +36,7 @@ class EditingActions(Window):
             return
         if self.is_web:
             self.action_edit()
-            self.say("A browser has no $EDITOR: edit it here")
+            self.say("A browser has no $EDITOR: edit the message here")
             return
         edited = self._edit_outside(self.chat.text(node.id))
         if edited is None:
@@ -65,7 +65,7 @@ class EditingActions(Window):
                 with self.suspend():
                     subprocess.run([*shlex.split(editor), str(path)], check=True)
             except (OSError, ValueError, SuspendNotSupported, subprocess.CalledProcessError) as error:
-                self.tell(TreechatError(f"{editor} did not end well: {error}", "Set $EDITOR to an editor."))
+                self.tell(TreechatError(f"{editor} failed: {error}", "Set $EDITOR to an editor."))
                 return None
             edited = path.read_text(encoding="utf-8", errors="replace").rstrip("\n")
         return edited if edited.strip() and edited != text.rstrip("\n") else None
@@ -98,7 +98,7 @@ class EditingActions(Window):
                 self.transcript.refresh()
                 self.tree_pane.sync()
 
-        self.ask(AskScreen("Label", node.label or "", "a name for this message; empty takes it away"), done)
+        self.ask(AskScreen("Label", node.label or "", "a name for this message; empty removes it"), done)
 
     def action_details(self) -> None:
         if (node := self.cursor) is not None:
@@ -114,7 +114,7 @@ class EditingActions(Window):
         if node_id is None:
             return
         if self.chat.streaming and any(self.chat.tree.is_ancestor(node_id, i) for i in self.chat.streaming):
-            self.say("A reply is being written there: esc stops it first")
+            self.say("A reply is streaming there: esc stops it first")
             return
         num_nodes = sum(1 for _ in self.chat.tree.subtree(node_id))
         parent_id = self.chat.tree[node_id].parent_id
@@ -127,11 +127,11 @@ class EditingActions(Window):
         self._step_history(self.chat.undo, "undone", "Nothing to undo")
 
     def action_redo(self) -> None:
-        self._step_history(self.chat.redo, "done again", "Nothing to redo")
+        self._step_history(self.chat.redo, "redone", "Nothing to redo")
 
     def _step_history(self, step: Callable[[], Event | None], done: str, nothing: str) -> None:
         if self.chat.streaming:
-            self.say("A reply is being written: esc stops it first")
+            self.say("A reply is streaming: esc stops it first")
             return
         before = self.chat.current_id
         event = step()

@@ -18,12 +18,12 @@ class KvActions(Window):
         protected = node_id not in self.chat.protected
         self.chat.set_protected(node_id, protected)
         self.tree_pane.refresh()
-        self.say("This branch is let go last" if protected else "Protected no longer")
+        self.say("This branch is evicted last" if protected else "No longer protected")
 
     def action_memory(self) -> None:
         model = self.chat.model
         if model is None:
-            self.say("No model is loaded yet: nothing is in memory")
+            self.say("No model is loaded yet: no KV is in memory")
             return
 
         def done(target: MemoryTarget | None) -> None:

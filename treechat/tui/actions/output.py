@@ -87,7 +87,7 @@ class OutputActions(Window):
         except OSError as error:
             self.tell(TreechatError(f"{target} cannot be written: {error.strerror}", "P opens the message in $PAGER."))
             return
-        self.say(f"This terminal takes no copies. {what} written to {target}")
+        self.say(f"This terminal does not support copying. {what} written to {target}")
 
     def action_pager(self) -> None:
         """Open the message in `$PAGER`, or in a browser's tab. Control characters are escaped: a pager may not."""
@@ -105,7 +105,7 @@ class OutputActions(Window):
                 with self.suspend():
                     subprocess.run([*shlex.split(pager), str(path)], check=True)
             except (OSError, ValueError, SuspendNotSupported, subprocess.CalledProcessError) as error:
-                self.tell(TreechatError(f"{pager} did not end well: {error}", "Set $PAGER to a pager."))
+                self.tell(TreechatError(f"{pager} failed: {error}", "Set $PAGER to a pager."))
 
     # Exporting
 
@@ -124,7 +124,7 @@ class OutputActions(Window):
                 scope, _, form = chosen.partition(":")
                 self.run_worker(self._export(scope, form), group="exports")
 
-        self.ask(PickScreen("Export", find, "what, or as what: html, branch, …", "writes"), done)
+        self.ask(PickScreen("Export", find, "part or format: html, branch, …", "writes"), done)
 
     async def _export(self, scope: str, form: str) -> None:
         """Write a new file in a thread, as a large conversation takes a while; a browser downloads it."""

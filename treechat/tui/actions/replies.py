@@ -58,7 +58,7 @@ class ReplyActions(Window):
         head_id = tree.run_of(self.cursor_id)[0]
         siblings = tree.siblings(head_id)
         if len(siblings) < 2:
-            self.say("No alternatives here: 3 r makes three replies, e edits beside")
+            self.say("No alternatives here: 3 r makes three replies, e edits as a sibling")
             return
         self._show_siblings(siblings, head_id)
 

@@ -62,7 +62,7 @@ class SettingsActions(Window):
             chat.begin_with_system(chosen.system_prompt)
             self.redraw()
             self.look_at(chat.current_id, anchor="end")
-            self.say("The next message begins below this system prompt · backspace in the tree goes back")
+            self.say("The next message begins below this system prompt · backspace in the tree returns")
         elif chosen.once:
             self.say("For the next reply only")
         self.draw_labels()
@@ -72,13 +72,13 @@ class SettingsActions(Window):
     def _save_preset(self, name: str, values: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
         add_preset(name, values)
         self.config = replace(self.config, presets={**self.config.presets, name: values})
-        self.say(f"Preset {name} is in the configuration")
+        self.say(f"Preset {name} is saved in the configuration")
         return self.config.presets
 
     def action_model(self) -> None:
         """Choose another model, or stop the load that runs."""
         if not self.models.can_switch:
-            self.say("This window has one model only")
+            self.say("This window has only one model")
             return
         choices = self.model_choice.choices()
         if (load := self.models.load) is not None:

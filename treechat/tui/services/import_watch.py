@@ -52,7 +52,7 @@ class ImportWatch:
             self._timer.stop()
         if job is not None and window.is_up and not isinstance(window.screen, ImportScreen):
             is_wrong = job.error is not None or bool(job.report.failed)
-            text = "\n".join([*summary(job)[:3], "f5 shows what came in"])
+            text = "\n".join([*summary(job)[:3], "f5 shows the report"])
             window.notify(text, severity="error" if is_wrong else "information", timeout=10, markup=False)
 
     def draw_activity(self) -> None:

@@ -43,7 +43,7 @@ class ModelChoice:
         from treechat.models import DEFAULT_MODEL, installed
 
         notes = {model.name: [f"{model.size_bytes / 1e9:.1f} GB"] for model in installed()}
-        notes.setdefault(DEFAULT_MODEL, ["fetched when it is chosen"])
+        notes.setdefault(DEFAULT_MODEL, ["downloaded when chosen"])
         own, why = self._own_model()
         known = model_specs()
         if own is not None and own not in notes and (own in known or why == SET):
@@ -84,9 +84,9 @@ class ModelChoice:
         chat, models = self._window.chat, self._window.models
         if (once := chat.next_reply_values.get("model")) and not models.is_in_use(once):
             self._once_chat, self._spec_before = chat, models.spec
-            name = chat.model.name if chat.model else "the model before"
+            name = chat.model.name if chat.model else "the previous model"
             models.switch(once, once=True)
-            self._window.say(f"{short_name(once)} writes the next reply, then {name} goes on")
+            self._window.say(f"{short_name(once)} writes the next reply, then {name} is used again")
         elif (own := chat.own.get("model")) and "model" not in chat.next_reply_values and not models.is_in_use(own):
             self.choose(own)
 
@@ -136,7 +136,7 @@ class ModelChoice:
         with suppress(TreechatError, EngineError):
             work = await _work(chat, chat.current_id)
             if chat is self._window.chat and chat.model is model:
-                self._window.say(f"{model.name} is up for one reply" + (f"; it {work}." if work else "."))
+                self._window.say(f"{model.name} is loaded for one reply" + (f"; it {work}." if work else "."))
 
     async def _tell_cost(self, chat: Chat, model: ChatModel, own: str, why: str, node_id: str | None) -> None:
         window = self._window
@@ -148,9 +148,9 @@ class ModelChoice:
             lines = [f"{name} is {why}" if why == SET else f"{name} {why}"]
             lines[0] += f"; {model.name} is in use."
             if work:
-                lines.append(f"Going on with {model.name} {work}, once.")
+                lines.append(f"Continuing with {model.name} {work}, once.")
             is_offered = window.models.can_switch and self.choices()[0].text == own
-            lines.append(f"f4, enter goes over to {name}" if is_offered else "f4 takes another model")
+            lines.append(f"f4, enter loads {name}" if is_offered else "f4 chooses another model")
             window.notify("\n".join(lines), timeout=10, markup=False)
 
 

@@ -138,11 +138,11 @@ class ModelLoader:
         if (model := window.chat.model) is not None:
             window.say(f"Stopped loading {attempt.name}. {model.name} stays in use.")
         elif attempt.has_room:
-            window.say(f"Stopped loading {attempt.name}. The model before is loaded again.")
+            window.say(f"Stopped loading {attempt.name}. The previous model is loaded again.")
         else:
             window.replies.is_queued = False
             window.status.model = "no model"
-            window.say(f"Stopped loading {attempt.name}. f4 takes a model.")
+            window.say(f"Stopped loading {attempt.name}. f4 chooses a model.")
         window.draw_activity()
         window.draw_labels()
         return True
@@ -275,11 +275,11 @@ class ModelLoader:
         if (model := window.chat.model) is not None:
             window.tell(error, f"{model.name} stays in use.")
         elif attempt.has_room:
-            window.tell(error, "The model before is loaded again.")
+            window.tell(error, "The previous model is loaded again.")
         else:
             window.replies.is_queued = False
             window.status.model = "no model"
-            window.tell(error, "Your conversations can be read; what you wrote is kept. f4 takes another model.")
+            window.tell(error, "Your conversations can be read; your text is kept. f4 chooses another model.")
         window.draw_activity()
         window.draw_labels()
 
@@ -300,7 +300,7 @@ class ModelLoader:
             window.replies.stop()
             window.chat.model = None
             closed.append(model)
-            window.status.model = "makes room for another model"
+            window.status.model = "unloaded to make room for another model"
 
     def _retire(self, model: ChatModel) -> None:
         """Close a model after the replies that it writes have ended."""

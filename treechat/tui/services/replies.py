@@ -66,7 +66,7 @@ class Replies:
     def queue(self) -> None:
         """Send the composer's text when a model is loaded."""
         self.is_queued = True
-        self._window.composer.set_border_texts("sent when the model is ready · esc takes it back", "")
+        self._window.composer.set_border_texts("sent when the model is ready · esc cancels", "")
 
     def send_queued(self) -> None:
         """Send the queued text, if there is one."""
@@ -107,9 +107,9 @@ class Replies:
                 if window.is_up:
                     self._draw(chat, event)
         except EngineError as error:
-            window.tell(GenerationError(error.message, error.hint), "What you wrote is kept.")
+            window.tell(GenerationError(error.message, error.hint), "Your text is kept.")
         except TreechatError as error:
-            window.tell(error, "What you wrote is kept." if started else "What came is kept.")
+            window.tell(error, "Your text is kept." if started else "The partial reply is kept.")
         finally:
             if started is not None:
                 self._sending = None
@@ -123,7 +123,7 @@ class Replies:
     def _draw(self, chat: Chat, event: ChatEvent) -> None:
         window = self._window
         if isinstance(event, ReplyFinished) and event.error:
-            window.tell(GenerationError(event.error), "What came before is kept as a message.")
+            window.tell(GenerationError(event.error), "The partial reply is kept as a message.")
         if chat is window.chat:
             self._draw_open(chat, event)
         for screen in window.screen_stack:

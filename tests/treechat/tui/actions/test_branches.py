@@ -71,4 +71,4 @@ async def test_a_replay_without_turns_is_refused(open_app) -> None:
     async with open_app() as d:
         await d.send("one")
         await d.press("tab", "tab", "R")
-        assert "No turn of yours" in d.notices
+        assert "None of your turns" in d.notices

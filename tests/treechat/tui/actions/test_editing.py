@@ -56,7 +56,7 @@ async def test_an_undo_replaces_the_message_about_the_change_and_errors_stay(ope
         await d.until(lambda: "undone" in d.notices, "the word about it")
         assert app.cursor_id == app.chat.current_id == reply.id
         await d.press("ctrl+r")
-        await d.until(lambda: "done again" in d.notices, "the word about it")
+        await d.until(lambda: "redone" in d.notices, "the word about it")
         assert sorted(notice.severity for notice in app._notifications) == ["error", "information"]
 
 

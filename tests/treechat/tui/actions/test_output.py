@@ -24,7 +24,7 @@ async def test_without_clipboard_a_copy_is_written_to_a_file(open_app, tmp_path,
         await d.send("hello")
         await d.press("tab", "y")
         assert (tmp_path / "copied.md").read_text() == "Hello *there*."
-        await d.until(lambda: "takes no copies" in d.screen_text(), "where it went")
+        await d.until(lambda: "does not support copying" in d.screen_text(), "where it went")
 
 
 async def export(d, tmp_path, query: str = "") -> list[str]:

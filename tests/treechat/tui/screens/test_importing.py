@@ -162,7 +162,7 @@ async def test_the_result_is_notified_if_the_screen_was_closed_and_quitting_ends
     path = tmp_path / "x.db"
     async with open_app(path, size=(120, 30)) as d:
         d.app.imports.start([export], False)
-        await shown(d, "f5 shows what came in")
+        await shown(d, "f5 shows the report")
         await d.press("f5")
         await shown(d, "Added 3 new conversations")
         await d.press("enter")

@@ -57,7 +57,7 @@ async def test_f4_lists_the_model_that_wrote_the_branch_first(open_app, tmp_path
     async with open_app(path, model=first, load_named=models, size=(120, 40)) as d:
         roomy(d)
         await d.until(lambda: "elsewhere wrote this branch; first is in use." in d.notices, "who wrote it")
-        assert "f4, enter goes over to elsewhere" in d.notices
+        assert "f4, enter loads elsewhere" in d.notices
         await d.press("f4")
         await d.until(lambda: "wrote this branch" in d.screen_text(), "the list")
         await d.press("enter")
@@ -114,9 +114,9 @@ async def test_after_a_model_for_one_reply_the_other_is_used_again_and_still_war
         screen.field("model").value = "second"
         await d.press("ctrl+t")
         await d.until(lambda: app.chat.model.name == "second", "the second model")
-        assert "second writes the next reply, then first goes on" in d.notices
+        assert "second writes the next reply, then first is used again" in d.notices
         assert "second · once" in d.screen_text()
-        await d.until(lambda: "second is up for one reply; it computes" in d.notices, "what it costs")
+        await d.until(lambda: "second is loaded for one reply; it computes" in d.notices, "what it costs")
         second = app.chat.model
         reply = await d.send("one by the second")
         assert (app.chat.text(reply.id), app.chat.turn(reply.id).model) == ("from second", "second")
@@ -124,7 +124,7 @@ async def test_after_a_model_for_one_reply_the_other_is_used_again_and_still_war
         assert app.chat.model is first and not first.engine.is_closed
         assert app.chat.own == app.chat.next_reply_values == {}
         await d.until(lambda: "second wrote this branch; first is in use." in d.notices, "who wrote the last one")
-        assert "Going on with first computes" in d.notices
+        assert "Continuing with first computes" in d.notices
         assert app.chat.text((await d.send("and on")).id) == "from first"
 
 

@@ -153,10 +153,10 @@ async def test_the_cost_of_continuing_another_models_branch_is_shown(open_app, t
     async with open_app(path, load_named=lambda spec, progress: second, size=(120, 30)) as d:
         d.app.models.lacks_room = lambda spec, progress: False
         await d.until(lambda: "elsewhere-7b wrote this branch; scripted-135m is in use." in d.notices, "who wrote it")
-        assert "f4 takes another model" in d.notices
-        assert "Going on with scripted-135m computes 222 tokens, about 0.5 s, once." in d.notices
+        assert "f4 chooses another model" in d.notices
+        assert "Continuing with scripted-135m computes 222 tokens, about 0.5 s, once." in d.notices
         await choose(d, *"second")
-        await d.until(lambda: "Going on with second computes 222 tokens" in d.notices, "the same for the second model")
+        await d.until(lambda: "Continuing with second computes 222 tokens" in d.notices, "the same for the second model")
         await d.send("on")
         assert second.fingerprint in [span.tokenizer for span in d.app.store.all_spans("a")]
 
@@ -251,5 +251,5 @@ async def test_a_model_closed_to_make_room_is_loaded_again_when_the_other_is_sto
         await d.until(lambda: first.engine.is_closed and seen == ["second"], "room")
         await d.press("escape")
         await d.until(lambda: d.app.chat.model is again, "the first model again")
-        assert "The model before is loaded again" in d.notices
+        assert "The previous model is loaded again" in d.notices
         assert seen == ["second", None]
