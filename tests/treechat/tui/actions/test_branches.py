@@ -50,7 +50,7 @@ async def test_turns_are_replayed_with_progress_and_escape_keeps_the_finished_on
         await d.send("three")
         model.engine.pause_at = 5
         await d.press("tab", "tab", "g", "R")
-        await d.until(lambda: "Replay 3 turns of yours under" in d.screen_text(), "the picker")
+        await d.until(lambda: "Replay 3 turns under" in d.screen_text(), "the picker")
         await d.press(*"beginning", "enter")
         await d.until(lambda: "replaying turn 1 of 3" in d.screen_text(), "the first turn")
         model.engine.gate.set()

@@ -36,7 +36,7 @@ async def test_the_palette_opens_the_tour_with_the_tree_focused(open_app) -> Non
         await d.until(lambda: "to try every key on" in d.screen_text(), "the command")
         await d.press("down", "enter")
         await d.until(lambda: d.app.chat.title == "A tour of treechat", "the tour")
-        await d.until(lambda: d.app.in_tree and "it branches" in d.screen_text(), "its first message")
+        await d.until(lambda: d.app.in_tree and "A conversation that branches" in d.screen_text(), "its first message")
         assert "start here" in d.screen_text()
         reply = await d.send("and on")
         assert d.app.chat.tree.path(reply.id)[:2] == d.app.chat.tree.path(d.app.chat.path()[1].id)

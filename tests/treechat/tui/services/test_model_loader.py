@@ -156,7 +156,9 @@ async def test_the_cost_of_continuing_another_models_branch_is_shown(open_app, t
         assert "f4 chooses another model" in d.notices
         assert "Continuing with scripted-135m computes 222 tokens, about 0.5 s, once." in d.notices
         await choose(d, *"second")
-        await d.until(lambda: "Continuing with second computes 222 tokens" in d.notices, "the same for the second model")
+        await d.until(
+            lambda: "Continuing with second computes 222 tokens" in d.notices, "the same for the second model"
+        )
         await d.send("on")
         assert second.fingerprint in [span.tokenizer for span in d.app.store.all_spans("a")]
 
