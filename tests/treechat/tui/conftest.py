@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 
 import pytest
+import textual._wait as textual_wait
 from textual.css.model import RuleSet
 from textual.css.stylesheet import Stylesheet
 
@@ -72,6 +73,15 @@ def parsed_styles():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Stylesheet, "_parse_rules", parse_once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_idle_waits():
+    """Let the pilot check four times as often whether the process is idle: most keys are handled within 5 ms."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(textual_wait, "SLEEP_GRANULARITY", 1 / 200)
+        patch.setattr(textual_wait, "SLEEP_IDLE", 1 / 2000)
         yield
 
 

@@ -100,7 +100,7 @@ TASKS: dict[str, tuple[Step, ...]] = {
     ),
     "replay one's turns, and stop half-way": (
         Step(("g",), r"← here"),
-        Step(("R",), r"Replay \d turns? of yours under"),
+        Step(("R",), r"Replay \d turns? under"),
         Step(("beginning", "Enter"), r"replaying turn 1", r"enter replays"),
         Step(("Escape",), r"← here", r"replaying|writing"),
     ),
