@@ -144,6 +144,7 @@ async def test_the_app_is_usable_during_an_import_and_stopping_it_keeps_whole_co
         assert app.chat.text(reply.id) == "Hello *there*."
         await d.press("f5")
         await d.until(lambda: isinstance(app.screen, ImportScreen), "the window again")
+        await d.until(lambda: not app.screen.query_one("Input").has_focus, "the path hidden")
         stopped, stop = threading.Event(), app.imports.job.stop
         monkeypatch.setattr(app.imports.job, "stop", lambda: (stop(), stopped.set()))
         await d.press("s")

@@ -104,7 +104,9 @@ async def test_a_conversations_model_is_set_in_the_settings_and_offered_at_the_n
         assert d.app.chat.own == {"model": "third"}
 
 
-async def test_after_a_model_for_one_reply_the_other_is_used_again_and_still_warm(open_app, models) -> None:
+async def test_after_a_model_for_one_reply_the_other_is_used_again_and_still_warm(
+    open_app, models, monkeypatch
+) -> None:
     first = scripted_model("from first", "first")
     async with open_app(model=first, load_named=models, size=(120, 30)) as d:
         app = d.app
@@ -112,9 +114,11 @@ async def test_after_a_model_for_one_reply_the_other_is_used_again_and_still_war
         await d.send("hello")
         screen = await settings(d)
         screen.field("model").value = "second"
+        said, say = [], app.say
+        monkeypatch.setattr(app, "say", lambda text: (said.append(text), say(text)))
         await d.press("ctrl+t")
         await d.until(lambda: app.chat.model.name == "second", "the second model")
-        assert "second writes the next reply, then first is used again" in d.notices
+        assert "second writes the next reply, then first is used again" in said
         assert "second · once" in d.screen_text()
         await d.until(lambda: "second is loaded for one reply; it computes" in d.notices, "what it costs")
         second = app.chat.model
