@@ -28,7 +28,7 @@ def sources(rev: str | None) -> dict[str, str]:
 
 
 def docstrings(tree: ast.Module) -> Iterator[ast.Expr]:
-    """Every string that is a statement of its own: docstrings of modules, classes, functions and attributes."""
+    """Every string that is a whole statement: docstrings of modules, classes, functions and attributes."""
     for node in ast.walk(tree):
         for child in ast.iter_child_nodes(node):
             if (
